@@ -1,0 +1,135 @@
+"""Reader of what ASE reads: extended xyz, ASE databases and ASE trajectories, of any composition and cell."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remul_md.datasets.units import choose_units
+from remul_md.errors import InputError
+from remul_md.structures import Frames, frames_from_atoms
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+logger = logging.getLogger(__name__)
+
+FORMATS = {".xyz": "extxyz", ".extxyz": "extxyz", ".db": "db", ".json": "json", ".traj": "traj"}
+DEFAULT_UNITS = ("eV", "Angstrom")  # ASE's convention; extxyz itself names no units
+_ENERGY_KEYS, _FORCES_KEYS = ("energy",), ("forces", "force")
+
+
+def read_ase(
+    path: Path,
+    *,
+    energy_unit: str | None = None,
+    length_unit: str | None = None,
+    force_unit: str | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+) -> Frames:
+    """Frames of an extxyz file, an ASE database or an ASE trajectory, in eV and Angstrom.
+
+    Args:
+        path: the file; its suffix (a key of `FORMATS`) says the format.
+        energy_unit: default eV; likewise `length_unit` (Angstrom) and `force_unit` (energy / length).
+        energy_key: entry of the energies, such as `REF_energy`; default `energy`.
+        forces_key: column of the forces, such as `REF_forces`; default `forces`, else `force`.
+    Raises:
+        InputError: the file cannot be parsed, a label asked for by key is missing, a label that only some frames have.
+    """
+    units = choose_units(energy_unit=energy_unit, length_unit=length_unit, force_unit=force_unit, default=DEFAULT_UNITS)
+    structures = _structures(path)
+    frames = frames_from_atoms(structures, name=path.name)
+    energies = _labels(structures, keys=(energy_key,) if energy_key else _ENERGY_KEYS, option="energy_key", path=path)
+    forces = _labels(structures, keys=(forces_key,) if forces_key else _FORCES_KEYS, option="forces_key", path=path)
+    logger.info("%s: %s, %d frames, %s", path, FORMATS[path.suffix.lower()], len(frames), units)
+    return replace(
+        frames,
+        positions=frames.positions * units.to_angstrom,
+        cell=None if frames.cell is None else frames.cell * units.to_angstrom,
+        energy=None if energies is None else _energy_array(energies, path=path) * units.to_eV,
+        forces=None if forces is None else _forces_array(forces, frames=frames, path=path) * units.to_eV_per_angstrom,
+    )
+
+
+def _structures(path: Path) -> list[Atoms]:
+    from ase.io import iread
+
+    structures: list[Atoms] = []
+    try:
+        structures.extend(
+            iread(str(path), index=":", format=FORMATS[path.suffix.lower()], do_not_split_by_at_sign=True)
+        )
+    except Exception as error:  # ASE's parsers raise whatever their code runs into, from IndexError to StopIteration
+        raise InputError(
+            f"{path}: cannot be read as {FORMATS[path.suffix.lower()]} after {len(structures)} good frames "
+            f"({type(error).__name__}: {error}); it is truncated, corrupt or another format"
+        ) from error
+    return structures
+
+
+def _labels(
+    structures: Sequence[Atoms], *, keys: Sequence[str], option: str, path: Path
+) -> list[NDArray[np.float64]] | None:
+    """The first of `keys` that a frame has, for all frames, or None if no frame has any and none was asked for."""
+    found = [key for key in keys if any(key in _entries(atoms) for atoms in structures)]
+    present = sorted({key for atoms in structures for key in _entries(atoms)})
+    if not found:
+        if keys in (_ENERGY_KEYS, _FORCES_KEYS):
+            logger.warning("%s: no %s found among %s; name it with %s if it is there", path, keys[0], present, option)
+            return None
+        raise InputError(f"{path}: no entry {keys[0]!r} in any frame, found {present}; set {option} to one of them")
+    values = []
+    for index, atoms in enumerate(structures):
+        entries = _entries(atoms)
+        if found[0] not in entries:
+            raise InputError(
+                f"{path}: frame {index} has no {found[0]!r}, other frames have; remove the frames without labels"
+            )
+        try:
+            values.append(np.asarray(entries[found[0]], dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: {found[0]!r} of frame {index} is {entries[found[0]]!r}, which is no number"
+            ) from error
+    return values
+
+
+def _entries(atoms: Atoms) -> dict[str, Any]:
+    """All that could be a label of a frame, by key.
+
+    Results are taken as stored: `Atoms.get_forces` would set the forces on constrained atoms to zero.
+    """
+    entries: dict[str, Any] = {}
+    for source in (
+        atoms.info.get("key_value_pairs", {}),  # of a database row
+        atoms.info.get("data", {}),
+        {key: value for key, value in atoms.info.items() if key not in ("key_value_pairs", "data")},
+        {key: value for key, value in atoms.arrays.items() if key not in ("numbers", "positions")},
+        getattr(atoms.calc, "results", {}),
+    ):
+        entries.update({key: value for key, value in source.items() if value is not None})
+    return entries
+
+
+def _energy_array(energies: Sequence[NDArray[np.float64]], *, path: Path) -> NDArray[np.float64]:
+    for index, energy in enumerate(energies):
+        if energy.size != 1:
+            raise InputError(f"{path}: energy of frame {index} has shape {energy.shape}, expected one number")
+    return np.array([energy.item() for energy in energies], dtype=np.float64)
+
+
+def _forces_array(forces: Sequence[NDArray[np.float64]], *, frames: Frames, path: Path) -> NDArray[np.float64]:
+    for index, (frame_forces, n_atoms) in enumerate(zip(forces, frames.n_atoms, strict=True)):
+        if frame_forces.shape != (n_atoms, 3):
+            raise InputError(
+                f"{path}: forces of frame {index} have shape {frame_forces.shape}, expected {(int(n_atoms), 3)}"
+            )
+    return np.concatenate(forces)

@@ -1,0 +1,178 @@
+"""Reader of the two npz layouts of MD17: rMD17 (`nuclear_charges`, `coords`, ...) and sGDML (`z`, `R`, `E`, `F`).
+
+Both hold frames of one molecule, not periodic, all with the same atoms in the same order.
+"""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remul_md.datasets.units import canonical_energy, canonical_length, choose_units
+from remul_md.errors import InputError
+from remul_md.structures import Frames
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_UNITS = ("kcal/mol", "Angstrom")  # of MD17, rMD17 and all published sGDML data sets
+
+
+@dataclass(frozen=True, kw_only=True)
+class NpzLayout:
+    """Names of the arrays in one npz layout."""
+
+    name: str
+    atomic_numbers: str
+    positions: str
+    energy: str
+    forces: str
+
+
+LAYOUTS = (
+    NpzLayout(name="rMD17", atomic_numbers="nuclear_charges", positions="coords", energy="energies", forces="forces"),
+    NpzLayout(name="sGDML", atomic_numbers="z", positions="R", energy="E", forces="F"),
+)
+
+
+def read_npz(
+    path: Path,
+    *,
+    energy_unit: str | None = None,
+    length_unit: str | None = None,
+    force_unit: str | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+) -> Frames:
+    """Frames of an rMD17 or sGDML npz file, in eV and Angstrom; the layout is recognised by its keys.
+
+    Units not given are taken from the file's `e_unit` and `r_unit` (sGDML), else kcal/mol and Angstrom. Pickled
+    arrays are refused, never executed.
+
+    Args:
+        path: the file.
+        energy_unit: see `remul_md.datasets.units`; likewise `length_unit` and `force_unit`.
+        energy_key: array of the energies, if not that of the layout (such as `old_energies`).
+        forces_key: array of the forces, likewise.
+    Raises:
+        InputError: not a readable npz, keys of no known layout, shapes that disagree, a pickled array.
+    """
+    arrays = load_arrays(path)
+    layout = _recognise(arrays, path=path)
+    energy_key, forces_key = energy_key or layout.energy, forces_key or layout.forces
+    missing = [key for key in (energy_key, forces_key) if key not in arrays]
+    if missing:
+        raise InputError(
+            f"{path}: arrays {missing} are missing, found {sorted(arrays)}; "
+            "name the label arrays with energy_key and forces_key"
+        )
+    units = choose_units(
+        energy_unit=_declared(arrays, "e_unit", given=energy_unit, canonical=canonical_energy, path=path),
+        length_unit=_declared(arrays, "r_unit", given=length_unit, canonical=canonical_length, path=path),
+        force_unit=force_unit,
+        default=DEFAULT_UNITS,
+    )
+    numbers, positions = arrays[layout.atomic_numbers], arrays[layout.positions]
+    energy, forces = arrays[energy_key], arrays[forces_key]
+    if positions.ndim != 3 or positions.shape[2] != 3:
+        raise InputError(f"{path}: {layout.positions} has shape {positions.shape}, expected (frames, atoms, 3)")
+    n_frames, n_atoms = positions.shape[:2]
+    if energy.shape == (n_frames, 1):  # sGDML stores energies as a column
+        energy = energy[:, 0]
+    for key, array, shape in (
+        (layout.atomic_numbers, numbers, (n_atoms,)),
+        (energy_key, energy, (n_frames,)),
+        (forces_key, forces, positions.shape),
+        (layout.positions, positions, positions.shape),
+    ):
+        if array.dtype.kind not in "iuf":
+            raise InputError(f"{path}: {key} has type {array.dtype}, expected numbers; save the array as floats")
+        if array.shape != shape:
+            raise InputError(
+                f"{path}: {key} has shape {array.shape}, expected {shape} from {layout.positions} {positions.shape}; "
+                "the arrays do not belong together: fetch or export the file again"
+            )
+    if energy.dtype == np.float32 and np.abs(energy).max(initial=0.0) > 1e4:
+        logger.warning(
+            "%s: %s is float32 and as large as %.6g %s, so energies are rounded to about %.1g %s",
+            path, energy_key, float(np.abs(energy).max()), units.energy,
+            float(np.spacing(np.abs(energy).max())), units.energy,
+        )  # fmt: skip
+    logger.info("%s: %s layout, %d frames of %d atoms, %s", path, layout.name, n_frames, n_atoms, units)
+    return Frames(
+        positions=positions.reshape(-1, 3).astype(np.float64) * units.to_angstrom,
+        atomic_numbers=np.tile(numbers.astype(np.int64), n_frames),
+        n_atoms=np.full(n_frames, n_atoms, dtype=np.int64),
+        pbc=np.zeros((n_frames, 3), dtype=bool),
+        energy=energy.astype(np.float64) * units.to_eV,
+        forces=forces.reshape(-1, 3).astype(np.float64) * units.to_eV_per_angstrom,
+        name=path.name,
+    )
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an npz file, without ever unpickling.
+
+    Raises:
+        InputError: not an npz, truncated or corrupt, or holding a pickled array.
+    """
+    with path.open("rb") as file:
+        magic = file.read(2)
+    if magic != b"PK":
+        raise InputError(
+            f"{path}: is no npz archive (it begins with {magic!r}); "
+            "pickles and single .npy arrays are not read: save with numpy.savez"
+        )
+    arrays = {}
+    key = "its table of contents"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for key in archive.files:
+                arrays[key] = archive[key]
+    except ValueError as error:
+        if "allow_pickle" in str(error) or "pickle" in str(error):
+            raise InputError(
+                f"{path}: array {key!r} is pickled, which could run code; save it as a plain array of numbers"
+            ) from error
+        raise InputError(f"{path}: array {key!r} cannot be read ({error}); copy or fetch the file again") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError) as error:
+        raise InputError(
+            f"{path}: truncated or corrupt npz, {key!r} cannot be read ({error}); copy or fetch the file again"
+        ) from error
+    return arrays
+
+
+def _recognise(arrays: dict[str, NDArray[Any]], *, path: Path) -> NpzLayout:
+    for layout in LAYOUTS:
+        if layout.atomic_numbers in arrays and layout.positions in arrays:
+            return layout
+    expected = " or ".join(
+        f"{layout.atomic_numbers}, {layout.positions}, {layout.energy}, {layout.forces} ({layout.name})"
+        for layout in LAYOUTS
+    )
+    raise InputError(f"{path}: found the arrays {sorted(arrays)}, expected {expected}; rename them when saving")
+
+
+def _declared(
+    arrays: dict[str, NDArray[Any]], key: str, *, given: str | None, canonical: Callable[[str], str], path: Path
+) -> str | None:
+    """The unit that the user gives, else the one that the file declares (str in some files, bytes in others)."""
+    if key not in arrays:
+        return given
+    value = arrays[key].item()
+    declared = value.decode() if isinstance(value, bytes) else str(value)
+    if given is None:
+        try:
+            return canonical(declared)
+        except InputError as error:
+            raise InputError(f"{path}: {key}: {error}, or say the unit when reading") from error
+    if declared.lower() != given.lower():
+        logger.warning("%s: declares %s = %r, read as %r because that was asked for", path, key, declared, given)
+    return given

@@ -1,0 +1,107 @@
+"""Do the numbers fit the units that were assumed? Refuses what no molecule or crystal shows.
+
+Two checks, both on medians or means over frames, so that one odd frame does not decide:
+
+- RMS force component. Thermal molecules: 0.9 to 1.3 eV/Angstrom in rMD17 (500 K), 0.9 in a set of carbon phases,
+  0.04 in steps of a crystal relaxation. kcal/mol read as eV gives 21 to 30, kJ/mol 90 to 130. So more than
+  `MAX_RMS_FORCE` is refused. Small forces are legitimate (relaxed structures), so less than `MIN_RMS_FORCE`
+  warns only: Hartree/Bohr read as eV/Angstrom gives 0.02 to 0.03.
+- Nearest pair in units of the sum of covalent radii, median over frames: 0.84 to 1.12 in the same sets (benzene,
+  aspirin, ..., magnesium compounds). Bohr read as Angstrom multiplies it by 1.89, Angstrom read as Bohr by 0.53.
+  A bare distance cannot tell: a C-H bond in Bohr, 2.06, is a common distance in Angstrom.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remul_md.errors import InputError
+from remul_md.neighbors import neighbor_pairs
+from remul_md.structures import Frames
+
+logger = logging.getLogger(__name__)
+
+MIN_RMS_FORCE, MAX_RMS_FORCE = 0.1, 12.0  # eV/Angstrom
+MIN_BOND_RATIO, MAX_BOND_RATIO = 0.65, 1.5  # nearest distance / sum of covalent radii, dimensionless
+SEARCH_RADIUS = 8.0  # Angstrom; a pair at 1.5 sums of covalent radii is closer, caesium (7.3) included
+_NOBLE_GASES = (2, 10, 18, 36, 54, 86)  # no covalent bonds: argon's nearest pair stands at a ratio of 1.77
+
+
+def check_plausible(frames: Frames, *, n_sampled: int = 200) -> None:
+    """Raise if forces or distances cannot be eV/Angstrom and Angstrom.
+
+    Args:
+        frames: as read, in eV and Angstrom.
+        n_sampled: frames, evenly spaced, whose distances are looked at.
+    Raises:
+        InputError: with the measured value, the interval and the units to try.
+    """
+    if frames.forces is not None:
+        rms = rms_force(frames.forces)
+        if rms > MAX_RMS_FORCE:
+            raise InputError(
+                f"{frames.name}: the RMS force component is {rms:.3g} eV/Angstrom, implausible above {MAX_RMS_FORCE:g} "
+                "(thermal molecules have 0.5 to 3); the file is probably in another unit: set energy_unit "
+                "(kcal/mol, kJ/mol) or force_unit, or allow_implausible=True if the numbers are right"
+            )
+        if rms < MIN_RMS_FORCE:
+            logger.warning(
+                "%s: the RMS force component is %.2g eV/Angstrom, usual for relaxed structures only; "
+                "if these are thermal frames, the unit is wrong (Hartree/Bohr?)",
+                frames.name, rms,
+            )  # fmt: skip
+    sample = np.unique(np.linspace(0, len(frames) - 1, min(n_sampled, len(frames))).astype(np.int64))
+    ratios = np.array([nearest_pair(frames, int(index))[1] for index in sample])
+    ratios = ratios[~np.isnan(ratios)]
+    if len(ratios) == 0:
+        return
+    ratio = float(np.median(ratios))
+    noble_only = bool(np.isin(frames.atomic_numbers, _NOBLE_GASES).all())
+    if ratio < MIN_BOND_RATIO or (ratio > MAX_BOND_RATIO and not noble_only):
+        raise InputError(
+            f"{frames.name}: the nearest atoms are {ratio:.3g} sums of covalent radii apart (median over frames), "
+            f"implausible outside {MIN_BOND_RATIO:g} to {MAX_BOND_RATIO:g}; the file is probably in another unit: "
+            "set length_unit (Angstrom, Bohr), or allow_implausible=True if the numbers are right"
+        )
+
+
+def rms_force(forces: NDArray[np.float64]) -> float:
+    """Root mean square over all force components [A, 3], eV/Angstrom."""
+    return float(np.sqrt(np.mean(forces**2)))
+
+
+def nearest_pair(frames: Frames, index: int) -> tuple[float, float]:
+    """The shortest distance in a frame (Angstrom), and the smallest distance / sum of covalent radii.
+
+    Images in periodic cells count. Both are infinite where no pair is closer than `SEARCH_RADIUS`, and nan where
+    an atom is alone and not periodic.
+
+    Raises:
+        InputError: two atoms at one place, or a periodic frame without a cell.
+    """
+    from ase.data import covalent_radii
+
+    numbers, pbc = frames.frame_numbers(index), frames.pbc[index]
+    if len(numbers) < 2 and not pbc.any():
+        return float("nan"), float("nan")
+    positions, cell = frames.frame_positions(index), None if frames.cell is None else frames.cell[index]
+    try:
+        i, j, shift = neighbor_pairs(
+            positions,
+            cutoff=SEARCH_RADIUS,
+            cell=cell,
+            pbc=pbc,
+            # dense needs no import and wins for small molecules; its memory grows with the square of the atoms
+            backend="vesin" if pbc.any() or len(numbers) > 300 else "dense",
+        )
+    except InputError as error:
+        raise InputError(f"{frames.name}, frame {index}: {error}") from error
+    if len(i) == 0:
+        return float("inf"), float("inf")
+    displacements = positions[j] - positions[i] + (shift @ cell if cell is not None else 0.0)
+    distances = np.linalg.norm(displacements, axis=1)
+    radii = covalent_radii[numbers]
+    return float(distances.min()), float((distances / (radii[i] + radii[j])).min())

@@ -1,0 +1,98 @@
+"""`read_frames`: one function for every source of labelled geometries."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from remul_md.datasets.ase_files import FORMATS, read_ase
+from remul_md.datasets.npz import read_npz
+from remul_md.datasets.plausibility import check_plausible
+from remul_md.datasets.registry import ENTRIES, local_file, nearest_names
+from remul_md.datasets.units import choose_units
+from remul_md.errors import InputError
+from remul_md.structures import Frames
+
+logger = logging.getLogger(__name__)
+
+Label = Literal["energy", "forces"]
+
+
+def read_frames(
+    source: str | Path,
+    *,
+    energy_unit: str | None = None,
+    length_unit: str | None = None,
+    force_unit: str | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    require: Collection[Label] = (),
+    allow_implausible: bool = False,
+    cache: str | Path | None = None,
+) -> Frames:
+    """Labelled geometries in eV and Angstrom from a file or a registered name.
+
+    The units that were assumed are logged (level INFO), never guessed from the numbers.
+
+    Args:
+        source: a file (.npz in rMD17 or sGDML layout, .xyz / .extxyz, ASE .db / .json / .traj), else a registered name:
+            packaged (`rmd17/ethanol/test-01`) or fetched before (`ccsdt/ethanol/train`). A file wins over a name.
+        energy_unit: eV, kcal/mol, kJ/mol or Hartree; default kcal/mol for npz, eV otherwise.
+        length_unit: Angstrom (default) or Bohr.
+        force_unit: such as Hartree/Bohr; default energy_unit / length_unit.
+        energy_key: entry of the energies where it is not the usual one, such as `REF_energy`.
+        forces_key: entry of the forces, likewise.
+        require: labels that must be there; others may be missing and are then None.
+        allow_implausible: take forces and distances that no usual system has in these units.
+        cache: folder of fetched files; default `remul_md.datasets.registry.cache_directory()`.
+    Returns:
+        The frames in the order of the file.
+    Raises:
+        InputError: no such file or name, unknown unit, a file that is damaged or has the wrong content, labels that
+            are missing, not finite, or implausible in the unit.
+    """
+    unknown = sorted(set(require) - {"energy", "forces"})
+    if unknown:
+        raise InputError(f"require names {unknown}; labels are energy and forces")
+    choose_units(
+        energy_unit=energy_unit, length_unit=length_unit, force_unit=force_unit, default=("eV", "Angstrom")
+    )  # unknown units are refused before a file is opened
+    path, name = _resolve(source, cache=cache)
+    read = read_npz if path.suffix.lower() == ".npz" else read_ase
+    frames = read(
+        path,
+        energy_unit=energy_unit,
+        length_unit=length_unit,
+        force_unit=force_unit,
+        energy_key=energy_key,
+        forces_key=forces_key,
+    )
+    frames = replace(frames, name=name)
+    for label in require:
+        if getattr(frames, label) is None:
+            raise InputError(
+                f"{source}: has no {label}, which is needed here; "
+                f"name its entry with {label}_key, or give a file with labels"
+            )
+    if not allow_implausible:
+        check_plausible(frames)
+    return frames
+
+
+def _resolve(source: str | Path, *, cache: str | Path | None) -> tuple[Path, str]:
+    """File and display name of a source."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        if path.suffix.lower() not in (".npz", *FORMATS):
+            raise InputError(
+                f"{path}: ending {path.suffix!r} is unknown; files are read that end in {', '.join(('.npz', *FORMATS))}"
+            )
+        return path, path.name
+    if str(source) in ENTRIES:
+        return local_file(str(source), cache_dir=cache), str(source)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give one file")
+    raise InputError(f"{str(source)!r} is neither a file nor a registered data set; {nearest_names(str(source))}")
