@@ -1,1 +1,72 @@
-"""To be filled."""
+"""Force models on the `Batch` contract, and the one table that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, Protocol
+
+from torch import nn
+
+from remul_md.errors import InputError
+from remul_md.models.transformer import Forces, Transformer, TransformerConfig
+from remul_md.structures import Batch, Prediction
+
+__all__ = ["MODELS", "ForceModel", "Forces", "build_model", "model_config", "model_config_type"]
+
+
+class ForceModel(Protocol):
+    """What the losses, the trainer and the calculators know of a model.
+
+    `forces`: "none", "direct", "conservative" or "both"; energies and forces in the model's own dtype, eV and
+    eV/Angstrom, energies without the reference energies of the elements. `create_graph` keeps the graph of
+    conservative forces for training.
+    """
+
+    def __call__(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
+        """Prediction for all systems of the batch."""
+        ...
+
+
+MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {"transformer": (TransformerConfig, Transformer)}
+
+
+def build_model(kind: str, options: Mapping[str, Any]) -> nn.Module:
+    """A freshly initialised model; its numbers come from torch's global generator.
+
+    Args:
+        kind: a key of `MODELS`.
+        options: the fields of its config.
+    Raises:
+        InputError: unknown kind or option, a value out of range.
+    """
+    config_type = model_config_type(kind)
+    known = {field.name for field in fields(config_type)}
+    for name in options:
+        if name not in known:
+            raise InputError(f"model option {name!r} is unknown to {kind}; it knows {', '.join(sorted(known))}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    return MODELS[kind][1](config_type(**values))
+
+
+def model_config_type(kind: str) -> type[Any]:
+    """The config dataclass of a kind of model.
+
+    Raises:
+        InputError: unknown kind.
+    """
+    if kind not in MODELS:
+        raise InputError(f"model kind {kind!r} is unknown; choose one of {', '.join(MODELS)}")
+    return MODELS[kind][0]
+
+
+def model_config(model: nn.Module) -> tuple[str, dict[str, Any]]:
+    """Kind and options of a model, JSON-able: `build_model(*model_config(model))` gives its like.
+
+    Raises:
+        InputError: the model is of no registered type.
+    """
+    for kind, (_, model_type) in MODELS.items():
+        if type(model) is model_type:
+            return kind, asdict(model.config)  # type: ignore[call-overload]
+    raise InputError(f"model of type {type(model).__name__} is in no row of remul_md.models.MODELS; register it there")

@@ -111,9 +111,7 @@ def turn_batch(batch: Batch, rotations: Tensor) -> Batch:
         batch,
         positions=turn_vectors(batch.positions, rotations, system_index=batch.system_index),
         cell=None if batch.cell is None else torch.einsum("bij,bkj->bki", rotations.to(batch.cell.dtype), batch.cell),
-        forces=None
-        if batch.forces is None
-        else turn_vectors(batch.forces, rotations, system_index=batch.system_index),
+        forces=None if batch.forces is None else turn_vectors(batch.forces, rotations, system_index=batch.system_index),
     )
 
 

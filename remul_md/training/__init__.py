@@ -1,1 +1,1 @@
-"""To be filled."""
+"""The one trainer, its objectives and its checkpoints."""

@@ -1,0 +1,213 @@
+"""The options of a training run: checked before any data is read, unknown keys refused with the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from remul_md.errors import InputError
+from remul_md.models import model_config_type
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+# Set from the training data, never by hand.
+_FROM_DATA = ("species", "energy_scale")
+
+
+class DataConfig(BaseModel):
+    """Which frames train a potential; units of a file are said here, inside everything is eV and Angstrom."""
+
+    model_config = _STRICT
+
+    molecule: str | None = Field(None, description="a packaged rMD17 molecule; short for source rmd17/NAME/train-01")
+    source: str | None = Field(None, description="a file, or a registered name such as rmd17/ethanol/train-01")
+    n_train: int = Field(950, ge=1, description="training frames")
+    n_validation: int = Field(50, ge=1, description="validation frames, out of the same source")
+    split_seed: int = Field(0, ge=0, description="seed of the split")
+    energy_unit: str | None = Field(None, description="unit of the energies where the file does not say it")
+    length_unit: str | None = Field(None, description="unit of the positions where the file does not say it")
+    force_unit: str | None = Field(None, description="unit of the forces; default: energy unit per length unit")
+    energy_key: str | None = Field(None, description="key of the energy in an extxyz file, such as REF_energy")
+    forces_key: str | None = Field(None, description="key of the forces in an extxyz file")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataConfig:
+        if self.molecule is not None and self.source is not None:
+            raise ValueError(
+                f"data.molecule ({self.molecule}) and data.source ({self.source}) exclude each other; give one"
+            )
+        return self
+
+    @property
+    def resolved_source(self) -> str:
+        """The file or registered name the frames are read from."""
+        return self.source if self.source is not None else f"rmd17/{self.molecule or 'ethanol'}/train-01"
+
+
+class TrainConfig(BaseModel):
+    """How a potential is trained; lengths are steps, so a run does not depend on the speed of the machine."""
+
+    model_config = _STRICT
+
+    seed: int = Field(0, ge=0, description="seed of initialisation, order of the frames and turned poses")
+    n_steps: int = Field(12_000, ge=1, description="optimiser steps")
+    batch_size: int = Field(8, ge=1, description="frames a step; each is seen in 1 + n_turned poses")
+    learning_rate: float = Field(1e-3, gt=0, description="peak of the schedule")
+    warmup_steps: int = Field(200, ge=0, description="linear rise of the learning rate; then a cosine to 0")
+    weight_decay: float = Field(0.01, ge=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="moving average of the weights; what is saved")
+    max_grad_norm: float = Field(1.0, gt=0, description="the gradient is clipped to this norm")
+    forces: Literal["conservative", "direct", "both"] = Field("conservative", description="which head is trained")
+    energy_weight: float = Field(0.02, ge=0, description="weight of the energy error, in units of RMS force x 1 A")
+    alpha: float = Field(1.0, ge=0, description="weight of the loss on the stock pose")
+    beta: float = Field(1.0, ge=0, description="weight of the equivariance loss; 0 switches it off")
+    n_turned: int = Field(1, ge=1, description="turned poses of each frame and step")
+    group: Literal["O3", "SO3"] = Field("O3", description="group of the turned poses: with mirrors, or without")
+    anchor: Literal["label", "prediction"] = Field("label", description="what turned predictions are held against")
+    validate_every: int = Field(500, ge=1, description="steps between validations")
+    patience: int | None = Field(None, ge=1, description="stop after this many validations without a better one")
+    checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
+    log_every: int = Field(50, ge=1, description="steps between log lines")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    n_threads: int | None = Field(None, ge=1, description="CPU threads; default: torch's choice")
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> TrainConfig:
+        if self.alpha == 0 and self.beta == 0:
+            raise ValueError("train.alpha and train.beta are both 0, so nothing would be trained; give one > 0")
+        if self.anchor == "prediction" and (self.alpha == 0 or self.beta == 0):
+            raise ValueError("train.anchor=prediction holds turned poses against the unturned one: alpha, beta > 0")
+        if self.warmup_steps >= self.n_steps:
+            raise ValueError(
+                f"train.warmup_steps ({self.warmup_steps}) must be smaller than train.n_steps ({self.n_steps})"
+            )
+        return self
+
+
+def _model_options(kind: str) -> type[BaseModel]:
+    # The model's dataclass is the one place of names and defaults; pydantic only checks types and unknown keys.
+    options: dict[str, Any] = {
+        field.name: (type(field.default), field.default)
+        for field in fields(model_config_type(kind))
+        if field.name not in _FROM_DATA and field.default is not MISSING
+    }
+    return create_model(f"{kind.capitalize()}Options", __config__=_STRICT, kind=(Literal[kind], kind), **options)
+
+
+ModelOptions = _model_options("transformer")
+
+
+class RunConfig(BaseModel):
+    """Everything that decides a training run."""
+
+    model_config = _STRICT
+
+    data: DataConfig = DataConfig()
+    model: ModelOptions = ModelOptions()  # type: ignore[valid-type]
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _model_ranges(self) -> RunConfig:
+        # The dataclass checks its own ranges; the species of the data do not matter for them.
+        options = self.model.model_dump()
+        model_config_type(options.pop("kind"))(species=(1,), **options)
+        return self
+
+
+def load_config(path: str | Path | None, *, overrides: Sequence[str] = ()) -> RunConfig:
+    """The options of a run from a YAML file (or a shipped preset's name) and `section.key=value` overrides.
+
+    Args:
+        path: file, name of a shipped preset, or None for the defaults.
+        overrides: such as `train.beta=0.5`; values are YAML.
+    Raises:
+        InputError: missing file, broken YAML, unknown key (with the nearest known one), a value out of range,
+            options that exclude each other.
+    """
+    values: dict[str, Any] = {} if path is None else _read_yaml(_config_path(path))
+    for override in overrides:
+        _apply(values, override)
+    return validated_config(values, origin="the config" if path is None else str(path))
+
+
+def validated_config(values: dict[str, Any], *, origin: str) -> RunConfig:
+    """`RunConfig` from plain values, with messages a user can act on."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{origin}: " + "; ".join(_explain(entry) for entry in error.errors())) from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """The resolved options as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets."""
+    return sorted(path.stem for path in _preset_folder().glob("*.yaml"))
+
+
+def _preset_folder() -> Path:
+    from remul_md.data import presets
+
+    return Path(presets.__path__[0])
+
+
+def _config_path(path: str | Path) -> Path:
+    file = Path(path)
+    if file.is_file():
+        return file
+    shipped = _preset_folder() / f"{path}.yaml"
+    if shipped.is_file():
+        return shipped
+    raise InputError(f"config {str(path)!r} is no file and no preset; presets: {', '.join(preset_names())}")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not valid YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: must hold sections (data, model, train), found a {type(values).__name__}")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    parts = key.split(".")
+    if not sign or len(parts) != 2 or not all(parts):
+        raise InputError(f"--set takes SECTION.KEY=VALUE such as train.beta=0.5, got {override!r}")
+    section = values.setdefault(parts[0], {})
+    if not isinstance(section, dict):
+        raise InputError(f"section {parts[0]!r} of the config holds {section!r}, expected keys and values")
+    try:
+        section[parts[1]] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override!r}: the value is not valid YAML") from error
+
+
+def _explain(entry: Any) -> str:
+    where = [str(part) for part in entry["loc"]]
+    name = ".".join(where)
+    if entry["type"] == "extra_forbidden":
+        known = _known_keys(where[:-1])
+        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.0)
+        return f"unknown key {name}; did you mean {'.'.join([*where[:-1], *near])}? Known: {', '.join(known)}"
+    message = str(entry["msg"]).removeprefix("Value error, ")
+    return message if entry["type"] == "value_error" else f"{name}: {message}, got {entry['input']!r}"
+
+
+def _known_keys(section: list[str]) -> list[str]:
+    model: Any = RunConfig
+    for part in section:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

@@ -1,0 +1,247 @@
+"""THE model: an unconstrained transformer on atoms, to be read from top to bottom.
+
+Atoms attend to their neighbours; what a pair looks like enters as a bias of the attention and as a gate of the
+values, learned from the distance *and* the raw direction vector. Nothing makes the output turn with the input:
+training teaches it (`remul_md.symmetry.remul`). Translations, permutations and padding are exact, and every
+message carries an envelope that vanishes at the cutoff with two derivatives, so energy and forces have no jumps.
+
+Letters of the shape suffixes: A atoms of all systems, K neighbours of an atom (padded), B systems, E width,
+H heads, D width of a head (E = H D), P width of the pair features, R radial functions, C learned sums of
+direction vectors, S species, 3 space; a bare digit is a size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from remul_md.errors import InputError
+from remul_md.models.neighborhood import gather_neighbors, pair_displacements, sum_over_pairs, sum_over_systems
+from remul_md.structures import Batch, Prediction
+
+Forces = Literal["none", "direct", "conservative", "both"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Sizes of the transformer.
+
+    Args:
+        species: atomic numbers the model knows, ascending.
+        cutoff: pair distance limit, Angstrom.
+        width: channels of an atom, divisible by n_heads.
+        n_layers: attention blocks.
+        n_heads: attention heads.
+        pair_width: channels of the pair features.
+        n_radial: Gaussian radial functions of the distance.
+        n_vectors: learned sums of direction vectors for each atom and block.
+        mlp_factor: hidden width of the blocks' MLPs over `width`.
+        energy_scale: eV that one unit of the raw output stands for; set from the training forces (RMS x 1 Angstrom).
+    Raises:
+        InputError: a size < 1, a width that the heads do not divide, cutoff or scale <= 0, no species.
+    """
+
+    species: tuple[int, ...]
+    cutoff: float = 6.0
+    width: int = 128
+    n_layers: int = 4
+    n_heads: int = 8
+    pair_width: int = 64
+    n_radial: int = 16
+    n_vectors: int = 16
+    mlp_factor: int = 2
+    energy_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "n_layers", "n_heads", "pair_width", "n_radial", "n_vectors", "mlp_factor"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model.{name} must be >= 1, got {getattr(self, name)}")
+        if self.width % self.n_heads:
+            raise InputError(f"model.width must be divisible by model.n_heads, got {self.width} and {self.n_heads}")
+        if not self.cutoff > 0:
+            raise InputError(f"model.cutoff must be > 0 Angstrom, got {self.cutoff}")
+        if not self.energy_scale > 0:
+            raise InputError(f"model.energy_scale must be > 0 eV, got {self.energy_scale}")
+        if not self.species:
+            raise InputError("model.species is empty; give the atomic numbers of the training data")
+
+
+class PairEmbedding(nn.Module):
+    """Features of a pair from distance, raw direction and the two species."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.register_buffer("centers", torch.linspace(0.5, config.cutoff, config.n_radial))
+        self.inverse_width = (config.n_radial - 1) / (config.cutoff - 0.5) if config.n_radial > 1 else 1.0
+        self.species = nn.Embedding(len(config.species) ** 2, config.pair_width)
+        self.inputs = nn.Linear(config.n_radial + 3, config.pair_width)
+        self.outputs = nn.Linear(config.pair_width, config.pair_width)
+
+    def forward(self, distances_AK: Tensor, directions_AK3: Tensor, species_pair_AK: Tensor) -> Tensor:
+        """Pair features, [A, K, P]."""
+        radial_AKR = torch.exp(-0.5 * ((distances_AK.unsqueeze(-1) - self.centers) * self.inverse_width).square())
+        hidden_AKP = self.inputs(torch.cat([radial_AKR, directions_AK3], dim=-1))
+        hidden_AKP = functional.silu(hidden_AKP + self.species(species_pair_AK))
+        return functional.silu(self.outputs(hidden_AKP))
+
+
+class AtomBlock(nn.Module):
+    """Attention over neighbours, products of learned sums of direction vectors, then an MLP."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width, self.n_heads, self.n_vectors = config.width, config.n_heads, config.n_vectors
+        self.width = width
+        self.scale = (width // config.n_heads) ** -0.5
+        self.norm_attention = nn.RMSNorm(width, eps=1e-6)
+        self.query = nn.Linear(width, width)
+        self.sent = nn.Linear(width, 2 * width + config.n_vectors)  # key, value, weight of the direction
+        self.pair = nn.Linear(config.pair_width, width + config.n_heads + config.n_vectors)  # gate, bias, weight
+        self.out = nn.Linear(width + config.n_vectors * (config.n_vectors + 3), width)
+        self.norm_mlp = nn.RMSNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, config.mlp_factor * width), nn.SiLU(), nn.Linear(config.mlp_factor * width, width)
+        )
+
+    def forward(
+        self, x_AE: Tensor, pair_AKP: Tensor, directions_AK3: Tensor, envelope_AK: Tensor, batch: Batch
+    ) -> Tensor:
+        """Atom features after the block, [A, E]."""
+        sizes = [self.width, self.width, self.n_vectors]
+        normed_AE = self.norm_attention(x_AE)
+        query_AHD = self.query(normed_AE).unflatten(-1, (self.n_heads, -1))
+        key_AKE, value_AKE, sent_AKC = gather_neighbors(self.sent(normed_AE), batch).split(sizes, dim=-1)
+        gate_AKE, bias_AKH, weight_AKC = self.pair(pair_AKP).split([self.width, self.n_heads, self.n_vectors], dim=-1)
+        logits_AKH = (query_AHD.unsqueeze(1) * key_AKE.unflatten(-1, (self.n_heads, -1))).sum(-1) * self.scale
+        attention_AKH = smooth_softmax(logits_AKH + bias_AKH, envelope_AK)
+        messages_AKHD = (value_AKE * gate_AKE).unflatten(-1, (self.n_heads, -1))
+        message_AE = (attention_AKH.unsqueeze(-1) * messages_AKHD).sum(1).flatten(1)
+        # Learned sums of raw directions; their scalar products tell angles without a loop over triplets.
+        vectors_AC3 = ((weight_AKC * sent_AKC) * envelope_AK.unsqueeze(-1)).mT @ directions_AK3
+        products_ACC = vectors_AC3 @ vectors_AC3.mT
+        x_AE = x_AE + self.out(torch.cat([message_AE, vectors_AC3.flatten(1), products_ACC.flatten(1)], dim=-1))
+        return x_AE + self.mlp(self.norm_mlp(x_AE))
+
+
+class DirectHead(nn.Module):
+    """Forces read from pairs, without a gradient; action equals reaction, so the net force is zero."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.atom = nn.Linear(config.width, config.pair_width)
+        self.pair = nn.Linear(config.pair_width, config.pair_width)
+        self.outputs = nn.Linear(config.pair_width, 4)
+
+    def forward(
+        self, x_AE: Tensor, pair_AKP: Tensor, directions_AK3: Tensor, envelope_AK: Tensor, batch: Batch
+    ) -> Tensor:
+        """Raw direct forces, [A, 3]."""
+        atom_AP = self.atom(self.norm(x_AE))
+        hidden_AKP = functional.silu(atom_AP.unsqueeze(1) + gather_neighbors(atom_AP, batch) + self.pair(pair_AKP))
+        raw_AK3, along_AK1 = self.outputs(hidden_AKP).split([3, 1], dim=-1)
+        return sum_over_pairs((raw_AK3 + along_AK1 * directions_AK3) * envelope_AK.unsqueeze(-1), batch)
+
+
+class Transformer(nn.Module):
+    """Energy and forces from an unconstrained transformer; see the contract in `remul_md.models`."""
+
+    species_index: Tensor
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        index = torch.full((119,), -1)
+        index[list(config.species)] = torch.arange(len(config.species))
+        self.register_buffer("species_index", index, persistent=False)
+        self.species = nn.Embedding(len(config.species), config.width)
+        self.pair_embedding = PairEmbedding(config)
+        self.blocks = nn.ModuleList(AtomBlock(config) for _ in range(config.n_layers))
+        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.energy_head = nn.Sequential(nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, 1))
+        self.direct_head = DirectHead(config)
+        self.initialize()
+
+    def initialize(self) -> None:
+        """Small outputs of every residual branch and of both heads, so that training starts near zero forces."""
+        for block in self.blocks:
+            nn.init.normal_(block.out.weight, std=0.02)
+            nn.init.normal_(block.mlp[2].weight, std=0.02)
+            nn.init.zeros_(block.out.bias)
+            nn.init.zeros_(block.mlp[2].bias)
+        for last in (self.energy_head[2], self.direct_head.outputs):
+            nn.init.normal_(last.weight, std=0.02)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
+        """Residual energies and the forces asked for, in the model's dtype, eV and eV/Angstrom.
+
+        Args:
+            batch: systems with neighbours within `config.cutoff`.
+            forces: none, direct (one pass), conservative (minus the gradient of the energy) or both.
+            create_graph: keep the graph of the conservative forces, so that they can be trained.
+        Raises:
+            InputError: unknown kind of forces.
+        """
+        if forces not in get_args(Forces):
+            raise InputError(f"forces must be one of {', '.join(get_args(Forces))}, got {forces!r}")
+        conservative = forces in ("conservative", "both")
+        # The displacements are the leaf: translations are exact and the cell needs no special case.
+        displacements_AK3 = pair_displacements(batch, padding=self.config.cutoff).to(self.species.weight.dtype)
+        with torch.enable_grad() if conservative else torch.set_grad_enabled(torch.is_grad_enabled()):
+            displacements_AK3 = displacements_AK3.requires_grad_(conservative)
+            atomic_A, direct_A3 = self.outputs(displacements_AK3, batch, direct=forces in ("direct", "both"))
+            gradient_AK3 = None
+            if conservative:
+                (gradient_AK3,) = torch.autograd.grad(atomic_A.sum(), displacements_AK3, create_graph=create_graph)
+        if not (create_graph or torch.is_grad_enabled()):
+            atomic_A = atomic_A.detach()
+        return Prediction(
+            system_index=batch.system_index,
+            energy=sum_over_systems(atomic_A, batch),
+            forces=None if gradient_AK3 is None else sum_over_pairs(gradient_AK3, batch),
+            direct_forces=direct_A3,
+            atomic_energies=atomic_A,
+        )
+
+    def outputs(self, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, Tensor | None]:
+        """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, from the displacements."""
+        distances_AK = displacements_AK3.square().sum(-1).sqrt()
+        directions_AK3 = displacements_AK3 / distances_AK.unsqueeze(-1)
+        envelope_AK = smooth_envelope(distances_AK, self.config.cutoff) * batch.neighbor_mask
+        species_A = self.species_index[batch.atomic_numbers]
+        neighbor_species_AK = species_A.index_select(0, batch.neighbor_index.flatten()).view_as(batch.neighbor_index)
+        species_pair_AK = species_A.unsqueeze(1) * len(self.config.species) + neighbor_species_AK
+        pair_AKP = self.pair_embedding(distances_AK, directions_AK3, species_pair_AK)
+        x_AE = self.species(species_A)
+        for block in self.blocks:
+            x_AE = block(x_AE, pair_AKP, directions_AK3, envelope_AK, batch)
+        atomic_A = self.energy_head(self.norm(x_AE)).squeeze(-1) * self.config.energy_scale
+        if not direct:
+            return atomic_A, None
+        direct_A3 = self.direct_head(x_AE, pair_AKP, directions_AK3, envelope_AK, batch)
+        return atomic_A, direct_A3 * self.config.energy_scale
+
+
+def smooth_envelope(distances: Tensor, cutoff: float) -> Tensor:
+    """1 at distance 0, and 0 with its first two derivatives at the cutoff; distances in Angstrom, any shape.
+
+    The quintic smoothstep: a cosine falls earlier and has a jump in its second derivative.
+    """
+    x = (distances / cutoff).clamp(max=1.0)
+    return 1.0 - x * x * x * (10.0 - x * (15.0 - 6.0 * x))
+
+
+def smooth_softmax(logits_AKH: Tensor, envelope_AK: Tensor) -> Tensor:
+    """Attention weights that fade with the envelope, [A, K, H].
+
+    The denominator holds a constant 1 for the atom itself: without it a lone neighbour would keep weight 1 up to
+    the cutoff and then vanish at once.
+    """
+    shift_A1H = logits_AKH.detach().amax(dim=1, keepdim=True).clamp(min=0.0)
+    weights_AKH = torch.exp(logits_AKH - shift_A1H) * envelope_AK.unsqueeze(-1)
+    return weights_AKH / (torch.exp(-shift_A1H) + weights_AKH.sum(dim=1, keepdim=True))

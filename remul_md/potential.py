@@ -1,0 +1,298 @@
+"""A trained model with everything needed to use it: species, reference energies, units, provenance, coverage.
+
+File format (`*.pt`): one dict of plain values, loaded with `weights_only=True`, so nothing in a file is executed:
+`format_version` (integer), `metadata` (a JSON string), `weights` (name -> tensor), `reference_energies` (float64).
+Old versions are upgraded by the functions in `_UPGRADES`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from remul_md._version import __version__
+from remul_md.coverage import Coverage
+from remul_md.errors import InputError
+from remul_md.files import write_atomically
+from remul_md.models import Forces, build_model, model_config
+from remul_md.structures import Batch, Frames, Prediction
+
+FORMAT_VERSION = 1
+UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "mass": "amu"}
+ForcesChoice = Literal["auto", "conservative", "direct"]
+Dtype = Literal["float32", "float64"]
+
+# version -> function that lifts a payload of that version to the next one
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a potential comes from, JSON-able.
+
+    Args:
+        trained_forces: which head was trained: conservative, direct or both.
+        config: the resolved config of the run.
+        data: name, sha256 of the content and the split.
+        metrics: validation figures of the saved weights.
+        package_version: version of remul-md that trained it.
+        commit: commit of the source tree, or "" if it was no checkout.
+        seconds: training time.
+        origin: sha256 of the potential it was fine-tuned from, or "".
+    """
+
+    trained_forces: Literal["conservative", "direct", "both"]
+    config: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    package_version: str = __version__
+    commit: str = ""
+    seconds: float = 0.0
+    origin: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Potential:
+    """Energies and forces in eV and eV/Angstrom from a trained model.
+
+    Args:
+        model: a registered model, in evaluation mode.
+        reference_energies: energy of each species, [S], eV, float64; taken off before training, put back here.
+        coverage: what the training data covered.
+        provenance: where it comes from.
+        sha256: of the file it was loaded from, or "".
+    """
+
+    model: nn.Module
+    reference_energies: Tensor
+    coverage: Coverage
+    provenance: Provenance
+    sha256: str = ""
+
+    @property
+    def config(self) -> Any:
+        """Config of the model."""
+        return self.model.config
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers the model knows."""
+        return tuple(self.config.species)
+
+    @property
+    def cutoff(self) -> float:
+        """Pair distance limit, Angstrom."""
+        return float(self.config.cutoff)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
+
+    def to(self, *, device: torch.device | str | None = None, dtype: Dtype | None = None) -> Potential:
+        """The same potential on another device or in another precision; the model is moved, not copied."""
+        precision = None if dtype is None else torch_dtype(dtype)
+        return replace(
+            self,
+            model=self.model.to(device=device, dtype=precision),
+            reference_energies=self.reference_energies.to(device=device),
+        )
+
+    def resolve_forces(self, forces: ForcesChoice) -> Literal["conservative", "direct"]:
+        """The head to use: "auto" serves what was trained, conservative first.
+
+        Raises:
+            InputError: unknown choice, or a head that was never trained.
+        """
+        if forces not in ("auto", "conservative", "direct"):
+            raise InputError(f"forces must be auto, conservative or direct, got {forces!r}")
+        trained = self.provenance.trained_forces
+        if forces == "auto":
+            return "direct" if trained == "direct" else "conservative"
+        if trained not in (forces, "both"):
+            raise InputError(
+                f"forces={forces!r} was asked for, but this potential was trained for {trained} forces; "
+                f"use forces={trained!r} or train with train.forces=both"
+            )
+        return forces
+
+    def predict(self, batch: Batch, *, forces: Forces = "conservative") -> Prediction:
+        """Total energies (float64, references put back) and forces of a batch; no graph is kept.
+
+        Args:
+            batch: systems on the potential's device, neighbours within `cutoff`.
+            forces: as `ForceModel`.
+        """
+        with torch.no_grad():
+            out = self.model(batch, forces=forces)
+            atomic = self.atomic_references(batch)
+            total = out.energy.double().index_add(0, batch.system_index, atomic)
+        return replace(out, energy=total, atomic_energies=out.atomic_energies.double() + atomic)
+
+    def atomic_references(self, batch: Batch) -> Tensor:
+        """Reference energy of each atom, [A], eV, float64."""
+        return atomic_references(batch.atomic_numbers, self.species, self.reference_energies)
+
+    def save(self, path: str | Path) -> None:
+        """Write the file atomically; weights are stored in float32, as they were trained.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        kind, options = model_config(self.model)
+        metadata = {
+            "package_version": __version__,
+            "units": UNITS,
+            "model": {"kind": kind, "options": options},
+            "coverage": self.coverage.to_json(),
+            "provenance": self.provenance.__dict__,
+        }
+        weights = {name: value.detach().to("cpu", torch.float32) for name, value in self.model.state_dict().items()}
+        write_atomically(
+            Path(path),
+            {
+                "format_version": FORMAT_VERSION,
+                "metadata": json.dumps(metadata),
+                "weights": weights,
+                "reference_energies": self.reference_energies.cpu(),
+            },
+        )
+
+
+def load_potential(path: str | Path, *, device: torch.device | str = "cpu", dtype: Dtype = "float32") -> Potential:
+    """A potential from its file, or a shipped one by its name; a file comes first.
+
+    Raises:
+        InputError: no such file or name, a damaged file, a pickle (never executed), a newer format.
+    """
+    file = find_potential(path)
+    payload = _read_payload(file)
+    metadata = json.loads(payload["metadata"])
+    model = build_model(metadata["model"]["kind"], metadata["model"]["options"])
+    try:
+        model.load_state_dict(payload["weights"])
+    except RuntimeError as error:
+        raise InputError(
+            f"{file}: the weights do not fit the model they name ({error}); the file is damaged"
+        ) from error
+    model.eval().requires_grad_(False)
+    potential = Potential(
+        model=model,
+        reference_energies=payload["reference_energies"],
+        coverage=Coverage.from_json(metadata["coverage"]),
+        provenance=Provenance(**metadata["provenance"]),
+        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+    )
+    return potential.to(device=device, dtype=dtype)
+
+
+def find_potential(path: str | Path) -> Path:
+    """The file of a potential: a path first, else a shipped potential of that name (with or without `.pt`).
+
+    Raises:
+        InputError: neither is there; the shipped names are listed.
+    """
+    file = Path(path)
+    if file.is_file():
+        return file
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder; give the potential inside it, such as {file / 'potential.pt'}")
+    shipped = shipped_potentials()
+    if file.parent == Path() and file.stem in shipped and file.suffix in ("", ".pt"):
+        return shipped[file.stem]
+    raise InputError(f"potential {str(path)!r} is no file and not shipped; shipped: {', '.join(shipped) or 'none'}")
+
+
+def shipped_potentials() -> dict[str, Path]:
+    """Name and file of every potential in the package."""
+    from remul_md.data import potentials
+
+    return {file.stem: file for file in sorted(Path(potentials.__path__[0]).glob("*.pt"))}
+
+
+def resolve_device(device: str) -> torch.device:
+    """ "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: a device that torch does not know or that is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r} was asked for, but torch {torch.__version__} sees no CUDA device; use cpu")
+    return chosen
+
+
+def torch_dtype(dtype: Dtype) -> torch.dtype:
+    """torch's type of "float32" or "float64".
+
+    Raises:
+        InputError: anything else.
+    """
+    if dtype not in ("float32", "float64"):
+        raise InputError(f"dtype must be float32 or float64, got {dtype!r}")
+    return torch.float32 if dtype == "float32" else torch.float64
+
+
+def fit_reference_energies(frames: Frames, species: tuple[int, ...]) -> Tensor:
+    """Reference energy of each species, [S], eV, float64, by ridge least squares of the energies on the composition.
+
+    For a single composition the references add up to the mean energy. The residual is what the model learns:
+    totals of -4e3 to -2e4 eV would leave float32 no digits.
+    """
+    assert frames.energy is not None
+    counts = np.zeros((len(frames), len(species)))
+    rows = np.repeat(np.arange(len(frames)), frames.n_atoms)
+    np.add.at(counts, (rows, np.searchsorted(species, frames.atomic_numbers)), 1.0)
+    if (counts == counts[0]).all():  # exact: the solution of least norm that gives the mean
+        return torch.from_numpy(counts[0] * frames.energy.mean() / (counts[0] @ counts[0]))
+    centre = frames.energy.sum() / counts.sum()  # ridge pulls towards the mean energy of an atom, not towards 0
+    normal = counts.T @ counts + 1e-6 * len(frames) * np.eye(len(species))
+    return torch.from_numpy(centre + np.linalg.solve(normal, counts.T @ (frames.energy - counts.sum(1) * centre)))
+
+
+def atomic_references(atomic_numbers: Tensor, species: tuple[int, ...], reference_energies: Tensor) -> Tensor:
+    """Reference energy of each atom, [A], eV, float64."""
+    table = reference_energies.new_zeros(119)
+    table[list(species)] = reference_energies
+    return table[atomic_numbers]
+
+
+def _read_payload(file: Path) -> dict[str, Any]:
+    if not zipfile.is_zipfile(file):
+        raise InputError(f"{file}: is truncated or no potential of remul-md; copy it again or retrain")
+    try:
+        payload = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types; a pickle payload lands here unexecuted
+        raise InputError(
+            f"{file}: holds more than tensors and plain values, or is damaged, and was not executed "
+            f"({type(error).__name__}); get the file again from a source you trust"
+        ) from error
+    version = payload.get("format_version") if isinstance(payload, dict) else None
+    if not isinstance(version, int):
+        raise InputError(f"{file}: is a torch file but no potential of remul-md (no format_version)")
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{file}: has format {version}, this remul-md {__version__} reads up to {FORMAT_VERSION}; "
+            "upgrade with `pip install -U remul-md`"
+        )
+    while version < FORMAT_VERSION:
+        payload = _UPGRADES[version](payload)
+        version += 1
+    missing = {"metadata", "weights", "reference_energies"} - payload.keys()
+    if missing:
+        raise InputError(f"{file}: lacks {', '.join(sorted(missing))}; the file is damaged")
+    return payload

@@ -1,0 +1,78 @@
+"""Reading back the state of a run, and metrics that resume without a gap."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from remul_md.errors import InputError
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint as plain tensors and numbers; nothing in it is executed.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no checkpoint; start the run without --resume")
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a damaged file
+        raise InputError(f"{path}: is damaged or no checkpoint of remul-md ({type(error).__name__})") from error
+    if not isinstance(payload, dict):
+        raise InputError(f"{path}: holds a {type(payload).__name__}, expected a checkpoint")
+    return payload
+
+
+class MetricsLog:
+    """One row a log line in `metrics.csv`, the same numbers in TensorBoard.
+
+    Args:
+        folder: run directory.
+        columns: names of the numbers, "step" first.
+        from_step: rows after this step are cut off, because a resumed run writes them again.
+    """
+
+    def __init__(self, folder: Path, *, columns: list[str], from_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._columns = columns
+        path = folder / "metrics.csv"
+        rows: list[dict[str, str]] = []
+        if from_step > 0 and path.is_file():
+            with path.open(newline="") as file:
+                # A kill may leave a half-written last line: its step is missing or later than the checkpoint.
+                rows = [row for row in csv.DictReader(file) if row["step"].isdigit() and int(row["step"]) <= from_step]
+        temporary = path.with_name(".metrics.csv.part")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(path)
+        self._file = path.open("a", newline="")
+        self._writer = csv.DictWriter(self._file, columns, restval="")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1 if from_step else None)
+
+    def write(self, row: Mapping[str, float | int]) -> None:
+        """Append one row; a column that is not given stays empty."""
+        self._writer.writerow(row)
+        self._file.flush()
+        for name, value in row.items():
+            if name != "step":
+                self._board.add_scalar(name, value, int(row["step"]))
+
+    def close(self) -> None:
+        """Close both files."""
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of `metrics.csv`; empty fields are left out."""
+    with path.open(newline="") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]

@@ -1,0 +1,228 @@
+"""The one trainer: any model, any batch type, any losses by name.
+
+A run is decided by its config alone: the order of the frames is a function of (seed, step), the turned poses come
+from a generator that is checkpointed, and no global state is read. On the CPU a run that was killed and resumed
+ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from remul_md.config import TrainConfig
+from remul_md.errors import InputError
+from remul_md.files import write_atomically
+from remul_md.training.checkpoint import MetricsLog, read_checkpoint
+
+B = TypeVar("B")
+B_co = TypeVar("B_co", covariant=True)
+CHECKPOINT = "checkpoint.pt"
+
+
+class Source(Protocol[B_co]):
+    """Training data: `len` systems, and any of them as one batch."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, indices: NDArray[np.int64], /) -> B_co:
+        """The systems with these indices as one batch."""
+        ...
+
+
+Objective = Callable[[Any, B, torch.Generator], dict[str, Tensor]]
+Validate = Callable[[nn.Module], dict[str, float]]
+
+
+@dataclass
+class TrainState:
+    """What a run has besides its config and its data; all of it goes into the checkpoint."""
+
+    model: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    step: int = 0
+    best_score: float = math.inf
+    best_step: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    n_worse: int = 0
+    seconds: float = 0.0
+
+    def to_payload(self, fingerprint: str) -> dict[str, Any]:
+        """Plain tensors, numbers and strings."""
+        return {
+            "fingerprint": fingerprint,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "best_weights": self.best_weights,
+            **{name: getattr(self, name) for name in ("step", "best_score", "best_step", "n_worse", "seconds")},
+        }
+
+    def load_payload(self, payload: Mapping[str, Any]) -> None:
+        """Take over a checkpoint in place."""
+        self.model.load_state_dict(payload["model"])
+        self.average.load_state_dict(payload["average"])
+        self.optimizer.load_state_dict(payload["optimizer"])
+        self.generator.set_state(payload["generator"])
+        self.best_weights = dict(payload["best_weights"])
+        for name in ("step", "best_score", "best_step", "n_worse", "seconds"):
+            setattr(self, name, payload[name])
+
+
+@dataclass(frozen=True)
+class FitResult(Generic[B]):
+    """The averaged weights of the best validation, and where they were found."""
+
+    model: nn.Module
+    best_step: int
+    best_score: float
+    last_step: int
+    seconds: float
+
+
+def frame_order(step: int, *, n_frames: int, batch_size: int, seed: int) -> NDArray[np.int64]:
+    """Indices of the frames of a step: an endless run of seeded permutations, cut into batches.
+
+    Without state, so a resumed run needs none. A batch may reach into the next permutation.
+    """
+    wanted = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = wanted // n_frames
+    orders = {int(epoch): np.random.default_rng([seed, int(epoch)]).permutation(n_frames) for epoch in set(epochs)}
+    return np.array([orders[int(e)][w % n_frames] for e, w in zip(epochs, wanted, strict=True)], dtype=np.int64)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then half a cosine from the peak to 0 at the last step."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / (config.n_steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def train_step(state: TrainState, batch: B, *, objective: Objective[B], config: TrainConfig) -> dict[str, Tensor]:
+    """One optimiser update. Changes `state` in place; returns detached scalars; reads nothing back from the device."""
+    weights = {"task": config.alpha, "equivariance": config.beta}
+    losses = objective(state.model, batch, state.generator)
+    total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+    state.optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.max_grad_norm, error_if_nonfinite=False)
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(state.step, config)
+    state.optimizer.step()
+    # A short memory at first: the early weights are not worth remembering.
+    decay = min(config.ema_decay, (1 + state.step) / (10 + state.step))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(state.average.parameters()), list(state.model.parameters()), 1.0 - decay)
+    state.step += 1
+    return {"loss": total.detach(), "grad_norm": grad_norm.detach(), **{k: v.detach() for k, v in losses.items()}}
+
+
+def fit(
+    model: nn.Module,
+    source: Source[B],
+    *,
+    objective: Objective[B],
+    validate: Validate,
+    config: TrainConfig,
+    run_dir: Path,
+    fingerprint: str,
+    validation_columns: Sequence[str],
+    resume: bool = False,
+    progress: bool = True,
+    describe: Callable[[Mapping[str, float]], str] = lambda row: "",
+) -> FitResult[B]:
+    """Train `model` in place and return the averaged weights with the best validation score.
+
+    Args:
+        model: on its device already.
+        source: training data on the same device.
+        objective: (model, batch, generator) -> losses named "task" and "equivariance".
+        validate: model -> numbers with the key "score" (lower is better); called on the averaged weights.
+        config: see `TrainConfig`.
+        run_dir: an existing folder for checkpoint and metrics.
+        fingerprint: what must not change between a run and its resumption.
+        validation_columns: names that `validate` returns, for the head of the CSV.
+        resume: go on from the checkpoint in `run_dir`.
+        progress: show a bar.
+        describe: the figures shown beside the bar, from the last row of metrics.
+    Raises:
+        InputError: the loss is not finite, the checkpoint belongs to another run, the disk is full.
+    """
+    device = next(model.parameters()).device
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
+    )
+    average = copy.deepcopy(model).requires_grad_(False)
+    state = TrainState(model, average, optimizer, torch.Generator().manual_seed(config.seed))
+    if resume and (run_dir / CHECKPOINT).is_file():
+        payload = read_checkpoint(run_dir / CHECKPOINT)
+        if payload.get("fingerprint") != fingerprint:
+            raise InputError(f"{run_dir}: the checkpoint belongs to another config or data; use a new --run-dir")
+        state.load_payload(payload)
+    columns = ["step", "learning_rate", "loss", "task", "equivariance", "grad_norm", "seconds", *validation_columns]
+    log = MetricsLog(run_dir, columns=columns, from_step=state.step)
+    before, started = state.seconds, time.perf_counter()
+    bar = tqdm(total=config.n_steps, initial=state.step, unit="step", disable=not progress, dynamic_ncols=True)
+    sums: dict[str, Tensor] = {}
+    n_summed, shown = 0, ""
+    try:
+        while state.step < config.n_steps and not (config.patience and state.n_worse >= config.patience):
+            indices = frame_order(state.step, n_frames=len(source), batch_size=config.batch_size, seed=config.seed)
+            losses = train_step(state, source.select(indices), objective=objective, config=config)
+            sums = {name: sums[name] + value if name in sums else value for name, value in losses.items()}
+            n_summed += 1
+            bar.update()
+            last = state.step == config.n_steps
+            state.seconds = before + time.perf_counter() - started
+            validating = last or state.step % config.validate_every == 0
+            saving = last or state.step % config.checkpoint_every == 0
+            # A row at every checkpoint too: a resumed run then averages its losses over the same steps.
+            if validating or saving or state.step % config.log_every == 0:
+                row: dict[str, float] = {name: value.item() / n_summed for name, value in sums.items()}
+                sums, n_summed = {}, 0
+                if not math.isfinite(row["loss"]):
+                    raise InputError(
+                        f"the loss is {row['loss']} at step {state.step}; lower train.learning_rate "
+                        f"(now {config.learning_rate:g}) or look for wrong labels with `remul-md data show`"
+                    )
+                row |= {"step": state.step, "learning_rate": learning_rate(state.step - 1, config)}
+                row["seconds"] = state.seconds
+                if validating:
+                    row |= validate(state.average)
+                    _remember_best(state, row["score"])
+                log.write({name: value for name, value in row.items() if name in columns})
+                shown = describe(row) if validating else shown
+                bar.set_postfix_str(f"loss {row['loss']:.3f}{'  ' if shown else ''}{shown}")
+            if saving:
+                write_atomically(run_dir / CHECKPOINT, state.to_payload(fingerprint))
+    finally:
+        bar.close()
+        log.close()
+    result = copy.deepcopy(average)
+    result.load_state_dict(state.best_weights)
+    return FitResult(result.to(device), state.best_step, state.best_score, state.step, state.seconds)
+
+
+def _remember_best(state: TrainState, score: float) -> None:
+    if not math.isfinite(score):
+        raise InputError(f"the validation error is {score} at step {state.step}; lower train.learning_rate")
+    if score < state.best_score:
+        state.best_score, state.best_step, state.n_worse = score, state.step, 0
+        state.best_weights = {name: value.detach().clone() for name, value in state.average.state_dict().items()}
+    else:
+        state.n_worse += 1

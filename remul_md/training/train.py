@@ -1,0 +1,233 @@
+"""From a config to a potential: read, split, build, fit, save. One folder holds one run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+from remul_md.config import RunConfig, dump_config
+from remul_md.coverage import coverage_of
+from remul_md.datasets import Split, make_split, read_frames
+from remul_md.errors import InputError
+from remul_md.models import build_model
+from remul_md.neighbors import build_batch
+from remul_md.potential import Potential, Provenance, fit_reference_energies, load_potential, resolve_device
+from remul_md.structures import Batch, BatchStore, Frames
+from remul_md.training.fit import CHECKPOINT, fit
+from remul_md.training.objectives import PotentialObjective
+from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation
+
+CONFIG = "config.yaml"
+POTENTIAL = "potential.pt"
+
+
+def prepare_run(run_dir: Path, config: RunConfig, *, resume: bool) -> None:
+    """Make the folder of a run and write its resolved config; no data is touched yet.
+
+    Raises:
+        InputError: the folder holds another run, cannot be written, or a resumed run has another config.
+    """
+    written = run_dir / CONFIG
+    if written.is_file():
+        if not resume:
+            raise InputError(f"{run_dir}: already holds a run; go on with --resume, or give a new --run-dir")
+        differences = _differences(yaml.safe_load(written.read_text()), config.model_dump(mode="json"))
+        if differences:
+            raise InputError(
+                f"{run_dir}: was started with another config: {'; '.join(differences)}; use a new --run-dir"
+            )
+        return
+    if resume:
+        raise InputError(f"{run_dir}: holds no run to resume (no {CONFIG}); start it without --resume")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        written.write_text(dump_config(config))
+    except OSError as error:
+        raise InputError(f"{run_dir}: cannot be written ({error}); choose another --run-dir") from error
+
+
+def train_potential(
+    config: RunConfig,
+    *,
+    run_dir: str | Path,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    progress: bool = True,
+) -> Potential:
+    """Train a potential and save it as `run_dir/potential.pt`.
+
+    Args:
+        config: all options.
+        run_dir: folder of the run; may lie anywhere.
+        resume: go on with an interrupted run.
+        init_from: potential whose weights and reference energies the run starts from (fine-tuning).
+        progress: show a bar.
+    Returns:
+        The saved potential: averaged weights of the best validation.
+    Raises:
+        InputError: anything about config, data or folder that the user can mend.
+    """
+    folder, options = Path(run_dir), config.train
+    origin = None if init_from is None else load_potential(init_from)
+    device = resolve_device(options.device)
+    prepare_run(folder, config, resume=resume)
+    if options.n_threads is not None:
+        torch.set_num_threads(options.n_threads)
+    frames = _labelled_frames(config)
+    split = make_split(
+        frames, n_train=config.data.n_train, n_validation=config.data.n_validation, seed=config.data.split_seed
+    )
+    train, validation = frames.select(split.train), frames.select(split.validation)
+    model, references = _initial_model(config, train, origin)
+    model.to(device)
+    force_scale = float(np.sqrt(np.mean(np.square(train.forces))))
+    assert train.forces is not None
+    objective = PotentialObjective(
+        forces=options.forces,
+        force_scale=force_scale,
+        energy_weight=options.energy_weight,
+        n_turned=options.n_turned if options.beta > 0 else 0,
+        unturned=options.alpha > 0,
+        group=options.group,
+        anchor=options.anchor,
+    )
+    species = tuple(model.config.species)
+    cutoff = float(model.config.cutoff)
+    held_out = _residual_batch(validation, references, species, cutoff=cutoff).to(device)
+    result = fit(
+        model,
+        BatchStore(_residual_batch(train, references, species, cutoff=cutoff).to(device)),
+        objective=objective,
+        validate=TurnedValidation(held_out, forces=options.forces),
+        config=options,
+        run_dir=folder,
+        fingerprint=_fingerprint(config, split, "" if origin is None else origin.sha256),
+        validation_columns=[name for name in VALIDATION_COLUMNS if name != "score"],
+        resume=resume,
+        progress=progress,
+        describe=_describe,
+    )
+    metrics = {
+        "validation_force_mae_meV_per_A": result.best_score,
+        "best_step": result.best_step,
+        "last_step": result.last_step,
+        "force_scale_eV_per_A": force_scale,
+    }
+    potential = Potential(
+        model=result.model.cpu().eval().requires_grad_(False),
+        reference_energies=references,
+        coverage=coverage_of(train),
+        provenance=Provenance(
+            trained_forces=options.forces,
+            config=config.model_dump(mode="json"),
+            data={"name": frames.name, "split": split.to_json()},
+            metrics=metrics,
+            commit=_source_commit(),
+            seconds=result.seconds,
+            origin="" if origin is None else origin.sha256,
+        ),
+    )
+    potential.save(folder / POTENTIAL)
+    return load_potential(folder / POTENTIAL)
+
+
+def _describe(row: Mapping[str, float]) -> str:
+    return f"validation {row['validation_force_mae']:.1f} meV/A, {row['validation_energy_mae']:.1f} meV"
+
+
+def _labelled_frames(config: RunConfig) -> Frames:
+    data = config.data
+    frames = read_frames(
+        data.resolved_source,
+        energy_unit=data.energy_unit,
+        length_unit=data.length_unit,
+        force_unit=data.force_unit,
+        energy_key=data.energy_key,
+        forces_key=data.forces_key,
+    )
+    for name in ("energy", "forces"):
+        if getattr(frames, name) is None:
+            raise InputError(f"{frames.name}: has no {name}; training needs energies and forces (data.{name}_key)")
+    return frames
+
+
+def _initial_model(config: RunConfig, train: Frames, origin: Potential | None) -> tuple[nn.Module, torch.Tensor]:
+    species = tuple(int(number) for number in np.unique(train.atomic_numbers))
+    if origin is None:
+        references = fit_reference_energies(train, species)
+        options = config.model.model_dump()  # type: ignore[attr-defined]
+        kind = options.pop("kind")
+        scale = float(np.sqrt(np.mean(np.square(train.forces))))
+        with torch.random.fork_rng(devices=[]):  # the seed decides the weights, the caller's random state is kept
+            torch.manual_seed(config.train.seed)
+            return build_model(kind, {**options, "species": species, "energy_scale": scale}), references
+    if set(species) - set(origin.species):
+        raise InputError(
+            f"--init-from knows the elements {origin.species}, the data hold {species}; train from scratch"
+        )
+    # Another level of theory shifts all energies; the shift goes into the references, not into the network.
+    shift = fit_reference_energies(_without_references(train, origin), origin.species)
+    model = origin.model.requires_grad_(True).train()
+    return model, origin.reference_energies + shift
+
+
+def _without_references(frames: Frames, potential: Potential) -> Frames:
+    assert frames.energy is not None
+    table = np.zeros(119)
+    table[list(potential.species)] = potential.reference_energies.numpy()
+    rows = np.repeat(np.arange(len(frames)), frames.n_atoms)
+    return replace(frames, energy=frames.energy - np.bincount(rows, table[frames.atomic_numbers]))
+
+
+def _residual_batch(frames: Frames, references: torch.Tensor, species: tuple[int, ...], *, cutoff: float) -> Batch:
+    """One batch with the references taken off in float64; labels in float32, as the model computes."""
+    batch = build_batch(frames, cutoff=cutoff)
+    assert batch.energy is not None
+    assert batch.forces is not None
+    table = references.new_zeros(119)
+    table[list(species)] = references
+    totals = torch.zeros_like(batch.energy).index_add(0, batch.system_index, table[batch.atomic_numbers])
+    return replace(batch, energy=(batch.energy - totals).float(), forces=batch.forces.float())
+
+
+def _fingerprint(config: RunConfig, split: Split, origin: str) -> str:
+    text = json.dumps([config.model_dump(mode="json"), split.to_json(), origin], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{path}.{key}".strip("."))]
+    return [] if old == new else [f"{path} was {old!r}, now {new!r}"]
+
+
+def _source_commit() -> str:
+    """Commit of the checkout this package runs from, or "" for an installed one."""
+    here = Path(__file__).resolve().parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+        tracked = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name],
+            capture_output=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 and tracked.returncode == 0 else ""
+
+
+__all__ = ["CHECKPOINT", "CONFIG", "POTENTIAL", "prepare_run", "train_potential"]
