@@ -1,0 +1,64 @@
+"""Energies of a run as its log has them: float64, at a finer interval than the frames."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remul_md.errors import InputError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EnergyLog:
+    """Energies of a run at its own, finer interval.
+
+    Args:
+        time_ps: [L], ps.
+        potential_energy: [L], eV.
+        kinetic_energy: [L], eV.
+        source: `log` (float64, as the integrator had them) or `frames` of the trajectory.
+    """
+
+    time_ps: Array
+    potential_energy: Array
+    kinetic_energy: Array
+    source: str
+
+    @property
+    def total_energy(self) -> Array:
+        """Potential + kinetic energy, [L], eV."""
+        return self.potential_energy + self.kinetic_energy
+
+
+def read_log(path: str | Path) -> EnergyLog | None:
+    """Energies of `run.log.csv`; None if it has no row.
+
+    A last line that a kill cut short is left out.
+
+    Raises:
+        InputError: a column is missing, or a number cannot be read.
+    """
+    columns = ("time_ps", "potential_energy_eV", "kinetic_energy_eV")
+    with Path(path).open(newline="") as handle:
+        rows = list(csv.reader(handle))
+    header = rows[0] if rows else []
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise InputError(f"{path}: the log has no column {', '.join(missing)}; it has {', '.join(header) or 'none'}")
+    body = rows[1:]
+    if body and len(body[-1]) < len(header):
+        body.pop()
+    if not body:
+        return None
+    places = [header.index(column) for column in columns]
+    try:
+        table = np.array([[float(row[place]) for place in places] for row in body])
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path}: the log cannot be read ({error}); restore it, or move it away to go on") from error
+    return EnergyLog(time_ps=table[:, 0], potential_energy=table[:, 1], kinetic_energy=table[:, 2], source="log")

@@ -1,0 +1,218 @@
+"""Do the forces turn with the molecule: net torque of every frame, random turns on some, and how far it has turned.
+
+For conservative forces the net torque is minus the derivative of the energy with respect to rotation, so it is the
+infinitesimal rotational error and costs no extra force call. Random turns measure the error over all poses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from remul_md.symmetry.rotations import Group
+
+# Squared ratio of width to length below which a molecule counts as linear: its spin about the axis is then noise.
+LINEAR = 5e-3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RotationalError:
+    """How the forces of each frame break under random turns.
+
+    Args:
+        error_meV_per_A: mean absolute component of f(gx) - g f(x), [T], meV/Angstrom.
+        spread_meV_per_A: standard deviation over the draws of the forces turned back, per component, [T],
+            meV/Angstrom.
+        forces: of the unturned frames, [T, N, 3], eV/Angstrom.
+        n_draws: turns per frame.
+        seed: of the draws.
+        group: SO3 or O3 (mirrors too).
+    """
+
+    error_meV_per_A: NDArray[np.float64]
+    spread_meV_per_A: NDArray[np.float64]
+    forces: NDArray[np.float64]
+    n_draws: int
+    seed: int
+    group: str
+
+    @property
+    def mean_error_meV_per_A(self) -> float:
+        """Mean of the error over all frames, draws and components, meV/Angstrom."""
+        return float(self.error_meV_per_A.mean())
+
+    @property
+    def rms_spread_meV_per_A(self) -> float:
+        """Root mean square of the spread over the frames, meV/Angstrom."""
+        return float(np.sqrt(np.mean(self.spread_meV_per_A**2)))
+
+    @property
+    def rms_force_meV_per_A(self) -> float:
+        """Root mean square component of the unturned forces, meV/Angstrom: what the error is small against."""
+        return float(1e3 * np.sqrt(np.mean(self.forces**2)))
+
+
+def net_force(forces: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum of the forces on all atoms, [..., 3], eV/Angstrom, from forces [..., N, 3]; zero for isolated molecules."""
+    return np.asarray(forces, dtype=np.float64).sum(axis=-2)
+
+
+def net_torque(
+    positions: NDArray[np.float64], forces: NDArray[np.float64], *, masses: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Sum of r x f about the centre, [..., 3], eV; zero where the energy does not change on rotation.
+
+    Args:
+        positions: [..., N, 3], Angstrom, unwrapped.
+        forces: [..., N, 3], eV/Angstrom.
+        masses: [N], amu: the centre is then that of mass instead of the mean position. It matters only when the
+            net force is not zero.
+    Raises:
+        InputError: shapes that differ.
+    """
+    positions, forces = np.asarray(positions, dtype=np.float64), np.asarray(forces, dtype=np.float64)
+    if positions.shape != forces.shape or positions.shape[-1:] != (3,):
+        raise InputError(f"positions {positions.shape} and forces {forces.shape} must be of one shape [..., N, 3]")
+    return np.cross(_centred(positions, masses), forces).sum(axis=-2)
+
+
+def rotational_error_along(
+    atoms: Atoms,
+    positions: NDArray[np.float64],
+    *,
+    n_draws: int = 8,
+    seed: int = 0,
+    group: Group = "SO3",
+) -> RotationalError:
+    """Rotational error and spread of the forces of any ASE calculator on each frame, meV/Angstrom.
+
+    Costs (1 + n_draws) force calls a frame. Each frame has independent draws; a periodic cell turns with its atoms.
+
+    Args:
+        atoms: structure with a calculator attached; neither its positions nor its results are changed, but the
+            calculator keeps the last turned structure.
+        positions: frames to test, [T, N, 3], Angstrom.
+        n_draws: random turns a frame, >= 2.
+        seed: of the draws.
+        group: SO3 (rotations) or O3 (mirrors too).
+    Raises:
+        InputError: no calculator, fewer than 2 draws, positions of another number of atoms.
+    Source: rotational error as in `remul_md.symmetry.measures`, for anything that ASE can call.
+    """
+    import torch
+
+    from remul_md.symmetry.rotations import random_rotations
+
+    if atoms.calc is None:
+        raise InputError("the rotational error needs forces: atoms.calc is None; attach a calculator first")
+    if n_draws < 2:
+        raise InputError(f"n_draws must be at least 2 (the spread needs two), got {n_draws}; 8 is the default")
+    frames = np.asarray(positions, dtype=np.float64)
+    if frames.ndim != 3 or frames.shape[1:] != (len(atoms), 3) or len(frames) == 0:
+        raise InputError(
+            f"positions have shape {frames.shape}, expected [frames >= 1, {len(atoms)}, 3] for {atoms.symbols}; "
+            "give the trajectory of this structure"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    draws = random_rotations(len(frames) * n_draws, generator=generator, group=group).numpy()
+    turned_atoms = atoms.copy()
+    turned_atoms.calc = atoms.calc
+    cell = np.array(atoms.cell)
+
+    def forces_at(places: NDArray[np.float64], rotation: NDArray[np.float64]) -> NDArray[np.float64]:
+        turned_atoms.set_cell(cell @ rotation.T, scale_atoms=False)
+        turned_atoms.set_positions(places, apply_constraint=False)
+        return np.asarray(turned_atoms.get_forces(apply_constraint=False), dtype=np.float64)
+
+    error, spread, unturned = np.empty(len(frames)), np.empty(len(frames)), np.empty(frames.shape)
+    for frame, (place, rotations) in enumerate(zip(frames, draws.reshape(len(frames), n_draws, 3, 3), strict=True)):
+        centre = place.mean(axis=0)
+        unturned[frame] = forces_at(place, np.eye(3))
+        turned = np.stack([forces_at((place - centre) @ g.T + centre, g) for g in rotations])
+        error[frame] = np.abs(turned - np.einsum("kij,aj->kai", rotations, unturned[frame])).mean()
+        turned_back = np.einsum("kji,kaj->kai", rotations, turned)
+        spread[frame] = np.sqrt(turned_back.var(axis=0, ddof=1).mean())
+    return RotationalError(
+        error_meV_per_A=1e3 * error,
+        spread_meV_per_A=1e3 * spread,
+        forces=unturned,
+        n_draws=n_draws,
+        seed=seed,
+        group=group,
+    )
+
+
+def superposition_rotations(
+    positions: NDArray[np.float64], reference: NDArray[np.float64], *, masses: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Proper rotations g, [T, 3, 3], that bring the centred reference closest to each centred frame: x ~ g r.
+
+    Never a reflection. For a linear molecule the spin about its axis is undefined: the smallest rotation that
+    brings one axis onto the other is returned. A single atom has the identity.
+
+    Args:
+        positions: frames, [T, N, 3], Angstrom, unwrapped. Equal atoms keep their labels: an exchange of two
+            hydrogens counts as a turn.
+        reference: [N, 3], Angstrom.
+        masses: weights of the superposition, [N], amu; equal weights without.
+    Raises:
+        InputError: shapes that do not fit.
+    Source: Kabsch, Acta Cryst. A 32 (1976), 922, with the sign of the determinant after Wahba.
+    """
+    frames, start = np.asarray(positions, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    if frames.ndim != 3 or frames.shape[1:] != start.shape or start.shape[-1:] != (3,):
+        raise InputError(f"positions {frames.shape} must be [T, N, 3] and fit the reference {start.shape}")
+    weights = np.ones(len(start)) if masses is None else np.asarray(masses, dtype=np.float64)
+    covariance = np.einsum("a,tai,aj->tij", weights, _centred(frames, weights), _centred(start, weights))
+    left, singular, right = np.linalg.svd(covariance)
+    if singular.max(initial=0.0) < 1e-12:
+        return np.tile(np.eye(3), (len(frames), 1, 1))
+    if np.median(singular[:, 1] / np.maximum(singular[:, 0], 1e-300)) < LINEAR:
+        return np.stack([_smallest_rotation(v[0], u[:, 0]) for u, v in zip(left, right, strict=True)])
+    # The axis of least weight is flipped where the best orthogonal matrix would be a reflection.
+    left[:, :, 2] *= np.sign(np.linalg.det(left) * np.linalg.det(right))[:, None]
+    return left @ right
+
+
+def angle_swept(
+    positions: NDArray[np.float64],
+    *,
+    reference: NDArray[np.float64] | None = None,
+    masses: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Rotation angle of each frame relative to the reference (frame 0 if none), [T], degrees, 0 to 180.
+
+    Args and Raises: as `superposition_rotations`.
+    """
+    frames = np.asarray(positions, dtype=np.float64)
+    turns = superposition_rotations(frames, frames[0] if reference is None else reference, masses=masses)
+    # atan2 of sine and cosine: the arc cosine alone loses half the digits near 0 and 180 degrees.
+    sine = np.stack([turns[:, 2, 1] - turns[:, 1, 2], turns[:, 0, 2] - turns[:, 2, 0], turns[:, 1, 0] - turns[:, 0, 1]])
+    return np.degrees(np.arctan2(np.linalg.norm(sine, axis=0), np.trace(turns, axis1=1, axis2=2) - 1.0))
+
+
+def _centred(positions: NDArray[np.float64], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    if weights is None:
+        return positions - positions.mean(axis=-2, keepdims=True)
+    share = np.asarray(weights, dtype=np.float64) / np.sum(weights)
+    return positions - np.einsum("a,...ai->...i", share, positions)[..., None, :]
+
+
+def _smallest_rotation(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rotation by the angle between two unit vectors that brings the first onto the second, [3, 3]."""
+    cosine = float(start @ end)
+    if cosine < -1.0 + 1e-12:  # opposite: half a turn about any axis across
+        across = np.cross(start, np.eye(3)[np.argmin(np.abs(start))])
+        across /= np.linalg.norm(across)
+        return 2.0 * np.outer(across, across) - np.eye(3)
+    x, y, z = np.cross(start, end)
+    skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return np.eye(3) + skew + skew @ skew / (1.0 + cosine)

@@ -1,0 +1,335 @@
+"""All checks of one run: read its files once, measure, judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remul_md.analysis import verdicts as judge
+from remul_md.analysis.energy import MIN_SAMPLES, Conservation, Drift, conserves, energy_drift
+from remul_md.analysis.log import EnergyLog, read_log
+from remul_md.analysis.momentum import MomentumChange, momentum_change
+from remul_md.analysis.rotation import RotationalError, angle_swept, net_force, net_torque, rotational_error_along
+from remul_md.analysis.structure import BondDeviation, BondRanges, bond_deviation
+from remul_md.analysis.temperature import counted_degrees_of_freedom, stated_degrees_of_freedom, temperatures
+from remul_md.analysis.verdicts import Bounds, Verdict
+from remul_md.bonds import bond_pairs
+from remul_md.dynamics.momenta import kinetic_energy_eV
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from remul_md.dynamics.trajectory import TrajectoryArrays
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrajectoryAnalysis:
+    """Everything measured on one run; what the files do not hold is None. Letters: T frames, L log rows.
+
+    Args:
+        name: file name of the trajectory.
+        formula: chemical formula.
+        n_atoms: N.
+        time_ps: of the frames, [T].
+        energies: potential and kinetic energy, [L].
+        drift: of the total energy per atom.
+        conservation: the equivalence test of the drift; None for a thermostatted run, whose energy is not conserved.
+        temperature_K: of each log row, [L].
+        n_dof: degrees of freedom the temperature counts.
+        n_dof_source: who counted them.
+        asked_temperature_K: what the run was asked for.
+        angle_swept_deg: rotation angle from frame 0, [T].
+        torque_frames: frames that the net force and torque belong to, [F].
+        net_force_eV_per_A: [F, 3].
+        net_torque_eV: [F, 3].
+        rotation_frames: frames that `rotational` belongs to, [R].
+        rotational: rotational error and spread under random turns.
+        momentum: change of linear and angular momentum.
+        bonds: deviation of the bond lengths.
+        verdicts: the judged numbers.
+        notes: what a reader has to know besides.
+    """
+
+    name: str
+    formula: str
+    n_atoms: int
+    time_ps: Array
+    energies: EnergyLog | None
+    drift: Drift | None
+    conservation: Conservation | None
+    temperature_K: Array | None
+    n_dof: int | None
+    n_dof_source: str
+    asked_temperature_K: float | None
+    angle_swept_deg: Array
+    torque_frames: NDArray[np.int64]
+    net_force_eV_per_A: Array | None
+    net_torque_eV: Array | None
+    rotation_frames: NDArray[np.int64]
+    rotational: RotationalError | None
+    momentum: MomentumChange | None
+    bonds: BondDeviation | None
+    verdicts: tuple[Verdict, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def mean_temperature_K(self) -> float | None:
+        """Mean over the run, K."""
+        return None if self.temperature_K is None else float(self.temperature_K.mean())
+
+    @property
+    def net_torque_rms_eV(self) -> float | None:
+        """Root mean square size of the net torque over the frames, eV."""
+        if self.net_torque_eV is None:
+            return None
+        return float(np.sqrt((self.net_torque_eV**2).sum(axis=1).mean()))
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain numbers; null where the files do not hold what a figure needs.
+
+        Units: drift and its interval meV/atom/ps, fluctuation meV/atom, temperature K, rotational error meV/Å,
+        net torque eV, angle degrees (largest from frame 0), bond deviation Å; the change of the angular momentum is
+        the largest one, relative to the start (dimensionless, see `MomentumChange`).
+        """
+        return {
+            "drift_meV_per_atom_ps": None if self.drift is None else self.drift.slope_meV_per_atom_ps,
+            "drift_ci95": None if self.drift is None else list(self.drift.ci95_meV_per_atom_ps),
+            "fluctuation_meV_per_atom": None if self.drift is None else self.drift.fluctuation_meV_per_atom,
+            "temperature_K": self.mean_temperature_K,
+            "rotational_error": None if self.rotational is None else self.rotational.mean_error_meV_per_A,
+            "net_torque_rms_eV": self.net_torque_rms_eV,
+            "angular_momentum_change": None if self.momentum is None else self.momentum.max_relative_change,
+            "angle_swept_deg": float(self.angle_swept_deg.max()),
+            "max_bond_deviation_A": None if self.bonds is None else self.bonds.max_bond_deviation_A,
+            "n_frames": len(self.time_ps),
+            "verdicts": [asdict(verdict) for verdict in self.verdicts],
+        }
+
+
+def analyze_trajectory(
+    path: str | Path,
+    *,
+    atoms: Atoms | None = None,
+    frame_interval_fs: float | None = None,
+    n_rotation_frames: int = 50,
+    n_draws: int = 8,
+    seed: int = 0,
+    training_statistics: Mapping[str, Any] | None = None,
+    bounds: Bounds | None = None,
+) -> TrajectoryAnalysis:
+    """Measure and judge a trajectory file, with the log and the record that lie beside it if they do.
+
+    Args:
+        path: what `remul_md.dynamics.trajectory.read_trajectory` reads.
+        atoms: structure with any ASE calculator attached: its forces are tested under random turns. None: they
+            are not.
+        frame_interval_fs: time between frames, for files that do not say.
+        n_rotation_frames: frames turned at random, evenly spread over the run, >= 1.
+        n_draws: random turns of each.
+        seed: of the turns.
+        training_statistics: ranges of bond lengths in the training data: `pairs` [M, 2], `min_A` [M], `max_A` [M].
+        bounds: limits of the verdicts.
+    Raises:
+        InputError: options out of range, files that cannot be read, a calculator for another structure.
+    """
+    from remul_md.dynamics.recording import OutputFiles, read_json
+    from remul_md.dynamics.trajectory import read_trajectory
+
+    if n_rotation_frames < 1:
+        raise InputError(f"n_rotation_frames must be at least 1, got {n_rotation_frames}; 50 is the default")
+    if atoms is not None and atoms.calc is None:
+        raise InputError("atoms were given without a calculator; attach one, or leave atoms out")
+    ranges = None if training_statistics is None else bond_ranges(training_statistics)
+    frames = read_trajectory(path, frame_interval_fs=frame_interval_fs)
+    log, run = None, {}
+    if Path(path).suffix in (".traj", ".h5md"):
+        files = OutputFiles.for_output(path)
+        log = read_log(files.log) if files.log.exists() else None
+        run = read_json(files.description) if files.description.exists() else {}
+    return analyze_frames(
+        frames,
+        name=Path(path).name,
+        log=log,
+        run=run,
+        atoms=atoms,
+        n_rotation_frames=n_rotation_frames,
+        n_draws=n_draws,
+        seed=seed,
+        ranges=ranges,
+        bounds=bounds or Bounds(),
+    )
+
+
+def bond_ranges(training_statistics: Mapping[str, Any]) -> BondRanges:
+    """Ranges of bond lengths from a potential's training statistics.
+
+    Raises:
+        InputError: a key is missing, or as `BondRanges`.
+    """
+    missing = [key for key in ("pairs", "min_A", "max_A") if key not in training_statistics]
+    if missing:
+        raise InputError(
+            f"training statistics lack {', '.join(missing)}; they hold {', '.join(map(str, training_statistics))}"
+        )
+    return BondRanges(
+        pairs=np.asarray(training_statistics["pairs"], dtype=np.int64).reshape(-1, 2),
+        min_A=np.asarray(training_statistics["min_A"], dtype=np.float64),
+        max_A=np.asarray(training_statistics["max_A"], dtype=np.float64),
+    )
+
+
+def analyze_frames(
+    frames: TrajectoryArrays,
+    *,
+    name: str = "trajectory",
+    log: EnergyLog | None = None,
+    run: Mapping[str, Any] | None = None,
+    atoms: Atoms | None = None,
+    n_rotation_frames: int = 50,
+    n_draws: int = 8,
+    seed: int = 0,
+    ranges: BondRanges | None = None,
+    bounds: Bounds | None = None,
+) -> TrajectoryAnalysis:
+    """As `analyze_trajectory`, for arrays in memory; `log` replaces the energies of the frames, `run` is `run.json`.
+
+    Raises:
+        InputError: a calculator for another structure.
+    """
+    from ase.formula import Formula
+    from ase.symbols import Symbols
+
+    notes: list[str] = []
+    bounds, run = bounds or Bounds(), run or {}
+    n_frames, n_atoms = frames.positions.shape[:2]
+    if atoms is not None and not np.array_equal(atoms.numbers, frames.atomic_numbers):
+        raise InputError(
+            f"the calculator's structure is {atoms.symbols}, the trajectory's is {Symbols(frames.atomic_numbers)}; "
+            "give both with the same atoms in the same order"
+        )
+    options = run.get("options") or {}
+    thermostatted = options.get("ensemble", "nve") != "nve"
+    isolated = not frames.pbc.any()
+    energies = log or _frame_energies(frames)
+    drift, conservation = _drift(energies, n_atoms, thermostatted=thermostatted, bounds=bounds, notes=notes)
+    n_dof, n_dof_source = _degrees_of_freedom(frames, run)
+    temperature = None
+    if energies is not None and n_dof:
+        temperature = temperatures(energies.kinetic_energy, n_dof=n_dof)
+    every = np.linspace(0, n_frames - 1, min(n_rotation_frames, n_frames)).round().astype(np.int64)
+    rotational = None
+    torque_frames, forces = np.arange(n_frames), frames.forces
+    if atoms is not None:
+        rotational = rotational_error_along(atoms, frames.positions[every], n_draws=n_draws, seed=seed)
+        if forces is None:
+            torque_frames, forces = every, rotational.forces
+        else:
+            gap = 1e3 * np.abs(forces[every] - rotational.forces).mean()
+            if gap > 0.01 * rotational.rms_force_meV_per_A:
+                notes.append(
+                    f"The forces in the trajectory differ from the calculator's by {gap:.3g} meV/Å on average: "
+                    "another potential, or other settings, made this run. The rotational error is the calculator's."
+                )
+    force, torque = None, None
+    if forces is not None:
+        force = net_force(forces)
+        torque = net_torque(frames.positions[torque_frames], forces, masses=frames.masses)
+    momentum = None
+    if frames.momenta is not None and isolated:
+        momentum = momentum_change(frames.positions, frames.momenta, masses=frames.masses)
+    bonds = None
+    if isolated:  # periodic images have no bond graph here
+        pairs = bond_pairs(frames.atomic_numbers, frames.positions[0])
+        bonds = bond_deviation(frames.positions, pairs, ranges=ranges)
+    if bonds is not None and bonds.n_without_range:
+        notes.append(
+            f"{bonds.n_without_range} of {bonds.n_bonds} bonds do not occur in the training data; "
+            "they are compared with the first frame."
+        )
+    analysis = TrajectoryAnalysis(
+        name=name,
+        formula=Formula(str(Symbols(frames.atomic_numbers))).format("hill"),
+        n_atoms=n_atoms,
+        time_ps=frames.time_ps,
+        energies=energies,
+        drift=drift,
+        conservation=conservation,
+        temperature_K=temperature,
+        n_dof=n_dof,
+        n_dof_source=n_dof_source,
+        asked_temperature_K=options.get("temperature_K"),
+        angle_swept_deg=angle_swept(frames.positions, masses=frames.masses),
+        torque_frames=torque_frames,
+        net_force_eV_per_A=force,
+        net_torque_eV=torque,
+        rotation_frames=every if rotational is not None else np.empty(0, dtype=np.int64),
+        rotational=rotational,
+        momentum=momentum,
+        bonds=bonds,
+        verdicts=(),
+        notes=tuple(notes),
+    )
+    return _judged(analysis, isolated=isolated, thermostatted=thermostatted, bounds=bounds)
+
+
+def _frame_energies(frames: TrajectoryArrays) -> EnergyLog | None:
+    if frames.potential_energy is None or frames.momenta is None:
+        return None
+    kinetic = kinetic_energy_eV(frames.momenta, frames.masses)
+    return EnergyLog(
+        time_ps=frames.time_ps, potential_energy=frames.potential_energy, kinetic_energy=kinetic, source="frames"
+    )
+
+
+def _drift(
+    energies: EnergyLog | None, n_atoms: int, *, thermostatted: bool, bounds: Bounds, notes: list[str]
+) -> tuple[Drift | None, Conservation | None]:
+    """Drift and its test; what is missing for them is appended to `notes`."""
+    if energies is None:
+        notes.append("No drift: the trajectory lacks potential energies or momenta.")
+        return None, None
+    if len(energies.time_ps) < MIN_SAMPLES:
+        notes.append(f"No drift: {len(energies.time_ps)} energies, at least {MIN_SAMPLES} are needed.")
+        return None, None
+    drift = energy_drift(energies.time_ps, energies.total_energy / n_atoms)
+    if thermostatted:
+        notes.append("A thermostat exchanged energy with the system: the drift says nothing about the potential.")
+        return drift, None
+    return drift, conserves(drift, bound_meV_per_atom_ps=bounds.drift_meV_per_atom_ps)
+
+
+def _degrees_of_freedom(frames: TrajectoryArrays, run: Mapping[str, Any]) -> tuple[int | None, str]:
+    stated = stated_degrees_of_freedom(run)
+    if stated is not None:
+        return stated, "stated by the run"
+    if frames.momenta is None:
+        return None, "unknown: no momenta"
+    return counted_degrees_of_freedom(frames.positions[0], frames.momenta[0], masses=frames.masses, pbc=frames.pbc)
+
+
+def _judged(analysis: TrajectoryAnalysis, *, isolated: bool, thermostatted: bool, bounds: Bounds) -> TrajectoryAnalysis:
+    """The same analysis with a verdict on each number that can be judged."""
+    found: list[Verdict] = []
+    if analysis.drift is not None and analysis.conservation is not None:
+        found.append(judge.energy_verdict(analysis.drift, analysis.conservation, bounds=bounds))
+    if analysis.rotational is not None:
+        found.append(judge.rotation_verdict(analysis.rotational, bounds=bounds))
+    if analysis.bonds is not None:
+        found.append(judge.bond_verdict(analysis.bonds))
+    mean, asked = analysis.mean_temperature_K, analysis.asked_temperature_K
+    if mean is not None and asked and analysis.n_dof:
+        found.append(judge.temperature_verdict(mean, asked_K=asked, n_dof=analysis.n_dof, bounds=bounds))
+    # A crystal feels its cell when it turns, and a thermostat pushes: neither keeps torque or angular momentum zero.
+    if isolated and analysis.net_torque_rms_eV is not None:
+        found.append(judge.torque_verdict(analysis.net_torque_rms_eV, bounds=bounds))
+    if isolated and not thermostatted and analysis.momentum is not None:
+        found.append(judge.angular_momentum_verdict(analysis.momentum, bounds=bounds))
+    return replace(analysis, verdicts=tuple(found))

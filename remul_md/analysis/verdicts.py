@@ -1,0 +1,161 @@
+"""What the numbers mean: bounds, verdicts, and the reason of each in plain words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from remul_md.analysis.energy import Conservation, Drift
+from remul_md.analysis.momentum import MomentumChange
+from remul_md.analysis.rotation import RotationalError
+from remul_md.analysis.structure import BondDeviation
+from remul_md.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Limits of the verdicts. The defaults suit an isolated organic molecule at room temperature.
+
+    Args:
+        drift_meV_per_atom_ps: the 95 % interval of the drift must lie within +- this.
+        rotational_error_meV_per_A: mean absolute component of f(gx) - g f(x).
+        net_torque_eV: root mean square size of the net torque; 0.025 eV is kT at 290 K, so that a turn by one
+            radian changes the energy by less than that.
+        angular_momentum_change: largest change relative to the start; beyond a quarter the molecule's turning is
+            no longer its own.
+        temperature_share: of the asked temperature, by which the mean may miss it.
+    Raises:
+        InputError: a bound <= 0.
+    """
+
+    drift_meV_per_atom_ps: float = 0.05
+    rotational_error_meV_per_A: float = 2.0
+    net_torque_eV: float = 0.025
+    angular_momentum_change: float = 0.25
+    temperature_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) > 0.0:
+                raise InputError(f"bound {field.name} must be > 0, got {getattr(self, field.name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One judged number.
+
+    Args:
+        name: what is judged, such as `energy conserved`.
+        passed: True, False, or None where the run cannot decide it.
+        value: the number, in `unit`.
+        threshold: its limit, in `unit`.
+        unit: empty for a plain ratio.
+        why: one or two sentences for a reader who does not know the measure.
+    """
+
+    name: str
+    passed: bool | None
+    value: float
+    threshold: float
+    unit: str
+    why: str
+
+
+def energy_verdict(drift: Drift, conservation: Conservation, *, bounds: Bounds) -> Verdict:
+    """Whether an NVE run keeps its total energy."""
+    low, high = drift.ci95_meV_per_atom_ps
+    bound = bounds.drift_meV_per_atom_ps
+    interval = f"The 95 % interval of the drift, {low:.2g} to {high:.2g} meV/atom/ps,"
+    if conservation == "conserves":
+        why = f"{interval} lies within ±{bound:g}, as it must for conservative forces and a short enough step."
+    elif conservation == "drifts":
+        why = f"{interval} lies beyond ±{bound:g}: the run heats or cools. Try conservative forces or a shorter step."
+    elif drift.too_short:
+        why = (
+            f"The run ({drift.length_ps:.3g} ps) is shorter than 20 correlation times of its energy "
+            f"({drift.correlation_time_ps:.2g} ps each), so noise cannot be told from drift: run longer."
+        )
+    else:
+        why = f"{interval} reaches both inside and outside of ±{bound:g}, so neither is shown: run longer."
+    return Verdict(
+        name="energy conserved",
+        passed={"conserves": True, "drifts": False, "undecided": None}[conservation],
+        value=drift.slope_meV_per_atom_ps,
+        threshold=bound,
+        unit="meV/atom/ps",
+        why=why,
+    )
+
+
+def bond_verdict(bonds: BondDeviation) -> Verdict:
+    """Whether the molecule stayed in one piece."""
+    first, second = bonds.worst_pair
+    reference = "the range seen in training" if bonds.reference == "training data" else "its length in the first frame"
+    why = f"No bond went further than this from {reference}; the bond of atoms {first} and {second} went furthest."
+    if not bonds.intact:
+        why = f"The bond of atoms {first} and {second} went too far from {reference}: it breaks, or the model guesses."
+    return Verdict(
+        name="molecule intact",
+        passed=bonds.intact,
+        value=bonds.max_bond_deviation_A,
+        threshold=bonds.bound_A,
+        unit="Å",
+        why=why,
+    )
+
+
+def temperature_verdict(mean_K: float, *, asked_K: float, n_dof: int, bounds: Bounds) -> Verdict:
+    """Whether the mean temperature is the one that was asked for."""
+    return Verdict(
+        name="temperature as asked",
+        passed=abs(mean_K - asked_K) <= bounds.temperature_share * asked_K,
+        value=mean_K - asked_K,
+        threshold=bounds.temperature_share * asked_K,
+        unit="K",
+        why=f"Mean temperature {mean_K:.1f} K over {n_dof} degrees of freedom, asked {asked_K:g} K.",
+    )
+
+
+def rotation_verdict(rotational: RotationalError, *, bounds: Bounds) -> Verdict:
+    """Whether the forces turn with the molecule."""
+    value = rotational.mean_error_meV_per_A
+    passed = value <= bounds.rotational_error_meV_per_A
+    share = 100.0 * value / max(rotational.rms_force_meV_per_A, 1e-300)
+    verb = "follow" if passed else "do not follow"
+    return Verdict(
+        name="forces turn with the molecule",
+        passed=passed,
+        value=value,
+        threshold=bounds.rotational_error_meV_per_A,
+        unit="meV/Å",
+        why=f"Turned at random, the forces {verb} to within {share:.2g} % of their typical size "
+        f"({rotational.rms_force_meV_per_A:.0f} meV/Å).",
+    )
+
+
+def torque_verdict(net_torque_rms_eV: float, *, bounds: Bounds) -> Verdict:
+    """Whether the energy depends on the pose."""
+    passed = net_torque_rms_eV <= bounds.net_torque_eV
+    return Verdict(
+        name="no torque from nowhere",
+        passed=passed,
+        value=net_torque_rms_eV,
+        threshold=bounds.net_torque_eV,
+        unit="eV",
+        why="In free space the net torque is zero. What is left is the slope of the energy under rotation: "
+        + ("small" if passed else "not small")
+        + " against the thermal energy of 0.025 eV.",
+    )
+
+
+def angular_momentum_verdict(change: MomentumChange, *, bounds: Bounds) -> Verdict:
+    """Whether a free molecule keeps its angular momentum."""
+    value = change.max_relative_change
+    return Verdict(
+        name="angular momentum kept",
+        passed=value <= bounds.angular_momentum_change,
+        value=value,
+        threshold=bounds.angular_momentum_change,
+        unit="",
+        why=f"Largest change {change.angular_change_hbar.max():.3g} ħ against {change.reference_hbar:.3g} ħ "
+        f"({change.reference}). Only the net torque of an inexact model changes it.",
+    )
