@@ -1,0 +1,86 @@
+"""The description of a run, `run.json`: what was asked, with which software, and whether it is the same run."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from remul_md._version import __version__
+from remul_md.dynamics.options import MDOptions
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+def describe_run(atoms: Atoms, options: MDOptions, *, provenance: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Description of a run that begins, JSON-able.
+
+    Raises:
+        InputError: `provenance` holds something that JSON does not know.
+    """
+    try:
+        facts = json.loads(json.dumps(dict(provenance or {}), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"provenance is not JSON-able: {error}; give numbers, strings, lists and dicts") from error
+    return {
+        "status": "running",
+        "finished": False,
+        "stopped": None,
+        "options": asdict(options),
+        "formula": atoms.get_chemical_formula(),
+        "n_atoms": len(atoms),
+        "pbc": [bool(flag) for flag in atoms.pbc],
+        "bonds_checked": options.max_bond_stretch is not None and not bool(atoms.pbc.any()),
+        "calculator": type(atoms.calc).__name__,
+        "provenance": facts,
+        "versions": software_versions(),
+    }
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of what computes, read from the installed packages without importing them."""
+    versions = {"remul-md": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in ("ase", "numpy", "torch"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], *, path: Path) -> None:
+    """Compare what a resumed run would do with what it did.
+
+    Raises:
+        InputError: an option, the composition, the calculator or the provenance differs; or `before` is no
+            description of a run.
+    """
+    missing = [key for key in ("status", "options", "formula", "calculator", "provenance") if key not in before]
+    if missing:
+        raise InputError(f"{str(path)!r} lacks {', '.join(missing)}; it is no description of a run")
+    differences = [
+        f"{name} was {then!r}, now {value!r}"
+        for part in ("options", "provenance")
+        for name, then, value in _differences(before[part], now[part])
+    ]
+    differences += [
+        f"{name} was {before[name]!r}, now {now[name]!r}"
+        for name in ("formula", "calculator")
+        if before[name] != now[name]
+    ]
+    if differences:
+        raise InputError(
+            f"cannot resume {str(path)!r} with other options: {'; '.join(differences)}; "
+            "give the same ones, or choose another output name"
+        )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    names = sorted(set(before) | set(now))
+    return [(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]

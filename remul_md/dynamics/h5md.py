@@ -1,0 +1,203 @@
+"""Trajectories as H5MD 1.1, with units that MDAnalysis reads.
+
+MDAnalysis refuses eV: forces are in kJ/mol/Angstrom, velocities in Angstrom/ps. Energies are observables in eV,
+which it passes through. MDAnalysis takes elements and masses from a topology, so a PDB file is written beside.
+Source: de Buyl, Colberg, Höfling (2014), doi:10.1016/j.cpc.2014.01.018, specification 1.1.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from remul_md._version import __version__
+from remul_md.dynamics.momenta import kinetic_energy_eV
+from remul_md.dynamics.recording import writing
+from remul_md.dynamics.trajectory import TrajectoryArrays, frame_arrays
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+FRAMES_AT_ONCE = 64  # read, converted and written together: memory does not grow with the trajectory
+
+# Factor to our units (Angstrom, ps, Angstrom/fs, eV/Angstrom) for the units that a file may name.
+_LENGTH = {"Angstrom": 1.0, "angstrom": 1.0, "A": 1.0, "nm": 10.0, "pm": 0.01}
+_TIME = {"ps": 1.0, "fs": 1e-3, "ns": 1e3}
+
+
+def _energy_per_mole() -> dict[str, float]:
+    from ase import units
+
+    return {"kJ mol-1": units.kJ / units.mol, "kcal mol-1": units.kcal / units.mol, "eV": 1.0}
+
+
+def export_h5md(trajectory: str | Path, output: str | Path) -> Path:
+    """Copy an ASE trajectory of `run_md` to H5MD 1.1; memory stays flat. Returns the topology file.
+
+    The topology, `NAME.topology.pdb` beside `NAME.h5md`, holds elements and first positions:
+    `MDAnalysis.Universe("run.topology.pdb", "run.h5md")`. Masses in the H5MD file are those of the run (MDAnalysis
+    takes the standard ones of the elements).
+
+    Args:
+        trajectory: `.traj`; frames need `info["time_ps"]`, and all the same fields. Not modified.
+        output: `.h5md`; replaced at once when it is complete.
+    Raises:
+        InputError: unreadable, empty or varying trajectory, no times, an output that cannot be written.
+    """
+    import h5py
+    from ase.io import write
+    from ase.io.trajectory import TrajectoryReader
+
+    source, target = Path(trajectory), Path(output)
+    try:
+        reader = TrajectoryReader(str(source))
+    except Exception as error:  # ASE raises many kinds at a file that is no trajectory
+        raise InputError(f"cannot read trajectory {str(source)!r}: {error}") from error
+    topology = target.with_suffix(".topology.pdb")
+    temporary = target.with_name(f"{target.name}.tmp")
+    with reader, writing(target):
+        if len(reader) == 0:
+            raise InputError(f"{str(source)!r} holds no frame; nothing to export")
+        try:
+            with h5py.File(temporary, "w") as handle:
+                _write_header(handle, reader[0])
+                for start in range(0, len(reader), FRAMES_AT_ONCE):
+                    frames = [reader[i] for i in range(start, min(start + FRAMES_AT_ONCE, len(reader)))]
+                    _append(handle, frame_arrays(frames, name=str(source), first=start), frames, first=start)
+            write(str(topology), reader[0], format="proteindatabank")
+            os.replace(temporary, target)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    return topology
+
+
+def _write_header(handle: Any, atoms: Atoms) -> None:
+    handle.create_group("h5md").attrs["version"] = np.array([1, 1], dtype=np.int32)
+    handle["h5md"].create_group("author").attrs["name"] = "unknown"
+    creator = handle["h5md"].create_group("creator")
+    creator.attrs["name"], creator.attrs["version"] = "remul-md", __version__
+    particles = handle.create_group("particles/trajectory")
+    box = particles.create_group("box")
+    box.attrs["dimension"] = 3
+    box.attrs["boundary"] = ["periodic" if flag else "none" for flag in atoms.pbc]
+    particles["species"] = atoms.numbers.astype(np.int32)  # atomic numbers
+    particles["mass"] = atoms.get_masses()
+    particles["mass"].attrs["unit"] = "amu"
+
+
+def _append(handle: Any, arrays: TrajectoryArrays, frames: Sequence[Atoms], *, first: int) -> None:
+    from ase import units
+
+    kJ_per_mol = units.kJ / units.mol
+    particles = handle["particles/trajectory"]
+    elements: dict[str, tuple[Any, str | None]] = {"position": (arrays.positions, "Angstrom")}
+    observables: dict[str, tuple[Any, str | None]] = {}
+    kinetic = None
+    if arrays.momenta is not None:
+        elements["velocity"] = (1000.0 * arrays.momenta / arrays.masses[:, None], "Angstrom ps-1")
+        kinetic = kinetic_energy_eV(arrays.momenta, arrays.masses)
+        observables["kinetic_energy"] = (kinetic, "eV")
+    if arrays.forces is not None:
+        elements["force"] = (arrays.forces / kJ_per_mol, "kJ mol-1 Angstrom-1")
+    if arrays.energy is not None:
+        observables["potential_energy"] = (arrays.energy, "eV")
+        if kinetic is not None:
+            observables["total_energy"] = (arrays.energy + kinetic, "eV")
+    steps = np.array([frame.info.get("step", first + k) for k, frame in enumerate(frames)], dtype=np.int64)
+    groups = [(particles.require_group(name), value) for name, value in elements.items()]
+    groups += [(handle.require_group(f"observables/{name}"), value) for name, value in observables.items()]
+    if arrays.pbc.any():
+        groups.append((particles.require_group("box/edges"), (arrays.cell, "Angstrom")))
+    clock = particles["position"]
+    _extend(clock, "step", steps, unit=None)
+    _extend(clock, "time", arrays.time_ps, unit="ps")
+    for group, (values, unit) in groups:
+        if set(values.shape[1:]) and "value" in group and group["value"].shape[1:] != values.shape[1:]:
+            raise InputError(f"frame {first}: {group.name} changes its shape; one composition per file")
+        _extend(group, "value", values, unit=unit)
+        for name in ("step", "time"):
+            if name not in group:
+                group[name] = clock[name]  # a hard link: H5MD's way to say that elements share their times
+
+
+def _extend(group: Any, name: str, values: Any, *, unit: str | None) -> None:
+    if name not in group:
+        shape = values.shape[1:]
+        group.create_dataset(
+            name, shape=(0, *shape), maxshape=(None, *shape), chunks=(FRAMES_AT_ONCE, *shape), dtype=values.dtype
+        )
+        if unit is not None:
+            group[name].attrs["unit"] = unit
+    dataset = group[name]
+    dataset.resize(dataset.shape[0] + len(values), axis=0)
+    dataset[-len(values) :] = values
+
+
+def read_h5md(path: Path) -> TrajectoryArrays:
+    """Read an H5MD file with units; see `remul_md.dynamics.trajectory.read_trajectory`.
+
+    Raises:
+        InputError: unreadable file, no positions or species, a unit that is missing or unknown.
+    """
+    import h5py
+    from ase.data import atomic_masses
+
+    try:
+        handle = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}") from error
+    with handle:
+        groups = list(handle.get("particles", {}))
+        if len(groups) != 1:
+            raise InputError(f"{str(path)!r} has the particle groups {groups}; a trajectory with exactly one is read")
+        particles = handle["particles"][groups[0]]
+        missing = [name for name in ("position", "species") if name not in particles]
+        if missing:
+            raise InputError(f"{str(path)!r} has no {', '.join(missing)} in {particles.name}; convert it with both")
+        numbers = np.asarray(particles["species"]).astype(np.int64).reshape(-1)
+        masses = np.asarray(particles["mass"], dtype=np.float64) if "mass" in particles else atomic_masses[numbers]
+        per_mole = _energy_per_mole()
+        velocity = {f"{a} {t}-1": _LENGTH[a] / (1000.0 * _TIME[t]) for a in _LENGTH for t in _TIME}
+        force = {f"{e} {a}-1": per_mole[e] / _LENGTH[a] for e in per_mole for a in _LENGTH}
+        positions = _values(particles["position"], "value", _LENGTH, path=path)
+        velocities = _values(particles["velocity"], "value", velocity, path=path) if "velocity" in particles else None
+        forces = _values(particles["force"], "value", force, path=path) if "force" in particles else None
+        energies = handle.get("observables/potential_energy")
+        boundary = [b.decode() if isinstance(b, bytes) else str(b) for b in particles["box"].attrs["boundary"]]
+        pbc = np.array([flag == "periodic" for flag in boundary])
+        cell = np.zeros((len(positions), 3, 3))
+        if "edges" in particles["box"]:
+            edges = particles["box/edges"]
+            value = edges if isinstance(edges, h5py.Dataset) else edges["value"]
+            box = np.asarray(value, dtype=np.float64) * _factor(value, _LENGTH, path=path)
+            cell[:] = box if box.shape[-2:] == (3, 3) else np.apply_along_axis(np.diag, -1, box)
+        return TrajectoryArrays(
+            positions=positions,
+            atomic_numbers=numbers,
+            masses=masses,
+            time_ps=_values(particles["position"], "time", _TIME, path=path),
+            pbc=pbc,
+            cell=cell,
+            momenta=None if velocities is None else velocities * masses[:, None],
+            forces=forces,
+            energy=None if energies is None else _values(energies, "value", per_mole, path=path),
+        )
+
+
+def _values(group: Any, name: str, factors: dict[str, float], *, path: Path) -> Any:
+    return np.asarray(group[name], dtype=np.float64) * _factor(group[name], factors, path=path)
+
+
+def _factor(dataset: Any, factors: dict[str, float], *, path: Path) -> float:
+    unit = dataset.attrs.get("unit")
+    text = unit.decode() if isinstance(unit, bytes) else unit
+    if text not in factors:
+        raise InputError(f"{str(path)!r}: {dataset.name} has unit {text!r}; known ones are {', '.join(factors)}")
+    return factors[text]

@@ -1,0 +1,126 @@
+"""Options of a molecular dynamics run, checked when they are made, before any structure or potential is touched."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from remul_md.dynamics.velocities import Rotation
+from remul_md.errors import InputError
+
+Ensemble = Literal["nve", "langevin"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MDOptions:
+    """What to run.
+
+    A run is `equilibrate_ps` of Langevin dynamics, which is logged apart and not part of the trajectory, then
+    `length_ps` of production in the asked ensemble.
+
+    Args:
+        ensemble: "nve" (velocity Verlet) or "langevin" (constant temperature, all 3N degrees of freedom).
+        temperature_K: target temperature, >= 0.
+        rotation: "thermal" lets the molecule turn as it does at this temperature; "zero" removes its angular
+            momentum when NVE begins (not with "langevin", whose thermostat turns the molecule again at once).
+        timestep_fs: integration step.
+        length_ps: production.
+        equilibrate_ps: Langevin dynamics before it, 0 for none. NVE that starts from a relaxed structure without
+            it settles near half of the temperature, because half of the kinetic energy becomes potential energy.
+        friction_per_ps: of the Langevin thermostat; the energy relaxes within about 1/friction.
+        match_energy: begin NVE at the canonical mean of the energy, see `remul_md.dynamics.switch`. None: yes for
+            NVE after equilibration. Otherwise the energy of one moment is kept for the whole run, whose mean
+            temperature then scatters by about 20 % for a molecule of nine atoms.
+        seed: of the initial velocities and of the thermostat.
+        log_interval: steps between two rows of the log.
+        frame_interval_fs: time between two frames of the trajectory, a multiple of `timestep_fs`.
+        checkpoint_interval: steps between two checkpoints; a killed run loses no more than that.
+        max_bond_stretch: stop when a bond of the first structure is longer than this many times its first length;
+            None: never. Checked at each row of the log, for molecules only (not for periodic systems).
+    Raises:
+        InputError: a value out of range, or two options that exclude each other.
+    """
+
+    ensemble: Ensemble = "nve"
+    temperature_K: float = 300.0
+    rotation: Rotation = "thermal"
+    timestep_fs: float = 0.5
+    length_ps: float = 5.0
+    equilibrate_ps: float = 2.0
+    friction_per_ps: float = 10.0
+    match_energy: bool | None = None
+    seed: int = 0
+    log_interval: int = 10
+    frame_interval_fs: float = 5.0
+    checkpoint_interval: int = 1000
+    max_bond_stretch: float | None = 1.6
+
+    def __post_init__(self) -> None:
+        for name, known in (("ensemble", get_args(Ensemble)), ("rotation", get_args(Rotation))):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
+        for name in ("timestep_fs", "length_ps", "friction_per_ps", "frame_interval_fs"):
+            self._check_number(name, above=0.0)
+        for name in ("temperature_K", "equilibrate_ps"):
+            self._check_number(name, at_least=0.0)
+        for name, lowest in (("log_interval", 1), ("checkpoint_interval", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+                raise InputError(f"{name} must be a whole number >= {lowest}, got {value!r}")
+        if self.max_bond_stretch is not None:
+            self._check_number("max_bond_stretch", above=1.0)
+        if self.n_steps < 1:
+            raise InputError(
+                f"length_ps {self.length_ps} is shorter than one step of {self.timestep_fs} fs; run for longer"
+            )
+        ratio = self.frame_interval_fs / self.timestep_fs
+        if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6 * ratio:
+            raise InputError(
+                f"frame_interval_fs {self.frame_interval_fs} is no multiple of timestep_fs {self.timestep_fs}; "
+                f"take {max(round(ratio), 1) * self.timestep_fs:g}"
+            )
+        if self.ensemble == "langevin" and self.rotation == "zero":
+            raise InputError(
+                "rotation 'zero' and ensemble 'langevin' exclude each other: the thermostat turns the molecule; "
+                "use rotation 'thermal', or ensemble 'nve'"
+            )
+        if self.match_energy and (self.ensemble != "nve" or self.n_equilibration_steps == 0):
+            raise InputError(
+                "match_energy needs ensemble 'nve' after an equilibration, got "
+                f"ensemble {self.ensemble!r} and equilibrate_ps {self.equilibrate_ps}; "
+                "set equilibrate_ps (2 is a start) or leave match_energy out"
+            )
+
+    def _check_number(self, name: str, *, above: float | None = None, at_least: float | None = None) -> None:
+        value = getattr(self, name)
+        wanted = f"> {above:g}" if above is not None else f">= {at_least:g}"
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or (above is not None and value <= above) or (at_least is not None and value < at_least):
+            raise InputError(f"{name} must be a number {wanted}, got {value!r}")
+
+    @property
+    def n_steps(self) -> int:
+        """Production steps."""
+        return round(1000.0 * self.length_ps / self.timestep_fs)
+
+    @property
+    def n_equilibration_steps(self) -> int:
+        """Langevin steps before production."""
+        return round(1000.0 * self.equilibrate_ps / self.timestep_fs)
+
+    @property
+    def frame_interval(self) -> int:
+        """Steps between two frames."""
+        return round(self.frame_interval_fs / self.timestep_fs)
+
+    @property
+    def matches_energy(self) -> bool:
+        """Whether NVE begins at the canonical mean of the energy."""
+        if self.match_energy is None:
+            return self.ensemble == "nve" and self.n_equilibration_steps > 0
+        return self.match_energy
+
+    def time_ps(self, step: int) -> float:
+        """Time after `step` steps, ps."""
+        return step * self.timestep_fs / 1000.0

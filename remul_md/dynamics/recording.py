@@ -1,0 +1,221 @@
+"""Files of a run: trajectory, logs, checkpoint and description; all of them survive a kill at any moment.
+
+`run.traj`, `run.log.csv` and `run.equilibration.csv` only grow. A checkpoint records how long they were (and the
+first bytes of the trajectory, where ASE counts the frames), so that a resumed run cuts off what was written after
+the checkpoint and goes on. Checkpoint and description are written beside their place and moved there at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from remul_md.dynamics.momenta import Array
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+LOG_COLUMNS = (
+    "step",
+    "time_ps",
+    "potential_energy_eV",
+    "kinetic_energy_eV",
+    "total_energy_eV",
+    "temperature_K",
+    "momentum_x_amu_A_per_fs",
+    "momentum_y_amu_A_per_fs",
+    "momentum_z_amu_A_per_fs",
+    "angular_momentum_x_amu_A2_per_fs",
+    "angular_momentum_y_amu_A2_per_fs",
+    "angular_momentum_z_amu_A2_per_fs",
+)
+TRAJECTORY_HEADER_BYTES = 48  # magic, tag, version, number of frames, where the table of frames stands
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFiles:
+    """Where the files of one run stand; all are named after the output."""
+
+    trajectory: Path
+    log: Path
+    equilibration_log: Path
+    description: Path
+    checkpoint: Path
+    h5md: Path | None
+    topology: Path | None
+
+    @classmethod
+    def for_output(cls, output: str | Path) -> OutputFiles:
+        """Files for `run.traj` or `run.h5md`.
+
+        Raises:
+            InputError: another extension.
+        """
+        path = Path(output)
+        if path.suffix not in (".traj", ".h5md"):
+            raise InputError(f"output {str(path)!r} must end in .traj (ASE) or .h5md (MDAnalysis and others)")
+        h5md = path if path.suffix == ".h5md" else None
+        return cls(
+            trajectory=path.with_suffix(".traj"),
+            log=path.with_suffix(".log.csv"),
+            equilibration_log=path.with_suffix(".equilibration.csv"),
+            description=path.with_suffix(".json"),
+            checkpoint=path.with_suffix(".checkpoint.npz"),
+            h5md=h5md,
+            topology=h5md.with_suffix(".topology.pdb") if h5md else None,
+        )
+
+    def existing(self) -> list[Path]:
+        """Those that are there already."""
+        paths = (self.trajectory, self.log, self.equilibration_log, self.description, self.checkpoint)
+        optional = (self.h5md, self.topology)
+        return [path for path in (*paths, *(p for p in optional if p)) if path.exists()]
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses (no permission, full disk) into an InputError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"cannot write {str(path)!r}: {reason}; free space or choose another output, then go on with resume "
+            "(what was written up to the last checkpoint is kept)"
+        ) from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file at once: whoever reads it finds the old or the new content, never a part of one."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with writing(path):
+        try:
+            with temporary.open("wb") as handle:
+                handle.write(content)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a description; NaN and infinity are no JSON and raise ValueError."""
+    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a description.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}; it is no description of a run") from error
+    if not isinstance(content, dict):
+        raise InputError(f"cannot read {str(path)!r}: holds a {type(content).__name__}, no description of a run")
+    return content
+
+
+class Recorder:
+    """The growing files of a run, open for appending. Use as a context manager."""
+
+    def __init__(self, files: OutputFiles) -> None:
+        self._files = files
+        self._logs: dict[Path, IO[str]] = {}
+        self._trajectory: Any = None
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def log(self, values: tuple[float, ...], *, production: bool) -> None:
+        """Append a row; floats as the shortest text that reads back as the same float64."""
+        path = self._files.log if production else self._files.equilibration_log
+        with writing(path):
+            if path not in self._logs:
+                self._logs[path] = path.open("a", buffering=1, newline="\n")
+                if self._logs[path].tell() == 0:
+                    self._logs[path].write(",".join(LOG_COLUMNS) + "\n")
+            self._logs[path].write(",".join(repr(value) for value in values) + "\n")
+
+    def frame(self, atoms: Atoms, *, energy: float, forces: Array, step: int, time_ps: float) -> None:
+        """Append a frame with its energy, eV, and forces, eV/Angstrom, as they were used by the integrator."""
+        from ase.calculators.singlepoint import SinglePointCalculator
+        from ase.io.trajectory import TrajectoryWriter
+
+        frame = atoms.copy()
+        frame.info = {"time_ps": time_ps, "step": step}
+        frame.calc = SinglePointCalculator(frame, energy=energy, forces=np.array(forces))
+        with writing(self._files.trajectory):
+            if self._trajectory is None:
+                self._trajectory = TrajectoryWriter(str(self._files.trajectory), mode="a")
+            self._trajectory.write(frame)
+
+    def marks(self) -> dict[str, Any]:
+        """Lengths of the files after everything so far has reached the disk; the checkpoint keeps them."""
+        marks: dict[str, Any] = {"trajectory_header": ""}
+        with writing(self._files.trajectory):
+            if self._trajectory is not None:
+                handle = self._trajectory.backend.fd
+                handle.flush()
+                os.fsync(handle.fileno())
+            for log in self._logs.values():
+                log.flush()
+                os.fsync(log.fileno())
+            for path in self._growing():
+                marks[path.name] = path.stat().st_size if path.exists() else 0
+            if self._files.trajectory.exists():
+                with self._files.trajectory.open("rb") as handle:
+                    marks["trajectory_header"] = handle.read(TRAJECTORY_HEADER_BYTES).hex()
+        return marks
+
+    def cut_back(self, marks: Mapping[str, Any]) -> None:
+        """Take off what was written after the checkpoint whose marks these are.
+
+        Raises:
+            InputError: a file is gone or shorter than it was at the checkpoint.
+        """
+        for path in self._growing():
+            length = int(marks[path.name])
+            present = path.stat().st_size if path.exists() else 0
+            if present < length:
+                raise InputError(
+                    f"cannot resume: {str(path)!r} has {present} bytes, at the checkpoint it had {length}; "
+                    "put the file back or start anew under another output name"
+                )
+            if not path.exists():
+                continue
+            with writing(path):
+                if length == 0:
+                    path.unlink()
+                    continue
+                with path.open("r+b") as handle:
+                    if path == self._files.trajectory:
+                        handle.write(bytes.fromhex(marks["trajectory_header"]))
+                    handle.truncate(length)
+
+    def close(self) -> None:
+        """Close the files; errors are not raised here, since every write before was checked."""
+        handles = [*self._logs.values(), *([self._trajectory] if self._trajectory is not None else [])]
+        for handle in handles:
+            with suppress(OSError):
+                handle.close()
+        self._logs, self._trajectory = {}, None
+
+    def _growing(self) -> tuple[Path, Path, Path]:
+        return self._files.trajectory, self._files.log, self._files.equilibration_log

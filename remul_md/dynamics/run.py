@@ -1,0 +1,151 @@
+"""`run_md`: molecular dynamics of `ase.Atoms` with any calculator, from equilibration to the last frame, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from remul_md.dynamics.checkpoint import load_checkpoint
+from remul_md.dynamics.description import check_same_run, describe_run
+from remul_md.dynamics.engine import Engine, SimulationStopped
+from remul_md.dynamics.options import MDOptions
+from remul_md.dynamics.recording import OutputFiles, Recorder, read_json, write_json, writing
+from remul_md.dynamics.start import check_structure, first_state, production_dof
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass(frozen=True, kw_only=True)
+class MDResult:
+    """A finished run: its files and what a table needs.
+
+    Args:
+        trajectory: ASE trajectory; frames with energy, forces, momenta, `info["time_ps"]`.
+        log: CSV in float64, columns `remul_md.dynamics.recording.LOG_COLUMNS`.
+        description: JSON with options, versions, provenance.
+        h5md: the same trajectory as H5MD, if the output was asked so; its topology stands beside it.
+        n_steps: production steps.
+        n_frames: frames of the trajectory, the first one included.
+        n_degrees_of_freedom: of production, which the temperatures count.
+        mean_temperature_K: mean over the log of production.
+        equilibration_steps: Langevin steps before production.
+        wall_s: time that all steps took.
+        steps_per_s: speed over all steps.
+    """
+
+    trajectory: Path
+    log: Path
+    description: Path
+    h5md: Path | None
+    n_steps: int
+    n_frames: int
+    n_degrees_of_freedom: int
+    mean_temperature_K: float
+    equilibration_steps: int
+    wall_s: float
+    steps_per_s: float
+
+
+def run_md(
+    atoms: Atoms,
+    options: MDOptions,
+    *,
+    output: str | Path,
+    resume: bool = False,
+    progress: bool = True,
+    provenance: Mapping[str, Any] | None = None,
+) -> MDResult:
+    """Run dynamics and write `run.traj`, `run.log.csv` and `run.json` (for `output="run.traj"`).
+
+    A resumed run equals an uninterrupted one bit for bit if the calculator's result depends on the positions only
+    (neighbour lists that are kept from earlier steps can change the last bit).
+
+    Args:
+        atoms: structure with a calculator attached. Not modified; velocities it may have are not used.
+        options: what to run.
+        output: `*.traj`, or `*.h5md` to get an H5MD copy of the trajectory at the end.
+        resume: go on with an interrupted run; begins anew if there is none; a finished one is returned as it is.
+        progress: show a progress bar on stderr.
+        provenance: JSON-able facts that go into `run.json`, such as the potential and its hash; a resumed run must
+            give the same ones.
+    Raises:
+        InputError: unusable structure; output that exists already (without `resume`), cannot be written, or was made
+            with other options; a calculator that refuses the structure.
+        SimulationStopped: the molecule fell apart, or energy or forces are not finite.
+    """
+    files = OutputFiles.for_output(output)
+    check_structure(atoms, options)
+    description = describe_run(atoms, options, provenance=provenance)
+    if not resume and (existing := files.existing()):
+        raise InputError(
+            f"{str(existing[0])!r} exists already; resume the run (--resume), or choose another output name"
+        )
+    if resume and files.description.exists():
+        before = read_json(files.description)
+        check_same_run(before, description, path=files.description)
+        description = before
+    elif resume and (existing := files.existing()):
+        raise InputError(
+            f"cannot resume: {str(existing[0])!r} exists, but {str(files.description)!r} does not; "
+            "put it back, or choose another output name"
+        )
+    system = atoms.copy()
+    system.calc = atoms.calc
+    if files.checkpoint.exists():
+        state = load_checkpoint(files.checkpoint)
+        if not np.array_equal(state.first_positions, atoms.get_positions()):
+            raise InputError(f"cannot resume: {str(files.checkpoint)!r} began from another structure; give the same")
+        if description["status"] == "finished" and (files.h5md is None or files.h5md.exists()):
+            return _result(files, description)
+    else:
+        state = first_state(system, options)
+        with writing(files.trajectory):
+            files.trajectory.parent.mkdir(parents=True, exist_ok=True)
+    with Recorder(files) as recorder:
+        if state.marks:
+            recorder.cut_back(state.marks)
+        engine = Engine(system, options, files=files, state=state, recorder=recorder)
+        dof = production_dof(system, options)
+        description = {**description, "status": "running", "stopped": None, "n_degrees_of_freedom": dof}
+        write_json(files.description, description)
+        try:
+            engine.run(progress=progress)
+        except SimulationStopped as stop:
+            recorder.close()
+            stopped = {"reason": stop.reason, "phase": stop.phase, "step": stop.step, "time_ps": stop.time_ps}
+            write_json(files.description, {**description, "status": "stopped", "stopped": stopped})
+            raise
+    if files.h5md is not None:
+        from remul_md.dynamics.h5md import export_h5md
+
+        export_h5md(files.trajectory, files.h5md)
+    description = {**description, **engine.summary(), "status": "finished", "finished": True}
+    write_json(files.description, description)
+    return _result(files, description)
+
+
+def _result(files: OutputFiles, description: Mapping[str, Any]) -> MDResult:
+    return MDResult(
+        trajectory=files.trajectory,
+        log=files.log,
+        description=files.description,
+        h5md=files.h5md,
+        n_steps=MDOptions(**description["options"]).n_steps,
+        **{
+            key: description[key]
+            for key in (
+                "n_frames",
+                "n_degrees_of_freedom",
+                "mean_temperature_K",
+                "equilibration_steps",
+                "wall_s",
+                "steps_per_s",
+            )
+        },
+    )

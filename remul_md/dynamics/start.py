@@ -1,0 +1,78 @@
+"""The start of a run: what is refused, initial velocities, degrees of freedom."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from remul_md.dynamics.checkpoint import RunState
+from remul_md.dynamics.momenta import momenta_to_ase
+from remul_md.dynamics.options import MDOptions
+from remul_md.dynamics.velocities import initial_velocities, n_degrees_of_freedom
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+def check_structure(atoms: Atoms, options: MDOptions) -> None:
+    """Refuse what cannot be run, before the calculator is called or a file made.
+
+    Raises:
+        InputError: no atoms, no calculator, constraints, positions that are not finite, nothing that can move.
+    """
+    if len(atoms) == 0:
+        raise InputError("the structure has no atoms; give at least one")
+    if atoms.calc is None:
+        raise InputError("the structure has no calculator; set atoms.calc before the run")
+    if atoms.constraints:
+        raise InputError(
+            f"the structure has constraints ({type(atoms.constraints[0]).__name__}); degrees of freedom are counted "
+            "for free atoms only: remove them with atoms.set_constraint()"
+        )
+    if not np.isfinite(atoms.get_positions()).all():
+        atom = int(np.argwhere(~np.isfinite(atoms.get_positions()).all(axis=1))[0, 0])
+        raise InputError(f"position of atom {atom} is not finite: {atoms.positions[atom].tolist()}; mend the structure")
+    if production_dof(atoms, options) < 1:
+        raise InputError(
+            f"{atoms.get_chemical_formula()} has no degree of freedom in NVE with rotation {options.rotation!r}; "
+            "use rotation 'thermal', ensemble 'langevin' or a larger molecule"
+        )
+
+
+def production_dof(atoms: Atoms, options: MDOptions) -> int:
+    """Degrees of freedom that temperatures of production count: all 3N under the thermostat, fewer in NVE."""
+    nve = options.ensemble == "nve"
+    return n_degrees_of_freedom(atoms, translation_removed=nve, rotation_removed=nve and options.rotation == "zero")
+
+
+def first_state(atoms: Atoms, options: MDOptions) -> RunState:
+    """The state before the first step; calls the calculator once, so a refused structure leaves no files.
+
+    Raises:
+        InputError: energy or forces are not finite, or what the calculator raises.
+    """
+    equilibrates = options.n_equilibration_steps > 0
+    generator = np.random.default_rng(options.seed)
+    velocities = initial_velocities(
+        atoms.get_positions(),
+        atoms.get_masses(),
+        temperature_K=options.temperature_K,
+        generator=generator,
+        rotation=options.rotation,
+        # A thermostat brings its own fluctuations; bare NVE should begin at the temperature that was asked.
+        exact=options.ensemble == "nve" and not equilibrates,
+    )
+    forces = atoms.get_forces(md=True)
+    if not (np.isfinite(forces).all() and np.isfinite(atoms.get_potential_energy())):
+        raise InputError("energy or forces of the first structure are not finite; check structure and potential")
+    return RunState(
+        phase="equilibration" if equilibrates else "production",
+        n_dof=3 * len(atoms) if equilibrates else production_dof(atoms, options),
+        positions=atoms.get_positions(),
+        momenta=momenta_to_ase(velocities * atoms.get_masses()[:, None]),
+        forces=forces,
+        first_positions=atoms.get_positions(),
+        rng_state=dict(generator.bit_generator.state),
+    )
