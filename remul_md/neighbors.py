@@ -56,6 +56,8 @@ def neighbor_pairs(
     periodic = pbc is not None and bool(np.any(pbc))
     if periodic and backend != "vesin":
         raise InputError(f"neighbour backend {backend!r} knows molecules only, pbc is {pbc}; use backend 'vesin'")
+    if periodic and cell is None:
+        raise InputError(f"pbc is {pbc} but there is no cell; give three lattice vectors or set pbc to False")
     if backend == "vesin":
         i, j, shift = _vesin_pairs(positions, cutoff=cutoff, cell=cell if periodic else None, pbc=pbc)
     elif backend == "dense":

@@ -60,16 +60,22 @@ def read_ase(
 
 
 def _structures(path: Path) -> list[Atoms]:
-    from ase.io import iread
-
+    kind = FORMATS[path.suffix.lower()]
     structures: list[Atoms] = []
     try:
-        structures.extend(
-            iread(str(path), index=":", format=FORMATS[path.suffix.lower()], do_not_split_by_at_sign=True)
-        )
+        if kind in ("db", "json"):
+            from ase.db import connect
+
+            # ase.io.read leaves out key-value pairs and data, where labels of other methods are kept
+            for row in connect(path, type=kind).select():
+                structures.append(row.toatoms(add_additional_information=True))
+        else:
+            from ase.io import iread
+
+            structures.extend(iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True))
     except Exception as error:  # ASE's parsers raise whatever their code runs into, from IndexError to StopIteration
         raise InputError(
-            f"{path}: cannot be read as {FORMATS[path.suffix.lower()]} after {len(structures)} good frames "
+            f"{path}: cannot be read as {kind} after {len(structures)} good frames "
             f"({type(error).__name__}: {error}); it is truncated, corrupt or another format"
         ) from error
     return structures

@@ -19,14 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
-from remul_md.neighbors import neighbor_pairs
+from remul_md.neighbors import Backend, neighbor_pairs
 from remul_md.structures import Frames
 
 logger = logging.getLogger(__name__)
 
 MIN_RMS_FORCE, MAX_RMS_FORCE = 0.1, 12.0  # eV/Angstrom
 MIN_BOND_RATIO, MAX_BOND_RATIO = 0.65, 1.5  # nearest distance / sum of covalent radii, dimensionless
-SEARCH_RADIUS = 8.0  # Angstrom; a pair at 1.5 sums of covalent radii is closer, caesium (7.3) included
+# Angstrom, tried in turn until a pair is found: a cell in nanometres read as Angstrom would have millions within 8.
+# A pair at 1.5 sums of covalent radii is closer than the last, caesium (7.3) included.
+SEARCH_RADII = (2.0, 4.0, 8.0)
 _NOBLE_GASES = (2, 10, 18, 36, 54, 86)  # no covalent bonds: argon's nearest pair stands at a ratio of 1.77
 
 
@@ -76,8 +78,8 @@ def rms_force(forces: NDArray[np.float64]) -> float:
 def nearest_pair(frames: Frames, index: int) -> tuple[float, float]:
     """The shortest distance in a frame (Angstrom), and the smallest distance / sum of covalent radii.
 
-    Images in periodic cells count. Both are infinite where no pair is closer than `SEARCH_RADIUS`, and nan where
-    an atom is alone and not periodic.
+    Images in periodic cells count. Pairs are those within the first of `SEARCH_RADII` that holds any. Both numbers
+    are infinite where there is none, and nan where an atom is alone and not periodic.
 
     Raises:
         InputError: two atoms at one place, or a periodic frame without a cell.
@@ -88,20 +90,16 @@ def nearest_pair(frames: Frames, index: int) -> tuple[float, float]:
     if len(numbers) < 2 and not pbc.any():
         return float("nan"), float("nan")
     positions, cell = frames.frame_positions(index), None if frames.cell is None else frames.cell[index]
-    try:
-        i, j, shift = neighbor_pairs(
-            positions,
-            cutoff=SEARCH_RADIUS,
-            cell=cell,
-            pbc=pbc,
-            # dense needs no import and wins for small molecules; its memory grows with the square of the atoms
-            backend="vesin" if pbc.any() or len(numbers) > 300 else "dense",
-        )
-    except InputError as error:
-        raise InputError(f"{frames.name}, frame {index}: {error}") from error
-    if len(i) == 0:
-        return float("inf"), float("inf")
-    displacements = positions[j] - positions[i] + (shift @ cell if cell is not None else 0.0)
-    distances = np.linalg.norm(displacements, axis=1)
-    radii = covalent_radii[numbers]
-    return float(distances.min()), float((distances / (radii[i] + radii[j])).min())
+    # dense needs no import and wins for small molecules; its memory grows with the square of the atoms
+    backend: Backend = "vesin" if pbc.any() or len(numbers) > 300 else "dense"
+    for radius in SEARCH_RADII:
+        try:
+            i, j, shift = neighbor_pairs(positions, cutoff=radius, cell=cell, pbc=pbc, backend=backend)
+        except InputError as error:
+            raise InputError(f"{frames.name}, frame {index}: {error}") from error
+        if len(i) > 0:
+            displacements = positions[j] - positions[i] + (shift @ cell if cell is not None else 0.0)
+            distances = np.linalg.norm(displacements, axis=1)
+            radii = covalent_radii[numbers]
+            return float(distances.min()), float((distances / (radii[i] + radii[j])).min())
+    return float("inf"), float("inf")

@@ -1,0 +1,270 @@
+"""Files that cannot be used are refused with a message that says what, which value and what to do."""
+
+import os
+import re
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+
+from remul_md import InputError
+from remul_md.datasets import read_frames
+
+FORMATS = Path(__file__).parent / "data" / "formats"
+SGDML = FORMATS / "ethanol_ccsdt_sgdml.npz"
+ETHANOL = FORMATS / "ethanol_kcal.xyz"
+
+
+def refused(text: str):
+    return pytest.raises(InputError, match=re.escape(text))
+
+
+def changed_npz(path: Path, **changes: np.ndarray | None) -> Path:
+    arrays = dict(np.load(SGDML)) | changes
+    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+    return path
+
+
+def test_missing_file() -> None:
+    with refused(
+        "'no/such/file.npz' is neither a file nor a registered data set; `remul-md data list` shows all names"
+    ):
+        read_frames("no/such/file.npz")
+
+
+def test_folder(tmp_path: Path) -> None:
+    with refused(f"{tmp_path}: is a folder; give one file"):
+        read_frames(tmp_path)
+
+
+def test_unknown_ending(tmp_path: Path) -> None:
+    (tmp_path / "frames.h5").write_bytes(b"something")
+    with refused("ending '.h5' is unknown; files are read that end in .npz, .xyz, .extxyz"):
+        read_frames(tmp_path / "frames.h5")
+
+
+@pytest.mark.parametrize("name", ["rmd17/etanol/test-01", "rmd17/ethanol/test"])
+def test_unknown_name_lists_the_nearest(name: str) -> None:
+    with refused("did you mean rmd17/ethanol/test-01"):
+        read_frames(name)
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.6, 0.98])
+def test_truncated_npz(tmp_path: Path, kept: float) -> None:
+    content = SGDML.read_bytes()
+    (tmp_path / "cut.npz").write_bytes(content[: int(kept * len(content))])
+    with refused("cut.npz: truncated or corrupt npz"):
+        read_frames(tmp_path / "cut.npz")
+
+
+def test_damaged_array_in_npz(tmp_path: Path) -> None:
+    content = bytearray(SGDML.read_bytes())
+    start = content.index(b"R.npy") + 200  # inside the compressed array R
+    content[start : start + 40] = os.urandom(40)
+    (tmp_path / "damaged.npz").write_bytes(bytes(content))
+    with refused("damaged.npz: truncated or corrupt npz, 'R' cannot be read"):
+        read_frames(tmp_path / "damaged.npz")
+
+
+def test_npz_that_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("hello")
+    with refused("is no npz archive (it begins with b'he')"):
+        read_frames(tmp_path / "text.npz")
+
+
+class Bomb:
+    """Its unpickling makes a folder, so a test can see that it never ran."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickled_array_is_never_executed(tmp_path: Path) -> None:
+    trap = tmp_path / "executed"
+    path = changed_npz(tmp_path / "pickled.npz", E=np.array([Bomb(trap)] * 7, dtype=object))
+    with refused("pickled.npz: array 'E' is pickled, which could run code"):
+        read_frames(path)
+    assert not trap.exists()
+    # the trap is armed: whoever allows pickles runs it
+    with np.load(path, allow_pickle=True) as archive:
+        _ = archive["E"]
+    assert trap.exists()
+
+
+def test_wrong_keys_are_named_with_the_expected_ones(tmp_path: Path) -> None:
+    np.savez(tmp_path / "keys.npz", species=np.ones(5), xyz=np.ones((7, 5, 3)))
+    with refused(
+        "found the arrays ['species', 'xyz'], expected nuclear_charges, coords, energies, forces (rMD17) or z, R"
+    ):
+        read_frames(tmp_path / "keys.npz")
+
+
+def test_missing_label_array(tmp_path: Path) -> None:
+    with refused(
+        "arrays ['F'] are missing, found ['E', 'R', 'md5', 'name', 'theory', 'type', 'z']; name the label arrays"
+    ):
+        read_frames(changed_npz(tmp_path / "no_forces.npz", F=None))
+    with refused("arrays ['old_energies'] are missing"):
+        read_frames(SGDML, energy_key="old_energies")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("E", np.zeros(6), "E has shape (6,), expected (7,) from R (7, 9, 3)"),
+        ("F", np.zeros((7, 8, 3)), "F has shape (7, 8, 3), expected (7, 9, 3)"),
+        ("z", np.ones(8, dtype=int), "z has shape (8,), expected (9,)"),
+        ("R", np.zeros((7, 27)), "R has shape (7, 27), expected (frames, atoms, 3)"),
+        ("R", np.zeros((0, 9, 3)), "expected (0,) from R (0, 9, 3)"),
+        ("E", np.array(["low"] * 7), "E has type <U3, expected numbers"),
+        ("R", np.full((7, 9, 3), "x"), "R has type <U1, expected numbers"),
+    ],
+)
+def test_arrays_that_do_not_belong_together(tmp_path: Path, key: str, value: np.ndarray, text: str) -> None:
+    with refused(text):
+        read_frames(changed_npz(tmp_path / "shapes.npz", **{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "row", "text"),
+    [
+        ("E", 4, "energy holds a value that is not finite (first at frame 4)"),
+        ("F", 3, "forces holds a value that is not finite (first at atom row 27)"),
+        ("R", 2, "positions holds a value that is not finite (first at atom row 18)"),
+    ],
+)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_labels_that_are_not_finite(tmp_path: Path, key: str, row: int, text: str, bad: float) -> None:
+    values = np.load(SGDML)[key].copy()
+    values.reshape(7, -1)[row, 0] = bad
+    with refused(text):
+        read_frames(changed_npz(tmp_path / "nan.npz", **{key: values}))
+
+
+def test_nan_in_extxyz(tmp_path: Path) -> None:
+    text = ETHANOL.read_text().replace("energy=-97079.92222178938", "energy=nan", 1)
+    (tmp_path / "nan.xyz").write_text(text)
+    with refused("nan.xyz: energy holds a value that is not finite (first at frame 0)"):
+        read_frames(tmp_path / "nan.xyz", energy_unit="kcal/mol")
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ({"energy_unit": "kcal"}, "energy unit 'kcal' is unknown; choose one of eV, kcal/mol, kJ/mol, Hartree"),
+        ({"length_unit": "nm"}, "length unit 'nm' is unknown; choose one of Angstrom, Bohr"),
+        ({"force_unit": "eV"}, "force unit 'eV' is no energy per length; write one such as eV/Angstrom"),
+        ({"force_unit": "Ry/Bohr"}, "energy unit 'Ry' is unknown"),
+        ({"require": ["stress"]}, "require names ['stress']; labels are energy and forces"),
+    ],
+)
+def test_bad_options_are_refused_before_the_file_is_opened(option: dict, text: str) -> None:
+    with refused(text):
+        read_frames("no/such/file.xyz", **option)
+
+
+def test_unknown_unit_declared_in_the_file(tmp_path: Path) -> None:
+    with refused("odd.npz: e_unit: energy unit 'furlong' is unknown"):
+        read_frames(changed_npz(tmp_path / "odd.npz", e_unit=np.array(b"furlong")))
+
+
+def test_kcal_read_as_eV_is_implausible() -> None:
+    with refused("ethanol_kcal.xyz: the RMS force component is 2"):
+        read_frames(ETHANOL)
+    assert len(read_frames(ETHANOL, allow_implausible=True)) == 12
+
+
+def test_small_forces_only_warn(caplog: pytest.LogCaptureFixture) -> None:
+    read_frames(FORMATS / "magnesium_relaxation.extxyz")  # steps of a relaxation: 0.04 eV/Angstrom
+    assert "the RMS force component is 0.041 eV/Angstrom, usual for relaxed structures only" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["aspirin_eV.xyz", "magnesium_relaxation.extxyz", "carbon_periodic.xyz"])
+@pytest.mark.parametrize(("factor", "unit"), [(1 / 0.529177, "Angstrom"), (1.0, "Bohr"), (0.1, "Angstrom")])
+def test_lengths_in_the_wrong_unit_are_implausible(tmp_path: Path, name: str, factor: float, unit: str) -> None:
+    structures = ase.io.read(FORMATS / name, index=":")
+    for atoms in structures:
+        atoms.calc = None
+        atoms.set_cell(atoms.cell * factor, scale_atoms=False)
+        atoms.positions *= factor
+    ase.io.write(tmp_path / "scaled.xyz", structures, format="extxyz")
+    with refused("sums of covalent radii apart (median over frames), implausible outside 0.65 to 1.5"):
+        read_frames(tmp_path / "scaled.xyz", length_unit=unit)
+    assert len(read_frames(tmp_path / "scaled.xyz", length_unit=unit, allow_implausible=True)) == len(structures)
+
+
+def test_noble_gases_have_no_bonds_and_are_not_refused(tmp_path: Path) -> None:
+    from ase.build import bulk
+
+    ase.io.write(tmp_path / "argon.xyz", bulk("Ar", "fcc", a=5.3, cubic=True))
+    assert len(read_frames(tmp_path / "argon.xyz").positions) == 4
+    ase.io.write(tmp_path / "iron.xyz", bulk("Fe", "fcc", a=5.7, cubic=True))
+    with refused("implausible"):
+        read_frames(tmp_path / "iron.xyz")
+
+
+def test_two_atoms_at_one_place(tmp_path: Path) -> None:
+    positions = np.load(SGDML)["R"].copy()
+    positions[0, 5] = positions[0, 8]
+    with refused("frame 0: atoms 5 and 8 are 0 Angstrom apart"):
+        read_frames(changed_npz(tmp_path / "clash.npz", R=positions))
+
+
+def test_periodic_frame_without_cell(tmp_path: Path) -> None:
+    text = (FORMATS / "aspirin_eV.xyz").read_text().replace('pbc="F F F"', 'pbc="T T T"')
+    (tmp_path / "no_cell.xyz").write_text(text)
+    with refused("no_cell.xyz, frame 0: pbc is [ True  True  True] but there is no cell; give three lattice vectors"):
+        read_frames(tmp_path / "no_cell.xyz")
+
+
+@pytest.mark.parametrize("lines", [5, 11 * 3 + 1, 11 * 3 + 6])
+def test_truncated_extxyz(tmp_path: Path, lines: int) -> None:
+    (tmp_path / "cut.xyz").write_text("".join(ETHANOL.read_text().splitlines(keepends=True)[:lines]))
+    with refused("cut.xyz: cannot be read as extxyz after"):
+        read_frames(tmp_path / "cut.xyz", energy_unit="kcal/mol")
+
+
+@pytest.mark.parametrize("name", ["empty.xyz", "empty.db"])
+def test_empty_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with refused(name):
+        read_frames(tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", [".db", ".json", ".traj", ".xyz"])
+def test_content_of_another_format(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"text{ending}").write_text("this is not what the ending says\n" * 40)
+    with refused(f"text{ending}: cannot be read as"):
+        read_frames(tmp_path / f"text{ending}")
+
+
+def test_labels_asked_for_that_are_not_there() -> None:
+    with refused("aspirin_eV.xyz: no entry 'REF_energy' in any frame, found ['energy', 'forces']; set energy_key"):
+        read_frames(FORMATS / "aspirin_eV.xyz", energy_key="REF_energy")
+    with refused("no entry 'REF_forces' in any frame"):
+        read_frames(FORMATS / "aspirin_eV.xyz", forces_key="REF_forces")
+
+
+def test_labels_that_only_some_frames_have(tmp_path: Path) -> None:
+    text = (FORMATS / "aspirin_eV.xyz").read_text()
+    start = text.index("energy=", text.index("energy=") + 1)
+    (tmp_path / "some.xyz").write_text(text[:start] + "level=" + text[start + len("energy=") :])
+    with refused("some.xyz: frame 1 has no 'energy', other frames have; remove the frames without labels"):
+        read_frames(tmp_path / "some.xyz")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"energy_key": "castep_file_name"}, "'castep_file_name' of frame 0 is '1.castep', which is no number"),
+        ({"energy_key": "virial"}, "energy of frame 0 has shape (3, 3), expected one number"),
+        ({"forces_key": "virial"}, "forces of frame 0 have shape (3, 3), expected (4, 3)"),
+    ],
+)
+def test_labels_of_the_wrong_kind(options: dict, text: str) -> None:
+    with refused(text):
+        read_frames(FORMATS / "carbon_periodic.xyz", **options)
