@@ -281,12 +281,10 @@ def analyze_frames(
 
 
 def _frame_energies(frames: TrajectoryArrays) -> EnergyLog | None:
-    if frames.potential_energy is None or frames.momenta is None:
+    if frames.energy is None or frames.momenta is None:
         return None
     kinetic = kinetic_energy_eV(frames.momenta, frames.masses)
-    return EnergyLog(
-        time_ps=frames.time_ps, potential_energy=frames.potential_energy, kinetic_energy=kinetic, source="frames"
-    )
+    return EnergyLog(time_ps=frames.time_ps, potential_energy=frames.energy, kinetic_energy=kinetic, source="frames")
 
 
 def _drift(

@@ -11,6 +11,9 @@ from remul_md.analysis.structure import BondDeviation
 from remul_md.errors import InputError
 
 
+ROTATION = "forces turn with the molecule"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
     """Limits of the verdicts. The defaults suit an isolated organic molecule at room temperature.
@@ -120,15 +123,14 @@ def rotation_verdict(rotational: RotationalError, *, bounds: Bounds) -> Verdict:
     value = rotational.mean_error_meV_per_A
     passed = value <= bounds.rotational_error_meV_per_A
     share = 100.0 * value / max(rotational.rms_force_meV_per_A, 1e-300)
-    verb = "follow" if passed else "do not follow"
     return Verdict(
-        name="forces turn with the molecule",
+        name=ROTATION,
         passed=passed,
         value=value,
         threshold=bounds.rotational_error_meV_per_A,
         unit="meV/Å",
-        why=f"Turned at random, the forces {verb} to within {share:.2g} % of their typical size "
-        f"({rotational.rms_force_meV_per_A:.0f} meV/Å).",
+        why=f"When the molecule is turned at random, a force component is off by {share:.2g} % of its typical size "
+        f"({rotational.rms_force_meV_per_A:.0f} meV/Å) on average.",
     )
 
 

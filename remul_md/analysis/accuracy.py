@@ -1,0 +1,188 @@
+"""Accuracy and symmetry of a potential on labelled frames, always twice: in the stock pose and turned."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor
+from tqdm import tqdm
+
+from remul_md.coverage import require_known_composition
+from remul_md.errors import InputError
+from remul_md.neighbors import build_batch
+from remul_md.potential import ForcesChoice, Potential
+from remul_md.structures import BatchStore, Frames
+from remul_md.symmetry.measures import Percent, equivariance_percent, twirl_statistics
+from remul_md.symmetry.rotations import pose_batch, random_rotations, turn_vectors
+
+MAX_ATOMS = 8192  # atoms in one pass, all poses together: bounds the memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """What `remul-md evaluate` reports; forces in meV/Angstrom, energies in meV.
+
+    Args:
+        n_frames: frames evaluated.
+        forces: the head that was evaluated.
+        n_draws: Haar draws of each frame, SO(3), independent.
+        seed: seed of the draws.
+        force_mae_stock: mean absolute error of the force components as the frames stand in the file.
+        force_mae_turned: the same over the draws, against the turned labels.
+        energy_mae_stock: mean absolute energy error.
+        energy_mae_turned: the same over the draws.
+        rotational_error: mean absolute component of f(g x) - g f(x).
+        rotational_spread: s for each component, root of the mean variance over the draws.
+        equivariance_norm: E' of the REMUL paper, mean 2-norm of f(g x) - g f(x) over all components of a frame.
+        mirror_error: as rotational_error, with one improper draw (det = -1) for each frame.
+        equivariance_percent: share of the squared force error that is due to broken symmetry, percent.
+        equivariance_percent_ci95: its bootstrap interval over frames.
+        equivariance_percent_energy: the same for the energy.
+        equivariance_percent_energy_ci95: its interval.
+        twirled_force_rmse: root mean squared force error of the orientation-averaged model.
+        force_mae_by_element: stock force MAE of each element.
+    """
+
+    n_frames: int
+    forces: str
+    n_draws: int
+    seed: int
+    force_mae_stock: float
+    force_mae_turned: float
+    energy_mae_stock: float
+    energy_mae_turned: float
+    rotational_error: float
+    rotational_spread: float
+    equivariance_norm: float
+    mirror_error: float
+    equivariance_percent: float
+    equivariance_percent_ci95: list[float]
+    equivariance_percent_energy: float
+    equivariance_percent_energy_ci95: list[float]
+    twirled_force_rmse: float
+    force_mae_by_element: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, lists and strings."""
+        return asdict(self)
+
+
+def evaluate_potential(
+    potential: Potential,
+    frames: Frames,
+    *,
+    forces: ForcesChoice = "auto",
+    n_draws: int = 8,
+    seed: int = 0,
+    progress: bool = False,
+) -> Accuracy:
+    """Errors in the stock pose and in random poses, and what the broken symmetry costs.
+
+    Args:
+        potential: on any device, in any precision.
+        frames: with energies and forces.
+        forces: the head to evaluate; auto is what was trained.
+        n_draws: Haar draws of each frame, at least 2; each frame gets draws of its own.
+        seed: seed of the draws.
+        progress: show a bar.
+    Raises:
+        InputError: frames without labels, a composition never trained on, too few draws.
+    """
+    if n_draws < 2:
+        raise InputError(f"n_draws must be at least 2, got {n_draws}: a variance needs two")
+    if frames.energy is None or frames.forces is None:
+        raise InputError(f"{frames.name}: has no energies or no forces; evaluation needs both")
+    head = potential.resolve_forces(forces)
+    for index in range(len(frames)):
+        require_known_composition(potential.coverage, frames.frame_numbers(index), species=potential.species)
+    store = BatchStore(build_batch(frames, cutoff=potential.cutoff).to(potential.device))
+    generator = torch.Generator().manual_seed(seed)
+    at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * (n_draws + 2)))
+    columns: dict[str, list[Tensor]] = {}
+    for start in tqdm(range(0, len(frames), at_once), desc="evaluate", unit="batch", disable=not progress):
+        chosen = np.arange(start, min(start + at_once, len(frames)))
+        batch = store.select(chosen)
+        # Stock pose, independent draws, one improper draw: all in one call.
+        drawn = random_rotations((n_draws + 1) * len(chosen), generator=generator).view(-1, len(chosen), 3, 3)
+        identity = torch.eye(3, dtype=drawn.dtype).expand(1, len(chosen), 3, 3)
+        poses = torch.cat([identity, drawn[:n_draws], -drawn[n_draws:]]).to(potential.device)
+        turned = pose_batch(batch, poses)
+        out = potential.predict(turned, forces=head)
+        predicted = out.forces if head == "conservative" else out.direct_forces
+        assert predicted is not None
+        assert out.energy is not None
+        assert batch.energy is not None
+        assert turned.forces is not None
+        n_poses = len(poses)
+        forces_GA3 = predicted.double().view(n_poses, -1, 3)
+        labels_GA3 = turned.forces.view(n_poses, -1, 3)
+        energy_GB = out.energy.view(n_poses, -1)
+        stock_turned = pose_batch_vectors(forces_GA3[0], poses, batch.system_index)
+        back_KA3 = pose_batch_vectors(forces_GA3[1:-1], poses[1:-1].mT, batch.system_index)
+        twirled_A, spread_A = twirl_statistics(back_KA3, labels_GA3[0])
+        twirled_B, spread_B = twirl_statistics(energy_GB[1:-1], batch.energy)
+        gaps_KA3 = forces_GA3[1:-1] - stock_turned[1:-1]
+        per_frame = forces_GA3.new_zeros(n_draws, len(chosen)).index_add(
+            1, batch.system_index, gaps_KA3.square().sum(-1)
+        )
+        for name, value in {
+            "stock": (forces_GA3[0] - labels_GA3[0]).abs().mean(1),
+            "turned": (forces_GA3[1:-1] - labels_GA3[1:-1]).abs().mean((0, 2)),
+            "energy_stock": (energy_GB[0] - batch.energy).abs(),
+            "energy_turned": (energy_GB[1:-1] - batch.energy).abs().mean(0),
+            "rotational": gaps_KA3.abs().mean((0, 2)),
+            "norm": per_frame.sqrt().mean(0),
+            "mirror": (forces_GA3[-1] - stock_turned[-1]).abs().mean(1),
+            "twirled": forces_GA3.new_zeros(len(chosen)).index_add(0, batch.system_index, twirled_A),
+            "spread": forces_GA3.new_zeros(len(chosen)).index_add(0, batch.system_index, spread_A),
+            "twirled_energy": twirled_B,
+            "spread_energy": spread_B,
+        }.items():
+            columns.setdefault(name, []).append(value.cpu())
+    return _summary({name: torch.cat(parts) for name, parts in columns.items()}, frames, head, n_draws, seed)
+
+
+def pose_batch_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor) -> Tensor:
+    """Vectors [A, 3] (one copy) or [G, A, 3] turned by [G, B, 3, 3], [G, A, 3]."""
+    n_poses = len(rotations)
+    copies = vectors.expand(n_poses, -1, 3) if vectors.ndim == 2 else vectors
+    return torch.stack([turn_vectors(copies[g], rotations[g], system_index=system_index) for g in range(n_poses)])
+
+
+def _summary(columns: dict[str, Tensor], frames: Frames, head: str, n_draws: int, seed: int) -> Accuracy:
+    def milli(name: str) -> float:
+        return 1000.0 * float(columns[name].mean())
+
+    def percent(suffix: str) -> Percent:
+        return equivariance_percent(columns[f"twirled{suffix}"].numpy(), columns[f"spread{suffix}"].numpy(), seed=seed)
+
+    n_components = 3 * len(frames.positions)
+    of_forces, of_energy = percent(""), percent("_energy")
+    stock = columns["stock"].numpy()
+    return Accuracy(
+        n_frames=len(frames),
+        forces=head,
+        n_draws=n_draws,
+        seed=seed,
+        force_mae_stock=milli("stock"),
+        force_mae_turned=milli("turned"),
+        energy_mae_stock=milli("energy_stock"),
+        energy_mae_turned=milli("energy_turned"),
+        rotational_error=milli("rotational"),
+        rotational_spread=1000.0 * float((columns["spread"].sum() / n_components).sqrt()),
+        equivariance_norm=milli("norm"),
+        mirror_error=milli("mirror"),
+        equivariance_percent=of_forces.value,
+        equivariance_percent_ci95=[of_forces.low, of_forces.high],
+        equivariance_percent_energy=of_energy.value,
+        equivariance_percent_energy_ci95=[of_energy.low, of_energy.high],
+        twirled_force_rmse=1000.0 * float((columns["twirled"].sum() / n_components).clamp(min=0.0).sqrt()),
+        force_mae_by_element={
+            chemical_symbols[number]: 1000.0 * float(stock[frames.atomic_numbers == number].mean())
+            for number in np.unique(frames.atomic_numbers)
+        },
+    )

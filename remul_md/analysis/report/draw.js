@@ -1,0 +1,72 @@
+/* Draws the plots of the page from the JSON in #figures; colours come from the style sheet, for light and dark. */
+(function () {
+  "use strict";
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const looks = {
+    main: { colour: "--ink", width: 1, dash: "solid", symbol: "circle" },
+    noise: { colour: "--soft", width: 0.7, dash: "solid", symbol: "circle" },
+    second: { colour: "--soft", width: 1.2, dash: "dot", symbol: "diamond-open" },
+    accent: { colour: "--accent", width: 2.5, dash: "solid", symbol: "circle" },
+    band: { colour: "--accent", width: 1.2, dash: "dot", symbol: "circle" },
+    bound: { colour: "--soft", width: 1.5, dash: "dash", symbol: "circle" },
+  };
+
+  function colour(name) {
+    return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  }
+
+  // Plotly measures labels in the family that it is told: "inherit" would clip the legend.
+  const family = getComputedStyle(document.querySelector(".plot")).fontFamily;
+
+  function traces(figure) {
+    return figure.traces.map(function (trace) {
+      const look = looks[trace.role];
+      return {
+        type: "scatter",
+        mode: trace.marks ? "markers" : "lines",
+        x: trace.x,
+        y: trace.y,
+        name: trace.name,
+        showlegend: figure.traces.length > 1 && trace.name !== "",
+        line: { color: colour(look.colour), width: look.width, dash: look.dash },
+        marker: { color: colour(look.colour), size: 7, symbol: look.symbol, opacity: 0.85 },
+      };
+    });
+  }
+
+  function layout(figure) {
+    const axis = {
+      color: colour("--soft"),
+      gridcolor: colour("--line"),
+      zerolinecolor: colour("--line"),
+      automargin: true,
+      title: { font: { size: 13 } },
+    };
+    return {
+      height: window.innerWidth < 600 ? 300 : 340,
+      margin: { l: 8, r: 12, t: 8, b: 8 },
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: family, size: 13, color: colour("--ink") },
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 13 } },
+      xaxis: Object.assign({}, axis, { title: { text: figure.x_title, standoff: 8 } }),
+      yaxis: Object.assign({}, axis, {
+        title: { text: figure.y_title, standoff: 8 },
+        type: figure.log_y ? "log" : "linear",
+        exponentformat: "power",
+        rangemode: figure.traces.every(function (t) { return t.y.every(function (v) { return v === null || v >= 0; }); })
+          ? "tozero" : "normal",
+      }),
+    };
+  }
+
+  function draw() {
+    figures.forEach(function (figure) {
+      Plotly.react(figure.key, traces(figure), layout(figure), { responsive: true, displayModeBar: false });
+    });
+    document.documentElement.dataset.drawn = String(figures.length);
+  }
+
+  draw();
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+})();

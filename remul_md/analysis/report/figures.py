@@ -1,0 +1,332 @@
+"""What the report plots: traces, axes and one sentence each; no colours, no script.
+
+A trace names a role (`main`, `noise`, `second`, `accent`, `band`, `bound`); `draw.js` gives it a colour for light or dark and
+a line style or marker that tells it from the others without colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remul_md.analysis.energy import Drift
+from remul_md.analysis.trajectory import TrajectoryAnalysis
+
+MAX_POINTS = 2000  # in one plot; a browser on a phone draws that at once
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """One curve: `role` decides its look, `marks` draws points instead of a line."""
+
+    x: Array
+    y: Array
+    name: str
+    role: str
+    marks: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One plot.
+
+    Args:
+        key: identifier in the page.
+        title: what is shown.
+        reading: one sentence that says how to read it.
+        description: for those who cannot see it: the trend in words and numbers.
+        x_title, y_title: axes with units.
+        traces: curves.
+        thinned: what thinning left out; empty if nothing was.
+        log_y: logarithmic vertical axis.
+    """
+
+    key: str
+    title: str
+    reading: str
+    description: str
+    x_title: str
+    y_title: str
+    traces: tuple[Trace, ...]
+    thinned: str = ""
+    log_y: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists for the page's script."""
+        return {
+            "key": self.key,
+            "title": self.title,
+            "x_title": self.x_title,
+            "y_title": self.y_title,
+            "log_y": self.log_y,
+            "traces": [
+                {
+                    "x": [_short(value) for value in trace.x],
+                    "y": [_short(value) for value in trace.y],
+                    "name": trace.name,
+                    "role": trace.role,
+                    "marks": trace.marks,
+                }
+                for trace in self.traces
+            ],
+        }
+
+
+def thin(x: Array, y: Array, *, at_most: int) -> tuple[Array, Array]:
+    """At most that many points, keeping the lowest and the highest of each interval, so that no spike is lost."""
+    if len(x) <= at_most:
+        return x, y
+    edges = np.linspace(0, len(x), at_most // 2 + 1).astype(np.int64)
+    kept = []
+    for start, stop in pairwise(edges):
+        ends = {start + int(np.argmin(y[start:stop])), start + int(np.argmax(y[start:stop]))}
+        kept.extend(sorted(ends))
+    return x[kept], y[kept]
+
+
+def report_figures(
+    analysis: TrajectoryAnalysis, *, training: Sequence[Mapping[str, float]] | None = None
+) -> list[Figure]:
+    """The plots that the analysis has data for, in the order of the page."""
+    made = [
+        _total_energy(analysis),
+        _error_against_angle(analysis),
+        _error_against_time(analysis),
+        _energies(analysis),
+        _torque(analysis),
+        _temperature(analysis),
+        _bonds(analysis),
+        None if not training else learning_curve(training),
+    ]
+    return [figure for figure in made if figure is not None]
+
+
+def drift_band(drift: Drift, time_ps: Array) -> tuple[Array, Array, Array]:
+    """Fitted line and the fan of its 95 % interval about the middle of the run, meV/atom from the line's start."""
+    middle = drift.start_ps + 0.5 * drift.length_ps
+    line = 1e3 * (drift.line(time_ps) - drift.intercept_eV_per_atom)
+    low, high = (
+        line + (edge - drift.slope_meV_per_atom_ps) * (time_ps - middle) for edge in drift.ci95_meV_per_atom_ps
+    )
+    return line, low, high
+
+
+def _total_energy(analysis: TrajectoryAnalysis) -> Figure | None:
+    energies, drift = analysis.energies, analysis.drift
+    if energies is None or drift is None:
+        return None
+    relative = 1e3 * (energies.total_energy / analysis.n_atoms - drift.intercept_eV_per_atom)
+    ends = np.linspace(energies.time_ps[0], energies.time_ps[-1], 21)
+    line, low, high = drift_band(drift, ends)
+    x, y = thin(energies.time_ps, relative, at_most=MAX_POINTS - 3 * len(ends))
+    interval = f"{drift.ci95_meV_per_atom_ps[0]:.2g} to {drift.ci95_meV_per_atom_ps[1]:.2g}"
+    return Figure(
+        key="total-energy",
+        title="Total energy per atom",
+        reading="A flat line means that energy is conserved: the slope is the drift, and the scatter about it comes "
+        "from the finite time step.",
+        description=f"Total energy per atom over {drift.length_ps:.3g} ps: fitted drift "
+        f"{drift.slope_meV_per_atom_ps:.2g} meV per atom and ps (95 % interval {interval}), scatter "
+        f"{drift.fluctuation_meV_per_atom:.2g} meV per atom.",
+        x_title="time (ps)",
+        y_title="energy − start (meV/atom)",
+        traces=(
+            Trace(x=x, y=y, name="total energy", role="noise"),
+            Trace(x=ends, y=line, name="drift", role="accent"),
+            Trace(x=ends, y=low, name="95 % interval", role="band"),
+            Trace(x=ends, y=high, name="", role="band"),
+        ),
+        thinned=_thinned(len(energies.time_ps), len(x)),
+    )
+
+
+def _energies(analysis: TrajectoryAnalysis) -> Figure | None:
+    energies = analysis.energies
+    if energies is None:
+        return None
+    potential = energies.potential_energy - energies.potential_energy.mean()
+    kinetic = energies.kinetic_energy - energies.kinetic_energy.mean()
+    half = MAX_POINTS // 2
+    x, y = thin(energies.time_ps, potential, at_most=half)
+    kinetic_x, kinetic_y = thin(energies.time_ps, kinetic, at_most=half)
+    return Figure(
+        key="energies",
+        title="Potential and kinetic energy",
+        reading="The two mirror each other: what one gains the other gives, and only their sum tells of drift.",
+        description=f"Potential and kinetic energy about their means; standard deviations {potential.std():.3g} and "
+        f"{kinetic.std():.3g} eV.",
+        x_title="time (ps)",
+        y_title="energy − mean (eV)",
+        traces=(
+            Trace(x=x, y=y, name="potential", role="main"),
+            Trace(x=kinetic_x, y=kinetic_y, name="kinetic", role="second"),
+        ),
+        thinned=_thinned(len(potential), len(x)),
+    )
+
+
+def _error_against_time(analysis: TrajectoryAnalysis) -> Figure | None:
+    if analysis.rotational is None:
+        return None
+    time = analysis.time_ps[analysis.rotation_frames]
+    rotational = analysis.rotational
+    x, y = thin(time, rotational.error_meV_per_A, at_most=MAX_POINTS // 2)
+    spread_x, spread_y = thin(time, rotational.spread_meV_per_A, at_most=MAX_POINTS // 2)
+    return Figure(
+        key="rotational-error-time",
+        title="Rotational error against time",
+        reading="Each frame was turned at random: no trend means that the run stays where the symmetry was learned.",
+        description=f"Rotational error on {len(time)} frames, mean {rotational.mean_error_meV_per_A:.3g}, "
+        f"largest {rotational.error_meV_per_A.max():.3g} meV/Å; spread {rotational.rms_spread_meV_per_A:.3g} meV/Å.",
+        x_title="time (ps)",
+        y_title="force error (meV/Å)",
+        traces=(
+            Trace(x=x, y=y, name="rotational error", role="accent", marks=True),
+            Trace(x=spread_x, y=spread_y, name="spread over poses", role="second", marks=True),
+        ),
+        thinned=_thinned(len(time), len(x)),
+    )
+
+
+def _error_against_angle(analysis: TrajectoryAnalysis) -> Figure | None:
+    if analysis.rotational is None:
+        return None
+    angle = analysis.angle_swept_deg[analysis.rotation_frames]
+    order = np.argsort(angle)
+    x, y = thin(angle[order], analysis.rotational.error_meV_per_A[order], at_most=MAX_POINTS)
+    return Figure(
+        key="rotational-error-angle",
+        title="Rotational error against the angle swept",
+        reading="How wrong the forces turn, against how far the molecule has turned since the start: points at one "
+        "height mean that all orientations are served alike.",
+        description=f"Rotational error of the forces, {y.min():.3g} to {y.max():.3g} meV/Å, at angles from "
+        f"{angle.min():.0f} to {angle.max():.0f} degrees from the first frame.",
+        x_title="angle from the first frame (degrees)",
+        y_title="force error (meV/Å)",
+        traces=(Trace(x=x, y=y, name="rotational error", role="accent", marks=True),),
+        thinned=_thinned(len(angle), len(x)),
+    )
+
+
+def _torque(analysis: TrajectoryAnalysis) -> Figure | None:
+    if analysis.net_torque_eV is None:
+        return None
+    size = 1e3 * np.linalg.norm(analysis.net_torque_eV, axis=1)
+    x, y = thin(analysis.time_ps[analysis.torque_frames], size, at_most=MAX_POINTS)
+    return Figure(
+        key="net-torque",
+        title="Net torque",
+        reading="An isolated molecule feels none: what is left is how steeply the model's energy changes when "
+        "the molecule turns.",
+        description=f"Size of the net torque on {len(size)} frames: root mean square "
+        f"{1e3 * float(analysis.net_torque_rms_eV or 0.0):.3g}, largest {size.max():.3g} meV.",
+        x_title="time (ps)",
+        y_title="net torque (meV)",
+        traces=(Trace(x=x, y=y, name="net torque", role="main"),),
+        thinned=_thinned(len(size), len(x)),
+    )
+
+
+def _temperature(analysis: TrajectoryAnalysis) -> Figure | None:
+    if analysis.energies is None or analysis.temperature_K is None:
+        return None
+    time, mean = analysis.energies.time_ps, float(analysis.temperature_K.mean())
+    x, y = thin(time, analysis.temperature_K, at_most=MAX_POINTS - 4)
+    ends = time[[0, -1]]
+    traces = [
+        Trace(x=x, y=y, name="temperature", role="main"),
+        Trace(x=ends, y=np.full(2, mean), name=f"mean {mean:.0f} K", role="accent"),
+    ]
+    if analysis.asked_temperature_K:
+        asked = float(analysis.asked_temperature_K)
+        traces.append(Trace(x=ends, y=np.full(2, asked), name=f"asked {asked:.0f} K", role="bound"))
+    return Figure(
+        key="temperature",
+        title="Temperature",
+        reading="A small molecule swings by tens of kelvin while it vibrates: compare the mean, not the moments.",
+        description=f"Temperature from the kinetic energy in {analysis.n_dof} degrees of freedom, mean {mean:.1f} K, "
+        f"standard deviation {analysis.temperature_K.std():.1f} K.",
+        x_title="time (ps)",
+        y_title="temperature (K)",
+        traces=tuple(traces),
+        thinned=_thinned(len(time), len(x)),
+    )
+
+
+def _bonds(analysis: TrajectoryAnalysis) -> Figure | None:
+    bonds = analysis.bonds
+    if bonds is None:
+        return None
+    x, y = thin(analysis.time_ps, bonds.deviation_A, at_most=MAX_POINTS - 2)
+    ends = analysis.time_ps[[0, -1]]
+    trained = bonds.reference == "training data"
+    return Figure(
+        key="bonds",
+        title="Largest bond deviation",
+        reading=(
+            "Zero means that every bond is as long as some training frame had it"
+            if trained
+            else "How far any bond is from its length in the first frame"
+        )
+        + "; beyond the dashed line the molecule is breaking.",
+        description=f"Largest deviation of any of {bonds.n_bonds} bonds from the {bonds.reference}: at most "
+        f"{bonds.max_bond_deviation_A:.3g} Å, bound {bonds.bound_A:g} Å.",
+        x_title="time (ps)",
+        y_title="deviation (Å)",
+        traces=(
+            Trace(x=x, y=y, name="largest deviation", role="main"),
+            Trace(x=ends, y=np.full(2, bonds.bound_A), name="bound", role="bound"),
+        ),
+        thinned=_thinned(len(analysis.time_ps), len(x)),
+    )
+
+
+def learning_curve(training: Sequence[Mapping[str, float]]) -> Figure | None:
+    """Validation force MAE and losses against the step; None if no row has any of them."""
+    wanted = (
+        ("validation_force_mae", "validation force MAE (meV/Å)", "accent", True),
+        ("task", "task loss", "main", False),
+        ("equivariance", "equivariance loss", "second", False),
+    )
+    traces, thinned = [], ""
+    for column, name, role, marks in wanted:
+        rows = [(row["step"], row[column]) for row in training if row.get(column, 0.0) > 0.0]
+        if rows:
+            table = np.array(rows, dtype=np.float64)
+            x, y = thin(table[:, 0], table[:, 1], at_most=MAX_POINTS // len(wanted))
+            traces.append(Trace(x=x, y=y, name=name, role=role, marks=marks))
+            thinned = thinned or _thinned(len(table), len(x))
+    if not traces:
+        return None
+    first = traces[0]
+    return Figure(
+        key="learning-curve",
+        title="Learning curve",
+        reading="Both axes of improvement fall together: accuracy (task) and symmetry (equivariance); "
+        "where the validation error is flat, training longer no longer pays.",
+        description=f"{first.name} fell from {first.y[0]:.3g} at step {first.x[0]:.0f} to {first.y[-1]:.3g} at step "
+        f"{first.x[-1]:.0f}.",
+        x_title="training step",
+        y_title="error and loss",
+        traces=tuple(traces),
+        thinned=thinned,
+        log_y=True,
+    )
+
+
+def _thinned(n_points: int, n_kept: int) -> str:
+    if n_kept >= n_points:
+        return ""
+    return f"Thinned to {n_kept:,} of {n_points:,} points; the lowest and highest of each interval are kept."
+
+
+def _short(value: float) -> float | None:
+    """Six digits are more than a plot shows; what is not finite leaves a gap."""
+    return float(f"{value:.6g}") if np.isfinite(value) else None
