@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+
+_SAME = ("formula", "structure_sha256", "calculator")
 
 
 def describe_run(atoms: Atoms, options: MDOptions, *, provenance: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -35,12 +39,21 @@ def describe_run(atoms: Atoms, options: MDOptions, *, provenance: Mapping[str, A
         "options": asdict(options),
         "formula": atoms.get_chemical_formula(),
         "n_atoms": len(atoms),
+        "structure_sha256": structure_hash(atoms),
         "pbc": [bool(flag) for flag in atoms.pbc],
         "bonds_checked": options.max_bond_stretch is not None and not bool(atoms.pbc.any()),
         "calculator": type(atoms.calc).__name__,
         "provenance": facts,
         "versions": software_versions(),
     }
+
+
+def structure_hash(atoms: Atoms) -> str:
+    """sha256 of numbers, positions, masses, cell and pbc: what a run begins from."""
+    digest = hashlib.sha256()
+    for array in (atoms.numbers.astype("<i8"), atoms.positions, atoms.get_masses(), atoms.cell.array, atoms.pbc):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def software_versions() -> dict[str, str]:
@@ -61,7 +74,7 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], *, path: P
         InputError: an option, the composition, the calculator or the provenance differs; or `before` is no
             description of a run.
     """
-    missing = [key for key in ("status", "options", "formula", "calculator", "provenance") if key not in before]
+    missing = [key for key in ("finished", "options", "versions", "provenance", *_SAME) if key not in before]
     if missing:
         raise InputError(f"{str(path)!r} lacks {', '.join(missing)}; it is no description of a run")
     differences = [
@@ -69,11 +82,7 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], *, path: P
         for part in ("options", "provenance")
         for name, then, value in _differences(before[part], now[part])
     ]
-    differences += [
-        f"{name} was {before[name]!r}, now {now[name]!r}"
-        for name in ("formula", "calculator")
-        if before[name] != now[name]
-    ]
+    differences += [f"{name} was {before[name]!r}, now {now[name]!r}" for name in _SAME if before[name] != now[name]]
     if differences:
         raise InputError(
             f"cannot resume {str(path)!r} with other options: {'; '.join(differences)}; "

@@ -135,8 +135,8 @@ class Engine:
         production = state.phase == "production"
         time_ps = options.time_ps(state.step)
         energy = self._energy()
-        if state.step % options.log_interval == 0:
-            self._check_bonds()
+        logs = state.step % options.log_interval == 0
+        if logs:
             positions, momenta = self.atoms.get_positions(), momenta_from_ase(self.atoms.get_momenta())
             kinetic = float(kinetic_energy_eV(momenta, self.masses))
             total = energy + kinetic
@@ -158,6 +158,8 @@ class Engine:
         if production and state.step % options.frame_interval == 0:
             self.recorder.frame(self.atoms, energy=energy, forces=state.forces, step=state.step, time_ps=time_ps)
             state.n_frames += 1
+        if logs:
+            self._check_bonds()  # after the row and the frame, which show what happened
 
     def _switch(self) -> None:
         """From equilibration to production: momenta, energy and counted degrees of freedom of the ensemble."""

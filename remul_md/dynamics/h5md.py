@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 FRAMES_AT_ONCE = 64  # read, converted and written together: memory does not grow with the trajectory
+CHUNK_BYTES = 2**20  # of a data set in the file, at most (one frame at least)
 
 # Factor to our units (Angstrom, ps, Angstrom/fs, eV/Angstrom) for the units that a file may name.
 _LENGTH = {"Angstrom": 1.0, "angstrom": 1.0, "A": 1.0, "nm": 10.0, "pm": 0.01}
@@ -81,6 +82,7 @@ def export_h5md(trajectory: str | Path, output: str | Path) -> Path:
 def _write_header(handle: Any, atoms: Atoms) -> None:
     handle.create_group("h5md").attrs["version"] = np.array([1, 1], dtype=np.int32)
     handle["h5md"].create_group("author").attrs["name"] = "unknown"
+    handle.create_group("observables")
     creator = handle["h5md"].create_group("creator")
     creator.attrs["name"], creator.attrs["version"] = "remul-md", __version__
     particles = handle.create_group("particles/trajectory")
@@ -119,19 +121,22 @@ def _append(handle: Any, arrays: TrajectoryArrays, frames: Sequence[Atoms], *, f
     _extend(clock, "step", steps, unit=None)
     _extend(clock, "time", arrays.time_ps, unit="ps")
     for group, (values, unit) in groups:
-        if set(values.shape[1:]) and "value" in group and group["value"].shape[1:] != values.shape[1:]:
-            raise InputError(f"frame {first}: {group.name} changes its shape; one composition per file")
         _extend(group, "value", values, unit=unit)
         for name in ("step", "time"):
             if name not in group:
                 group[name] = clock[name]  # a hard link: H5MD's way to say that elements share their times
+    filled = [group for parent in (particles, handle["observables"]) for group in parent.values() if "value" in group]
+    uneven = [group.name for group in filled if len(group["value"]) != len(clock["step"])]
+    if uneven:
+        raise InputError(f"some frames have no {', '.join(uneven)}; a trajectory of run_md has the same in all frames")
 
 
 def _extend(group: Any, name: str, values: Any, *, unit: str | None) -> None:
     if name not in group:
         shape = values.shape[1:]
+        n_chunk = max(1, min(FRAMES_AT_ONCE, CHUNK_BYTES // values[0].nbytes))
         group.create_dataset(
-            name, shape=(0, *shape), maxshape=(None, *shape), chunks=(FRAMES_AT_ONCE, *shape), dtype=values.dtype
+            name, shape=(0, *shape), maxshape=(None, *shape), chunks=(n_chunk, *shape), dtype=values.dtype
         )
         if unit is not None:
             group[name].attrs["unit"] = unit
@@ -147,48 +152,57 @@ def read_h5md(path: Path) -> TrajectoryArrays:
         InputError: unreadable file, no positions or species, a unit that is missing or unknown.
     """
     import h5py
-    from ase.data import atomic_masses
 
     try:
         handle = h5py.File(path, "r")
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error}") from error
     with handle:
-        groups = list(handle.get("particles", {}))
-        if len(groups) != 1:
-            raise InputError(f"{str(path)!r} has the particle groups {groups}; a trajectory with exactly one is read")
-        particles = handle["particles"][groups[0]]
-        missing = [name for name in ("position", "species") if name not in particles]
-        if missing:
-            raise InputError(f"{str(path)!r} has no {', '.join(missing)} in {particles.name}; convert it with both")
-        numbers = np.asarray(particles["species"]).astype(np.int64).reshape(-1)
-        masses = np.asarray(particles["mass"], dtype=np.float64) if "mass" in particles else atomic_masses[numbers]
-        per_mole = _energy_per_mole()
-        velocity = {f"{a} {t}-1": _LENGTH[a] / (1000.0 * _TIME[t]) for a in _LENGTH for t in _TIME}
-        force = {f"{e} {a}-1": per_mole[e] / _LENGTH[a] for e in per_mole for a in _LENGTH}
-        positions = _values(particles["position"], "value", _LENGTH, path=path)
-        velocities = _values(particles["velocity"], "value", velocity, path=path) if "velocity" in particles else None
-        forces = _values(particles["force"], "value", force, path=path) if "force" in particles else None
-        energies = handle.get("observables/potential_energy")
-        boundary = [b.decode() if isinstance(b, bytes) else str(b) for b in particles["box"].attrs["boundary"]]
-        pbc = np.array([flag == "periodic" for flag in boundary])
-        cell = np.zeros((len(positions), 3, 3))
-        if "edges" in particles["box"]:
-            edges = particles["box/edges"]
-            value = edges if isinstance(edges, h5py.Dataset) else edges["value"]
-            box = np.asarray(value, dtype=np.float64) * _factor(value, _LENGTH, path=path)
-            cell[:] = box if box.shape[-2:] == (3, 3) else np.apply_along_axis(np.diag, -1, box)
-        return TrajectoryArrays(
-            positions=positions,
-            atomic_numbers=numbers,
-            masses=masses,
-            time_ps=_values(particles["position"], "time", _TIME, path=path),
-            pbc=pbc,
-            cell=cell,
-            momenta=None if velocities is None else velocities * masses[:, None],
-            forces=forces,
-            energy=None if energies is None else _values(energies, "value", per_mole, path=path),
-        )
+        try:
+            return _read_particles(handle, path=path)
+        except (KeyError, TypeError, IndexError) as error:
+            raise InputError(f"{str(path)!r} is not laid out as H5MD 1.1 says: {error}; convert it again") from error
+
+
+def _read_particles(handle: Any, *, path: Path) -> TrajectoryArrays:
+    import h5py
+    from ase.data import atomic_masses
+
+    groups = list(handle.get("particles", {}))
+    if len(groups) != 1:
+        raise InputError(f"{str(path)!r} has the particle groups {groups}; a trajectory with exactly one is read")
+    particles = handle["particles"][groups[0]]
+    missing = [name for name in ("position", "species") if name not in particles]
+    if missing:
+        raise InputError(f"{str(path)!r} has no {', '.join(missing)} in {particles.name}; convert it with both")
+    numbers = np.asarray(particles["species"]).astype(np.int64).reshape(-1)
+    masses = np.asarray(particles["mass"], dtype=np.float64) if "mass" in particles else atomic_masses[numbers]
+    per_mole = _energy_per_mole()
+    velocity = {f"{a} {t}-1": _LENGTH[a] / (1000.0 * _TIME[t]) for a in _LENGTH for t in _TIME}
+    force = {f"{e} {a}-1": per_mole[e] / _LENGTH[a] for e in per_mole for a in _LENGTH}
+    positions = _values(particles["position"], "value", _LENGTH, path=path)
+    velocities = _values(particles["velocity"], "value", velocity, path=path) if "velocity" in particles else None
+    forces = _values(particles["force"], "value", force, path=path) if "force" in particles else None
+    energies = handle.get("observables/potential_energy")
+    boundary = [b.decode() if isinstance(b, bytes) else str(b) for b in particles["box"].attrs["boundary"]]
+    pbc = np.array([flag == "periodic" for flag in boundary])
+    cell = np.zeros((len(positions), 3, 3))
+    if "edges" in particles["box"]:
+        edges = particles["box/edges"]
+        value = edges if isinstance(edges, h5py.Dataset) else edges["value"]
+        box = np.asarray(value, dtype=np.float64) * _factor(value, _LENGTH, path=path)
+        cell[:] = box if box.shape[-2:] == (3, 3) else np.apply_along_axis(np.diag, -1, box)
+    return TrajectoryArrays(
+        positions=positions,
+        atomic_numbers=numbers,
+        masses=masses,
+        time_ps=_values(particles["position"], "time", _TIME, path=path),
+        pbc=pbc,
+        cell=cell,
+        momenta=None if velocities is None else velocities * masses[:, None],
+        forces=forces,
+        energy=None if energies is None else _values(energies, "value", per_mole, path=path),
+    )
 
 
 def _values(group: Any, name: str, factors: dict[str, float], *, path: Path) -> Any:

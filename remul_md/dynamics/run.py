@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from remul_md.dynamics.checkpoint import load_checkpoint
 from remul_md.dynamics.description import check_same_run, describe_run
 from remul_md.dynamics.engine import Engine, SimulationStopped
@@ -89,20 +87,22 @@ def run_md(
     if resume and files.description.exists():
         before = read_json(files.description)
         check_same_run(before, description, path=files.description)
+        if before["versions"] != description["versions"]:
+            before["resumed_with"] = description["versions"]
         description = before
-    elif resume and (existing := files.existing()):
-        raise InputError(
-            f"cannot resume: {str(existing[0])!r} exists, but {str(files.description)!r} does not; "
-            "put it back, or choose another output name"
-        )
     system = atoms.copy()
     system.calc = atoms.calc
-    if files.checkpoint.exists():
+    if resume and files.checkpoint.exists() and files.description.exists():
         state = load_checkpoint(files.checkpoint)
-        if not np.array_equal(state.first_positions, atoms.get_positions()):
-            raise InputError(f"cannot resume: {str(files.checkpoint)!r} began from another structure; give the same")
-        if description["status"] == "finished" and (files.h5md is None or files.h5md.exists()):
+        if description["finished"] and (files.h5md is None or files.h5md.exists()):
             return _result(files, description)
+    elif leftover := [path for path in files.existing() if path != files.description]:
+        # Without a description nobody knows what made them; without a checkpoint nobody knows where they end.
+        missing = files.checkpoint if files.description.exists() else files.description
+        raise InputError(
+            f"cannot resume: {str(leftover[0])!r} exists, but {str(missing)!r} does not; "
+            "put it back, or choose another output name"
+        )
     else:
         state = first_state(system, options)
         with writing(files.trajectory):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from remul_md.bonds import bond_lengths
 from remul_md.dynamics.checkpoint import RunState
 from remul_md.dynamics.momenta import momenta_to_ase
 from remul_md.dynamics.options import MDOptions
@@ -15,12 +16,15 @@ from remul_md.errors import InputError
 if TYPE_CHECKING:
     from ase import Atoms
 
+MIN_DISTANCE = 1e-3  # Angstrom
+
 
 def check_structure(atoms: Atoms, options: MDOptions) -> None:
     """Refuse what cannot be run, before the calculator is called or a file made.
 
     Raises:
-        InputError: no atoms, no calculator, constraints, positions that are not finite, nothing that can move.
+        InputError: no atoms, no calculator, constraints, positions that are not finite, two atoms at one
+            place, nothing that can move.
     """
     if len(atoms) == 0:
         raise InputError("the structure has no atoms; give at least one")
@@ -34,6 +38,15 @@ def check_structure(atoms: Atoms, options: MDOptions) -> None:
     if not np.isfinite(atoms.get_positions()).all():
         atom = int(np.argwhere(~np.isfinite(atoms.get_positions()).all(axis=1))[0, 0])
         raise InputError(f"position of atom {atom} is not finite: {atoms.positions[atom].tolist()}; mend the structure")
+    if len(atoms) > 1 and not atoms.pbc.any():
+        first, second = np.triu_indices(len(atoms), k=1)
+        distances = bond_lengths(atoms.get_positions(), np.stack([first, second], axis=1))
+        closest = int(np.argmin(distances))
+        if distances[closest] < MIN_DISTANCE:
+            raise InputError(
+                f"atoms {first[closest]} and {second[closest]} are {distances[closest]:.2g} Angstrom apart; "
+                "two atoms cannot be at one place: mend the structure"
+            )
     if production_dof(atoms, options) < 1:
         raise InputError(
             f"{atoms.get_chemical_formula()} has no degree of freedom in NVE with rotation {options.rotation!r}; "

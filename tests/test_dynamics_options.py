@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
+from spring_molecule import spring_molecule
+
+from remul_md.dynamics import MDOptions, run_md
+from remul_md.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ensemble": "npt"}, "ensemble 'npt' is unknown; choose one of nve, langevin"),
+        ({"rotation": "no"}, "rotation 'no' is unknown; choose one of thermal, zero"),
+        ({"timestep_fs": 0.0}, "timestep_fs must be a number > 0, got 0.0"),
+        ({"length_ps": -1}, "length_ps must be a number > 0, got -1"),
+        ({"length_ps": float("inf")}, "length_ps must be a number > 0, got inf"),
+        ({"length_ps": 1e-5}, "length_ps 1e-05 is shorter than one step of 0.5 fs"),
+        ({"temperature_K": -5.0}, "temperature_K must be a number >= 0, got -5.0"),
+        ({"temperature_K": "300"}, "temperature_K must be a number >= 0, got '300'"),
+        ({"equilibrate_ps": float("nan")}, "equilibrate_ps must be a number >= 0, got nan"),
+        ({"friction_per_ps": 0}, "friction_per_ps must be a number > 0, got 0"),
+        ({"seed": -1}, "seed must be a whole number >= 0, got -1"),
+        ({"log_interval": 0}, "log_interval must be a whole number >= 1, got 0"),
+        ({"checkpoint_interval": 2.5}, "checkpoint_interval must be a whole number >= 1, got 2.5"),
+        ({"max_bond_stretch": 0.9}, "max_bond_stretch must be a number > 1, got 0.9"),
+        ({"frame_interval_fs": 1.2}, "frame_interval_fs 1.2 is no multiple of timestep_fs 0.5; take 1"),
+        ({"frame_interval_fs": 0.1}, "frame_interval_fs 0.1 is no multiple of timestep_fs 0.5; take 0.5"),
+        ({"ensemble": "langevin", "rotation": "zero"}, "rotation 'zero' and ensemble 'langevin' exclude each other"),
+        ({"match_energy": True, "equilibrate_ps": 0.0}, "match_energy needs ensemble 'nve' after an equilibration"),
+        ({"match_energy": True, "ensemble": "langevin"}, "match_energy needs ensemble 'nve' .* ensemble 'langevin'"),
+    ],
+)
+def test_bad_options_are_named(change, message):
+    with pytest.raises(InputError, match=message):
+        MDOptions(**change)
+
+
+def test_steps_are_counted():
+    chosen = MDOptions(timestep_fs=0.25, length_ps=0.3, equilibrate_ps=0.1, frame_interval_fs=1.75)
+    assert (chosen.n_steps, chosen.n_equilibration_steps, chosen.frame_interval) == (1200, 400, 7)
+    assert chosen.time_ps(7) == pytest.approx(0.00175)
+    assert chosen.matches_energy
+    assert not MDOptions(equilibrate_ps=0.0).matches_energy
+    assert not MDOptions(ensemble="langevin").matches_energy
+
+
+def with_nan():
+    atoms = spring_molecule()
+    atoms.positions[2, 1] = np.nan
+    return atoms
+
+
+def coincident():
+    atoms = spring_molecule()
+    atoms.positions[5] = atoms.positions[1] + [0.0, 0.0, 1e-5]
+    return atoms
+
+
+def constrained():
+    atoms = spring_molecule()
+    atoms.set_constraint(FixAtoms([0]))
+    return atoms
+
+
+def periodic():
+    atoms = bulk("Cu")
+    atoms.calc = EMT()
+    return atoms
+
+
+def single():
+    atoms = Atoms("Cu")
+    atoms.calc = EMT()
+    return atoms
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "message"),
+    [
+        (Atoms, {}, "has no atoms; give at least one"),
+        (lambda: molecule("H2O"), {}, "has no calculator; set atoms.calc"),
+        (constrained, {}, r"has constraints \(FixAtoms\)"),
+        (with_nan, {}, r"position of atom 2 is not finite: \["),
+        (coincident, {}, r"atoms 1 and 5 are 1e-05 Angstrom apart; two atoms cannot be at one place"),
+        (periodic, {"rotation": "zero"}, "periodic system keeps no angular momentum"),
+        (single, {}, "Cu has no degree of freedom in NVE with rotation 'thermal'"),
+    ],
+)
+def test_structures_that_cannot_run_are_named(tmp_path, make, change, message):
+    with pytest.raises(InputError, match=message):
+        run_md(make(), MDOptions(**change), output=tmp_path / "run.traj", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_extension_of_the_output_must_be_known(tmp_path):
+    with pytest.raises(InputError, match=r"run.xyz' must end in .traj \(ASE\) or .h5md"):
+        run_md(spring_molecule(), MDOptions(), output=tmp_path / "run.xyz", progress=False)
+
+
+def test_provenance_must_be_writable_as_json(tmp_path):
+    with pytest.raises(InputError, match="provenance is not JSON-able"):
+        run_md(
+            spring_molecule(),
+            MDOptions(),
+            output=tmp_path / "run.traj",
+            progress=False,
+            provenance={"x": np.zeros(2)},
+        )

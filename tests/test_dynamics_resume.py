@@ -1,0 +1,228 @@
+"""Runs that are killed, refused by the disk or started twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import read
+from spring_molecule import spring_molecule
+
+from remul_md.dynamics import MDOptions, run_md
+from remul_md.errors import InputError
+
+PROGRAM = """
+import json, resource, sys
+sys.path.insert(0, {tests!r})
+from spring_molecule import spring_molecule
+from remul_md.dynamics import MDOptions, run_md
+limit = {limit}
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+run_md(spring_molecule(), MDOptions(**json.loads({options!r})), output={output!r}, resume={resume}, progress=False)
+"""
+BASE = {
+    "length_ps": 0.6,
+    "equilibrate_ps": 0.3,
+    "timestep_fs": 0.5,
+    "frame_interval_fs": 3.5,
+    "log_interval": 3,
+    "seed": 8,
+}
+GROWING = (".log.csv", ".equilibration.csv")
+
+
+def start(output: Path, chosen: dict, *, resume: bool, limit: int = 0) -> subprocess.Popen:
+    program = PROGRAM.format(
+        tests=str(Path(__file__).parent), options=json.dumps(chosen), output=str(output), resume=resume, limit=limit
+    )
+    return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+
+
+def kill_when(process: subprocess.Popen, path: Path, *, n_lines: int) -> None:
+    """SIGKILL as soon as the log at `path` has so many lines."""
+    deadline = time.monotonic() + 60.0
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and path.read_bytes().count(b"\n") >= n_lines:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, f"not killed in time: {process.returncode}, {errors}"
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for suffix in GROWING:
+        assert one.with_suffix(suffix).read_bytes() == other.with_suffix(suffix).read_bytes()
+    first, second = read(one, index=":"), read(other, index=":")
+    assert len(first) == len(second)
+    for left, right in zip(first, second, strict=True):
+        assert left.info == right.info
+        assert np.array_equal(left.positions, right.positions)
+        assert np.array_equal(left.get_momenta(), right.get_momenta())
+        assert np.array_equal(left.get_forces(), right.get_forces())
+        assert left.get_potential_energy() == right.get_potential_energy()
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "langevin"])
+def test_a_run_killed_twice_equals_an_uninterrupted_one_bit_for_bit(tmp_path, ensemble):
+    whole, killed = tmp_path / "whole.traj", tmp_path / "killed.traj"
+    # 37 divides neither phase nor intervals: files are always longer than at the checkpoint.
+    chosen = {**BASE, "ensemble": ensemble, "checkpoint_interval": 37}
+    straight = run_md(spring_molecule(), MDOptions(**chosen), output=whole, progress=False)
+    kill_when(start(killed, chosen, resume=False), killed.with_suffix(".equilibration.csv"), n_lines=100)
+    assert not killed.exists()
+    kill_when(start(killed, chosen, resume=True), killed.with_suffix(".log.csv"), n_lines=150)
+    assert len(read(killed, index=":")) > 50  # what a killed run leaves can be read as it is
+    assert json.loads(killed.with_suffix(".json").read_text())["status"] == "running"
+    result = run_md(spring_molecule(), MDOptions(**chosen), output=killed, resume=True, progress=False)
+    assert_same_run(whole, killed)
+    assert result.mean_temperature_K == straight.mean_temperature_K
+    assert result.equilibration_steps == straight.equilibration_steps == 600
+
+
+def test_resuming_without_a_run_begins_one_and_after_it_changes_nothing(tmp_path):
+    output = tmp_path / "run.traj"
+    chosen = MDOptions(**{**BASE, "equilibrate_ps": 0.0, "length_ps": 0.05})
+    first = run_md(spring_molecule(), chosen, output=output, resume=True, progress=False)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert run_md(spring_molecule(), chosen, output=output, resume=True, progress=False) == first
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(tmp_path):
+    whole, limited = tmp_path / "whole.traj", tmp_path / "limited.traj"
+    chosen = {**BASE, "equilibrate_ps": 0.05, "length_ps": 0.3, "checkpoint_interval": 37}
+    run_md(spring_molecule(), MDOptions(**chosen), output=whole, progress=False)
+    process = start(limited, chosen, resume=False, limit=40_000)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "InputError: cannot write" in errors
+    assert "limited.traj" in errors
+    assert "free space or choose another output, then go on with resume" in errors
+    assert len(read(limited, index=":")) > 5
+    run_md(spring_molecule(), MDOptions(**chosen), output=limited, resume=True, progress=False)
+    assert_same_run(whole, limited)
+
+
+@pytest.fixture
+def finished(tmp_path):
+    output = tmp_path / "run.traj"
+    chosen = {**BASE, "equilibrate_ps": 0.0, "length_ps": 0.05}
+    run_md(spring_molecule(), MDOptions(**chosen), output=output, progress=False, provenance={"potential": "a"})
+    return output, chosen
+
+
+def again(output, chosen, *, atoms=None, resume=True, provenance=None):
+    run_md(
+        atoms or spring_molecule(),
+        MDOptions(**chosen),
+        output=output,
+        resume=resume,
+        progress=False,
+        provenance=provenance or {"potential": "a"},
+    )
+
+
+def test_an_existing_run_is_not_overwritten(finished):
+    output, chosen = finished
+    before = output.read_bytes()
+    with pytest.raises(InputError, match=r"run.traj' exists already; resume the run \(--resume\), or choose"):
+        again(output, chosen, resume=False)
+    assert output.read_bytes() == before
+
+
+def test_other_options_are_refused_by_name(finished):
+    output, chosen = finished
+    with pytest.raises(InputError, match=r"seed was 8, now 9; timestep_fs was 0.5, now 0.25; give the same"):
+        again(output, {**chosen, "seed": 9, "timestep_fs": 0.25})
+
+
+def test_another_potential_or_structure_is_refused(finished):
+    output, chosen = finished
+    with pytest.raises(InputError, match="potential was 'a', now 'b'"):
+        again(output, chosen, provenance={"potential": "b"})
+    moved = spring_molecule()
+    moved.positions[4, 1] += 1e-9
+    with pytest.raises(InputError, match=r"structure_sha256 was '[0-9a-f]{64}', now"):
+        again(output, chosen, atoms=moved)
+    with pytest.raises(InputError, match="formula was 'C2H6O', now 'CH4O'"):
+        again(output, chosen, atoms=spring_molecule("CH3OH"))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "message"),
+    [
+        (".json", "cannot resume: .*run.traj' exists, but .*run.json' does not"),
+        (".checkpoint.npz", "cannot resume: .*run.traj' exists, but .*run.checkpoint.npz' does not"),
+    ],
+)
+def test_a_lost_file_is_named(finished, suffix, message):
+    output, chosen = finished
+    output.with_suffix(suffix).unlink()
+    with pytest.raises(InputError, match=message):
+        again(output, chosen)
+
+
+def test_damaged_files_are_named(finished):
+    output, chosen = finished
+    description = output.with_suffix(".json")
+    text = description.read_text()
+    description.write_text(text.replace('"finished": true', '"finished": false'))
+    log = output.with_suffix(".log.csv")
+    rows = log.read_bytes()
+    log.write_bytes(rows[:-7])
+    with pytest.raises(InputError, match=r"run.log.csv' has \d+ bytes, at the checkpoint it had \d+; put the file"):
+        again(output, chosen)
+    log.write_bytes(rows)
+    checkpoint = output.with_suffix(".checkpoint.npz")
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[:200])
+    with pytest.raises(InputError, match="cannot read checkpoint"):
+        again(output, chosen)
+    description.write_text("{}")
+    with pytest.raises(InputError, match=r"run.json' lacks finished, options, .*no description of a run"):
+        again(output, chosen)
+    description.write_text("[1]")
+    with pytest.raises(InputError, match="holds a list, no description of a run"):
+        again(output, chosen)
+    description.write_text(text[:100])
+    with pytest.raises(InputError, match=r"cannot read .*run.json"):
+        again(output, chosen)
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(finished):
+    output, chosen = finished
+    description, checkpoint = output.with_suffix(".json"), output.with_suffix(".checkpoint.npz")
+    description.write_text(description.read_text().replace('"finished": true', '"finished": false'))
+    with np.load(checkpoint) as archive:
+        arrays = dict(archive)
+    arrays["scalars"] = np.array(str(arrays["scalars"]).replace('"format_version": 1', '"format_version": 7'))
+    np.savez(checkpoint, **arrays)
+    with pytest.raises(InputError, match="has format version 7, this package reads 1; finish the run with the package"):
+        again(output, chosen)
+
+
+def test_an_output_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match=r"cannot write .*file/run.traj': (Not a directory|File exists)"):
+        again(tmp_path / "file" / "run.traj", BASE)
+
+
+def test_a_refused_structure_leaves_no_files(tmp_path):
+    atoms = spring_molecule()
+    calculate = atoms.calc.calculate
+
+    def gives_nan(*given):
+        calculate(*given)
+        atoms.calc.results["forces"] = atoms.calc.results["forces"] * np.nan
+
+    atoms.calc.calculate = gives_nan
+    with pytest.raises(InputError, match="energy or forces of the first structure are not finite"):
+        again(tmp_path / "new" / "run.traj", BASE, atoms=atoms)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,252 @@
+"""Trajectories: read back in every format, and H5MD as MDAnalysis sees it."""
+
+import warnings
+
+import h5py
+import numpy as np
+import pytest
+from ase import units
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import read, write
+from ase.io.trajectory import Trajectory
+from spring_molecule import spring_molecule
+
+from remul_md.dynamics import MDOptions, export_h5md, h5md, read_trajectory, run_md
+from remul_md.errors import InputError
+
+FIELDS = ("positions", "momenta", "forces", "energy", "time_ps", "masses", "atomic_numbers", "pbc", "cell")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    chosen = MDOptions(length_ps=0.35, equilibrate_ps=0.05, frame_interval_fs=2.5, seed=4)
+    atoms = spring_molecule()
+    masses = atoms.get_masses()
+    masses[8] = 2.014  # one deuterium: masses are those of the run, not of the table
+    atoms.set_masses(masses)
+    return run_md(atoms, chosen, output=tmp_path_factory.mktemp("run") / "run.h5md", progress=False)
+
+
+def universe(topology, trajectory):
+    MDAnalysis = pytest.importorskip("MDAnalysis")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return MDAnalysis.Universe(str(topology), str(trajectory))
+
+
+def test_mdanalysis_reads_the_run_in_its_units(run):
+    seen = universe(run.h5md.with_suffix(".topology.pdb"), run.h5md)
+    frames = read(run.trajectory, index=":")
+    assert run.h5md.suffix == ".h5md"
+    assert len(seen.trajectory) == len(frames) == run.n_frames == 141  # more than two blocks of 64
+    assert seen.atoms.elements.tolist() == frames[0].get_chemical_symbols()
+    assert seen.atoms.masses[0] == pytest.approx(12.011)
+    assert seen.trajectory.units == {
+        "time": "ps",
+        "length": "Angstrom",
+        "velocity": "Angstrom/ps",
+        "force": "kJ/(mol*Angstrom)",
+    }
+    for number in (0, 63, 64, 140):
+        frame, ts = frames[number], seen.trajectory[number]
+        assert ts.time == pytest.approx(0.0025 * number, abs=1e-12)
+        assert ts.dimensions is None
+        np.testing.assert_allclose(ts.positions, frame.positions, atol=1e-5)
+        # 1 ASE time unit is 10.1805 fs = 0.0101805 ps; 1 eV is 96.485 kJ/mol: written out, not taken from the code.
+        np.testing.assert_allclose(ts.velocities, frame.get_velocities() / 0.01018050571, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(ts.forces, frame.get_forces() * 96.48533, rtol=1e-5, atol=1e-3)
+        assert ts.data["potential_energy"] == pytest.approx(frame.get_potential_energy(), rel=1e-12)
+        assert ts.data["total_energy"] == pytest.approx(frame.get_total_energy(), rel=1e-12)
+    # A velocity is a displacement in a time, in the units that MDAnalysis says they have.
+    before, after = (seen.trajectory[number].positions.copy() for number in (39, 41))
+    moved = (after - before) / (2 * 0.0025)
+    heavy = seen.trajectory[40].velocities[:3]  # C and O hardly turn back within 5 fs, H does
+    np.testing.assert_allclose(moved[:3], heavy, atol=0.5)
+    assert np.abs(heavy).max() > 5.0
+
+
+def test_h5md_follows_the_specification(run):
+    with h5py.File(run.h5md) as handle:
+        assert handle["h5md"].attrs["version"].tolist() == [1, 1]
+        assert handle["h5md/creator"].attrs["name"] == "remul-md"
+        particles = handle["particles/trajectory"]
+        assert particles["box"].attrs["dimension"] == 3
+        assert particles["box"].attrs["boundary"].tolist() == ["none"] * 3
+        assert particles["species"][:].tolist() == [6, 6, 8, 1, 1, 1, 1, 1, 1]
+        assert particles["mass"][8] == 2.014
+        assert particles["velocity/time"] == particles["position/time"]  # one data set, linked
+        assert particles["position/step"][:3].tolist() == [0, 5, 10]
+        for name in ("potential_energy", "kinetic_energy", "total_energy"):
+            assert handle[f"observables/{name}/value"].attrs["unit"] == "eV"
+
+
+@pytest.mark.parametrize("suffix", [".h5md", ".extxyz"])
+def test_every_format_gives_the_same_arrays(run, tmp_path, suffix):
+    expected = read_trajectory(run.trajectory)
+    frames = read(run.trajectory, index=":")
+    assert len(expected) == 141
+    assert np.array_equal(expected.positions[7], frames[7].positions)
+    np.testing.assert_allclose(expected.momenta[7], frames[7].get_momenta() * units.fs, rtol=1e-14)
+    assert expected.masses[8] == 2.014
+    path = run.h5md
+    if suffix == ".extxyz":
+        path = tmp_path / "run.extxyz"
+        write(path, frames, format="extxyz", columns=["symbols", "positions", "momenta", "masses"])
+        # ASE writes 8 decimals and leaves forces out when columns are named.
+    found = read_trajectory(path)
+    for field in FIELDS:
+        if suffix == ".extxyz" and field == "forces":
+            continue
+        np.testing.assert_allclose(getattr(found, field), getattr(expected, field), atol=1e-7, err_msg=field)
+    np.testing.assert_allclose(found.atoms(3).get_momenta(), frames[3].get_momenta(), atol=1e-6)
+
+
+def test_an_ordinary_extxyz_keeps_forces_and_energy(run, tmp_path):
+    frames = read(run.trajectory, index=":5")
+    write(tmp_path / "run.xyz", frames, format="extxyz")
+    found = read_trajectory(tmp_path / "run.xyz")
+    np.testing.assert_allclose(found.forces[4], frames[4].get_forces(), atol=1e-7)
+    assert found.energy[4] == pytest.approx(frames[4].get_potential_energy(), abs=1e-7)
+
+
+def test_a_periodic_run_keeps_its_box(tmp_path):
+    atoms = bulk("Cu", cubic=True) * (1, 2, 3)
+    atoms.calc = EMT()
+    chosen = MDOptions(length_ps=0.02, equilibrate_ps=0.0, timestep_fs=2.0, frame_interval_fs=4.0)
+    result = run_md(atoms, chosen, output=tmp_path / "run.h5md", progress=False)
+    seen = universe(result.h5md.with_suffix(".topology.pdb"), result.h5md)
+    np.testing.assert_allclose(seen.trajectory[2].dimensions, [*atoms.cell.lengths(), 90, 90, 90], rtol=1e-6)
+    found = read_trajectory(result.h5md)
+    assert found.pbc.all()
+    np.testing.assert_allclose(found.cell[4], atoms.cell.array, atol=1e-12)
+
+
+def test_times_come_from_the_file_or_from_the_caller(run, tmp_path):
+    frames = read(run.trajectory, index=":5")
+    for frame in frames:
+        frame.info.clear()
+    untimed = tmp_path / "untimed.traj"
+    write(untimed, frames)
+    with pytest.raises(InputError, match=r"carry no time .*frame_interval_fs \(--frame-interval-fs\)"):
+        read_trajectory(untimed)
+    given = read_trajectory(untimed, frame_interval_fs=7.0)
+    np.testing.assert_allclose(given.time_ps, [0.0, 0.007, 0.014, 0.021, 0.028])
+    assert np.array_equal(
+        read_trajectory(run.trajectory, frame_interval_fs=2.5).time_ps, read_trajectory(run.h5md).time_ps
+    )
+    with pytest.raises(InputError, match=r"frames are 2.5 fs apart, frame_interval_fs says 5; leave"):
+        read_trajectory(run.trajectory, frame_interval_fs=5.0)
+    with pytest.raises(InputError, match="frame_interval_fs must be > 0, got -1"):
+        read_trajectory(run.trajectory, frame_interval_fs=-1.0)
+
+
+def without_time(frames):
+    del frames[2].info["time_ps"]
+
+
+def other_molecule(frames):
+    frames[3].numbers[0] = 7
+
+
+def not_finite(frames):
+    frames[1].positions[4, 0] = np.nan
+
+
+def twice(frames):
+    frames.extend(frames[:2])
+
+
+def none_left(frames):
+    frames.clear()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_time, "4 of 5 frames carry time_ps; give it to all or to none"),
+        (other_molecule, "frame 3 is CH6NO, the first is C2H6O"),
+        (not_finite, "positions of frame 1 is not finite; cut the trajectory"),
+        (twice, r"time does not grow at frame 5 \(0.01 to 0 ps\)"),
+        (none_left, "holds no frame"),
+    ],
+)
+def test_unusable_trajectories_are_named(run, tmp_path, spoil, message):
+    frames = read(run.trajectory, index=":5")
+    spoil(frames)
+    with Trajectory(tmp_path / "bad.traj", "w") as writer:
+        for frame in frames:
+            writer.write(frame)
+    with pytest.raises(InputError, match=message):
+        read_trajectory(tmp_path / "bad.traj")
+
+
+def test_missing_broken_and_unknown_files_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"none.traj' does not exist"):
+        read_trajectory(tmp_path / "none.traj")
+    for name in ("broken.traj", "broken.h5md", "broken.xyz"):
+        (tmp_path / name).write_text("this is no trajectory")
+        with pytest.raises(InputError, match=f"cannot read .*{name}"):
+            read_trajectory(tmp_path / name)
+    (tmp_path / "run.dcd").write_text("x")
+    with pytest.raises(InputError, match=r"extension '.dcd' is no trajectory; use .traj, .extxyz or .h5md"):
+        read_trajectory(tmp_path / "run.dcd")
+
+
+def test_h5md_without_known_units_or_layout_is_refused(run, tmp_path):
+    for number, (change, message) in enumerate(
+        (
+            (lambda p: p["velocity/value"].attrs.__setitem__("unit", "furlong"), "has unit 'furlong'; known ones are"),
+            (lambda p: p["force/value"].attrs.__delitem__("unit"), "force/value has unit None"),
+            (lambda p: p.__delitem__("species"), "has no species in"),
+            (lambda p: p.__delitem__("box"), "is not laid out as H5MD 1.1 says"),
+        )
+    ):
+        path = tmp_path / f"{number}.h5md"
+        path.write_bytes(run.h5md.read_bytes())
+        with h5py.File(path, "r+") as handle:
+            change(handle["particles/trajectory"])
+        with pytest.raises(InputError, match=message):
+            read_trajectory(path)
+    with h5py.File(tmp_path / "empty.h5md", "w"):
+        pass
+    with pytest.raises(InputError, match=r"has the particle groups \[\]"):
+        read_trajectory(tmp_path / "empty.h5md")
+
+
+def test_units_of_other_programs_are_converted(run, tmp_path):
+    path = tmp_path / "nm.h5md"
+    path.write_bytes(run.h5md.read_bytes())
+    with h5py.File(path, "r+") as handle:
+        particles = handle["particles/trajectory"]
+        for name, factor, unit in (
+            ("position", 0.1, "nm"),
+            ("velocity", 0.1, "nm ps-1"),
+            ("force", 10, "kJ mol-1 nm-1"),
+        ):
+            particles[name]["value"][:] *= factor
+            particles[name]["value"].attrs["unit"] = unit
+        particles["position/time"][:] *= 1000.0
+        particles["position/time"].attrs["unit"] = "fs"
+    found, expected = read_trajectory(path), read_trajectory(run.trajectory)
+    for field in FIELDS:
+        np.testing.assert_allclose(getattr(found, field), getattr(expected, field), atol=1e-10, err_msg=field)
+
+
+def test_export_refuses_what_it_cannot_copy(run, tmp_path):
+    (tmp_path / "broken.traj").write_text("this is no trajectory")
+    with pytest.raises(InputError, match="cannot read trajectory"):
+        export_h5md(tmp_path / "broken.traj", tmp_path / "a.h5md")
+    with Trajectory(tmp_path / "empty.traj", "w"):
+        pass
+    with pytest.raises(InputError, match=r"empty.traj' holds no frame|cannot read trajectory"):
+        export_h5md(tmp_path / "empty.traj", tmp_path / "a.h5md")
+    frames = read(run.trajectory, index=":70")
+    for frame in frames[h5md.FRAMES_AT_ONCE :]:
+        frame.calc = None
+    write(tmp_path / "mixed.traj", frames)
+    with pytest.raises(InputError, match="some frames have no /particles/trajectory/force, /observables/potential"):
+        export_h5md(tmp_path / "mixed.traj", tmp_path / "a.h5md")
+    with pytest.raises(InputError, match="cannot write"):
+        export_h5md(run.trajectory, tmp_path / "nowhere" / "a.h5md")
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".traj"] * 3  # nothing half-written stays
