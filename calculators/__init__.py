@@ -1,1 +1,5 @@
-"""To be filled."""
+"""Calculators that serve a potential to other programs, packaged as `remul_md.calculators`."""
+
+from remul_md.calculators.remul import RemulCalculator
+
+__all__ = ["RemulCalculator"]

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
@@ -96,10 +96,14 @@ def _model_options(kind: str) -> type[BaseModel]:
         for field in fields(model_config_type(kind))
         if field.name not in _FROM_DATA and field.default is not MISSING
     }
-    return create_model(f"{kind.capitalize()}Options", __config__=_STRICT, kind=(Literal[kind], kind), **options)
+    options["kind"] = (Literal[kind], kind)
+    return create_model(f"{kind.capitalize()}Options", __config__=_STRICT, **options)
 
 
-ModelOptions = _model_options("transformer")
+if TYPE_CHECKING:
+    ModelOptions = BaseModel
+else:
+    ModelOptions = _model_options("transformer")
 
 
 class RunConfig(BaseModel):
@@ -108,7 +112,7 @@ class RunConfig(BaseModel):
     model_config = _STRICT
 
     data: DataConfig = DataConfig()
-    model: ModelOptions = ModelOptions()  # type: ignore[valid-type]
+    model: ModelOptions = ModelOptions()
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")

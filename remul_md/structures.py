@@ -64,7 +64,9 @@ class Frames:
             "forces": (self.forces, (n_total, 3)),
         }
         if int(self.n_atoms.sum()) != n_total:
-            raise InputError(f"{self.name}: n_atoms sums to {int(self.n_atoms.sum())}, but there are {n_total} positions")
+            raise InputError(
+                f"{self.name}: n_atoms sums to {int(self.n_atoms.sum())}, but there are {n_total} positions"
+            )
         for key, (array, shape) in shapes.items():
             if array is None:
                 continue

@@ -13,7 +13,7 @@ direction vectors, S species, 3 space; a bare digit is a size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,8 @@ class TransformerConfig:
 
 class PairEmbedding(nn.Module):
     """Features of a pair from distance, raw direction and the two species."""
+
+    centers: Tensor
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -168,12 +170,11 @@ class Transformer(nn.Module):
 
     def initialize(self) -> None:
         """Small outputs of every residual branch and of both heads, so that training starts near zero forces."""
+        lasts: list[Any] = [self.energy_head[2], self.direct_head.outputs]
         for block in self.blocks:
-            nn.init.normal_(block.out.weight, std=0.02)
-            nn.init.normal_(block.mlp[2].weight, std=0.02)
-            nn.init.zeros_(block.out.bias)
-            nn.init.zeros_(block.mlp[2].bias)
-        for last in (self.energy_head[2], self.direct_head.outputs):
+            assert isinstance(block, AtomBlock)
+            lasts += [block.out, block.mlp[2]]
+        for last in lasts:
             nn.init.normal_(last.weight, std=0.02)
             nn.init.zeros_(last.bias)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -177,7 +178,14 @@ def fit(
     columns = ["step", "learning_rate", "loss", "task", "equivariance", "grad_norm", "seconds", *validation_columns]
     log = MetricsLog(run_dir, columns=columns, from_step=state.step)
     before, started = state.seconds, time.perf_counter()
-    bar = tqdm(total=config.n_steps, initial=state.step, unit="step", disable=not progress, dynamic_ncols=True)
+    bar = tqdm(
+        total=config.n_steps,
+        initial=state.step,
+        unit="step",
+        disable=not progress,
+        dynamic_ncols=True,
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file wants a line now and then
+    )
     sums: dict[str, Tensor] = {}
     n_summed, shown = 0, ""
     try:

@@ -19,11 +19,19 @@ from remul_md.config import RunConfig, dump_config
 from remul_md.coverage import coverage_of
 from remul_md.datasets import Split, make_split, read_frames
 from remul_md.errors import InputError
-from remul_md.models import build_model
+from remul_md.models import build_model, model_config
 from remul_md.neighbors import build_batch
-from remul_md.potential import Potential, Provenance, fit_reference_energies, load_potential, resolve_device
+from remul_md.potential import (
+    Potential,
+    Provenance,
+    atomic_references,
+    fit_reference_energies,
+    load_potential,
+    resolve_device,
+)
 from remul_md.structures import Batch, BatchStore, Frames
-from remul_md.training.fit import CHECKPOINT, fit
+from remul_md.training.checkpoint import read_metrics
+from remul_md.training.fit import fit
 from remul_md.training.objectives import PotentialObjective
 from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation
 
@@ -47,8 +55,6 @@ def prepare_run(run_dir: Path, config: RunConfig, *, resume: bool) -> None:
                 f"{run_dir}: was started with another config: {'; '.join(differences)}; use a new --run-dir"
             )
         return
-    if resume:
-        raise InputError(f"{run_dir}: holds no run to resume (no {CONFIG}); start it without --resume")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         written.write_text(dump_config(config))
@@ -69,7 +75,7 @@ def train_potential(
     Args:
         config: all options.
         run_dir: folder of the run; may lie anywhere.
-        resume: go on with an interrupted run.
+        resume: go on with an interrupted run, or begin one if the folder holds none.
         init_from: potential whose weights and reference energies the run starts from (fine-tuning).
         progress: show a bar.
     Returns:
@@ -90,8 +96,7 @@ def train_potential(
     train, validation = frames.select(split.train), frames.select(split.validation)
     model, references = _initial_model(config, train, origin)
     model.to(device)
-    force_scale = float(np.sqrt(np.mean(np.square(train.forces))))
-    assert train.forces is not None
+    force_scale = _force_scale(train)
     objective = PotentialObjective(
         forces=options.forces,
         force_scale=force_scale,
@@ -101,8 +106,8 @@ def train_potential(
         group=options.group,
         anchor=options.anchor,
     )
-    species = tuple(model.config.species)
-    cutoff = float(model.config.cutoff)
+    _, model_options = model_config(model)
+    species, cutoff = model_options["species"], model_options["cutoff"]
     held_out = _residual_batch(validation, references, species, cutoff=cutoff).to(device)
     result = fit(
         model,
@@ -122,6 +127,7 @@ def train_potential(
         "best_step": result.best_step,
         "last_step": result.last_step,
         "force_scale_eV_per_A": force_scale,
+        "history": [row for row in read_metrics(folder / "metrics.csv") if "validation_force_mae" in row],
     }
     potential = Potential(
         model=result.model.cpu().eval().requires_grad_(False),
@@ -165,12 +171,11 @@ def _initial_model(config: RunConfig, train: Frames, origin: Potential | None) -
     species = tuple(int(number) for number in np.unique(train.atomic_numbers))
     if origin is None:
         references = fit_reference_energies(train, species)
-        options = config.model.model_dump()  # type: ignore[attr-defined]
+        options = config.model.model_dump()
         kind = options.pop("kind")
-        scale = float(np.sqrt(np.mean(np.square(train.forces))))
         with torch.random.fork_rng(devices=[]):  # the seed decides the weights, the caller's random state is kept
             torch.manual_seed(config.train.seed)
-            return build_model(kind, {**options, "species": species, "energy_scale": scale}), references
+            return build_model(kind, {**options, "species": species, "energy_scale": _force_scale(train)}), references
     if set(species) - set(origin.species):
         raise InputError(
             f"--init-from knows the elements {origin.species}, the data hold {species}; train from scratch"
@@ -181,12 +186,18 @@ def _initial_model(config: RunConfig, train: Frames, origin: Potential | None) -
     return model, origin.reference_energies + shift
 
 
+def _force_scale(frames: Frames) -> float:
+    """RMS force component, eV/Angstrom: the unit of the loss, and times 1 Angstrom that of the raw energies."""
+    assert frames.forces is not None
+    return float(np.sqrt(np.mean(np.square(frames.forces))))
+
+
 def _without_references(frames: Frames, potential: Potential) -> Frames:
     assert frames.energy is not None
-    table = np.zeros(119)
-    table[list(potential.species)] = potential.reference_energies.numpy()
+    numbers = torch.from_numpy(frames.atomic_numbers)
+    atomic = atomic_references(numbers, potential.species, potential.reference_energies).numpy()
     rows = np.repeat(np.arange(len(frames)), frames.n_atoms)
-    return replace(frames, energy=frames.energy - np.bincount(rows, table[frames.atomic_numbers]))
+    return replace(frames, energy=frames.energy - np.bincount(rows, atomic))
 
 
 def _residual_batch(frames: Frames, references: torch.Tensor, species: tuple[int, ...], *, cutoff: float) -> Batch:
@@ -194,9 +205,8 @@ def _residual_batch(frames: Frames, references: torch.Tensor, species: tuple[int
     batch = build_batch(frames, cutoff=cutoff)
     assert batch.energy is not None
     assert batch.forces is not None
-    table = references.new_zeros(119)
-    table[list(species)] = references
-    totals = torch.zeros_like(batch.energy).index_add(0, batch.system_index, table[batch.atomic_numbers])
+    atomic = atomic_references(batch.atomic_numbers, species, references)
+    totals = torch.zeros_like(batch.energy).index_add(0, batch.system_index, atomic)
     return replace(batch, energy=(batch.energy - totals).float(), forces=batch.forces.float())
 
 
@@ -228,6 +238,3 @@ def _source_commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return answer.stdout.strip() if answer.returncode == 0 and tracked.returncode == 0 else ""
-
-
-__all__ = ["CHECKPOINT", "CONFIG", "POTENTIAL", "prepare_run", "train_potential"]

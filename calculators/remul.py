@@ -1,0 +1,178 @@
+"""The ASE calculator."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from torch import Tensor
+
+from remul_md.coverage import coverage_warnings, require_known_composition
+from remul_md.errors import InputError
+from remul_md.neighbors import build_batch
+from remul_md.potential import Dtype, ForcesChoice, Potential, load_potential, resolve_device
+from remul_md.structures import Batch, frames_from_atoms
+from remul_md.symmetry.rotations import FixedSet, fixed_rotations, pose_batch, random_rotations, turn_vectors
+
+
+class RemulCalculator(Calculator):
+    """Energies (eV) and forces (eV/Angstrom) of a trained potential, for anything in ASE.
+
+    Args:
+        potential: a file, else the name of a shipped potential, or a loaded `Potential` (moved, not copied).
+        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        dtype: float32, or float64 for finite differences and tight optimisations.
+        forces: conservative (minus the gradient of the energy), direct (the fast head), or auto: what was trained.
+        symmetrize: average over a fixed set of rotations in one batched call: tetrahedral (12), octahedral (24),
+            icosahedral (60), or that many seeded Haar draws. The set is fixed for the calculator's life, so an
+            averaged conservative potential is still conservative.
+        seed: seed of those draws.
+        allow_unseen: accept compositions that were never trained on (their elements must be known).
+    Raises:
+        InputError: no such potential, an untrained head, an unknown option or device.
+
+    `calc.diagnostics` holds what the last calculation says about itself: `forces` (the head used), `n_rotations`,
+    and with `symmetrize` `rotational_spread` (meV/Angstrom per component) and `energy_spread` (meV), the scatter
+    over the rotations. It stands outside `results`, where ASE's exporters refuse unknown keys.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "energies"]  # noqa: RUF012 (ASE's protocol)
+
+    def __init__(
+        self,
+        potential: str | Path | Potential,
+        *,
+        device: str = "auto",
+        dtype: Dtype = "float32",
+        forces: ForcesChoice = "auto",
+        symmetrize: FixedSet | int | None = None,
+        seed: int = 0,
+        allow_unseen: bool = False,
+    ) -> None:
+        super().__init__()  # nothing is forwarded: ASE would keep a misspelt option without complaint
+        self._rotations = None if symmetrize is None else symmetrizing_rotations(symmetrize, seed=seed)
+        chosen = resolve_device(device)
+        if isinstance(potential, Potential):
+            self.potential = potential.to(device=chosen, dtype=dtype)
+        else:
+            self.potential = load_potential(potential, device=chosen, dtype=dtype)
+        self._forces = self.potential.resolve_forces(forces)
+        self._allow_unseen = allow_unseen
+        self._checked_numbers: np.ndarray | None = None
+        self._n_neighbors = 1
+        self.diagnostics: dict[str, Any] = {}
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What changed since the last calculation; only what the model sees, so this costs microseconds.
+
+        ASE's own check compares every array and costs more than a small model (0.5 ms).
+        """
+        if self.atoms is None:
+            return list(all_changes)
+        changes = []
+        if not np.array_equal(self.atoms.arrays["positions"], atoms.arrays["positions"]):
+            changes.append("positions")
+        if not np.array_equal(self.atoms.arrays["numbers"], atoms.arrays["numbers"]):
+            changes.append("numbers")
+        if not np.array_equal(self.atoms.cell.array, atoms.cell.array):
+            changes.append("cell")
+        if not np.array_equal(self.atoms.pbc, atoms.pbc):
+            changes.append("pbc")
+        return changes
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy", "forces"),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Energy and forces of `atoms`, whatever of them was asked for.
+
+        Raises:
+            InputError: a composition never trained on, a periodic cell for a molecule-only potential, positions
+                that are not finite, two atoms at one place, no atoms.
+        """
+        structure = self.atoms if atoms is None else atoms
+        if structure is None:
+            raise InputError("no structure was given; call with atoms")
+        self._check_structure(structure)
+        self.atoms = structure.copy()
+        batch = build_batch(
+            frames_from_atoms([structure], name="structure"),
+            cutoff=self.potential.cutoff,
+            min_neighbors=self._n_neighbors,
+        )
+        self._n_neighbors = max(self._n_neighbors, batch.neighbor_index.shape[1])
+        energy, atomic_energies, forces = self._evaluate(batch.to(self.potential.device))
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": atomic_energies.double().cpu().numpy(),
+            "forces": forces.double().cpu().numpy(),
+        }
+
+    def _evaluate(self, batch: Batch) -> tuple[float, Tensor, Tensor]:
+        self.diagnostics = {"forces": self._forces, "n_rotations": 1}
+        poses, rotations = batch, None
+        if self._rotations is not None:
+            rotations = self._rotations.to(batch.positions.device)
+            poses = pose_batch(batch, rotations.unsqueeze(1))
+        out = self.potential.predict(poses, forces=self._forces)
+        forces = out.forces if self._forces == "conservative" else out.direct_forces
+        assert forces is not None
+        assert out.energy is not None
+        assert out.atomic_energies is not None
+        if rotations is None:
+            return float(out.energy.item()), out.atomic_energies, forces
+        n_rotations = len(rotations)
+        back = turn_vectors(forces.double(), rotations.mT, system_index=poses.system_index)
+        back = back.view(n_rotations, batch.n_atoms, 3)
+        self.diagnostics |= {
+            "n_rotations": n_rotations,
+            "rotational_spread": 1000.0 * float(back.var(dim=0).mean().sqrt()) if n_rotations > 1 else 0.0,
+            "energy_spread": 1000.0 * float(out.energy.std()) if n_rotations > 1 else 0.0,
+        }
+        atomic = out.atomic_energies.view(n_rotations, batch.n_atoms).mean(0)
+        return float(out.energy.mean()), atomic, back.mean(0)
+
+    def _check_structure(self, atoms: Atoms) -> None:
+        coverage = self.potential.coverage
+        if atoms.pbc.any() and not coverage.periodic:
+            raise InputError(
+                f"pbc is {atoms.pbc.tolist()}, but this potential was trained on isolated molecules; "
+                "set atoms.pbc = False"
+            )
+        if self._checked_numbers is not None and np.array_equal(self._checked_numbers, atoms.numbers):
+            return
+        if not self._allow_unseen or len(atoms) == 0:
+            require_known_composition(coverage, atoms.numbers, species=self.potential.species)
+        elif unknown := set(atoms.numbers.tolist()) - set(self.potential.species):
+            raise InputError(f"atomic numbers {sorted(unknown)} were never trained on; no option can help that")
+        if np.isfinite(atoms.positions).all():
+            for line in coverage_warnings(coverage, atoms.numbers, atoms.positions):
+                warnings.warn(f"{line}: outside the training data, errors may be large", UserWarning, stacklevel=4)
+        self._checked_numbers = atoms.numbers.copy()
+
+
+def symmetrizing_rotations(symmetrize: FixedSet | int | str, *, seed: int = 0) -> Tensor:
+    """The fixed rotations to average over, [G, 3, 3], float64: the group of a solid, or seeded Haar draws.
+
+    Raises:
+        InputError: a number < 1 or an unknown name.
+    """
+    if isinstance(symmetrize, bool):
+        raise InputError(f"symmetrize takes a name or a number of rotations, got {symmetrize}")
+    if isinstance(symmetrize, int):
+        if symmetrize < 1:
+            raise InputError(f"symmetrize needs at least 1 rotation, got {symmetrize}")
+        return random_rotations(symmetrize, generator=torch.Generator().manual_seed(seed))
+    if symmetrize not in get_args(FixedSet):
+        names = ", ".join(get_args(FixedSet))
+        raise InputError(f"symmetrize must be one of {names} or a number of rotations, got {symmetrize!r}")
+    return fixed_rotations(symmetrize)  # type: ignore[arg-type]

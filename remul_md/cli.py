@@ -1,0 +1,385 @@
+"""The command line: each command parses, calls one function and prints; heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from remul_md._version import __version__
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from remul_md.analysis.trajectory import TrajectoryAnalysis
+    from remul_md.calculators import RemulCalculator
+
+app = typer.Typer(
+    help="Train unconstrained transformer potentials, run molecular dynamics with them, and check both.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Data sets: list the known ones, fetch one, look into a file.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
+
+
+@app.command()
+def train(
+    config: Annotated[str | None, typer.Argument(help="YAML file or name of a preset; default: all defaults.")] = None,
+    run_dir: Annotated[Path, typer.Option(help="Folder of the run; may lie anywhere.")] = ...,  # type: ignore[assignment]
+    molecule: Annotated[str | None, typer.Option(help="A packaged rMD17 molecule, such as ethanol.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, such as train.beta=0.5.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
+    init_from: Annotated[str | None, typer.Option(help="Start from the weights of this potential.")] = None,
+) -> None:
+    """Train a potential; writes RUN_DIR/potential.pt, metrics.csv, tensorboard/ and the resolved config.yaml."""
+    from remul_md.config import dump_config, load_config
+    from remul_md.training.train import POTENTIAL, train_potential
+
+    chosen = [] if molecule is None else [f"data.molecule={molecule}", "data.source=null"]
+    options = load_config(config, overrides=[*chosen, *(set_ or [])])
+    typer.echo(dump_config(options))
+    potential = train_potential(options, run_dir=run_dir, resume=resume, init_from=init_from)
+    metrics = potential.provenance.metrics
+    typer.echo(
+        f"{run_dir / POTENTIAL}: validation force MAE {metrics['validation_force_mae_meV_per_A']:.1f} meV/A "
+        f"in turned poses (step {metrics['best_step']} of {metrics['last_step']}, "
+        f"{potential.provenance.seconds / 60:.1f} min)"
+    )
+
+
+@app.command()
+def evaluate(
+    potential: PotentialArgument,
+    data: Annotated[str, typer.Argument(help="A file, or a name such as rmd17/ethanol/test-01.")],
+    json_file: JsonOption = None,
+    forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
+    n_draws: Annotated[int, typer.Option(help="Random rotations of each frame.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the rotations.")] = 0,
+    device: DeviceOption = "auto",
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+) -> None:
+    """Errors in the stock pose and turned, and the share of them that imperfect symmetry causes."""
+    from remul_md.analysis.accuracy import evaluate_potential
+    from remul_md.datasets import read_frames
+    from remul_md.potential import load_potential, resolve_device
+
+    loaded = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
+    loaded.resolve_forces(forces)  # type: ignore[arg-type]
+    result = evaluate_potential(
+        loaded,
+        read_frames(data),
+        forces=forces,  # type: ignore[arg-type]
+        n_draws=n_draws,
+        seed=seed,
+        progress=True,
+    )
+    _write_json(json_file, {"potential": str(potential), "data": data, **result.to_json()})
+    low, high = result.equivariance_percent_ci95
+    low_energy, high_energy = result.equivariance_percent_energy_ci95
+    by_element = ", ".join(f"{symbol} {value:.1f}" for symbol, value in result.force_mae_by_element.items())
+    _table(
+        f"{potential} on {data}: {result.n_frames} frames, {result.forces} forces, {n_draws} rotations a frame",
+        [
+            ("force MAE, stock / turned", f"{result.force_mae_stock:.2f} / {result.force_mae_turned:.2f} meV/A"),
+            ("energy MAE, stock / turned", f"{result.energy_mae_stock:.2f} / {result.energy_mae_turned:.2f} meV"),
+            ("rotational error / spread", f"{result.rotational_error:.2f} / {result.rotational_spread:.2f} meV/A"),
+            ("mirror error", f"{result.mirror_error:.2f} meV/A"),
+            ("equivariance percent, forces", f"{result.equivariance_percent:.2f} [{low:.2f}, {high:.2f}] %"),
+            (
+                "equivariance percent, energy",
+                f"{result.equivariance_percent_energy:.2f} [{low_energy:.2f}, {high_energy:.2f}] %",
+            ),
+            ("force MAE by element, stock", f"{by_element} meV/A"),
+        ],
+    )
+
+
+@app.command()
+def md(
+    potential: PotentialArgument,
+    structure: Annotated[str, typer.Option(help="A file, a packaged molecule, or rmd17/ethanol/test-01:17.")],
+    output: Annotated[Path, typer.Option(help="run.traj or run.h5md; the log and run.json go beside it.")],
+    ensemble: Annotated[str, typer.Option(help="nve or langevin.")] = "nve",
+    temperature: Annotated[float, typer.Option("--temperature-K", help="Kelvin.")] = 300.0,
+    rotation: Annotated[str, typer.Option(help="thermal: the molecule turns; zero: it does not.")] = "thermal",
+    timestep_fs: Annotated[float, typer.Option(help="Femtoseconds.")] = 0.5,
+    length_ps: Annotated[float, typer.Option(help="Picoseconds of production.")] = 5.0,
+    equilibrate_ps: Annotated[float, typer.Option(help="Picoseconds of Langevin dynamics before it.")] = 2.0,
+    friction_per_ps: Annotated[float, typer.Option(help="Of the Langevin thermostat.")] = 10.0,
+    frame_interval_fs: Annotated[float, typer.Option(help="Time between two frames of the trajectory.")] = 5.0,
+    forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
+    symmetrize: Annotated[
+        str | None, typer.Option(help="tetrahedral, octahedral, icosahedral or a number of rotations.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of velocities, thermostat and drawn rotations.")] = 0,
+    device: DeviceOption = "auto",
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    allow_unseen: Annotated[bool, typer.Option("--allow-unseen", help="Accept an untrained composition.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
+) -> None:
+    """Molecular dynamics with a potential: Langevin equilibration, then NVE or Langevin production."""
+    from remul_md.datasets.structure_source import read_structure
+    from remul_md.dynamics import MDOptions, SimulationStopped, run_md
+
+    options = MDOptions(
+        ensemble=ensemble,  # type: ignore[arg-type]
+        temperature_K=temperature,
+        rotation=rotation,  # type: ignore[arg-type]
+        timestep_fs=timestep_fs,
+        length_ps=length_ps,
+        equilibrate_ps=equilibrate_ps,
+        friction_per_ps=friction_per_ps,
+        frame_interval_fs=frame_interval_fs,
+        seed=seed,
+    )
+    calculator = _calculator(
+        potential,
+        device=device,
+        dtype=dtype,
+        forces=forces,
+        symmetrize=int(symmetrize) if symmetrize and symmetrize.lstrip("-").isdigit() else symmetrize,
+        seed=seed,
+        allow_unseen=allow_unseen,
+    )
+    atoms = read_structure(structure)
+    atoms.calc = calculator
+    provenance = {
+        "potential": str(potential),
+        "potential_sha256": calculator.potential.sha256,
+        "forces": calculator.potential.resolve_forces(forces),
+        "symmetrize": symmetrize,
+        "dtype": dtype,
+        "structure": structure,
+    }
+    try:
+        result = run_md(atoms, options, output=output, resume=resume, provenance=provenance)
+    except SimulationStopped as stop:
+        _fail(f"{stop}; the files hold the run up to there", code=1)
+    _table(
+        f"{result.trajectory}: {result.n_steps} steps of {timestep_fs} fs, {result.n_frames} frames",
+        [
+            (
+                "mean temperature",
+                f"{result.mean_temperature_K:.0f} K ({result.n_degrees_of_freedom} degrees of freedom)",
+            ),
+            ("speed", f"{result.steps_per_s:.0f} steps/s"),
+            *([("H5MD", str(result.h5md))] if result.h5md else []),
+            ("next", f"remul-md analyze {result.trajectory} --potential {potential} --report report.html"),
+        ],
+    )
+
+
+@app.command()
+def analyze(
+    trajectory: Annotated[Path, typer.Argument(help="run.traj, run.h5md, or an extxyz file.")],
+    potential: Annotated[
+        str | None, typer.Option(help="Its forces are tested under random turns along the trajectory.")
+    ] = None,
+    frame_interval_fs: Annotated[float | None, typer.Option(help="For files that do not say their time.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="JSON of `remul-md evaluate`, shown in the report.")] = None,
+    json_file: JsonOption = None,
+    n_rotation_frames: Annotated[int, typer.Option(help="Frames that are turned at random.")] = 50,
+    seed: Annotated[int, typer.Option(help="Seed of the turns.")] = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Does the run conserve energy, do its forces turn with the molecule, does the molecule stay intact?"""
+    from remul_md.analysis.trajectory import analyze_trajectory
+
+    figures = None if evaluation is None else _read_json(evaluation)
+    atoms, statistics, training = None, None, None
+    provenance: dict[str, Any] = {"trajectory": str(trajectory)}
+    if potential is not None:
+        calculator = _run_calculator(trajectory, potential, device=device)
+        known = calculator.potential
+        atoms = _first_structure(trajectory, frame_interval_fs)
+        atoms.calc = calculator
+        if atoms.numbers.tolist() == known.coverage.reference_numbers:
+            statistics = {
+                "pairs": known.coverage.bonds,
+                "min_A": known.coverage.bond_min,
+                "max_A": known.coverage.bond_max,
+            }
+        training = known.provenance.metrics.get("history")
+        provenance |= {
+            "potential": potential,
+            "potential sha256": known.sha256,
+            "training data": known.provenance.data.get("name", ""),
+            "trained with": f"remul-md {known.provenance.package_version}",
+        }
+    result = analyze_trajectory(
+        trajectory,
+        atoms=atoms,
+        frame_interval_fs=frame_interval_fs,
+        n_rotation_frames=n_rotation_frames,
+        seed=seed,
+        training_statistics=statistics,
+    )
+    provenance["command"] = " ".join(["remul-md", *sys.argv[1:]])
+    provenance["version"] = __version__
+    if report is not None or picture is not None:
+        from remul_md.analysis.report import write_report, write_summary_png
+
+        if report is not None:
+            write_report(result, report, evaluation=figures, training=training, provenance=provenance)
+        if picture is not None:
+            write_summary_png(result, picture, evaluation=figures, training=training)
+    _write_json(json_file, result.to_json())
+    _print_analysis(result)
+    for written in (report, picture, json_file):
+        if written is not None:
+            typer.echo(f"wrote {written}")
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """All registered data sets, and whether they are packaged, cached or to be fetched."""
+    from remul_md.datasets import list_datasets
+
+    for status in list_datasets():
+        entry = status.entry
+        typer.echo(f"{entry.name:28} {entry.molecule:16} {entry.n_frames:6} frames  {status.where:10} {entry.licence}")
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="A name of `remul-md data list`.")],
+    cache_dir: Annotated[Path | None, typer.Option(help="Default: REMUL_MD_CACHE, else the user's cache.")] = None,
+) -> None:
+    """Download a data set, checked against its sha256."""
+    from remul_md.datasets import fetch
+
+    typer.echo(fetch(name, cache_dir=cache_dir))
+
+
+@data_app.command("show")
+def data_show(
+    source: Annotated[str, typer.Argument(metavar="FILE", help="A file or a registered name.")],
+    energy_unit: Annotated[str | None, typer.Option(help="Where the file does not say it.")] = None,
+    length_unit: Annotated[str | None, typer.Option(help="Where the file does not say it.")] = None,
+    force_unit: Annotated[str | None, typer.Option(help="Default: energy unit per length unit.")] = None,
+    energy_key: Annotated[str | None, typer.Option(help="Such as REF_energy, for extxyz.")] = None,
+    forces_key: Annotated[str | None, typer.Option(help="Such as REF_forces, for extxyz.")] = None,
+) -> None:
+    """What a data file holds, in eV and Angstrom."""
+    from remul_md.datasets import describe, read_frames
+
+    frames = read_frames(
+        source,
+        energy_unit=energy_unit,
+        length_unit=length_unit,
+        force_unit=force_unit,
+        energy_key=energy_key,
+        forces_key=forces_key,
+    )
+    typer.echo(describe(frames))
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Options of all commands."""
+
+
+def _calculator(potential: str, **options: Any) -> RemulCalculator:
+    from remul_md.calculators import RemulCalculator
+
+    return RemulCalculator(potential, **options)
+
+
+def _run_calculator(trajectory: Path, potential: str, *, device: str) -> RemulCalculator:
+    """The calculator that made the trajectory, where its record says how; else the potential as it is."""
+    from remul_md.dynamics.recording import OutputFiles, read_json
+
+    facts: dict[str, Any] = {}
+    if trajectory.suffix in (".traj", ".h5md"):
+        record = OutputFiles.for_output(trajectory).description
+        facts = read_json(record).get("provenance", {}) if record.exists() else {}
+    symmetrize = facts.get("symmetrize")
+    return _calculator(
+        potential,
+        device=device,
+        dtype=facts.get("dtype", "float32"),
+        forces=facts.get("forces", "auto"),
+        symmetrize=int(symmetrize) if symmetrize and str(symmetrize).isdigit() else symmetrize,
+        allow_unseen=True,
+    )
+
+
+def _first_structure(trajectory: Path, frame_interval_fs: float | None) -> Any:
+    from ase import Atoms
+
+    from remul_md.dynamics.trajectory import read_trajectory
+
+    frames = read_trajectory(trajectory, frame_interval_fs=frame_interval_fs)
+    cell = None if frames.cell is None else frames.cell[0]
+    return Atoms(numbers=frames.atomic_numbers, positions=frames.positions[0], cell=cell, pbc=frames.pbc)
+
+
+def _print_analysis(result: TrajectoryAnalysis) -> None:
+    rows = [(verdict.name, _verdict_line(verdict)) for verdict in result.verdicts]
+    _table(f"{result.name}: {result.formula}, {len(result.time_ps)} frames, {result.time_ps[-1]:g} ps", rows)
+    for note in result.notes:
+        typer.echo(f"note: {note}")
+
+
+def _verdict_line(verdict: Any) -> str:
+    word = {True: "yes", False: "NO", None: "undecided"}[verdict.passed]
+    return f"{word:9} {verdict.value:.4g} {verdict.unit} (limit {verdict.threshold:g}) {verdict.why}"
+
+
+def _table(title: str, rows: list[tuple[str, str]]) -> None:
+    typer.echo(f"\n{title}")
+    width = max(len(name) for name, _ in rows) if rows else 0
+    for name, value in rows:
+        typer.echo(f"  {name:{width}}  {value}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: is no JSON of `remul-md evaluate` ({error}); make it with --json") from error
+
+
+def _write_json(path: Path | None, content: dict[str, Any]) -> None:
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error}); choose another --json file") from error
+
+
+def _fail(message: str, *, code: int) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    raise SystemExit(code)
+
+
+def main() -> None:
+    """Entry point: what a user can mend is one line on stderr and exit code 2, never a traceback."""
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), code=2)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command with --resume goes on", code=130)

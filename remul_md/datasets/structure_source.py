@@ -1,0 +1,57 @@
+"""One starting structure from a file or a name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from remul_md.datasets.readers import read_frames
+from remul_md.datasets.registry import ENTRIES
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+PACKAGED_MOLECULES = tuple(name.split("/")[1] for name in ENTRIES if name.startswith("rmd17/") and "train" in name)
+
+
+def read_structure(source: str | Path) -> Atoms:
+    """A structure to start from, without a calculator.
+
+    Args:
+        source: a file that ASE reads (its last structure), else a packaged molecule such as `ethanol` (its frame of
+            lowest energy in rmd17/ethanol/train-01), else a data set with a frame number, `rmd17/ethanol/test-01:17`.
+    Raises:
+        InputError: no such file or name, a file without a structure, a frame number out of range.
+    """
+    path = Path(source)
+    if path.is_file():
+        from ase.io import read
+
+        try:
+            atoms = cast("Atoms", read(path, index=-1))
+        except Exception as error:  # ASE raises many types for files it cannot read
+            raise InputError(
+                f"{path}: ASE cannot read a structure from it ({type(error).__name__}: {error})"
+            ) from error
+        atoms.calc = None
+        return atoms
+    name, _, number = str(source).partition(":")
+    if name in PACKAGED_MOLECULES and not number:
+        frames = read_frames(f"rmd17/{name}/train-01")
+        assert frames.energy is not None
+        return frames.atoms(int(np.argmin(frames.energy)))
+    try:
+        frames = read_frames(name)
+    except InputError as error:
+        raise InputError(
+            f"structure {str(source)!r} is no file, no packaged molecule ({', '.join(PACKAGED_MOLECULES)}) "
+            f"and no data set: {error}"
+        ) from error
+    if not number:
+        number = "0"
+    if not number.isdigit() or int(number) >= len(frames):
+        raise InputError(f"{source}: frame {number!r} is not there; {name} holds frames 0 to {len(frames) - 1}")
+    return frames.atoms(int(number))
