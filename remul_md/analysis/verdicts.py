@@ -10,7 +10,6 @@ from remul_md.analysis.rotation import RotationalError
 from remul_md.analysis.structure import BondDeviation
 from remul_md.errors import InputError
 
-
 ROTATION = "forces turn with the molecule"
 
 

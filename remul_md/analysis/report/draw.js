@@ -40,7 +40,6 @@
       gridcolor: colour("--line"),
       zerolinecolor: colour("--line"),
       automargin: true,
-      title: { font: { size: 13 } },
     };
     return {
       height: window.innerWidth < 600 ? 300 : 340,
@@ -49,11 +48,11 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: family, size: 13, color: colour("--ink") },
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 13 } },
-      xaxis: Object.assign({}, axis, { title: { text: figure.x_title, standoff: 8 } }),
+      xaxis: Object.assign({}, axis, { title: { text: figure.x_title, standoff: 8, font: { size: 13 } } }),
       yaxis: Object.assign({}, axis, {
-        title: { text: figure.y_title, standoff: 8 },
+        title: { text: figure.y_title, standoff: 8, font: { size: 13 } },
         type: figure.log_y ? "log" : "linear",
-        exponentformat: "power",
+        exponentformat: figure.log_y ? "none" : "power",
         rangemode: figure.traces.every(function (t) { return t.y.every(function (v) { return v === null || v >= 0; }); })
           ? "tozero" : "normal",
       }),

@@ -1,7 +1,7 @@
 """What the report plots: traces, axes and one sentence each; no colours, no script.
 
-A trace names a role (`main`, `noise`, `second`, `accent`, `band`, `bound`); `draw.js` gives it a colour for light or dark and
-a line style or marker that tells it from the others without colour.
+A trace names a role (`main`, `noise`, `second`, `accent`, `band`, `bound`); `draw.js` gives it a colour and
+a line style or marker that tells it from the others without colour, for light and dark.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from remul_md.analysis.energy import Drift
 from remul_md.analysis.trajectory import TrajectoryAnalysis
 
 MAX_POINTS = 2000  # in one plot; a browser on a phone draws that at once
+ENERGY_WINDOW_PS = 0.4
 
 Array = NDArray[np.float64]
 
@@ -151,24 +152,27 @@ def _energies(analysis: TrajectoryAnalysis) -> Figure | None:
     energies = analysis.energies
     if energies is None:
         return None
-    potential = energies.potential_energy - energies.potential_energy.mean()
-    kinetic = energies.kinetic_energy - energies.kinetic_energy.mean()
-    half = MAX_POINTS // 2
-    x, y = thin(energies.time_ps, potential, at_most=half)
-    kinetic_x, kinetic_y = thin(energies.time_ps, kinetic, at_most=half)
+    # A whole run would be a black bar: the mirror shows over a few vibrations.
+    shown = energies.time_ps <= energies.time_ps[0] + ENERGY_WINDOW_PS
+    time = energies.time_ps[shown]
+    potential = (energies.potential_energy - energies.potential_energy.mean())[shown]
+    kinetic = (energies.kinetic_energy - energies.kinetic_energy.mean())[shown]
+    x, y = thin(time, potential, at_most=MAX_POINTS // 2)
+    kinetic_x, kinetic_y = thin(time, kinetic, at_most=MAX_POINTS // 2)
+    part = "" if shown.all() else f", first {ENERGY_WINDOW_PS:g} ps"
     return Figure(
         key="energies",
-        title="Potential and kinetic energy",
+        title=f"Potential and kinetic energy{part}",
         reading="The two mirror each other: what one gains the other gives, and only their sum tells of drift.",
-        description=f"Potential and kinetic energy about their means; standard deviations {potential.std():.3g} and "
-        f"{kinetic.std():.3g} eV.",
+        description=f"Potential and kinetic energy about their means; standard deviations over the whole run "
+        f"{energies.potential_energy.std():.3g} and {energies.kinetic_energy.std():.3g} eV.",
         x_title="time (ps)",
         y_title="energy − mean (eV)",
         traces=(
             Trace(x=x, y=y, name="potential", role="main"),
             Trace(x=kinetic_x, y=kinetic_y, name="kinetic", role="second"),
         ),
-        thinned=_thinned(len(potential), len(x)),
+        thinned=_thinned(len(time), len(x)),
     )
 
 
@@ -309,9 +313,9 @@ def learning_curve(training: Sequence[Mapping[str, float]]) -> Figure | None:
     return Figure(
         key="learning-curve",
         title="Learning curve",
-        reading="Both axes of improvement fall together: accuracy (task) and symmetry (equivariance); "
-        "where the validation error is flat, training longer no longer pays.",
-        description=f"{first.name} fell from {first.y[0]:.3g} at step {first.x[0]:.0f} to {first.y[-1]:.3g} at step "
+        reading="Lower is better, and a step down by one label is a factor: where the validation error is flat, "
+        "training longer no longer pays.",
+        description=f"{first.name} went from {first.y[0]:.3g} at step {first.x[0]:.0f} to {first.y[-1]:.3g} at step "
         f"{first.x[-1]:.0f}.",
         x_title="training step",
         y_title="error and loss",

@@ -202,7 +202,7 @@ def _accuracy(evaluation: Mapping[str, Any]) -> str:
         "random: two equal columns mean that the potential does not care how the molecule lies.</p>"
         '<table><thead><tr><th scope="col"><span class="hidden">measure</span></th><th scope="col">stock</th>'
         f'<th scope="col">turned</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
-        + (f'<table class="measures"><tbody>' + "".join(symmetry) + "</tbody></table>" if symmetry else "")
+        + ('<table class="measures"><tbody>' + "".join(symmetry) + "</tbody></table>" if symmetry else "")
         + "</section>"
     )
 
