@@ -199,6 +199,7 @@ def test_h5md_without_known_units_or_layout_is_refused(run, tmp_path):
             (lambda p: p["velocity/value"].attrs.__setitem__("unit", "furlong"), "has unit 'furlong'; known ones are"),
             (lambda p: p["force/value"].attrs.__delitem__("unit"), "force/value has unit None"),
             (lambda p: p.__delitem__("species"), "has no species in"),
+            (lambda p: p["position/value"].__setitem__((5, 2, 1), np.nan), "positions of frame 5 is not finite"),
             (lambda p: p.__delitem__("box"), "is not laid out as H5MD 1.1 says"),
         )
     ):

@@ -80,7 +80,7 @@ def read_trajectory(path: str | Path, *, frame_interval_fs: float | None = None)
     if source.suffix in (".h5md", ".h5"):
         from remul_md.dynamics.h5md import read_h5md
 
-        return _checked_times(read_h5md(source), frame_interval_fs=frame_interval_fs, name=str(source))
+        return _checked(read_h5md(source), frame_interval_fs=frame_interval_fs, name=str(source))
     formats = {".traj": "traj", ".xyz": "extxyz", ".extxyz": "extxyz"}
     if source.suffix not in formats:
         raise InputError(f"{str(source)!r}: extension {source.suffix!r} is no trajectory; use .traj, .extxyz or .h5md")
@@ -91,7 +91,7 @@ def read_trajectory(path: str | Path, *, frame_interval_fs: float | None = None)
     except Exception as error:  # ASE's readers raise many kinds at a broken file
         raise InputError(f"cannot read {str(source)!r}: {error or type(error).__name__}") from error
     arrays = frame_arrays(frames, name=str(source), frame_interval_fs=frame_interval_fs)
-    return _checked_times(arrays, frame_interval_fs=frame_interval_fs, name=str(source))
+    return _checked(arrays, frame_interval_fs=frame_interval_fs, name=str(source))
 
 
 def frame_arrays(
@@ -147,15 +147,20 @@ def frame_arrays(
         forces=labels("forces"),
         energy=labels("energy"),
     )
+    _require_finite(arrays, name=name, first=first)
+    return arrays
+
+
+def _require_finite(arrays: TrajectoryArrays, *, name: str, first: int) -> None:
     for key in ("positions", "time_ps", "momenta", "forces", "energy"):
         values = getattr(arrays, key)
         if values is not None and not np.isfinite(values).all():
             bad = int(np.argwhere(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0, 0])
             raise InputError(f"{name}: {key} of frame {first + bad} is not finite; cut the trajectory before it")
-    return arrays
 
 
-def _checked_times(arrays: TrajectoryArrays, *, frame_interval_fs: float | None, name: str) -> TrajectoryArrays:
+def _checked(arrays: TrajectoryArrays, *, frame_interval_fs: float | None, name: str) -> TrajectoryArrays:
+    _require_finite(arrays, name=name, first=0)
     if len(arrays) > 1 and not (np.diff(arrays.time_ps) > 0.0).all():
         frame = int(np.argmin(np.diff(arrays.time_ps) > 0.0)) + 1
         raise InputError(
