@@ -35,6 +35,8 @@ class DataConfig(BaseModel):
     energy_key: str | None = Field(None, description="key of the energy in an extxyz file, such as REF_energy")
     forces_key: str | None = Field(None, description="key of the forces in an extxyz file")
 
+    allow_implausible: bool = Field(False, description="accept forces or distances that look like a wrong unit")
+
     @model_validator(mode="after")
     def _one_source(self) -> DataConfig:
         if self.molecule is not None and self.source is not None:

@@ -153,18 +153,16 @@ def _describe(row: Mapping[str, float]) -> str:
 
 def _labelled_frames(config: RunConfig) -> Frames:
     data = config.data
-    frames = read_frames(
+    return read_frames(
         data.resolved_source,
         energy_unit=data.energy_unit,
         length_unit=data.length_unit,
         force_unit=data.force_unit,
         energy_key=data.energy_key,
         forces_key=data.forces_key,
+        allow_implausible=data.allow_implausible,
+        require=("energy", "forces"),
     )
-    for name in ("energy", "forces"):
-        if getattr(frames, name) is None:
-            raise InputError(f"{frames.name}: has no {name}; training needs energies and forces (data.{name}_key)")
-    return frames
 
 
 def _initial_model(config: RunConfig, train: Frames, origin: Potential | None) -> tuple[nn.Module, torch.Tensor]:

@@ -1,0 +1,64 @@
+"""Small potentials and molecules that many tests share; nothing in here is a stand-in, only small."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from remul_md.coverage import coverage_of
+from remul_md.models.transformer import Transformer, TransformerConfig
+from remul_md.potential import Potential, Provenance, fit_reference_energies
+from remul_md.structures import Frames
+
+
+def random_model(
+    *, seed: int = 0, cutoff: float = 5.0, species: tuple[int, ...] = (1, 6, 8), **options: Any
+) -> Transformer:
+    """A small transformer with random weights, larger than those training starts from: its energies are not near 0."""
+    sizes = {"width": 24, "n_layers": 2, "n_heads": 4, "pair_width": 20, "n_radial": 7, "n_vectors": 5} | options
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Transformer(TransformerConfig(species=species, cutoff=cutoff, **sizes))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.normal_(std=parameter.shape[-1] ** -0.5)
+    return model
+
+
+def molecule_frames(*, seed: int = 0) -> Frames:
+    """Two unlike molecules of 7 and 5 atoms of C, H and O with labels, atoms at least 0.9 Angstrom apart."""
+    rng = np.random.default_rng(seed)
+    blocks = []
+    for n_atoms in (7, 5):
+        placed: list[np.ndarray] = []
+        while len(placed) < n_atoms:
+            candidate = rng.uniform(-2.4, 2.4, 3)
+            if all(np.linalg.norm(candidate - other) > 0.9 for other in placed):
+                placed.append(candidate)
+        blocks.append(np.array(placed))
+    return Frames(
+        positions=np.concatenate(blocks),
+        atomic_numbers=np.array([6, 8, 1, 1, 6, 1, 8, 6, 1, 1, 8, 1]),
+        n_atoms=np.array([7, 5]),
+        pbc=np.zeros((2, 3), dtype=bool),
+        energy=rng.normal(size=2) - 700.0,
+        forces=rng.normal(size=(12, 3)),
+        name="two molecules",
+    )
+
+
+def untrained_potential(frames: Frames, *, trained_forces: Any = "both", seed: int = 0, **options: Any) -> Potential:
+    """A potential around a random model that covers `frames`."""
+    species = tuple(int(number) for number in np.unique(frames.atomic_numbers))
+    model = random_model(seed=seed, species=species, **options).eval().requires_grad_(False)
+    labelled = frames if frames.energy is not None else replace(frames, energy=np.zeros(len(frames)))
+    return Potential(
+        model=model,
+        reference_energies=fit_reference_energies(labelled, species),
+        coverage=coverage_of(frames),
+        provenance=Provenance(trained_forces=trained_forces),
+    )
