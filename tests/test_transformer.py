@@ -146,7 +146,7 @@ def test_crossing_the_cutoff_gives_no_jump(model: torch.nn.Module, n_others: int
     def structure(distance: float) -> Batch:
         frames = Frames(
             positions=np.concatenate([[[0.0, 0.0, 0.0]], others, [[distance, 0.0, 0.0]]]),
-            atomic_numbers=np.array([6, 1, 8][: n_others + 1] + [1]),
+            atomic_numbers=np.array([6, 1, 8, 1])[[*range(n_others + 1), 3]],
             n_atoms=np.array([n_others + 2]),
             pbc=np.zeros((1, 3), dtype=bool),
         )
