@@ -1,0 +1,49 @@
+# Everything a fresh machine needs: Python 3.11 or 3.12 with venv, make, a C compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: install demo test lint test-wheel torch-cluster clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; assert sys.version_info[:2] in ((3, 11), (3, 12)), f'Python 3.11 or 3.12 is needed, this is {sys.version}; give PYTHON=python3.11'"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt setuptools wheel
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	touch $@
+
+# Train on packaged data, evaluate, run NVE, analyse: the commands a user would type. Resumes where it was stopped.
+demo: install
+	mkdir -p $(DEMO)
+	$(BIN)/remul-md train demo-ethanol --run-dir $(DEMO)/run --resume
+	$(BIN)/remul-md evaluate $(DEMO)/run/potential.pt rmd17/ethanol/test-01 --json $(DEMO)/evaluation.json
+	$(BIN)/remul-md md $(DEMO)/run/potential.pt --structure ethanol --ensemble nve --temperature-K 300 \
+	    --rotation thermal --timestep-fs 0.5 --equilibrate-ps 2 --length-ps 5 --output $(DEMO)/nve.traj --resume
+	$(BIN)/remul-md analyze $(DEMO)/nve.traj --potential $(DEMO)/run/potential.pt --evaluation $(DEMO)/evaluation.json \
+	    --report $(DEMO)/report.html --picture $(DEMO)/picture.png --json $(DEMO)/analysis.json
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy remul_md calculators
+	$(BIN)/python -m pytest
+
+# The wheel in an empty environment, used from outside the repository.
+test-wheel: install
+	rm -rf build dist $(VENV)/wheel-test
+	$(BIN)/python -m build --wheel --no-isolation -o dist .
+	$(PYTHON) -m venv $(VENV)/wheel-test
+	$(VENV)/wheel-test/bin/pip install -q -c constraints.txt dist/*.whl
+	cd / && $(CURDIR)/$(VENV)/wheel-test/bin/python $(CURDIR)/tests/wheel_check.py
+
+# Source only and built against the installed torch, so it cannot be an extra. Takes 7 to 14 minutes.
+torch-cluster: install
+	$(BIN)/pip install -c constraints.txt --no-build-isolation torch-cluster==1.6.3
+	$(BIN)/python -m pytest -m torch_cluster
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info
