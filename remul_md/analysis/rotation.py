@@ -84,6 +84,16 @@ def net_torque(
     return np.cross(_centred(positions, masses), forces).sum(axis=-2)
 
 
+def check_draws(n_draws: int) -> None:
+    """Refuse a number of random turns that gives no spread.
+
+    Raises:
+        InputError: fewer than 2.
+    """
+    if n_draws < 2:
+        raise InputError(f"n_draws must be at least 2 (the spread needs two), got {n_draws}; 8 is the default")
+
+
 def rotational_error_along(
     atoms: Atoms,
     positions: NDArray[np.float64],
@@ -113,8 +123,7 @@ def rotational_error_along(
 
     if atoms.calc is None:
         raise InputError("the rotational error needs forces: atoms.calc is None; attach a calculator first")
-    if n_draws < 2:
-        raise InputError(f"n_draws must be at least 2 (the spread needs two), got {n_draws}; 8 is the default")
+    check_draws(n_draws)
     frames = np.asarray(positions, dtype=np.float64)
     if frames.ndim != 3 or frames.shape[1:] != (len(atoms), 3) or len(frames) == 0:
         raise InputError(

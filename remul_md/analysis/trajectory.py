@@ -14,7 +14,14 @@ from remul_md.analysis import verdicts as judge
 from remul_md.analysis.energy import MIN_SAMPLES, Conservation, Drift, conserves, energy_drift
 from remul_md.analysis.log import EnergyLog, read_log
 from remul_md.analysis.momentum import MomentumChange, momentum_change
-from remul_md.analysis.rotation import RotationalError, angle_swept, net_force, net_torque, rotational_error_along
+from remul_md.analysis.rotation import (
+    RotationalError,
+    angle_swept,
+    check_draws,
+    net_force,
+    net_torque,
+    rotational_error_along,
+)
 from remul_md.analysis.structure import BondDeviation, BondRanges, bond_deviation
 from remul_md.analysis.temperature import counted_degrees_of_freedom, stated_degrees_of_freedom, temperatures
 from remul_md.analysis.verdicts import Bounds, Verdict
@@ -145,6 +152,7 @@ def analyze_trajectory(
 
     if n_rotation_frames < 1:
         raise InputError(f"n_rotation_frames must be at least 1, got {n_rotation_frames}; 50 is the default")
+    check_draws(n_draws)
     if atoms is not None and atoms.calc is None:
         raise InputError("atoms were given without a calculator; attach one, or leave atoms out")
     ranges = None if training_statistics is None else bond_ranges(training_statistics)

@@ -1,0 +1,135 @@
+"""The report in a real browser: no script error, no empty plot, no sideways scrolling on a phone."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from report_cases import EVALUATION, analysed_run, training_rows
+
+from remul_md.analysis.report import write_report
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None,
+        reason="Chromium or chromedriver is not installed (Debian: apt-get install chromium chromium-driver)",
+    ),
+]
+
+WIDE, PHONE = (1280, 900), (390, 844)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    selenium = pytest.importorskip("selenium", reason="selenium is not installed (pip install remul-md[dev])")
+    from selenium import webdriver
+
+    assert selenium is not None
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--no-first-run",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
+    driver.set_page_load_timeout(60)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    return write_report(
+        analysed_run(),
+        folder / "report.html",
+        evaluation=EVALUATION,
+        training=training_rows(),
+        provenance={"potential": "a-potential-with-a-very-long-name-" * 5, "sha256": "0123456789abcdef" * 4},
+    )
+
+
+def opened(browser, report, *, size, dark=False):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 600},
+    )
+    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+    browser.get_log("browser")
+    browser.get_log("performance")
+    browser.get(report.as_uri())
+    WebDriverWait(browser, 30).until(lambda page: page.find_element("css selector", "html").get_attribute("data-drawn"))
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE])
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_plot_is_drawn_and_nothing_overflows(browser, report, size, dark):
+    opened(browser, report, size=size, dark=dark)
+    errors = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    assert errors == []
+    plots = browser.execute_script(
+        """return [...document.querySelectorAll(".plot")].map(plot => ({
+             key: plot.id,
+             expected: plot.data.length,
+             lengths: [...plot.querySelectorAll(".scatterlayer .trace")].map(trace =>
+               [...trace.querySelectorAll("path.js-line")].reduce((n, p) => n + p.getAttribute("d").length, 0)
+               + trace.querySelectorAll("path.point").length),
+             width: plot.querySelector("svg").getBoundingClientRect().width,
+             room: plot.getBoundingClientRect().width,
+           }))"""
+    )
+    assert len(plots) == 8
+    for plot in plots:
+        assert len(plot["lengths"]) == plot["expected"] >= 1, plot
+        assert min(plot["lengths"]) >= 7, plot  # a line of two points is the shortest there is
+        assert 200 < plot["width"] <= plot["room"] + 1, plot
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= size[0]
+    too_wide = browser.execute_script(
+        """return [...document.querySelectorAll("main, main *")].filter(e => !e.closest("svg, .hidden")
+             && e.getBoundingClientRect().right > window.innerWidth + 1).map(e => e.tagName + "." + e.className)"""
+    )
+    assert too_wide == []
+
+
+def test_the_page_asks_no_network(browser, report):
+    import json
+
+    opened(browser, report, size=WIDE)
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert report.as_uri() in asked
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_colours_follow_the_scheme_and_verdicts_do_not_rest_on_colour(browser, report):
+    inks = []
+    for dark in (False, True):
+        opened(browser, report, size=WIDE, dark=dark)
+        inks.append(
+            browser.execute_script(
+                "return [getComputedStyle(document.body).backgroundColor,"
+                " document.querySelector('#net-torque').data[0].line.color]"
+            )
+        )
+    assert inks[0][0] != inks[1][0]
+    assert inks[0][1] != inks[1][1]
+    badges = [element.text for element in browser.find_elements("css selector", ".badge")]
+    assert len(badges) == 6
+    assert set(badges) == {"✓ Yes", "✗ No"}
+    lines = browser.execute_script("return document.querySelector('#energies').data.map(trace => trace.line.dash)")
+    assert len(set(lines)) == 2
