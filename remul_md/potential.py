@@ -136,7 +136,13 @@ class Potential:
             out = self.model(batch, forces=forces)
             atomic = self.atomic_references(batch)
             total = out.energy.double().index_add(0, batch.system_index, atomic)
-        return replace(out, energy=total, atomic_energies=out.atomic_energies.double() + atomic)
+        return Prediction(
+            system_index=batch.system_index,
+            energy=total.detach(),
+            forces=None if out.forces is None else out.forces.detach(),
+            direct_forces=None if out.direct_forces is None else out.direct_forces.detach(),
+            atomic_energies=(out.atomic_energies.double() + atomic).detach(),
+        )
 
     def atomic_references(self, batch: Batch) -> Tensor:
         """Reference energy of each atom, [A], eV, float64."""
@@ -176,8 +182,13 @@ def load_potential(path: str | Path, *, device: torch.device | str = "cpu", dtyp
     """
     file = find_potential(path)
     payload = _read_payload(file)
-    metadata = json.loads(payload["metadata"])
-    model = build_model(metadata["model"]["kind"], metadata["model"]["options"])
+    try:
+        metadata = json.loads(payload["metadata"])
+        model = build_model(metadata["model"]["kind"], metadata["model"]["options"])
+        coverage = Coverage.from_json(metadata["coverage"])
+        provenance = Provenance(**metadata["provenance"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: its metadata cannot be read ({error}); the file is damaged") from error
     try:
         model.load_state_dict(payload["weights"])
     except RuntimeError as error:
@@ -188,8 +199,8 @@ def load_potential(path: str | Path, *, device: torch.device | str = "cpu", dtyp
     potential = Potential(
         model=model,
         reference_energies=payload["reference_energies"],
-        coverage=Coverage.from_json(metadata["coverage"]),
-        provenance=Provenance(**metadata["provenance"]),
+        coverage=coverage,
+        provenance=provenance,
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
     )
     return potential.to(device=device, dtype=dtype)
@@ -274,6 +285,14 @@ def atomic_references(atomic_numbers: Tensor, species: tuple[int, ...], referenc
 def _read_payload(file: Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(file):
         raise InputError(f"{file}: is truncated or no potential of remul-md; copy it again or retrain")
+    # torch.load does not look at the checksums: a flipped bit would give plausible, wrong forces.
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{file}: is damaged ({error}); copy it again or retrain") from error
+    if damaged is not None:
+        raise InputError(f"{file}: is damaged (checksum of {damaged}); copy it again or retrain")
     try:
         payload = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types; a pickle payload lands here unexecuted
