@@ -105,14 +105,15 @@ def energy_drift(time_ps: NDArray[np.float64], total_energy_per_atom: NDArray[np
     basis = _orthonormal_polynomials(scaled)
     # The mean is taken off first: total energies are -1e3 eV/atom and the drift is sought at 1e-8 of that.
     mean = energy.mean()
-    coefficients = (energy - mean) @ basis
-    slope = coefficients[1] / (basis[:, 1] @ time)  # eV/atom/ps: basis[:, 1] is a straight line
-    intercept = mean + coefficients[:2] @ basis[0, :2]
-    residual = energy - mean - basis[:, :2] @ coefficients[:2]
+    coefficients = (basis * (energy - mean)).sum(axis=1)
+    rise = float((basis[1] * time).sum())  # basis[1] is a straight line: this is its rise over time, in its own norm
+    slope = coefficients[1] / rise  # eV/atom/ps
+    intercept = mean + coefficients[0] * basis[0, 0] + coefficients[1] * basis[1, 0]
+    residual = energy - mean - coefficients[0] * basis[0] - coefficients[1] * basis[1]
     fraction = _correlation_time(residual)
     ratios = _slope_to_curvature(min(SAFETY * fraction, LONGEST))
     spread = float(np.sqrt(np.mean(coefficients[2:] ** 2 * ratios)))
-    half_width = student.ppf(0.975, N_CURVATURES) * spread / abs(basis[:, 1] @ time)
+    half_width = student.ppf(0.975, N_CURVATURES) * spread / abs(rise)
     return Drift(
         slope_meV_per_atom_ps=1e3 * float(slope),
         ci95_meV_per_atom_ps=(1e3 * float(slope - half_width), 1e3 * float(slope + half_width)),
@@ -146,8 +147,18 @@ def conserves(drift: Drift, *, bound_meV_per_atom_ps: float = 0.05) -> Conservat
 
 
 def _orthonormal_polynomials(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Polynomials of degree 0 to N_CURVATURES + 1 on points in [-1, 1], columns orthonormal over them."""
-    return np.linalg.qr(np.polynomial.legendre.legvander(scaled, N_CURVATURES + 1))[0]
+    """Polynomials of degree 0 to N_CURVATURES + 1 on points in [-1, 1], rows orthonormal over them.
+
+    By their three-term recurrence, which needs sums only: the threads that a QR factorisation starts for so narrow
+    a matrix cost more than they save (ten times as long where cores are busy).
+    """
+    rows = [np.full(len(scaled), len(scaled) ** -0.5)]
+    for degree in range(N_CURVATURES + 1):
+        following = scaled * rows[degree]
+        for row in rows[max(degree - 1, 0) : degree + 1]:
+            following = following - (following * row).sum() * row
+        rows.append(following / np.sqrt((following**2).sum()))
+    return np.stack(rows)
 
 
 def _correlation_time(residual: NDArray[np.float64]) -> float:
@@ -171,7 +182,7 @@ def _noise_coefficients(fraction: float, n_points: int = 256) -> NDArray[np.floa
     """Mean squared polynomial coefficients of noise with correlation exp(-lag / fraction of the run)."""
     basis = _orthonormal_polynomials(np.linspace(-1.0, 1.0, n_points))
     lag = np.abs(np.subtract.outer(np.arange(n_points), np.arange(n_points))) / n_points
-    return np.einsum("ik,ij,jk->k", basis, np.exp(-lag / fraction), basis, optimize=True)
+    return np.einsum("ki,ij,kj->k", basis, np.exp(-lag / fraction), basis, optimize=True)
 
 
 def _slope_to_curvature(fraction: float) -> NDArray[np.float64]:
