@@ -154,7 +154,8 @@ class RemulCalculator(Calculator):
             require_known_composition(coverage, atoms.numbers, species=self.potential.species)
         elif unknown := set(atoms.numbers.tolist()) - set(self.potential.species):
             raise InputError(f"atomic numbers {sorted(unknown)} were never trained on; no option can help that")
-        if np.isfinite(atoms.positions).all():
+        # Bonds and distances of the coverage know no periodic images: they would warn of every wrapped atom.
+        if np.isfinite(atoms.positions).all() and not atoms.pbc.any():
             for line in coverage_warnings(coverage, atoms.numbers, atoms.positions):
                 warnings.warn(f"{line}: outside the training data, errors may be large", UserWarning, stacklevel=4)
         self._checked_numbers = atoms.numbers.copy()
