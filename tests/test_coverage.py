@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -24,8 +25,6 @@ from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.structures import Frames, frames_from_atoms
 from remul_md.symmetry.rotations import random_rotations
-
-WATER_ANGLE = 52.0
 
 
 def turned(positions: np.ndarray, axis: list[float], degrees: float) -> np.ndarray:
@@ -79,10 +78,7 @@ def test_ranges_and_bonds_enclose_every_frame(ethanol: Frames, coverage: Coverag
 
 def test_several_compositions() -> None:
     coverage = coverage_of(molecule_frames())
-    assert (
-        coverage.compositions == [{"C": 2, "H": 3, "O": 2}, {"C": 1, "H": 3, "O": 1}] or len(coverage.compositions) == 2
-    )
-    assert all(sum(entry.values()) == size for entry, size in zip(coverage.compositions, (7, 5), strict=True))
+    assert coverage.compositions == [{"C": 2, "H": 3, "O": 2}, {"C": 1, "H": 3, "O": 1}]
     # Bond statistics stand for the reference frame's own composition only.
     assert coverage.bond_min == coverage.bond_max
 
@@ -93,8 +89,6 @@ def test_frames_without_labels_take_the_first_as_reference(ethanol: Frames) -> N
 
 
 def test_json_round_trip(coverage: Coverage) -> None:
-    import json
-
     assert Coverage.from_json(json.loads(json.dumps(coverage.to_json()))) == coverage
 
 
@@ -109,7 +103,7 @@ def test_a_single_atom_has_no_ranges() -> None:
 @pytest.mark.parametrize("degrees", [0.0, 1.0, 37.0, 90.0, 179.0])
 def test_superposition_finds_the_angle_of_a_rotation(degrees: float) -> None:
     positions = molecule_frames().frame_positions(0)
-    moved = turned(positions, [1.0, -2.0, 0.5], degrees) + [3.0, -1.0, 7.0]
+    moved = turned(positions, [1.0, -2.0, 0.5], degrees) + np.array([3.0, -1.0, 7.0])
     assert superposition_angle(positions, moved) == pytest.approx(degrees, abs=1e-4)
 
 
@@ -132,7 +126,7 @@ def test_the_median_angle_is_that_of_the_frames() -> None:
     frames = [water.copy() for _ in range(5)]
     for atoms, degrees in zip(frames, (0.0, 11.0, 52.0, 80.0, 95.0), strict=True):
         atoms.positions = turned(atoms.positions, [0.3, 1.0, 0.1], degrees)
-    assert coverage_of(frames_from_atoms(frames)).rotation_angle_median == pytest.approx(WATER_ANGLE, abs=1e-4)
+    assert coverage_of(frames_from_atoms(frames)).rotation_angle_median == pytest.approx(52.0, abs=1e-4)
 
 
 def test_known_frames_give_no_warning(ethanol: Frames, coverage: Coverage) -> None:
