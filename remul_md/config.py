@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from remul_md.errors import InputError
 from remul_md.models import model_config_type
 
-_STRICT = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 # Set from the training data, never by hand.
 _FROM_DATA = ("species", "energy_scale")
 
