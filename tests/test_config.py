@@ -1,0 +1,216 @@
+"""The options of a run: every mistake is named before any data is read, and the resolved config reads back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from remul_md.config import RunConfig, dump_config, load_config, preset_names, validated_config
+from remul_md.errors import InputError
+from remul_md.models.transformer import TransformerConfig
+
+
+def refused(overrides: Sequence[str], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_config(None, overrides=overrides)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batchsize=4", "unknown key train.batchsize; did you mean train.batch_size? Known: seed, n_steps,"),
+        ("train.lerning_rate=1", "unknown key train.lerning_rate; did you mean train.learning_rate?"),
+        ("data.molecul=ethanol", "unknown key data.molecul; did you mean data.molecule?"),
+        ("model.cutof=4", "unknown key model.cutof; did you mean model.cutoff?"),
+        ("trian.beta=1", "unknown key trian; did you mean train? Known: data, model, train"),
+        ("model.species=[1]", "unknown key model.species"),  # set from the data, never by hand
+        ("model.energy_scale=2", "unknown key model.energy_scale"),
+    ],
+)
+def test_unknown_keys_name_the_nearest(override: str, message: str) -> None:
+    refused([override], message)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.learning_rate=0", "train.learning_rate: Input should be greater than 0, got 0"),
+        ("train.learning_rate=-1e-3", "train.learning_rate: Input should be greater than 0, got"),
+        ("train.beta=-0.5", "train.beta: Input should be greater than or equal to 0, got -0.5"),
+        ("train.ema_decay=1.0", "train.ema_decay: Input should be less than 1, got 1.0"),
+        ("train.n_steps=0", "train.n_steps: Input should be greater than or equal to 1, got 0"),
+        ("train.batch_size=2.5", "train.batch_size: Input should be a valid integer"),
+        ("train.n_turned=0", "train.n_turned: Input should be greater than or equal to 1, got 0"),
+        ("train.group=O(3)", "train.group: Input should be 'O3' or 'SO3', got 'O(3)'"),
+        ("train.forces=auto", "train.forces: Input should be 'conservative', 'direct' or 'both', got 'auto'"),
+        ("train.max_grad_norm=.nan", "train.max_grad_norm"),
+        ("train.learning_rate=.inf", "train.learning_rate: Input should be a finite number, got inf"),
+        ("train.alpha=.nan", "train.alpha: Input should be a finite number, got nan"),
+        ("model.cutoff=.inf", "model.cutoff: Input should be a finite number, got inf"),
+        ("data.n_train=0", "data.n_train: Input should be greater than or equal to 1, got 0"),
+        ("model.kind=mace", "model.kind: Input should be 'transformer', got 'mace'"),
+        ("model.width=wide", "model.width: Input should be a valid integer"),
+        ("train.seed=-1", "train.seed: Input should be greater than or equal to 0, got -1"),
+    ],
+)
+def test_values_out_of_range_are_named(override: str, message: str) -> None:
+    refused([override], message)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.cutoff=-5"], "model.cutoff must be > 0 Angstrom, got -5.0"),
+        (["model.n_layers=0"], "model.n_layers must be >= 1, got 0"),
+        (["model.width=30", "model.n_heads=7"], "model.width must be divisible by model.n_heads, got 30 and 7"),
+    ],
+)
+def test_ranges_of_the_model_are_checked_before_data(overrides: list[str], message: str) -> None:
+    refused(["data.source=no/such/file.xyz", *overrides], message)  # the missing file is not even looked for
+
+
+def test_options_that_exclude_each_other() -> None:
+    refused(
+        ["data.molecule=ethanol", "data.source=own.xyz"],
+        "data.molecule (ethanol) and data.source (own.xyz) exclude each other; give one",
+    )
+    refused(["train.alpha=0", "train.beta=0"], "train.alpha and train.beta are both 0, so nothing would be trained")
+    refused(["train.anchor=prediction", "train.beta=0"], "train.anchor=prediction holds turned poses against the untur")
+    refused(["train.n_steps=100", "train.warmup_steps=100"], "train.warmup_steps (100) must be smaller than train.n_st")
+
+
+def test_several_mistakes_are_told_at_once() -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(None, overrides=["train.bta=1", "data.n_train=-2"])
+    assert "train.bta" in str(caught.value)
+    assert "data.n_train" in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["train.beta", "beta=0.5", "train.=1", "=1", "train.beta.x=1", "train.beta 0.5"])
+def test_broken_overrides_are_explained(override: str) -> None:
+    refused([override], f"--set takes SECTION.KEY=VALUE such as train.beta=0.5, got {override!r}")
+
+
+def test_overrides_are_yaml_and_the_last_one_wins(tmp_path: Path) -> None:
+    path = write(tmp_path, "train:\n  beta: 2.0\n  alpha: 0.25\n")
+    overrides = ["train.beta=0.5", "train.beta=0.75", "train.patience=null", "train.learning_rate=3e-4"]
+    config = load_config(path, overrides=[*overrides, "data.source=a=b.xyz", "data.allow_implausible=true"])
+    assert (config.train.alpha, config.train.beta, config.train.patience) == (0.25, 0.75, None)
+    assert config.train.learning_rate == 3e-4
+    assert config.data.source == "a=b.xyz"
+    assert config.data.allow_implausible is True
+    refused(["train.beta=[1"], "--set 'train.beta=[1': the value is not valid YAML")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [1\n", "run.yaml: is not valid YAML"),
+        ("- train\n", "run.yaml: must hold sections (data, model, train), found a list"),
+        ("beta\n", "found a str"),
+        ("train: 5\n", "train"),
+        (
+            "train:\n  beta: 1\ndata:\n  molecules: x\n",
+            "run.yaml: unknown key data.molecules; did you mean data.molecul",
+        ),
+        ("train:\n", "train"),
+    ],
+)
+def test_broken_files_are_explained(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_config(write(tmp_path, text))
+
+
+def test_a_binary_file_is_no_config(tmp_path: Path) -> None:
+    path = tmp_path / "potential.pt"
+    path.write_bytes(b"PK\x03\x04\xff\xfe\x80")
+    with pytest.raises(InputError, match=r"potential\.pt: is not valid YAML"):
+        load_config(path)
+
+
+def test_overriding_a_section_that_is_no_section(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="section 'train' of the config holds 5, expected keys and values"):
+        load_config(write(tmp_path, "train: 5\n"), overrides=["train.beta=1"])
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "# nothing yet\n")) == load_config(None) == RunConfig()
+
+
+def test_a_missing_config_lists_the_presets() -> None:
+    listed = ", ".join(preset_names())
+    for name in ("etanol", "nowhere/run.yaml"):
+        with pytest.raises(InputError, match=re.escape(f"config {name!r} is no file and no preset; presets: {listed}")):
+            load_config(name)
+
+
+def test_every_preset_loads_and_says_what_was_measured() -> None:
+    from remul_md.data import presets
+
+    folder = Path(presets.__path__[0])
+    assert preset_names() == sorted(path.stem for path in folder.glob("*.yaml"))
+    for name in preset_names():
+        assert load_config(name) == load_config(folder / f"{name}.yaml")
+        assert (folder / f"{name}.yaml").read_text().startswith("#"), f"{name}: the head must say what was measured"
+
+
+def test_a_file_comes_before_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ["mine", *preset_names()]:
+        (tmp_path / name).write_text("train:\n  seed: 4321\n")
+        assert load_config(name).train.seed == 4321
+
+
+def test_the_resolved_config_reads_back(tmp_path: Path) -> None:
+    overrides = ["data.source=own.xyz", "train.beta=0.125", "train.patience=7", "model.cutoff=4.75", "train.group=SO3"]
+    config = load_config(None, overrides=overrides)
+    text = dump_config(config)
+    assert load_config(write(tmp_path, text)) == config
+    assert config != RunConfig()
+    # Every option stands in the file, so a run is decided by it alone and not by later defaults.
+    resolved = yaml.safe_load(text)
+    assert resolved["data"].keys() == type(config.data).model_fields.keys()
+    assert resolved["train"].keys() == type(config.train).model_fields.keys()
+
+
+def test_every_option_of_the_model_can_be_set() -> None:
+    section = type(RunConfig().model).model_fields
+    expected = {field.name for field in fields(TransformerConfig)} - {"species", "energy_scale"}
+    assert set(section) == expected | {"kind"}
+    default = TransformerConfig(species=(1,))
+    assert {name: getattr(RunConfig().model, name) for name in expected} == {
+        name: getattr(default, name) for name in expected
+    }
+
+
+def test_options_cannot_be_changed_afterwards() -> None:
+    config = RunConfig()
+    with pytest.raises(ValueError, match="frozen"):
+        config.train.beta = 2.0
+
+
+def test_sources_resolve() -> None:
+    assert load_config(None).data.resolved_source == "rmd17/ethanol/train-01"
+    assert load_config(None, overrides=["data.molecule=aspirin"]).data.resolved_source == "rmd17/aspirin/train-01"
+    assert load_config(None, overrides=["data.source=own.xyz"]).data.resolved_source == "own.xyz"
+
+
+def test_messages_name_where_the_values_come_from() -> None:
+    with pytest.raises(InputError, match=r"^config\.yaml of a run: unknown key train\.bta"):
+        validated_config({"train": {"bta": 1}}, origin="config.yaml of a run")
+
+
+def test_defaults_lie_inside_their_ranges() -> None:
+    """pydantic does not check defaults by itself."""
+    assert validated_config(RunConfig().model_dump(), origin="the defaults") == RunConfig()
