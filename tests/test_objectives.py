@@ -1,0 +1,220 @@
+"""What potentials are trained for: units of the gap, poses of labels, and what each option draws and asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from potentials import molecule_frames, random_model
+from torch import Tensor
+
+from remul_md.models import Forces
+from remul_md.neighbors import build_batch
+from remul_md.structures import Batch, Prediction
+from remul_md.symmetry.rotations import Group, random_rotations
+from remul_md.training.objectives import (
+    POTENTIAL_TURN,
+    PotentialObjective,
+    TrainedForces,
+    first_pose,
+    labels,
+    mean_over_systems,
+    turned_labels,
+)
+
+CUTOFF = 4.5
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    """Systems of 7 and 5 atoms with residual energies."""
+    built = build_batch(molecule_frames(), cutoff=CUTOFF)
+    assert built.energy is not None
+    return replace(built, energy=built.energy + 700.0)
+
+
+def noise(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def full_prediction(batch: Batch, *, seed: int = 0) -> Prediction:
+    return Prediction(
+        system_index=batch.system_index,
+        energy=noise(2, seed=seed),
+        forces=noise(12, 3, seed=seed + 1),
+        direct_forces=noise(12, 3, seed=seed + 2),
+        atomic_energies=noise(12, seed=seed + 3),
+    )
+
+
+class Recorder:
+    """A model that keeps the poses it was given and how it was called."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model, self.poses, self.asked = model, list[Batch](), list[tuple[str, bool]]()
+
+    def __call__(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
+        self.poses.append(batch)
+        self.asked.append((forces, create_graph))
+        out: Prediction = self.model(batch, forces=forces, create_graph=create_graph)
+        return out
+
+
+def rotations_of(batch: Batch, poses: Batch) -> Tensor:
+    """The matrix by which each system of each pose was turned, [G, 2, 3, 3], from the positions alone."""
+    found = []
+    for g in range(poses.n_systems // 2):
+        for system in (0, 1):
+            stock = batch.positions[batch.system_index == system]
+            found.append(torch.linalg.lstsq(stock, poses.positions[poses.system_index == 2 * g + system]).solution.T)
+    return torch.stack(found).view(-1, 2, 3, 3)
+
+
+@pytest.mark.parametrize(("forces", "n_heads"), [("conservative", 1), ("direct", 1), ("both", 2)])
+def test_gap_is_the_mean_error_vector_of_each_system_in_units_of_the_scale(
+    batch: Batch, forces: TrainedForces, n_heads: int
+) -> None:
+    scale, energy_weight = 0.7, 0.3
+    objective = PotentialObjective(forces=forces, force_scale=scale, energy_weight=energy_weight)
+    prediction, target = full_prediction(batch), labels(batch, forces=forces)
+    found = objective.gap(prediction, target)
+    assert found.shape == (2,)
+    assert batch.energy is not None
+    assert batch.forces is not None
+    for system, rows in enumerate((slice(0, 7), slice(7, 12))):
+        expected = energy_weight * abs(prediction.energy[system] - batch.energy[system]).item()  # type: ignore[index]
+        heads = {"conservative": [prediction.forces], "direct": [prediction.direct_forces]}.get(
+            forces, [prediction.forces, prediction.direct_forces]
+        )
+        assert len(heads) == n_heads
+        for head in heads:
+            expected += np.linalg.norm((head - batch.forces)[rows].numpy(), axis=1).mean()  # type: ignore[operator]
+        assert found[system].item() == pytest.approx(expected / scale, rel=1e-6)
+
+
+def test_gap_has_no_unit(batch: Batch) -> None:
+    """Energies, forces and the scale in meV instead of eV give the same number: nothing in it is hidden in eV."""
+    prediction, target = full_prediction(batch), labels(batch, forces="both")
+
+    def milli(value: Prediction) -> Prediction:
+        assert value.energy is not None
+        assert value.forces is not None
+        assert value.direct_forces is not None
+        return replace(
+            value, energy=1e3 * value.energy, forces=1e3 * value.forces, direct_forces=1e3 * value.direct_forces
+        )
+
+    in_ev = PotentialObjective(forces="both", force_scale=0.7, energy_weight=0.3)
+    in_mev = replace(in_ev, force_scale=700.0)
+    torch.testing.assert_close(
+        in_mev.gap(milli(prediction), milli(target)), in_ev.gap(prediction, target), rtol=1e-12, atol=0
+    )
+
+
+def test_a_perfect_prediction_has_a_finite_gradient(batch: Batch) -> None:
+    objective = PotentialObjective(forces="conservative", force_scale=0.7, energy_weight=0.3)
+    target = labels(batch, forces="conservative")
+    assert target.forces is not None
+    exact = target.forces.clone().requires_grad_()
+    gap = objective.gap(replace(target, forces=exact), target)
+    (gradient,) = torch.autograd.grad(gap.sum(), exact)
+    assert gap.detach().max().item() == pytest.approx(1e-4, rel=1e-9)
+    assert gradient.abs().max() == 0
+
+
+def test_mean_over_systems_divides_by_the_atoms_of_each(batch: Batch) -> None:
+    values = torch.arange(12.0)
+    assert mean_over_systems(values, batch.system_index, n_systems=2).tolist() == [21 / 7, 45 / 5]
+
+
+def test_labels_go_to_the_trained_heads(batch: Batch) -> None:
+    for forces, heads in (("conservative", (True, False)), ("direct", (False, True)), ("both", (True, True))):
+        found = labels(batch, forces=forces)  # type: ignore[arg-type]
+        assert (found.forces is not None, found.direct_forces is not None) == heads
+        assert found.energy is batch.energy
+
+
+def test_turned_labels_are_those_of_the_turned_batch(batch: Batch) -> None:
+    rotations = random_rotations(8, generator=torch.Generator().manual_seed(1), group="O3").view(4, 2, 3, 3)
+    found = turned_labels(labels(batch, forces="both"), rotations)
+    poses = POTENTIAL_TURN.inputs(batch, rotations)
+    assert torch.equal(found.system_index, poses.system_index)
+    assert torch.equal(found.energy, poses.energy)  # type: ignore[arg-type]
+    for head in (found.forces, found.direct_forces):
+        torch.testing.assert_close(head, poses.forces, rtol=1e-13, atol=1e-13)
+    assert batch.forces is not None
+    row, system, pose = 9, 1, 2  # one row by hand
+    expected = rotations[pose, system] @ batch.forces[row]
+    torch.testing.assert_close(found.forces[12 * pose + row], expected, rtol=1e-13, atol=1e-13)  # type: ignore[index]
+
+
+def test_first_pose_is_the_unturned_prediction(batch: Batch) -> None:
+    prediction = full_prediction(batch)
+    identity = torch.eye(3, dtype=torch.float64).expand(1, 2, 3, 3)
+    turned = random_rotations(6, generator=torch.Generator().manual_seed(1)).view(3, 2, 3, 3)
+    found = first_pose(turned_labels(prediction, torch.cat([identity, turned])), 2)
+    for name in ("system_index", "energy", "forces", "direct_forces"):
+        assert torch.equal(getattr(found, name), getattr(prediction, name)), name
+    poses = random_model(cutoff=CUTOFF).double()(POTENTIAL_TURN.inputs(batch, torch.cat([identity, turned])))
+    assert first_pose(poses, 2).atomic_energies.shape == (12,)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("n_turned", "unturned"), [(1, True), (3, True), (2, False), (0, True)])
+@pytest.mark.parametrize("group", ["SO3", "O3"])
+def test_one_call_with_independent_poses_for_every_system(
+    batch: Batch, group: Group, n_turned: int, unturned: bool
+) -> None:
+    objective = PotentialObjective(
+        forces="conservative", force_scale=0.7, energy_weight=0.1, n_turned=n_turned, unturned=unturned, group=group
+    )
+    generator, determinants, model = torch.Generator().manual_seed(2), [], random_model(cutoff=CUTOFF).double()
+    for _ in range(6):
+        recorder = Recorder(model)
+        losses = objective(recorder, batch, generator)
+        assert set(losses) == {name for name, on in (("task", unturned), ("equivariance", n_turned > 0)) if on}
+        assert recorder.asked == [("conservative", True)]
+        found = rotations_of(batch, recorder.poses[0])
+        assert len(found) == n_turned + unturned
+        if unturned:
+            assert torch.equal(recorder.poses[0].positions[:12], batch.positions)
+        drawn = found[int(unturned) :].flatten(0, 1)
+        if n_turned:
+            gaps = torch.cdist(drawn.flatten(1), drawn.flatten(1)) + 9 * torch.eye(len(drawn))
+            assert gaps.min() > 0.01  # no system shares a pose with another
+            determinants.extend(torch.linalg.det(drawn).round().tolist())
+    if n_turned:
+        assert set(determinants) == ({1.0} if group == "SO3" else {1.0, -1.0})
+
+
+def test_the_generator_alone_decides_the_poses(batch: Batch) -> None:
+    objective = PotentialObjective(forces="direct", force_scale=0.7, energy_weight=0.1)
+    model = random_model(cutoff=CUTOFF).double()
+
+    def loss(generator: torch.Generator) -> float:
+        return objective(model, batch, generator)["equivariance"].item()
+
+    generator = torch.Generator().manual_seed(7)
+    first, second = loss(generator), loss(generator)
+    torch.manual_seed(123)
+    assert loss(torch.Generator().manual_seed(7)) == first
+    assert second != first
+
+
+@pytest.mark.parametrize("forces", ["conservative", "direct", "both"])
+@pytest.mark.parametrize("anchor", ["label", "prediction"])
+def test_every_trained_head_learns_from_both_losses(batch: Batch, forces: TrainedForces, anchor: str) -> None:
+    objective = PotentialObjective(
+        forces=forces,
+        force_scale=0.7,
+        energy_weight=0.1,
+        anchor=anchor,  # type: ignore[arg-type]
+    )
+    model = random_model(cutoff=CUTOFF).double()
+    losses = objective(model, batch, torch.Generator().manual_seed(3))
+    for name in ("task", "equivariance"):
+        gradients = torch.autograd.grad(losses[name], list(model.parameters()), retain_graph=True, allow_unused=True)
+        reached = [g for g in gradients if g is not None]
+        assert all(torch.isfinite(g).all() for g in reached)
+        assert sum(float(g.abs().sum()) for g in reached) > 1e-3, name
