@@ -45,9 +45,9 @@ class MetricsLog:
         path = folder / "metrics.csv"
         rows: list[dict[str, str]] = []
         if from_step > 0 and path.is_file():
-            with path.open(newline="") as file:
-                # A kill may leave a half-written last line: its step is missing or later than the checkpoint.
-                rows = [row for row in csv.DictReader(file) if row["step"].isdigit() and int(row["step"]) <= from_step]
+            # A kill may leave a half-written last line, in which "30" can be what is left of "300": it goes.
+            whole_lines = path.read_text().rpartition("\n")[0].splitlines()
+            rows = [row for row in csv.DictReader(whole_lines) if int(row["step"]) <= from_step]
         temporary = path.with_name(".metrics.csv.part")
         with temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
