@@ -27,6 +27,8 @@ app.add_typer(data_app, name="data")
 
 PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+# Two threads cost a small molecule more than they give: a call is many small operations.
+ThreadsOption = Annotated[int, typer.Option(help="CPU threads; small molecules are fastest with one.", min=1)]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 
 
@@ -122,6 +124,7 @@ def md(
     seed: Annotated[int, typer.Option(help="Of velocities, thermostat and drawn rotations.")] = 0,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    n_threads: ThreadsOption = 1,
     allow_unseen: Annotated[bool, typer.Option("--allow-unseen", help="Accept an untrained composition.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
 ) -> None:
@@ -140,6 +143,7 @@ def md(
         frame_interval_fs=frame_interval_fs,
         seed=seed,
     )
+    _use_threads(n_threads)
     calculator = _calculator(
         potential,
         device=device,
@@ -157,6 +161,7 @@ def md(
         "forces": calculator.potential.resolve_forces(forces),
         "symmetrize": symmetrize,
         "dtype": dtype,
+        "device": str(calculator.potential.device),
         "structure": structure,
     }
     try:
@@ -191,6 +196,7 @@ def analyze(
     n_rotation_frames: Annotated[int, typer.Option(help="Frames that are turned at random.")] = 50,
     seed: Annotated[int, typer.Option(help="Seed of the turns.")] = 0,
     device: DeviceOption = "auto",
+    n_threads: ThreadsOption = 1,
 ) -> None:
     """Does the run conserve energy, do its forces turn with the molecule, does the molecule stay intact?"""
     from remul_md.analysis.trajectory import analyze_trajectory
@@ -199,6 +205,7 @@ def analyze(
     atoms, statistics, training = None, None, None
     provenance: dict[str, Any] = {"trajectory": str(trajectory)}
     if potential is not None:
+        _use_threads(n_threads)
         calculator = _run_calculator(trajectory, potential, device=device)
         known = calculator.potential
         atoms = _first_structure(trajectory, frame_interval_fs)
@@ -295,6 +302,12 @@ def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Options of all commands."""
+
+
+def _use_threads(n_threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(n_threads)
 
 
 def _calculator(potential: str, **options: Any) -> RemulCalculator:

@@ -1,0 +1,63 @@
+"""What the ASE calculator costs over the bare model: median of interleaved calls, positions changed each time.
+
+python benchmarks/calculator_overhead.py [POTENTIAL] [--structure ethanol] [--calls 500] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from remul_md import RemulCalculator
+from remul_md.datasets.structure_source import read_structure
+from remul_md.neighbors import build_batch, neighbor_pairs
+from remul_md.structures import frames_from_atoms
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("potential", nargs="?", default="ethanol")
+    parser.add_argument("--structure", default="ethanol")
+    parser.add_argument("--calls", type=int, default=500)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    atoms = read_structure(options.structure)
+    calculator = RemulCalculator(options.potential, device="cpu")
+    atoms.calc = calculator
+    model = calculator.potential.model
+    batch = build_batch(frames_from_atoms([atoms]), cutoff=calculator.potential.cutoff)
+    start, rng = atoms.get_positions(), np.random.default_rng(0)
+    seconds: dict[str, list[float]] = {"calculator": [], "model": [], "neighbor_list": []}
+
+    def timed(name: str, call: object) -> None:
+        began = time.perf_counter()
+        call()  # type: ignore[operator]
+        seconds[name].append(time.perf_counter() - began)
+
+    for _ in range(options.calls + 20):
+        positions = start + rng.normal(scale=0.01, size=start.shape)
+        atoms.positions[:] = positions
+        moved = replace(batch, positions=torch.from_numpy(positions))
+        timed("calculator", atoms.get_forces)
+        timed("model", lambda moved=moved: model(moved, forces="conservative").forces.numpy())
+        timed("neighbor_list", lambda p=positions: neighbor_pairs(p, cutoff=calculator.potential.cutoff))
+    medians = {name: 1000.0 * float(np.median(values[20:])) for name, values in seconds.items()}
+    ratio = medians["calculator"] / (medians["model"] + medians["neighbor_list"])
+    print(f"{options.structure}, float32, 1 thread, {options.calls} interleaved calls, median ms:")
+    for name, value in medians.items():
+        print(f"  {name:14} {value:.3f}")
+    print(f"  calculator / (model + neighbor list) = {ratio:.2f}")
+    if options.json:
+        result = {"median_ms": medians, "ratio": ratio, "calls": options.calls, "torch": torch.__version__}
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
