@@ -71,6 +71,7 @@ def test_the_universe_is_left_as_it_was(universe):
     np.testing.assert_array_equal(universe.atoms.positions, before)
 
 
+@pytest.mark.filterwarnings("ignore:Reader has no dt information")
 def test_what_the_universe_lacks_is_said(run, universe):
     import MDAnalysis
 

@@ -11,6 +11,7 @@ from report_cases import EVALUATION, analysed_run, training_rows
 
 from remul_md.analysis.report import write_report, write_summary_png
 from remul_md.analysis.report.figures import MAX_POINTS, drift_band, learning_curve, report_figures, thin
+from remul_md.analysis.report.page import figure_data
 from remul_md.errors import InputError
 
 
@@ -155,6 +156,10 @@ def test_a_name_cannot_break_out_of_the_page(analysis, tmp_path):
         replace(analysis, name=nasty), tmp_path / "report.html", training=rows, provenance={nasty: nasty}
     )
     assert nasty not in path.read_text(encoding="utf-8")
+    figure = replace(report_figures(analysis)[0], title=nasty)
+    script = figure_data([figure])
+    assert script.count("<") == 2
+    assert json.loads(re.search(r">(.*)<", script).group(1))[0]["title"] == nasty
 
 
 def test_the_picture_is_1600_pixels_wide_and_not_blank(analysis, tmp_path):

@@ -117,13 +117,15 @@ def test_the_page_asks_no_network(browser, report):
 
 
 def test_colours_follow_the_scheme_and_verdicts_do_not_rest_on_colour(browser, report):
+    opened(browser, report, size=WIDE)
     inks = []
-    for dark in (False, True):
-        opened(browser, report, size=WIDE, dark=dark)
+    for scheme in ("light", "dark"):  # the reader switches while the page is open
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         inks.append(
-            browser.execute_script(
-                "return [getComputedStyle(document.body).backgroundColor,"
-                " document.querySelector('#net-torque').data[0].line.color]"
+            browser.execute_async_script(
+                "const done = arguments[0]; setTimeout(() => done([getComputedStyle(document.body).backgroundColor,"
+                " document.querySelector('#net-torque').data[0].line.color]), 500)"
             )
         )
     assert inks[0][0] != inks[1][0]

@@ -55,7 +55,6 @@ def write_report(
 
     figures = report_figures(analysis, training=training)
     parts = resources.files("remul_md.analysis.report")
-    data = json.dumps([figure.to_json() for figure in figures], separators=(",", ":"), allow_nan=False)
     title = f"{analysis.formula.translate(SUBSCRIPTS)}: {_length_ps(analysis):.3g} ps of molecular dynamics"
     html = "\n".join(
         [
@@ -76,8 +75,7 @@ def write_report(
             _provenance(provenance or {}),
             f"<footer>Written by remul-md {escape(__version__)}. This file holds all it needs and asks no network."
             "</footer></main>",
-            # "<" inside the JSON could end the script element early
-            f'<script type="application/json" id="figures">{data.replace("<", chr(92) + "u003c")}</script>',
+            figure_data(figures),
             f"<script>{get_plotlyjs()}</script>",
             f"<script>{(parts / 'draw.js').read_text(encoding='utf-8')}</script>",
             "</body></html>\n",
@@ -92,6 +90,12 @@ def write_report(
     except OSError as error:
         raise InputError(f"cannot write the report {target}: {error.strerror}; choose another path") from error
     return target
+
+
+def figure_data(figures: Sequence[Figure]) -> str:
+    """The plots as a script element that the page's script reads; no text in them can end it early."""
+    data = json.dumps([figure.to_json() for figure in figures], separators=(",", ":"), allow_nan=False)
+    return f'<script type="application/json" id="figures">{data.replace("<", chr(92) + "u003c")}</script>'
 
 
 def _header(analysis: TrajectoryAnalysis, title: str) -> str:
