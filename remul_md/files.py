@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -25,5 +26,6 @@ def write_atomically(path: Path, payload: Any) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that is a file has nothing to unlink either
+            temporary.unlink()
         raise InputError(f"{path}: cannot be written ({error}); free space or choose another folder") from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class MetricsLog:
         folder: run directory.
         columns: names of the numbers, "step" first.
         from_step: rows after this step are cut off, because a resumed run writes them again.
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
     """
 
     def __init__(self, folder: Path, *, columns: list[str], from_step: int) -> None:
@@ -48,28 +51,46 @@ class MetricsLog:
             # A kill may leave a half-written last line, in which "30" can be what is left of "300": it goes.
             whole_lines = path.read_text().rpartition("\n")[0].splitlines()
             rows = [row for row in csv.DictReader(whole_lines) if int(row["step"]) <= from_step]
-        temporary = path.with_name(".metrics.csv.part")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(path)
-        self._file = path.open("a", newline="")
-        self._writer = csv.DictWriter(self._file, columns, restval="")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1 if from_step else None)
+        self._path = path
+        with _disk_errors_named(path):
+            temporary = path.with_name(".metrics.csv.part")
+            with temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+                writer.writeheader()
+                writer.writerows(rows)
+            temporary.replace(path)
+            self._file = path.open("a", newline="")
+            self._writer = csv.DictWriter(self._file, columns, restval="")
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1 if from_step else None)
 
     def write(self, row: Mapping[str, float | int]) -> None:
-        """Append one row; a column that is not given stays empty."""
-        self._writer.writerow(row)
-        self._file.flush()
-        for name, value in row.items():
-            if name != "step":
-                self._board.add_scalar(name, value, int(row["step"]))
+        """Append one row; a column that is not given stays empty.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        with _disk_errors_named(self._path):
+            self._writer.writerow(row)
+            self._file.flush()
+            for name, value in row.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, int(row["step"]))
 
     def close(self) -> None:
         """Close both files."""
-        self._file.close()
-        self._board.close()
+        with _disk_errors_named(self._path):
+            self._file.close()
+            self._board.close()
+
+
+@contextmanager
+def _disk_errors_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error}); free space or choose another folder, then go on with --resume"
+        ) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -57,7 +57,10 @@ def prepare_run(run_dir: Path, config: RunConfig, *, resume: bool) -> None:
         return
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        written.write_text(dump_config(config))
+        # Half a config would pass for another run, so it is renamed into place when it is whole.
+        temporary = written.with_name(f".{CONFIG}.part")
+        temporary.write_text(dump_config(config))
+        temporary.replace(written)
     except OSError as error:
         raise InputError(f"{run_dir}: cannot be written ({error}); choose another --run-dir") from error
 
