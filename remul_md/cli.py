@@ -74,16 +74,8 @@ def evaluate(
     from remul_md.potential import load_potential, resolve_device
 
     loaded = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
-    loaded.resolve_forces(forces)  # type: ignore[arg-type]
-    result = evaluate_potential(
-        loaded,
-        read_frames(data),
-        forces=forces,  # type: ignore[arg-type]
-        n_draws=n_draws,
-        seed=seed,
-        progress=True,
-    )
-    _write_json(json_file, {"potential": str(potential), "data": data, **result.to_json()})
+    head = loaded.resolve_forces(forces)  # type: ignore[arg-type]
+    result = evaluate_potential(loaded, read_frames(data), forces=head, n_draws=n_draws, seed=seed, progress=True)
     low, high = result.equivariance_percent_ci95
     low_energy, high_energy = result.equivariance_percent_energy_ci95
     by_element = ", ".join(f"{symbol} {value:.1f}" for symbol, value in result.force_mae_by_element.items())
@@ -102,6 +94,8 @@ def evaluate(
             ("force MAE by element, stock", f"{by_element} meV/A"),
         ],
     )
+    # After the table: a file that cannot be written must not cost the figures.
+    _write_json(json_file, {"potential": str(potential), "data": data, **result.to_json()})
 
 
 @app.command()
@@ -231,6 +225,7 @@ def analyze(
         seed=seed,
         training_statistics=statistics,
     )
+    _print_analysis(result)
     provenance["command"] = " ".join(["remul-md", *sys.argv[1:]])
     provenance["version"] = __version__
     if report is not None or picture is not None:
@@ -241,7 +236,6 @@ def analyze(
         if picture is not None:
             write_summary_png(result, picture, evaluation=figures, training=training)
     _write_json(json_file, result.to_json())
-    _print_analysis(result)
     for written in (report, picture, json_file):
         if written is not None:
             typer.echo(f"wrote {written}")
@@ -375,6 +369,7 @@ def _write_json(path: Path | None, content: dict[str, Any]) -> None:
     if path is None:
         return
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error}); choose another --json file") from error
@@ -394,5 +389,8 @@ def main() -> None:
         app()
     except InputError as error:
         _fail(str(error), code=2)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command with --resume goes on", code=130)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Inside a command typer turns Ctrl-C into a silent exit with code 130.
+        if isinstance(stop, SystemExit) and stop.code != 130:
+            raise
+        _fail("interrupted; `train` and `md` go on where they were with --resume", code=130)
