@@ -1,0 +1,454 @@
+"""The command line on real, small inputs: what it writes, and that every mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from remul_md._version import __version__
+from remul_md.cli import main
+from remul_md.datasets import read_frames
+
+Run = Callable[..., tuple[int, str, str]]
+SCRIPT = Path(sys.executable).with_name("remul-md")
+FORMATS = Path(__file__).parent / "data" / "formats"
+SMALL = [
+    *("model.width=16", "model.n_layers=1", "model.n_heads=2", "model.pair_width=12", "model.n_radial=6"),
+    *("model.n_vectors=4", "model.cutoff=4.0", "train.batch_size=4", "train.warmup_steps=2", "train.n_threads=1"),
+    *("train.device=cpu", "data.n_train=14", "data.n_validation=5"),
+]
+SETTINGS = [part for option in SMALL for part in ("--set", option)]
+
+
+def ethanol_frames(n_frames: int) -> list[Atoms]:
+    """Packaged ethanol frames with their labels as ASE structures."""
+    frames = read_frames("rmd17/ethanol/train-01").select(range(0, 40 * n_frames, 40))
+    assert frames.energy is not None
+    assert frames.forces is not None
+    structures = []
+    for index in range(n_frames):
+        atoms = frames.atoms(index)
+        forces = frames.forces[9 * index : 9 * index + 9]
+        atoms.calc = SinglePointCalculator(atoms, energy=frames.energy[index], forces=forces)
+        structures.append(atoms)
+    return structures
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The entry point in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["remul-md", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(cli: Run) -> Callable[..., None]:
+    """Runs a command that must end with exit code 2 and a message, without a traceback."""
+
+    def run(*arguments: str | Path, message: str) -> None:
+        code, out, err = cli(*arguments)
+        assert code == 2, err
+        line = " ".join(err.split())
+        assert message in line, err
+        assert "Traceback" not in out + err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with own.xyz and run/, a run of 20 steps, made by the installed command."""
+    folder = tmp_path_factory.mktemp("cli")
+    ase.io.write(folder / "own.xyz", ethanol_frames(24), format="extxyz")
+    command = [SCRIPT, "train", "--run-dir", "run", "--set", "data.source=own.xyz", "--set", "train.n_steps=20"]
+    done = subprocess.run([*command, *SETTINGS], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (folder / "train.out").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def potential(workplace: Path) -> Path:
+    return workplace / "run" / "potential.pt"
+
+
+def test_train_writes_a_run(workplace: Path) -> None:
+    run = workplace / "run"
+    assert {"potential.pt", "config.yaml", "metrics.csv", "tensorboard"} <= {path.name for path in run.iterdir()}
+    assert any((run / "tensorboard").glob("events.out.tfevents.*"))
+    text = (workplace / "train.out").read_text()
+    assert "n_steps: 20" in text  # the resolved config
+    assert "run/potential.pt: validation force MAE" in text
+    assert "step 20 of 20" in text
+
+
+def test_train_with_a_molecule_a_config_and_a_start(cli: Run, potential: Path, tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("data:\n  source: elsewhere.xyz\ntrain:\n  n_steps: 4\n  beta: 2.0\n")
+    options = ["--run-dir", tmp_path / "deep" / "run", "--molecule", "ethanol", "--init-from", potential]
+    code, out, err = cli("train", config, *options, *SETTINGS, "--set", "train.beta=0.5")
+    assert code == 0, err
+    assert "molecule: ethanol" in out
+    assert "source: null" in out
+    assert "beta: 0.5" in out
+    assert (tmp_path / "deep" / "run" / "potential.pt").is_file()
+
+
+def test_evaluate_writes_the_promised_figures(cli: Run, workplace: Path, potential: Path, tmp_path: Path) -> None:
+    code, out, err = cli(
+        "evaluate", potential, workplace / "own.xyz", "--json", tmp_path / "e.json", "--n-draws", "3", "--device", "cpu"
+    )
+    assert code == 0, err
+    figures = json.loads((tmp_path / "e.json").read_text())
+    scalars = ["force_mae_stock", "force_mae_turned", "rotational_error", "rotational_spread"]
+    scalars += ["energy_mae_stock", "energy_mae_turned", "equivariance_percent", "equivariance_percent_energy"]
+    for name in scalars:
+        assert np.isfinite(figures[name]), name
+    assert figures["n_frames"] == 24
+    assert len(figures["equivariance_percent_ci95"]) == 2
+    assert set(figures["force_mae_by_element"]) == {"C", "H", "O"}
+    assert 100 < figures["force_mae_stock"] < 3000  # 20 steps: meV/Angstrom of a model that knows next to nothing
+    assert "force MAE, stock / turned" in out
+    assert f"{figures['force_mae_stock']:.2f}" in out
+
+
+@pytest.fixture(scope="module")
+def trajectory(workplace: Path, potential: Path) -> Path:
+    """0.02 ps of NVE by the installed command."""
+    options = ["--structure", "ethanol", "--temperature-K", "100", "--length-ps", "0.02", "--equilibrate-ps", "0.005"]
+    options += [
+        "--frame-interval-fs",
+        "1",
+        "--output",
+        "md.traj",
+        "--device",
+        "cpu",
+        "--dtype",
+        "float64",
+        "--seed",
+        "3",
+    ]
+    done = subprocess.run(
+        [SCRIPT, "md", potential, *options], cwd=workplace, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "40 steps of 0.5 fs, 21 frames" in done.stdout
+    assert f"remul-md analyze md.traj --potential {potential}" in done.stdout
+    return workplace / "md.traj"
+
+
+def test_md_writes_frames_with_time_and_energies(trajectory: Path) -> None:
+    frames = ase.io.read(trajectory, index=":")
+    assert len(frames) == 21
+    assert [frame.info["time_ps"] for frame in frames[:3]] == pytest.approx([0.0, 0.001, 0.002])
+    assert np.ptp([frame.get_total_energy() for frame in frames]) < np.ptp([f.get_kinetic_energy() for f in frames])
+    assert trajectory.with_name("md.log.csv").is_file()
+    facts = json.loads(trajectory.with_name("md.json").read_text())["provenance"]
+    assert facts["forces"] == "conservative"
+    assert len(facts["potential_sha256"]) == 64
+
+
+def test_analyze_writes_the_promised_figures(cli: Run, trajectory: Path, potential: Path, tmp_path: Path) -> None:
+    written = ["--json", tmp_path / "a.json", "--report", tmp_path / "r.html", "--n-rotation-frames", "4"]
+    code, out, err = cli("analyze", trajectory, "--potential", potential, *written, "--device", "cpu")
+    assert code == 0, err
+    figures = json.loads((tmp_path / "a.json").read_text())
+    expected = {"drift_meV_per_atom_ps", "drift_ci95", "fluctuation_meV_per_atom", "temperature_K", "rotational_error"}
+    expected |= {"net_torque_rms_eV", "angular_momentum_change", "angle_swept_deg", "max_bond_deviation_A", "n_frames"}
+    assert expected <= figures.keys()
+    assert figures["n_frames"] == 21
+    assert figures["rotational_error"] > 0
+    assert figures["net_torque_rms_eV"] > 0
+    assert (tmp_path / "r.html").stat().st_size > 10_000
+    assert f"wrote {tmp_path / 'r.html'}" in out
+
+
+def test_analyze_without_a_potential(cli: Run, trajectory: Path, tmp_path: Path) -> None:
+    code, _, err = cli("analyze", trajectory, "--json", tmp_path / "a.json")
+    assert code == 0, err
+    figures = json.loads((tmp_path / "a.json").read_text())
+    assert figures["rotational_error"] is None
+    assert figures["net_torque_rms_eV"] > 0
+
+
+def test_md_with_symmetrised_forces_to_h5md(cli: Run, potential: Path, tmp_path: Path) -> None:
+    options = ["--structure", "rmd17/ethanol/test-01:3", "--ensemble", "langevin", "--length-ps", "0.004", "--device"]
+    options += ["cpu", "--equilibrate-ps", "0", "--frame-interval-fs", "1", "--symmetrize", "4", "--output"]
+    code, out, err = cli("md", potential, *options, tmp_path / "run.h5md")
+    assert code == 0, err
+    assert (tmp_path / "run.h5md").is_file()
+    assert "8 steps of 0.5 fs, 5 frames" in out
+    assert json.loads((tmp_path / "run.json").read_text())["provenance"]["symmetrize"] == "4"
+
+
+def test_data_commands(cli: Run, workplace: Path) -> None:
+    code, out, err = cli("data", "list")
+    assert code == 0, err
+    assert "rmd17/ethanol/train-01" in out
+    assert "packaged" in out
+    code, out, err = cli("data", "show", workplace / "own.xyz")
+    assert code == 0, err
+    assert "24" in out
+    assert "C2H6O" in out
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "md", "analyze", "data", "data list", "data fetch"])
+def test_every_command_has_help(cli: Run, command: str) -> None:
+    code, out, _ = cli(*command.split(), "--help")
+    assert code == 0
+    assert "Usage:" in out
+
+
+def test_version(cli: Run) -> None:
+    assert cli("--version") == (0, f"{__version__}\n", "")
+
+
+def test_an_unknown_command_or_option_is_a_usage_error(refused: Callable[..., None]) -> None:
+    refused("trian", message="No such command")
+    refused("train", "--run-dirr", "x", message="No such option")
+    refused("train", message="Missing option '--run-dir'")
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------
+
+
+def md(potential: Path, structure: str | Path, *more: str | Path) -> list[str | Path]:
+    return ["md", potential, "--structure", structure, "--device", "cpu", *more]
+
+
+@pytest.mark.parametrize(
+    ("structure", "message"),
+    [
+        (molecule("CH3OH"), "composition C1H4O1 was never trained on; this potential knows C2H6O1; give allow_unseen"),
+        (molecule("CH3NO2"), "element N was never trained on; this potential knows H, C, O"),
+        (Atoms("C2H6O", molecule("CH3CH2OH").positions * [np.nan, 1, 1]), "not finite"),
+        (Atoms("C2H6O", molecule("CH3CH2OH").positions + np.array([np.inf, 0, 0])), "not finite"),
+        (Atoms("C2OH6", molecule("CH3CH2OH").positions[[0, 1, 2, 3, 4, 5, 6, 7, 7]]), "atoms 7 and 8 are 0 Angstrom"),
+        (Atoms(molecule("CH3CH2OH"), cell=[9, 9, 9], pbc=True), "but this potential was trained on isolated molecules"),
+        (Atoms(), "no atoms"),
+    ],
+    ids=["composition", "element", "nan", "inf", "coincident", "periodic", "empty"],
+)
+def test_bad_structures(
+    refused: Callable[..., None], potential: Path, tmp_path: Path, structure: Atoms, message: str
+) -> None:
+    ase.io.write(tmp_path / "start.traj", structure)
+    refused(*md(potential, tmp_path / "start.traj", "--output", tmp_path / "out.traj"), message=message)
+    assert [path.name for path in tmp_path.iterdir()] == ["start.traj"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--timestep-fs", "-1"], "timestep_fs must be a number > 0, got -1.0"),
+        (["--ensemble", "nvt"], "ensemble 'nvt' is unknown; choose one of nve, langevin"),
+        (
+            ["--ensemble", "langevin", "--rotation", "zero"],
+            "rotation 'zero' and ensemble 'langevin' exclude each other",
+        ),
+        (["--symmetrize", "cubic"], "symmetrize must be one of tetrahedral, octahedral, icosahedral or a number"),
+        (["--symmetrize", "0"], "symmetrize needs at least 1 rotation, got 0"),
+        (["--symmetrize", "-2"], "symmetrize needs at least 1 rotation, got -2"),
+        (["--forces", "direct"], "forces='direct' was asked for, but this potential was trained for conservative"),
+        (["--forces", "both"], "forces must be auto, conservative or direct, got 'both'"),
+        (["--dtype", "float16"], "dtype must be float32 or float64, got 'float16'"),
+        (["--device", "tpu9"], "device 'tpu9' is unknown; use auto, cpu, cuda or cuda:N"),
+        (["--seed", "-1"], "seed must be a whole number >= 0, got -1"),
+    ],
+)
+def test_bad_md_options(
+    refused: Callable[..., None], potential: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    refused(*md(potential, "ethanol", "--output", tmp_path / "out.traj", *options), message=message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_exists_is_kept(refused: Callable[..., None], potential: Path, trajectory: Path) -> None:
+    before = trajectory.read_bytes()
+    refused(*md(potential, "ethanol", "--output", trajectory), message="exists already; resume the run (--resume)")
+    assert trajectory.read_bytes() == before
+
+
+def test_bad_potentials(refused: Callable[..., None], potential: Path, tmp_path: Path) -> None:
+    payload = torch.load(potential, weights_only=True)
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(potential.read_bytes()[:5000])
+    refused(*md(broken, "ethanol", "--output", tmp_path / "o.traj"), message="is truncated or no potential of remul-md")
+    torch.save({**payload, "format_version": 99}, broken)
+    refused("evaluate", broken, "rmd17/ethanol/test-01", message="has format 99, this remul-md")
+    torch.save({**payload, "extra": Opener(tmp_path / "executed")}, broken)
+    refused("evaluate", broken, "rmd17/ethanol/test-01", message="was not executed")
+    broken.write_bytes(pickle.dumps(Opener(tmp_path / "executed")))
+    refused("evaluate", broken, "rmd17/ethanol/test-01", message="is truncated or no potential")
+    refused("evaluate", tmp_path / "none.pt", "rmd17/ethanol/test-01", message="is no file and not shipped; shipped:")
+    refused("evaluate", tmp_path, "rmd17/ethanol/test-01", message="is a folder; give the potential inside it")
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.pt"]
+
+
+class Opener:
+    """Opens a file for writing while it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.marker), "w")
+
+
+def test_bad_data(refused: Callable[..., None], potential: Path, tmp_path: Path) -> None:
+    def evaluate(name: str, message: str) -> None:
+        refused("evaluate", potential, tmp_path / name, "--device", "cpu", message=message)
+
+    evaluate("missing.npz", "is neither a file nor a registered data set")
+    np.savez(tmp_path / "whole.npz", R=np.zeros((2, 9, 3)), z=np.ones(9))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:200])
+    evaluate("cut.npz", "cut.npz")
+    np.savez(tmp_path / "keys.npz", positions=np.zeros((2, 9, 3)))
+    evaluate("keys.npz", "keys.npz")
+    structures = ethanol_frames(3)
+    structures[1].calc.results["forces"][4, 2] = np.nan
+    ase.io.write(tmp_path / "nan.xyz", structures, format="extxyz")
+    evaluate("nan.xyz", "not finite")
+    refused("data", "show", FORMATS / "ethanol_kcal.xyz", message="kcal/mol")
+    refused("data", "show", tmp_path / "missing.xyz", message="is neither a file nor a registered data set")
+    refused("data", "show", FORMATS / "ethanol_kcal.xyz", "--energy-unit", "kcal", message="'kcal'")
+    refused("data", "fetch", "rmd17/etanol/train-01", message="rmd17/ethanol/train-01")
+
+
+def test_another_molecule_is_not_evaluated(refused: Callable[..., None], potential: Path) -> None:
+    refused("evaluate", potential, "rmd17/benzene/test-01", message="composition C6H6 was never trained on")
+
+
+def test_bad_training_options(refused: Callable[..., None], workplace: Path, tmp_path: Path) -> None:
+    def train(*overrides: str, message: str) -> None:
+        options = [
+            part for option in ("data.source=" + str(workplace / "own.xyz"), *overrides) for part in ("--set", option)
+        ]
+        refused("train", "--run-dir", tmp_path / "new", *SETTINGS, *options, message=message)
+
+    train("train.bta=1", message="unknown key train.bta; did you mean train.beta?")
+    train("train.beta=-1", message="train.beta: Input should be greater than or equal to 0, got -1")
+    train("data.molecule=ethanol", message="data.molecule (ethanol) and data.source")
+    train("model.width=15", message="model.width must be divisible by model.n_heads, got 15 and 2")
+    train("beta=1", message="--set takes SECTION.KEY=VALUE such as train.beta=0.5, got 'beta=1'")
+    refused("train", "nowhere.yaml", "--run-dir", tmp_path / "new", message="config 'nowhere.yaml' is no file")
+    assert not (tmp_path / "new").exists()
+    train("data.n_train=20", message="24")
+
+
+def test_a_used_or_unwritable_run_directory(refused: Callable[..., None], workplace: Path) -> None:
+    same = [*SETTINGS, "--set", f"data.source={workplace / 'own.xyz'}", "--set", "train.n_steps=20"]
+    before = (workplace / "run" / "potential.pt").read_bytes()
+    refused("train", "--run-dir", workplace / "run", *same, message="already holds a run; go on with --resume")
+    options = ["--run-dir", workplace / "run", "--resume", *SETTINGS, "--set", "data.source=own.xyz"]
+    message = "was started with another config: train.n_steps was 20, now 21; use a new --run-dir"
+    refused("train", *options, "--set", "train.n_steps=21", message=message)
+    refused("train", "--run-dir", workplace / "own.xyz" / "run", *same, message="cannot be written")
+    refused("train", "--run-dir", workplace / "own.xyz", *same, message="cannot be written")
+    assert (workplace / "run" / "potential.pt").read_bytes() == before
+
+
+def test_a_full_disk_ends_training_with_a_message(
+    refused: Callable[..., None], workplace: Path, tmp_path: Path
+) -> None:
+    resource = pytest.importorskip("resource", reason="file size limits are POSIX")
+    options = ["--set", f"data.source={workplace / 'own.xyz'}", "--set", "train.n_steps=3"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # config and metrics fit, a checkpoint does not
+    try:
+        refused("train", "--run-dir", tmp_path / "run", *SETTINGS, *options, message="cannot be written")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+def test_bad_analysis(refused: Callable[..., None], trajectory: Path, potential: Path, tmp_path: Path) -> None:
+    refused("analyze", tmp_path / "none.traj", message="none.traj")
+    (tmp_path / "empty.traj").write_bytes(b"")
+    refused("analyze", tmp_path / "empty.traj", message="empty.traj")
+    (tmp_path / "figures.json").write_text("{")
+    refused(
+        "analyze", trajectory, "--evaluation", tmp_path / "figures.json", message="is no JSON of `remul-md evaluate`"
+    )
+    file = tmp_path / "figures.json"
+    for option in ("--json", "--report", "--picture"):
+        command = ["analyze", trajectory, "--potential", potential, "--n-rotation-frames", "2", option, file / "out"]
+        refused(*command, message=str(file / "out"))
+    refused("analyze", trajectory, "--potential", tmp_path / "none.pt", message="is no file and not shipped")
+
+
+def test_figures_are_printed_even_if_their_file_cannot_be_written(cli: Run, workplace: Path, potential: Path) -> None:
+    target = workplace / "own.xyz" / "figures.json"
+    arguments = [potential, workplace / "own.xyz", "--json", target, "--n-draws", "2", "--device", "cpu"]
+    code, out, err = cli("evaluate", *arguments)
+    assert code == 2
+    assert "figures.json: cannot be written" in err
+    assert "force MAE, stock / turned" in out
+
+
+# --- the process -------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_is_one_line_and_130(workplace: Path, tmp_path: Path) -> None:
+    command = [SCRIPT, "train", "--run-dir", tmp_path / "run", "--set", f"data.source={workplace / 'own.xyz'}"]
+    more = ["--set", "train.n_steps=100000", "--set", "train.checkpoint_every=1"]
+    process = subprocess.Popen(
+        [*command, *SETTINGS, *more], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not any((tmp_path / "run").glob("*.pt")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "error: interrupted; `train` and `md` go on where they were with --resume" in err
+    assert "Traceback" not in err
+
+
+def seconds(command: list[str | Path]) -> float:
+    """Best of three, because the machine may be busy."""
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def test_help_is_quick() -> None:
+    assert seconds([SCRIPT, "--help"]) < 1.0
+
+
+def test_importing_is_quick_and_loads_nothing_heavy() -> None:
+    heavy = "torch ase numpy vesin MDAnalysis matplotlib plotly h5py pydantic"
+    code = f"import sys, remul_md; print([name for name in '{heavy}'.split() if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+    assert seconds([sys.executable, "-c", "import remul_md"]) - seconds([sys.executable, "-c", "pass"]) < 0.3
