@@ -184,7 +184,8 @@ def load_potential(path: str | Path, *, device: torch.device | str = "cpu", dtyp
     payload = _read_payload(file)
     try:
         metadata = json.loads(payload["metadata"])
-        model = build_model(metadata["model"]["kind"], metadata["model"]["options"])
+        with torch.random.fork_rng(devices=[]):  # the file replaces these weights: the caller's random state is kept
+            model = build_model(metadata["model"]["kind"], metadata["model"]["options"])
         coverage = Coverage.from_json(metadata["coverage"])
         provenance = Provenance(**metadata["provenance"])
     except (KeyError, TypeError, ValueError) as error:
