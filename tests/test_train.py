@@ -1,0 +1,360 @@
+"""From a config to a potential on real frames: what a run writes, what it learns, what it refuses."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from remul_md.config import RunConfig, validated_config
+from remul_md.datasets import make_split, read_frames
+from remul_md.errors import InputError
+from remul_md.files import write_atomically
+from remul_md.neighbors import build_batch
+from remul_md.potential import Potential, load_potential
+from remul_md.structures import Frames
+from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_vectors
+from remul_md.training import fit as trainer
+from remul_md.training.checkpoint import read_checkpoint, read_metrics
+from remul_md.training.train import train_potential
+
+SMALL_MODEL = {"width": 32, "n_layers": 2, "n_heads": 4, "pair_width": 24, "n_radial": 10, "n_vectors": 8}
+TINY_MODEL = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_vectors": 3}
+
+
+def run_config(*, data: dict[str, Any] | None = None, model: dict[str, Any] = TINY_MODEL, **train: Any) -> RunConfig:
+    steps = {"n_steps": 12, "batch_size": 3, "warmup_steps": 2, "validate_every": 5, "log_every": 4, "device": "cpu"}
+    return validated_config(
+        {
+            "data": {"n_train": 17, "n_validation": 5} | ({"molecule": "ethanol"} if data is None else data),
+            "model": model,
+            "train": steps | {"checkpoint_every": 6} | train,
+        },
+        origin="test",
+    )
+
+
+def symmetry_and_accuracy(potential: Potential, frames: Frames) -> tuple[float, float, float]:
+    """Rotational error, force MAE and RMS predicted force on these frames, eV/Angstrom."""
+    batch = build_batch(frames, cutoff=potential.cutoff)
+    rotations = random_rotations(len(frames), generator=torch.Generator().manual_seed(9))
+    stock = potential.predict(batch).forces
+    turned = potential.predict(turn_batch(batch, rotations)).forces
+    assert stock is not None
+    assert turned is not None
+    assert batch.forces is not None
+    error = (turned - turn_vectors(stock, rotations, system_index=batch.system_index)).abs().mean().item()
+    return error, (stock - batch.forces).abs().mean().item(), stock.square().mean().sqrt().item()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short training that does learn: the folder of the run."""
+    folder = tmp_path_factory.mktemp("trained") / "deep" / "run"
+    config = run_config(
+        data={"molecule": "ethanol", "n_train": 300, "n_validation": 20},
+        model=SMALL_MODEL,
+        n_steps=300,
+        batch_size=8,
+        warmup_steps=20,
+        learning_rate=3e-3,
+        ema_decay=0.95,
+        validate_every=50,
+        checkpoint_every=50,
+        log_every=25,
+    )
+    train_potential(config, run_dir=folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ethanol() -> Frames:
+    return read_frames("rmd17/ethanol/test-01").select(range(13))
+
+
+def test_a_run_writes_what_it_promises(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"config.yaml", "metrics.csv", "tensorboard", "checkpoint.pt", "potential.pt"}
+    written = yaml.safe_load((trained / "config.yaml").read_text())
+    assert written["train"]["n_steps"] == 300
+    assert written["train"]["group"] == "O3"  # a default: the resolved config is written, not what was given
+    assert validated_config(written, origin="written").train.batch_size == 8
+    rows = read_metrics(trained / "metrics.csv")
+    assert [row["step"] for row in rows] == list(range(25, 301, 25))
+    assert [row["step"] for row in rows if "validation_force_mae" in row] == [50, 100, 150, 200, 250, 300]
+    accumulator = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(trained / "tensorboard"))
+    events.Reload()
+    board = events.Scalars("validation_force_mae")
+    assert [event.step for event in board] == [50, 100, 150, 200, 250, 300]
+    assert board[-1].value == pytest.approx(rows[-1]["validation_force_mae"], rel=1e-5)
+
+
+def test_training_learns_forces_and_rotations(trained: Path, ethanol: Frames, tmp_path: Path) -> None:
+    """On frames never seen: the rotational error falls in units of the forces the model gives."""
+    untrained = train_potential(
+        run_config(model=SMALL_MODEL, n_steps=1, warmup_steps=0), run_dir=tmp_path / "a", progress=False
+    )
+    untrained_error, untrained_mae, untrained_rms = symmetry_and_accuracy(untrained, ethanol)
+    error, mae, rms = symmetry_and_accuracy(load_potential(trained / "potential.pt"), ethanol)
+    assert ethanol.forces is not None
+    label_rms = np.sqrt(np.square(ethanol.forces).mean())
+    assert error / rms < 0.5 * untrained_error / untrained_rms
+    assert error < 0.1 * label_rms
+    assert mae < 0.65 * untrained_mae
+    history = [row["equivariance"] for row in read_metrics(trained / "metrics.csv")]
+    assert history[-1] < 0.65 * history[0]
+
+
+def test_provenance_says_where_the_weights_come_from(trained: Path) -> None:
+    potential = load_potential(trained / "potential.pt")
+    frames = read_frames("rmd17/ethanol/train-01")
+    split = make_split(frames, n_train=300, n_validation=20, seed=0)
+    provenance = potential.provenance
+    assert provenance.data == {"name": frames.name, "split": json.loads(json.dumps(split.to_json()))}
+    assert provenance.data["split"]["data_hash"] == frames.content_hash()
+    assert provenance.config == yaml.safe_load((trained / "config.yaml").read_text())
+    assert provenance.trained_forces == "conservative"
+    assert provenance.seconds > 0.1
+    assert provenance.origin == ""
+    metrics = provenance.metrics
+    rows = read_metrics(trained / "metrics.csv")
+    validations = {int(row["step"]): row["validation_force_mae"] for row in rows if "validation_force_mae" in row}
+    assert metrics["last_step"] == 300
+    assert metrics["validation_force_mae_meV_per_A"] == min(validations.values()) == validations[metrics["best_step"]]
+    assert [row["step"] for row in metrics["history"]] == [50, 100, 150, 200, 250, 300]
+    train = frames.select(split.train)
+    assert train.forces is not None
+    assert metrics["force_scale_eV_per_A"] == pytest.approx(float(np.sqrt(np.square(train.forces).mean())))
+    assert potential.species == (1, 6, 8)
+
+
+def test_the_potential_has_the_validation_error_it_claims(trained: Path) -> None:
+    """Recomputed from the file in turned poses of the same split, with other draws: within their scatter."""
+    potential = load_potential(trained / "potential.pt")
+    split = potential.provenance.data["split"]
+    frames = read_frames("rmd17/ethanol/train-01").select(split["validation"])
+    _, mae, _ = symmetry_and_accuracy(potential, frames)
+    assert 1000 * mae == pytest.approx(potential.provenance.metrics["validation_force_mae_meV_per_A"], rel=0.1)
+    assert not set(split["validation"]) & set(split["train"])
+
+
+@pytest.mark.parametrize("forces", ["direct", "both"])
+def test_other_heads_train_and_are_recorded(tmp_path: Path, forces: str) -> None:
+    potential = train_potential(run_config(forces=forces), run_dir=tmp_path, progress=False)
+    assert potential.provenance.trained_forces == forces
+    assert potential.resolve_forces("auto") == ("direct" if forces == "direct" else "conservative")
+
+
+@pytest.mark.parametrize(
+    ("options", "columns"),
+    [
+        ({"alpha": 0.0, "n_turned": 2}, {"equivariance"}),
+        ({"beta": 0.0}, {"task"}),
+        ({"anchor": "prediction", "group": "SO3"}, {"task", "equivariance"}),
+    ],
+)
+def test_options_decide_which_losses_there_are(tmp_path: Path, options: dict[str, Any], columns: set[str]) -> None:
+    train_potential(run_config(**options), run_dir=tmp_path, progress=False)
+    for row in read_metrics(tmp_path / "metrics.csv"):
+        assert row.keys() & {"task", "equivariance"} == columns
+
+
+def test_callers_random_state_and_the_data_are_left_alone(tmp_path: Path) -> None:
+    torch.manual_seed(31)
+    before = torch.get_rng_state()
+    first = train_potential(run_config(), run_dir=tmp_path / "a", progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(32)
+    second = train_potential(run_config(), run_dir=tmp_path / "b", progress=False)
+    for name, weight in first.model.state_dict().items():
+        assert torch.equal(weight, second.model.state_dict()[name]), name
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    train_potential(run_config(), run_dir=tmp_path, progress=False)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(InputError, match="already holds a run; go on with --resume, or give a new --run-dir"):
+        train_potential(run_config(), run_dir=tmp_path, progress=False)
+    message = r"was started with another config: train.beta was 1.0, now 0.5; train.seed was 0, now 3; use a new"
+    with pytest.raises(InputError, match=message):
+        train_potential(run_config(beta=0.5, seed=3), run_dir=tmp_path, resume=True, progress=False)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    again = train_potential(run_config(), run_dir=tmp_path, resume=True, progress=False)  # finished: nothing to do
+    assert again.provenance.metrics["last_step"] == 12
+
+
+def ethanol_file(path: Path, *, shift: float = 0.0, n_frames: int = 40) -> str:
+    """Packaged frames as an extended xyz file, energies shifted, eV."""
+    frames = read_frames("rmd17/ethanol/train-01")
+    assert frames.energy is not None
+    assert frames.forces is not None
+    structures = []
+    for index in range(n_frames):
+        atoms = frames.atoms(index)
+        atoms.calc = SinglePointCalculator(
+            atoms, energy=frames.energy[index] + shift, forces=frames.forces[9 * index : 9 * index + 9]
+        )
+        structures.append(atoms)
+    write(path, structures)
+    return str(path)
+
+
+def test_resuming_on_other_data_is_refused(tmp_path: Path) -> None:
+    source = ethanol_file(tmp_path / "data.xyz")
+    config = run_config(data={"source": source})
+    train_potential(config, run_dir=tmp_path / "run", progress=False)
+    ethanol_file(tmp_path / "data.xyz", shift=0.25)
+    with pytest.raises(InputError, match="the checkpoint belongs to another config or data; use a new --run-dir"):
+        train_potential(config, run_dir=tmp_path / "run", resume=True, progress=False)
+
+
+def test_fine_tuning_starts_where_the_potential_stands(trained: Path, tmp_path: Path) -> None:
+    """Frames of another energy zero: the shift goes into the references, and the first validation is a good one."""
+    source = ethanol_file(tmp_path / "shifted.xyz", shift=123.0)
+    # A learning rate that changes next to nothing: what validates is what the run began with.
+    config = run_config(data={"source": source}, model=SMALL_MODEL, n_steps=3, validate_every=1, learning_rate=1e-9)
+    tuned = train_potential(config, run_dir=tmp_path / "tuned", init_from=trained / "potential.pt", progress=False)
+    scratch = train_potential(config, run_dir=tmp_path / "scratch", progress=False)
+    origin = load_potential(trained / "potential.pt")
+    first, first_scratch = (read_metrics(tmp_path / name / "metrics.csv")[0] for name in ("tuned", "scratch"))
+    assert first["validation_force_mae"] < 0.65 * first_scratch["validation_force_mae"]
+    assert first["validation_energy_mae"] < 500.0  # meV; without the references it would be 123,000
+    frames = read_frames(source)
+    batch = build_batch(frames, cutoff=origin.cutoff)
+    shift = (tuned.predict(batch).energy - origin.predict(batch).energy).numpy()  # type: ignore[operator]
+    # The mean residual of the origin on the 17 training frames comes on top of the shift.
+    assert shift == pytest.approx(np.full(40, shift[0]), abs=1e-3)
+    assert shift[0] == pytest.approx(123.0, abs=0.2)
+    assert tuned.provenance.origin == origin.sha256 != ""
+    assert scratch.provenance.origin == ""
+
+
+def test_fine_tuning_refuses_unknown_elements(trained: Path, tmp_path: Path) -> None:
+    frames = read_frames("rmd17/ethanol/train-01").select(range(30))
+    assert frames.energy is not None
+    assert frames.forces is not None
+    with_sulfur = replace(frames, atomic_numbers=np.where(frames.atomic_numbers == 8, 16, frames.atomic_numbers))
+    structures = []
+    for index in range(30):
+        atoms = with_sulfur.atoms(index)
+        forces = frames.forces[9 * index : 9 * index + 9]
+        atoms.calc = SinglePointCalculator(atoms, energy=frames.energy[index], forces=forces)
+        structures.append(atoms)
+    write(tmp_path / "thiol.xyz", structures)
+    config = run_config(data={"source": str(tmp_path / "thiol.xyz"), "allow_implausible": True})
+    message = re.escape("--init-from knows the elements (1, 6, 8), the data hold (1, 6, 16); train from scratch")
+    with pytest.raises(InputError, match=message):
+        train_potential(config, run_dir=tmp_path / "run", init_from=trained / "potential.pt", progress=False)
+
+
+def test_more_frames_than_there_are(tmp_path: Path) -> None:
+    config = run_config(data={"molecule": "ethanol", "n_train": 990, "n_validation": 20})
+    message = r"asked for 990 training \+ 20 validation frames, there are 1000; lower n_train or n_validation"
+    with pytest.raises(InputError, match=message):
+        train_potential(config, run_dir=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("label", ["energy", "forces"])
+def test_labels_that_are_not_finite(tmp_path: Path, label: str) -> None:
+    source = read_frames("rmd17/ethanol/train-01").select(range(30))
+    assert source.energy is not None
+    assert source.forces is not None
+    content: dict[str, Any] = {"E": source.energy.copy(), "F": source.forces.reshape(30, 9, 3).copy()}
+    content["E" if label == "energy" else "F"][21] = np.nan
+    path = tmp_path / "labels.npz"
+    np.savez(path, R=source.positions.reshape(30, 9, 3), z=source.atomic_numbers[:9], **content)
+    config = run_config(data={"source": str(path), "energy_unit": "eV", "length_unit": "Angstrom"})
+    with pytest.raises(InputError, match=rf"labels.npz.*(?i:{label}|\b{label[0]}\b).*finite"):
+        train_potential(config, run_dir=tmp_path / "run", progress=False)
+
+
+def test_a_run_directory_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(InputError, match=re.escape(f"{folder}: cannot be written") + ".*choose another --run-dir"):
+            train_potential(run_config(), run_dir=folder, progress=False)
+    with pytest.raises(InputError, match=r"cannot be written .*; free space or choose another folder"):
+        write_atomically(tmp_path / "file" / "potential.pt", {"weights": torch.zeros(3)})
+
+
+LIMITED = """
+import json, resource, sys
+from remul_md.config import validated_config
+from remul_md.errors import InputError
+from remul_md.training.train import train_potential
+limit = {limit}
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    train_potential(validated_config(json.loads({config!r}), origin="test"), run_dir={folder!r}, resume=True,
+                    progress=False)
+except InputError as error:
+    sys.exit(str(error))
+"""
+
+
+def train_limited(folder: Path, config: RunConfig, *, limit: int) -> str:
+    """The message of a run in a process of its own whose files may grow to `limit` bytes: a real OSError."""
+    program = LIMITED.format(limit=limit, config=json.dumps(config.model_dump(mode="json")), folder=str(folder))
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env=dict(os.environ), check=False
+    )
+    assert done.returncode == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file size limits are POSIX")
+def test_a_full_disk_is_named_and_the_last_checkpoint_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_config(n_steps=24, checkpoint_every=5)
+    whole = train_potential(config, run_dir=tmp_path / "whole", progress=False)
+    folder = tmp_path / "full"
+
+    # Stop after a checkpoint, then let no checkpoint be written any more.
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        if arguments[0].step == 8:
+            raise KeyboardInterrupt
+        return step(*arguments, **options)
+
+    step = trainer.train_step
+    monkeypatch.setattr(trainer, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_potential(config, run_dir=folder, progress=False)
+    monkeypatch.undo()
+    size = (folder / "checkpoint.pt").stat().st_size
+    message = train_limited(folder, config, limit=size // 2)
+    assert f"{folder / 'checkpoint.pt'}: cannot be written" in message
+    assert "free space or choose another folder" in message
+    assert read_checkpoint(folder / "checkpoint.pt")["step"] == 5
+    assert not (folder / ".checkpoint.pt.part").exists()  # what did not fit is not left in the way
+    message = train_limited(folder, config, limit=300)
+    assert f"{folder / 'metrics.csv'}: cannot be written" in message
+    assert "go on with --resume" in message
+    resumed = train_potential(config, run_dir=folder, resume=True, progress=False)
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+    message = train_limited(tmp_path / "new", config, limit=100)
+    assert f"{tmp_path / 'new'}: cannot be written" in message
+    assert not (tmp_path / "new" / "config.yaml").exists()
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
