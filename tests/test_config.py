@@ -71,7 +71,7 @@ def test_values_out_of_range_are_named(override: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.cutoff=-5"], "model.cutoff must be > 0 Angstrom, got -5.0"),
+        (["model.cutoff=-5"], "model.cutoff must be > 0.5 Angstrom, got -5.0"),
         (["model.n_layers=0"], "model.n_layers must be >= 1, got 0"),
         (["model.width=30", "model.n_heads=7"], "model.width must be divisible by model.n_heads, got 30 and 7"),
     ],

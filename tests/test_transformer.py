@@ -252,7 +252,7 @@ def test_model_rebuilds_from_its_config() -> None:
     [
         ({"width": 30}, "divisible by model.n_heads, got 30 and 8"),
         ({"n_layers": 0}, "model.n_layers must be >= 1, got 0"),
-        ({"cutoff": -5.0}, "model.cutoff must be > 0 Angstrom, got -5.0"),
+        ({"cutoff": -5.0}, "model.cutoff must be > 0.5 Angstrom, got -5.0"),
         ({"energy_scale": 0.0}, "model.energy_scale must be > 0 eV, got 0.0"),
         ({"species": ()}, "model.species is empty"),
     ],

@@ -12,6 +12,7 @@ direction vectors, S species, 3 space; a bare digit is a size.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -22,6 +23,11 @@ from torch.nn import functional
 from remul_md.errors import InputError
 from remul_md.models.neighborhood import gather_neighbors, pair_displacements, sum_over_pairs, sum_over_systems
 from remul_md.structures import Batch, Prediction
+
+# The Gaussian radial functions are even in exp(-r / DECAY), so they are narrow where bonds are (0.2 Angstrom at 1.1)
+# and wide far away: with even spacing in r training needed clearly more steps.
+DECAY = 2.0  # Angstrom
+NEAREST = 0.5  # Angstrom, no two atoms of a molecule come closer
 
 Forces = Literal["none", "direct", "conservative", "both"]
 
@@ -37,7 +43,7 @@ class TransformerConfig:
         n_layers: attention blocks.
         n_heads: attention heads.
         pair_width: channels of the pair features.
-        n_radial: Gaussian radial functions of the distance.
+        n_radial: Gaussian radial functions of the distance, evenly spaced in exp(-r / 2 Angstrom).
         n_vectors: learned sums of direction vectors for each atom and block.
         mlp_factor: hidden width of the blocks' MLPs over `width`.
         energy_scale: eV that one unit of the raw output stands for; set from the training forces (RMS x 1 Angstrom).
@@ -62,8 +68,8 @@ class TransformerConfig:
                 raise InputError(f"model.{name} must be >= 1, got {getattr(self, name)}")
         if self.width % self.n_heads:
             raise InputError(f"model.width must be divisible by model.n_heads, got {self.width} and {self.n_heads}")
-        if not self.cutoff > 0:
-            raise InputError(f"model.cutoff must be > 0 Angstrom, got {self.cutoff}")
+        if not self.cutoff > NEAREST:
+            raise InputError(f"model.cutoff must be > {NEAREST} Angstrom, got {self.cutoff}; 6 suits small molecules")
         if not self.energy_scale > 0:
             raise InputError(f"model.energy_scale must be > 0 eV, got {self.energy_scale}")
         if not self.species:
@@ -77,15 +83,17 @@ class PairEmbedding(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.register_buffer("centers", torch.linspace(0.5, config.cutoff, config.n_radial))
-        self.inverse_width = (config.n_radial - 1) / (config.cutoff - 0.5) if config.n_radial > 1 else 1.0
+        farthest = math.exp((NEAREST - config.cutoff) / DECAY)
+        self.register_buffer("centers", torch.linspace(farthest, 1.0, config.n_radial))
+        self.inverse_width = config.n_radial / (2.0 * (1.0 - farthest))
         self.species = nn.Embedding(len(config.species) ** 2, config.pair_width)
         self.inputs = nn.Linear(config.n_radial + 3, config.pair_width)
         self.outputs = nn.Linear(config.pair_width, config.pair_width)
 
     def forward(self, distances_AK: Tensor, directions_AK3: Tensor, species_pair_AK: Tensor) -> Tensor:
         """Pair features, [A, K, P]."""
-        radial_AKR = torch.exp(-0.5 * ((distances_AK.unsqueeze(-1) - self.centers) * self.inverse_width).square())
+        nearness_AK1 = torch.exp((NEAREST - distances_AK.unsqueeze(-1)) / DECAY)
+        radial_AKR = torch.exp(-((nearness_AK1 - self.centers) * self.inverse_width).square())
         hidden_AKP = self.inputs(torch.cat([radial_AKR, directions_AK3], dim=-1))
         hidden_AKP = functional.silu(hidden_AKP + self.species(species_pair_AK))
         return functional.silu(self.outputs(hidden_AKP))
