@@ -33,7 +33,8 @@ class MDOptions:
             NVE after equilibration. Otherwise the energy of one moment is kept for the whole run, whose mean
             temperature then scatters by about 20 % for a molecule of nine atoms.
         seed: of the initial velocities and of the thermostat.
-        log_interval: steps between two rows of the log.
+        log_interval: steps between two rows of the log; 1 fs still resolves the oscillation of the total energy that
+            X-H bonds cause, and the interval of the drift is several times narrower than with 5 fs.
         frame_interval_fs: time between two frames of the trajectory, a multiple of `timestep_fs`.
         checkpoint_interval: steps between two checkpoints; a killed run loses no more than that.
         max_bond_stretch: stop when a bond of the first structure is longer than this many times its first length;
@@ -51,7 +52,7 @@ class MDOptions:
     friction_per_ps: float = 10.0
     match_energy: bool | None = None
     seed: int = 0
-    log_interval: int = 10
+    log_interval: int = 2
     frame_interval_fs: float = 5.0
     checkpoint_interval: int = 1000
     max_bond_stretch: float | None = 1.6
