@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ from remul_md.errors import InputError
 from remul_md.files import write_atomically
 from remul_md.models import Forces, build_model, model_config
 from remul_md.structures import Batch, Frames, Prediction
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "mass": "amu"}
@@ -220,6 +223,7 @@ def find_potential(path: str | Path) -> Path:
         raise InputError(f"{file}: is a folder; give the potential inside it, such as {file / 'potential.pt'}")
     shipped = shipped_potentials()
     if file.parent == Path() and file.stem in shipped and file.suffix in ("", ".pt"):
+        logger.info("%s is no file here; using the potential shipped with remul-md %s", path, __version__)
         return shipped[file.stem]
     raise InputError(f"potential {str(path)!r} is no file and not shipped; shipped: {', '.join(shipped) or 'none'}")
 
