@@ -100,16 +100,18 @@ def evaluate_potential(
     for index in range(len(frames)):
         require_known_composition(potential.coverage, frames.frame_numbers(index), species=potential.species)
     store = BatchStore(build_batch(frames, cutoff=potential.cutoff).to(potential.device))
+    # All draws before the first pass, so that the figures do not depend on how many frames fit into one.
     generator = torch.Generator().manual_seed(seed)
+    drawn = random_rotations((n_draws + 1) * len(frames), generator=generator).view(n_draws + 1, len(frames), 3, 3)
     at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * (n_draws + 2)))
     columns: dict[str, list[Tensor]] = {}
     for start in tqdm(range(0, len(frames), at_once), desc="evaluate", unit="batch", disable=not progress):
         chosen = np.arange(start, min(start + at_once, len(frames)))
         batch = store.select(chosen)
         # Stock pose, independent draws, one improper draw: all in one call.
-        drawn = random_rotations((n_draws + 1) * len(chosen), generator=generator).view(-1, len(chosen), 3, 3)
-        identity = torch.eye(3, dtype=drawn.dtype).expand(1, len(chosen), 3, 3)
-        poses = torch.cat([identity, drawn[:n_draws], -drawn[n_draws:]]).to(potential.device)
+        draws = drawn[:, chosen]
+        identity = torch.eye(3, dtype=draws.dtype).expand(1, len(chosen), 3, 3)
+        poses = torch.cat([identity, draws[:n_draws], -draws[n_draws:]]).to(potential.device)
         turned = pose_batch(batch, poses)
         out = potential.predict(turned, forces=head)
         predicted = out.forces if head == "conservative" else out.direct_forces
