@@ -283,6 +283,24 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path: Path, call: int) -> No
     assert resumed.seconds > 0
 
 
+def test_patience_and_seconds_go_on_counting_after_an_interruption(tmp_path: Path) -> None:
+    scores = iter([2.0, 3.0, 3.0, 1.0])
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        return {"mae": (score := next(scores)), "score": score}
+
+    options = config(n_steps=100, validate_every=10, checkpoint_every=10, patience=2)
+    with pytest.raises(StopHereError):
+        run(tmp_path, options, validate=validate, objective=stopping_at(25))
+    before = read_checkpoint(tmp_path / CHECKPOINT)["seconds"]
+    assert before > 0
+    result = run(tmp_path, options, validate=validate, resume=True)
+    assert (result.last_step, result.best_step, result.best_score) == (30, 10, 2.0)
+    assert result.seconds > before
+    seconds = [row["seconds"] for row in read_metrics(tmp_path / "metrics.csv")]
+    assert seconds == sorted(seconds)
+
+
 @pytest.mark.parametrize("torn", ["3", "30,0.01,0.2", "4,0.05,0.2,0.1,0.1,1.0,"])
 def test_a_torn_last_line_is_cut_off(tmp_path: Path, torn: str) -> None:
     """A step that lost its last digits must not pass for an earlier one."""

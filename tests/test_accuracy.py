@@ -1,0 +1,221 @@
+"""Accuracy of a potential against a slow loop over frames and poses, written with numpy."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from potentials import molecule_frames, untrained_potential
+
+from remul_md.analysis import accuracy
+from remul_md.analysis.accuracy import Accuracy, evaluate_potential
+from remul_md.errors import InputError
+from remul_md.neighbors import build_batch
+from remul_md.potential import Potential
+from remul_md.structures import Frames
+from remul_md.symmetry.rotations import random_rotations
+
+N_DRAWS, SEED = 5, 3
+ISSUE_KEYS = {
+    "n_frames",
+    "force_mae_stock",
+    "force_mae_turned",
+    "rotational_error",
+    "rotational_spread",
+    "energy_mae_stock",
+    "energy_mae_turned",
+    "equivariance_percent",
+    "equivariance_percent_ci95",
+    "equivariance_percent_energy",
+    "force_mae_by_element",
+}
+
+
+def joined(parts: list[Frames]) -> Frames:
+    return Frames(
+        positions=np.concatenate([part.positions for part in parts]),
+        atomic_numbers=np.concatenate([part.atomic_numbers for part in parts]),
+        n_atoms=np.concatenate([part.n_atoms for part in parts]),
+        pbc=np.concatenate([part.pbc for part in parts]),
+        energy=np.concatenate([part.energy for part in parts]),
+        forces=np.concatenate([part.forces for part in parts]),
+        name="six frames",
+    )
+
+
+@pytest.fixture(scope="module")
+def frames() -> Frames:
+    """Six frames, of 7 and 5 atoms in turn."""
+    return joined([molecule_frames(seed=seed) for seed in range(3)])
+
+
+@pytest.fixture(scope="module")
+def potential(frames: Frames) -> Potential:
+    return untrained_potential(frames, cutoff=4.5).to(dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def found(potential: Potential, frames: Frames) -> Accuracy:
+    return evaluate_potential(potential, frames, n_draws=N_DRAWS, seed=SEED)
+
+
+def predict(potential: Potential, frames: Frames, index: int, rotation: NDArray) -> tuple[float, NDArray, NDArray]:
+    """Energy, conservative and direct forces of one frame, turned before its neighbours are searched."""
+    single = frames.select([index])
+    turned = replace(single, positions=single.positions @ rotation.T)
+    out = potential.predict(build_batch(turned, cutoff=potential.cutoff), forces="both")
+    assert out.energy is not None
+    assert out.forces is not None
+    assert out.direct_forces is not None
+    return out.energy.item(), out.forces.numpy(), out.direct_forces.numpy()
+
+
+def slow_loop(potential: Potential, frames: Frames, *, head: str) -> dict[str, float]:
+    n = len(frames)
+    generator = torch.Generator().manual_seed(SEED)
+    drawn = random_rotations((N_DRAWS + 1) * n, generator=generator).view(N_DRAWS + 1, n, 3, 3).numpy()
+    assert frames.energy is not None
+    assert frames.forces is not None
+    lists: dict[str, list[float]] = {}
+    sums = dict.fromkeys(("T", "s2", "T_energy", "s2_energy"), 0.0)
+    for index in range(n):
+        start = frames.first_atom[index]
+        forces = frames.forces[start : start + frames.n_atoms[index]]
+        energy = frames.energy[index]
+        stock = predict(potential, frames, index, np.eye(3))
+        stock_forces = stock[1 if head == "conservative" else 2]
+
+        def add(name: str, values: NDArray | float) -> None:
+            lists.setdefault(name, []).extend(np.ravel(np.abs(values)).tolist())
+
+        add("force_mae_stock", stock_forces - forces)
+        add("energy_mae_stock", stock[0] - energy)
+        back, energies = [], []
+        for k in range(N_DRAWS):
+            g = drawn[k, index]
+            out = predict(potential, frames, index, g)
+            turned = out[1 if head == "conservative" else 2]
+            add("force_mae_turned", turned - forces @ g.T)
+            add("energy_mae_turned", out[0] - energy)
+            add("rotational_error", turned - stock_forces @ g.T)
+            add("equivariance_norm", float(np.linalg.norm(turned - stock_forces @ g.T)))
+            back.append(turned @ g)
+            energies.append(out[0])
+        mirror = -drawn[N_DRAWS, index]
+        assert np.linalg.det(mirror) == pytest.approx(-1.0)
+        out = predict(potential, frames, index, mirror)
+        add("mirror_error", out[1 if head == "conservative" else 2] - stock_forces @ mirror.T)
+        spread = sum(np.var([b[a, c] for b in back], ddof=1) for a in range(len(forces)) for c in range(3))
+        sums["s2"] += spread
+        sums["T"] += np.square(np.mean(back, axis=0) - forces).sum() - spread / N_DRAWS
+        energy_spread = float(np.var(energies, ddof=1))
+        sums["s2_energy"] += energy_spread
+        sums["T_energy"] += (np.mean(energies) - energy) ** 2 - energy_spread / N_DRAWS
+    n_components = frames.forces.size
+    return {name: 1000 * float(np.mean(values)) for name, values in lists.items()} | {
+        "rotational_spread": 1000 * (sums["s2"] / n_components) ** 0.5,
+        "twirled_force_rmse": 1000 * (sums["T"] / n_components) ** 0.5,
+        "equivariance_percent": 100 * sums["s2"] / (sums["s2"] + sums["T"]),
+        "equivariance_percent_energy": 100 * sums["s2_energy"] / (sums["s2_energy"] + sums["T_energy"]),
+    }
+
+
+@pytest.mark.parametrize("head", ["conservative", "direct"])
+def test_every_figure_is_that_of_a_slow_loop(potential: Potential, frames: Frames, head: str) -> None:
+    result = evaluate_potential(potential, frames, forces=head, n_draws=N_DRAWS, seed=SEED)  # type: ignore[arg-type]
+    expected = slow_loop(potential, frames, head=head)
+    assert len(expected) == 11
+    for name, value in expected.items():
+        assert getattr(result, name) == pytest.approx(value, rel=1e-9), name
+        assert value > 0
+    assert len({round(value, 6) for value in expected.values()}) == 11  # no two figures coincide
+    assert (result.n_frames, result.forces, result.n_draws, result.seed) == (6, head, N_DRAWS, SEED)
+
+
+def test_elements_are_weighted_by_their_atoms(found: Accuracy, potential: Potential, frames: Frames) -> None:
+    assert frames.forces is not None
+    errors = np.concatenate([predict(potential, frames, index, np.eye(3))[1] for index in range(6)]) - frames.forces
+    assert list(found.force_mae_by_element) == ["H", "C", "O"]
+    for symbol, number in (("H", 1), ("C", 6), ("O", 8)):
+        expected = 1000 * np.abs(errors[frames.atomic_numbers == number]).mean()
+        assert found.force_mae_by_element[symbol] == pytest.approx(expected, rel=1e-9)
+
+
+def test_intervals_hold_their_figures(found: Accuracy) -> None:
+    for figure, (low, high) in (
+        (found.equivariance_percent, found.equivariance_percent_ci95),
+        (found.equivariance_percent_energy, found.equivariance_percent_energy_ci95),
+    ):
+        assert 0 < low < figure < high < 100
+
+
+@pytest.mark.parametrize("max_atoms", [1, 100, 210])
+def test_how_frames_are_cut_into_passes_changes_nothing(
+    potential: Potential, frames: Frames, found: Accuracy, monkeypatch: pytest.MonkeyPatch, max_atoms: int
+) -> None:
+    """One, two and four frames at a time (7 atoms, 5 draws, the stock pose and a mirror) against all at once."""
+    monkeypatch.setattr(accuracy, "MAX_ATOMS", max_atoms)
+    n_calls, whole = 0, Potential.predict
+
+    def counted(*arguments, **options):  # type: ignore[no-untyped-def]
+        nonlocal n_calls
+        n_calls += 1
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(Potential, "predict", counted)
+    pieces = evaluate_potential(potential, frames, n_draws=N_DRAWS, seed=SEED)
+    assert n_calls == {1: 6, 100: 3, 210: 2}[max_atoms]
+    for name, value in found.to_json().items():
+        if isinstance(value, float):
+            assert getattr(pieces, name) == pytest.approx(value, rel=1e-9), name
+    assert pieces.equivariance_percent_ci95 == pytest.approx(found.equivariance_percent_ci95, rel=1e-9)
+
+
+def test_the_seed_decides_the_poses(potential: Potential, frames: Frames, found: Accuracy) -> None:
+    torch.manual_seed(8)
+    assert evaluate_potential(potential, frames, n_draws=N_DRAWS, seed=SEED) == found
+    other = evaluate_potential(potential, frames, n_draws=N_DRAWS, seed=SEED + 1)
+    assert other.rotational_error != found.rotational_error
+    assert other.force_mae_stock == pytest.approx(found.force_mae_stock, rel=1e-12)
+
+
+def test_json_has_the_promised_keys_and_plain_values(found: Accuracy) -> None:
+    content = json.loads(json.dumps(found.to_json()))
+    assert set(content) >= ISSUE_KEYS
+    assert content["n_frames"] == 6
+    assert len(content["equivariance_percent_ci95"]) == 2
+    assert content == found.to_json()
+
+
+def test_labels_from_the_potential_itself_leave_only_broken_symmetry(potential: Potential, frames: Frames) -> None:
+    outs = [predict(potential, frames, index, np.eye(3)) for index in range(6)]
+    own = replace(frames, energy=np.array([out[0] for out in outs]), forces=np.concatenate([out[1] for out in outs]))
+    result = evaluate_potential(potential, own, n_draws=N_DRAWS, seed=SEED)
+    assert result.force_mae_stock < 1e-9
+    assert result.energy_mae_stock < 1e-9
+    assert result.force_mae_turned == pytest.approx(result.rotational_error, rel=1e-9)
+    assert result.rotational_error > 1.0
+
+
+def test_auto_takes_the_trained_head(frames: Frames) -> None:
+    for trained, head in (("direct", "direct"), ("conservative", "conservative"), ("both", "conservative")):
+        potential = untrained_potential(frames, trained_forces=trained, cutoff=4.5)
+        assert evaluate_potential(potential, frames, n_draws=2).forces == head
+
+
+def test_what_cannot_be_evaluated_is_refused(potential: Potential, frames: Frames) -> None:
+    with pytest.raises(InputError, match="n_draws must be at least 2, got 1: a variance needs two"):
+        evaluate_potential(potential, frames, n_draws=1)
+    for unlabelled in (replace(frames, energy=None), replace(frames, forces=None)):
+        with pytest.raises(InputError, match="six frames: has no energies or no forces; evaluation needs both"):
+            evaluate_potential(potential, unlabelled)
+    other = replace(frames, atomic_numbers=np.where(np.arange(36) == 4, 8, frames.atomic_numbers))
+    with pytest.raises(InputError, match=r"composition .* was never trained on; this potential knows "):
+        evaluate_potential(potential, other)
+    with pytest.raises(InputError, match=re.escape("forces must be auto, conservative or direct, got 'magic'")):
+        evaluate_potential(potential, frames, forces="magic")  # type: ignore[arg-type]
