@@ -1,0 +1,107 @@
+"""The examples run as a user runs them, in short form."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.io
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from potentials import untrained_potential
+
+from remul_md.datasets import read_frames
+from remul_md.potential import shipped_potentials
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, *arguments: str | Path, folder: Path) -> str:
+    command = [sys.executable, EXAMPLES / name, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def potential(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A potential for ethanol around a small random model with gentle forces."""
+    frames = read_frames("rmd17/ethanol/train-01")
+    path = tmp_path_factory.mktemp("potential") / "gentle.pt"
+    untrained_potential(frames, trained_forces="conservative", energy_scale=0.1).save(path)
+    return path
+
+
+def numbers(text: str) -> list[float]:
+    return [float(value) for value in re.findall(r"[-+]?\d+\.?\d*", text)]
+
+
+def test_every_example_is_run_here() -> None:
+    tested = Path(__file__).read_text()
+    names = sorted(path.name for path in EXAMPLES.glob("*.py"))
+    assert len(names) >= 3
+    for name in names:
+        assert f'run("{name}"' in tested or f'run(\n        "{name}"' in tested, name
+
+
+def test_relax_and_vibrate(potential: Path, tmp_path: Path) -> None:
+    out = run("relax_and_vibrate.py", potential, "--max-steps", "3", folder=tmp_path)
+    assert "NOT relaxed" in out
+    modes = numbers(out.split("wavenumbers, 1/cm:")[1])
+    assert len(modes) == 27
+    assert sum(abs(mode) <= 1 for mode in modes) >= 3  # a translation costs nothing, whatever the potential
+    assert max(map(abs, modes)) > 20
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif("ethanol" not in shipped_potentials(), reason="no potential of that name is shipped")
+def test_relax_and_vibrate_with_the_shipped_potential(tmp_path: Path) -> None:
+    out = run("relax_and_vibrate.py", folder=tmp_path)
+    assert " eV, relaxed" in out
+    modes = numbers(out.split("wavenumbers, 1/cm:")[1])
+    # PBE ethanol: O-H stretch near 3700, C-H stretches 2850 to 3100, nothing between them and 1500.
+    assert 3500 < modes[-1] < 3900
+    assert all(2700 < mode < 3250 for mode in modes[-6:-1])
+    assert 1350 < modes[-7] < 1600
+
+
+def test_nve_ethanol(potential: Path, tmp_path: Path) -> None:
+    out = run("nve_ethanol.py", potential, "--length-ps", "0.06", folder=tmp_path)
+    slope, low, high, length = numbers(out.splitlines()[0])
+    assert low < slope < high
+    assert length == 0.06
+    fluctuation, n_energies = numbers(out.splitlines()[1])
+    assert 0 < fluctuation < 1.0  # meV/atom; at 300 K the kinetic energy is 39
+    assert n_energies == 61
+
+
+def test_train_from_extxyz(tmp_path: Path) -> None:
+    frames = read_frames("rmd17/ethanol/train-01").select(range(0, 200, 10))
+    assert frames.energy is not None
+    assert frames.forces is not None
+    structures: list[Atoms] = []
+    for index in range(len(frames)):
+        atoms = frames.atoms(index)
+        forces = frames.forces[9 * index : 9 * index + 9]
+        atoms.calc = SinglePointCalculator(atoms, energy=frames.energy[index], forces=forces)
+        structures.append(atoms)
+    ase.io.write(tmp_path / "own.xyz", structures, format="extxyz")
+    small = ["model.width=16", "model.n_layers=1", "model.n_heads=2", "train.warmup_steps=2", "train.n_threads=1"]
+    sizes = ["--n-train", "13", "--n-validation", "6", "--n-steps", "5"]
+    options = [part for option in small for part in ("--set", option)]
+    out = run("train_from_extxyz.py", "own.xyz", "run", *sizes, *options, folder=tmp_path)
+    assert "validation force MAE" in out
+    energy = numbers(out.splitlines()[-1])[0]
+    assert energy == pytest.approx(frames.energy.mean(), abs=5.0)
+    assert (tmp_path / "run" / "potential.pt").is_file()
+
+
+def test_train_from_extxyz_explains_a_mistake(tmp_path: Path) -> None:
+    command = [sys.executable, EXAMPLES / "train_from_extxyz.py", "none.xyz", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: 'none.xyz' is neither a file nor a registered data set")
