@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("potential", nargs="?", default="ethanol", help="a *.pt file or a shipped name")
     parser.add_argument("--structure", default="ethanol", help="a file or a packaged molecule")
-    parser.add_argument("--fmax", type=float, default=1e-3, help="eV/Angstrom")
+    parser.add_argument("--fmax", type=float, default=0.01, help="eV/Angstrom")
     parser.add_argument("--max-steps", type=int, default=200)
     options = parser.parse_args()
 
