@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,10 +66,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = run_config(
         data={"molecule": "ethanol", "n_train": 300, "n_validation": 20},
         model=SMALL_MODEL,
-        n_steps=300,
+        n_steps=200,
         batch_size=8,
         warmup_steps=20,
-        learning_rate=3e-3,
+        learning_rate=5e-3,
         ema_decay=0.95,
         validate_every=50,
         checkpoint_every=50,
@@ -90,17 +88,17 @@ def test_a_run_writes_what_it_promises(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     assert names == {"config.yaml", "metrics.csv", "tensorboard", "checkpoint.pt", "potential.pt"}
     written = yaml.safe_load((trained / "config.yaml").read_text())
-    assert written["train"]["n_steps"] == 300
+    assert written["train"]["n_steps"] == 200
     assert written["train"]["group"] == "O3"  # a default: the resolved config is written, not what was given
     assert validated_config(written, origin="written").train.batch_size == 8
     rows = read_metrics(trained / "metrics.csv")
-    assert [row["step"] for row in rows] == list(range(25, 301, 25))
-    assert [row["step"] for row in rows if "validation_force_mae" in row] == [50, 100, 150, 200, 250, 300]
+    assert [row["step"] for row in rows] == list(range(25, 201, 25))
+    assert [row["step"] for row in rows if "validation_force_mae" in row] == [50, 100, 150, 200]
     accumulator = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(str(trained / "tensorboard"))
     events.Reload()
     board = events.Scalars("validation_force_mae")
-    assert [event.step for event in board] == [50, 100, 150, 200, 250, 300]
+    assert [event.step for event in board] == [50, 100, 150, 200]
     assert board[-1].value == pytest.approx(rows[-1]["validation_force_mae"], rel=1e-5)
 
 
@@ -113,7 +111,7 @@ def test_training_learns_forces_and_rotations(trained: Path, ethanol: Frames, tm
     error, mae, rms = symmetry_and_accuracy(load_potential(trained / "potential.pt"), ethanol)
     assert ethanol.forces is not None
     label_rms = np.sqrt(np.square(ethanol.forces).mean())
-    assert error / rms < 0.5 * untrained_error / untrained_rms
+    assert error / rms < 0.25 * untrained_error / untrained_rms
     assert error < 0.1 * label_rms
     assert mae < 0.65 * untrained_mae
     history = [row["equivariance"] for row in read_metrics(trained / "metrics.csv")]
@@ -134,9 +132,9 @@ def test_provenance_says_where_the_weights_come_from(trained: Path) -> None:
     metrics = provenance.metrics
     rows = read_metrics(trained / "metrics.csv")
     validations = {int(row["step"]): row["validation_force_mae"] for row in rows if "validation_force_mae" in row}
-    assert metrics["last_step"] == 300
+    assert metrics["last_step"] == 200
     assert metrics["validation_force_mae_meV_per_A"] == min(validations.values()) == validations[metrics["best_step"]]
-    assert [row["step"] for row in metrics["history"]] == [50, 100, 150, 200, 250, 300]
+    assert [row["step"] for row in metrics["history"]] == [50, 100, 150, 200]
     train = frames.select(split.train)
     assert train.forces is not None
     assert metrics["force_scale_eV_per_A"] == pytest.approx(float(np.sqrt(np.square(train.forces).mean())))
@@ -196,6 +194,23 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(tmp_path: Path) 
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
     again = train_potential(run_config(), run_dir=tmp_path, resume=True, progress=False)  # finished: nothing to do
     assert again.provenance.metrics["last_step"] == 12
+
+
+def test_a_start_that_failed_over_data_does_not_block_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there are 1000"):
+        train_potential(run_config(data={"n_train": 2000}), run_dir=tmp_path, progress=False)
+    potential = train_potential(run_config(), run_dir=tmp_path, progress=False)
+    assert potential.provenance.config == yaml.safe_load((tmp_path / "config.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", ["potential.pt", "metrics.csv", "checkpoint.pt"])
+def test_files_of_another_origin_are_not_overwritten(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("dear to someone")
+    with pytest.raises(InputError, match="already holds a run"):
+        train_potential(run_config(), run_dir=tmp_path, progress=False)
+    with pytest.raises(InputError, match=rf"holds {name} but no config\.yaml of the run; give a new --run-dir"):
+        train_potential(run_config(), run_dir=tmp_path, resume=True, progress=False)
+    assert (tmp_path / name).read_text() == "dear to someone"
 
 
 def ethanol_file(path: Path, *, shift: float = 0.0, n_frames: int = 40) -> str:
@@ -292,32 +307,20 @@ def test_a_run_directory_below_a_file(tmp_path: Path) -> None:
         write_atomically(tmp_path / "file" / "potential.pt", {"weights": torch.zeros(3)})
 
 
-LIMITED = """
-import json, resource, sys
-from remul_md.config import validated_config
-from remul_md.errors import InputError
-from remul_md.training.train import train_potential
-limit = {limit}
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-try:
-    train_potential(validated_config(json.loads({config!r}), origin="test"), run_dir={folder!r}, resume=True,
-                    progress=False)
-except InputError as error:
-    sys.exit(str(error))
-"""
+@contextmanager
+def disk_with_room_for(n_bytes: int) -> Iterator[None]:
+    """No file of this process may grow beyond `n_bytes`: what the system then answers is a real OSError."""
+    resource = pytest.importorskip("resource", reason="file size limits are POSIX")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def train_limited(folder: Path, config: RunConfig, *, limit: int) -> str:
-    """The message of a run in a process of its own whose files may grow to `limit` bytes: a real OSError."""
-    program = LIMITED.format(limit=limit, config=json.dumps(config.model_dump(mode="json")), folder=str(folder))
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env=dict(os.environ), check=False
-    )
-    assert done.returncode == 1, done.stderr
-    return done.stderr
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="file size limits are POSIX")
+# The writer of TensorBoard dies in a thread of its own before the trainer hears of it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_full_disk_is_named_and_the_last_checkpoint_stays_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,19 +340,20 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays_whole(
         train_potential(config, run_dir=folder, progress=False)
     monkeypatch.undo()
     size = (folder / "checkpoint.pt").stat().st_size
-    message = train_limited(folder, config, limit=size // 2)
-    assert f"{folder / 'checkpoint.pt'}: cannot be written" in message
-    assert "free space or choose another folder" in message
+    message = re.escape(f"{folder / 'checkpoint.pt'}: cannot be written") + ".*free space or choose another folder"
+    with disk_with_room_for(size // 2), pytest.raises(InputError, match=message):
+        train_potential(config, run_dir=folder, resume=True, progress=False)
     assert read_checkpoint(folder / "checkpoint.pt")["step"] == 5
     assert not (folder / ".checkpoint.pt.part").exists()  # what did not fit is not left in the way
-    message = train_limited(folder, config, limit=300)
-    assert f"{folder / 'metrics.csv'}: cannot be written" in message
-    assert "go on with --resume" in message
+    message = re.escape(f"{folder / 'metrics.csv'}: cannot be written") + ".*go on with --resume"
+    with disk_with_room_for(300), pytest.raises(InputError, match=message):
+        train_potential(config, run_dir=folder, resume=True, progress=False)
     resumed = train_potential(config, run_dir=folder, resume=True, progress=False)
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
-    message = train_limited(tmp_path / "new", config, limit=100)
-    assert f"{tmp_path / 'new'}: cannot be written" in message
+    message = re.escape(f"{tmp_path / 'new'}: cannot be written")
+    with disk_with_room_for(100), pytest.raises(InputError, match=message):
+        train_potential(config, run_dir=tmp_path / "new", progress=False)
     assert not (tmp_path / "new" / "config.yaml").exists()
 
 

@@ -12,6 +12,8 @@ import torch
 
 from remul_md.errors import InputError
 
+METRICS = "metrics.csv"
+
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint as plain tensors and numbers; nothing in it is executed.
@@ -45,7 +47,7 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self._columns = columns
-        path = folder / "metrics.csv"
+        path = folder / METRICS
         rows: list[dict[str, str]] = []
         if from_step > 0 and path.is_file():
             # A kill may leave a half-written last line, in which "30" can be what is left of "300": it goes.
@@ -53,7 +55,7 @@ class MetricsLog:
             rows = [row for row in csv.DictReader(whole_lines) if int(row["step"]) <= from_step]
         self._path = path
         with _disk_errors_named(path):
-            temporary = path.with_name(".metrics.csv.part")
+            temporary = path.with_name(f".{METRICS}.part")
             with temporary.open("w", newline="") as file:
                 writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
                 writer.writeheader()

@@ -30,8 +30,8 @@ from remul_md.potential import (
     resolve_device,
 )
 from remul_md.structures import Batch, BatchStore, Frames
-from remul_md.training.checkpoint import read_metrics
-from remul_md.training.fit import fit
+from remul_md.training.checkpoint import METRICS, read_metrics
+from remul_md.training.fit import CHECKPOINT, fit
 from remul_md.training.objectives import PotentialObjective
 from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation
 
@@ -46,9 +46,13 @@ def prepare_run(run_dir: Path, config: RunConfig, *, resume: bool) -> None:
         InputError: the folder holds another run, cannot be written, or a resumed run has another config.
     """
     written = run_dir / CONFIG
-    if written.is_file():
-        if not resume:
-            raise InputError(f"{run_dir}: already holds a run; go on with --resume, or give a new --run-dir")
+    # A config alone is a start that failed before training, over data for example: it does not block the folder.
+    begun = [name for name in (METRICS, CHECKPOINT, POTENTIAL) if (run_dir / name).exists()]
+    if begun and not resume:
+        raise InputError(f"{run_dir}: already holds a run; go on with --resume, or give a new --run-dir")
+    if begun:
+        if not written.is_file():
+            raise InputError(f"{run_dir}: holds {begun[0]} but no {CONFIG} of the run; give a new --run-dir")
         differences = _differences(yaml.safe_load(written.read_text()), config.model_dump(mode="json"))
         if differences:
             raise InputError(
@@ -130,7 +134,7 @@ def train_potential(
         "best_step": result.best_step,
         "last_step": result.last_step,
         "force_scale_eV_per_A": force_scale,
-        "history": [row for row in read_metrics(folder / "metrics.csv") if "validation_force_mae" in row],
+        "history": [row for row in read_metrics(folder / METRICS) if "validation_force_mae" in row],
     }
     potential = Potential(
         model=result.model.cpu().eval().requires_grad_(False),
