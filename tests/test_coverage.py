@@ -10,6 +10,7 @@ import pytest
 import torch
 from ase.build import molecule
 from potentials import molecule_frames
+from scipy.spatial.transform import Rotation
 
 from remul_md.coverage import (
     DISTANCE_MARGIN,
@@ -107,10 +108,14 @@ def test_superposition_finds_the_angle_of_a_rotation(degrees: float) -> None:
     assert superposition_angle(positions, moved) == pytest.approx(degrees, abs=1e-4)
 
 
-def test_superposition_of_a_mirror_image_is_a_proper_rotation() -> None:
-    """The best improper superposition would have distance 0; the proper one may not use it."""
+@pytest.mark.parametrize("mirror", [1.0, -1.0])
+def test_superposition_is_always_a_proper_rotation(mirror: float) -> None:
+    """For a mirror image the best superposition is improper; the best proper one is asked for."""
     positions = molecule_frames().frame_positions(0)
-    assert superposition_angle(positions, positions * [1.0, 1.0, -1.0]) > 5.0
+    rng = np.random.default_rng(6)
+    moved = (turned(positions, [0.2, 1.0, -0.7], 64.0) + rng.normal(scale=0.3, size=(7, 3))) * [1.0, 1.0, mirror]
+    best, _ = Rotation.align_vectors(moved - moved.mean(0), positions - positions.mean(0))
+    assert superposition_angle(positions, moved) == pytest.approx(np.degrees(best.magnitude()), abs=1e-4)
 
 
 def test_random_poses_have_the_known_median_angle() -> None:
