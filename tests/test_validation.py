@@ -1,0 +1,59 @@
+"""Validation in turned poses against a loop: the same poses every time, whatever fits into one pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from potentials import molecule_frames, random_model
+
+from remul_md.neighbors import build_batch
+from remul_md.structures import Batch, BatchStore
+from remul_md.symmetry.rotations import random_rotations, turn_batch
+from remul_md.training import validation
+from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation
+
+CUTOFF, N_POSES, SEED = 4.5, 3, 6
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    return build_batch(molecule_frames(), cutoff=CUTOFF)
+
+
+@pytest.mark.parametrize(
+    ("forces", "head"), [("conservative", "forces"), ("direct", "direct_forces"), ("both", "forces")]
+)
+def test_errors_are_those_of_a_loop_over_poses(batch: Batch, forces, head: str) -> None:  # type: ignore[no-untyped-def]
+    model = random_model(cutoff=CUTOFF).double()
+    found = TurnedValidation(batch, forces=forces, n_poses=N_POSES, seed=SEED)(model)
+    drawn = random_rotations(2 * N_POSES, generator=torch.Generator().manual_seed(SEED), group="O3")
+    assert {round(d) for d in torch.linalg.det(drawn).tolist()} == {1, -1}  # mirrors too: as the model is trained
+    store = BatchStore(batch)
+    force_errors, energy_errors = [], []
+    for pose in range(N_POSES):
+        for system in (0, 1):
+            single = turn_batch(store.select([system]), drawn[2 * pose + system][None])
+            out = model(single, forces="both")
+            force_errors.extend((getattr(out, head).detach() - single.forces).abs().flatten().tolist())
+            energy_errors.append((out.energy.detach() - single.energy).abs().item())
+    assert found["validation_force_mae"] == pytest.approx(1000 * np.mean(force_errors), rel=1e-10)
+    assert found["validation_energy_mae"] == pytest.approx(1000 * np.mean(energy_errors), rel=1e-10)
+    assert found["score"] == found["validation_force_mae"]
+    assert tuple(found) == VALIDATION_COLUMNS
+
+
+def test_the_passes_and_their_number_change_nothing(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(cutoff=CUTOFF).double()
+    validate = TurnedValidation(batch, forces="conservative", n_poses=5)
+    whole = validate(model)
+    assert validate(model) == whole
+    monkeypatch.setattr(validation, "MAX_ATOMS", 30)  # two poses of 12 atoms at a time
+    sizes = []
+    model.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].n_atoms))
+    pieces = TurnedValidation(batch, forces="conservative", n_poses=5)(model)
+    assert sizes == [24, 24, 12]
+    assert pieces == pytest.approx(whole, rel=1e-12)
+    assert TurnedValidation(batch, forces="conservative", n_poses=5, seed=2)(model) != whole
+    assert TurnedValidation(batch, forces="conservative", n_poses=5, group="SO3")(model) != whole
+    assert all(parameter.grad is None for parameter in model.parameters())
