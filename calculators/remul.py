@@ -65,7 +65,6 @@ class RemulCalculator(Calculator):
         self._forces = self.potential.resolve_forces(forces)
         self._allow_unseen = allow_unseen
         self._checked_numbers: np.ndarray | None = None
-        self._n_neighbors = 1
         self.diagnostics: dict[str, Any] = {}
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
@@ -103,12 +102,8 @@ class RemulCalculator(Calculator):
             raise InputError("no structure was given; call with atoms")
         self._check_structure(structure)
         self.atoms = structure.copy()
-        batch = build_batch(
-            frames_from_atoms([structure], name="structure"),
-            cutoff=self.potential.cutoff,
-            min_neighbors=self._n_neighbors,
-        )
-        self._n_neighbors = max(self._n_neighbors, batch.neighbor_index.shape[1])
+        # Nothing is kept from the last call, not even the padding: a resumed run must give the same bits.
+        batch = build_batch(frames_from_atoms([structure], name="structure"), cutoff=self.potential.cutoff)
         energy, atomic_energies, forces = self._evaluate(batch.to(self.potential.device))
         self.results = {
             "energy": energy,
