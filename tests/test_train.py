@@ -17,6 +17,7 @@ import torch
 import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from potentials import untrained_potential
 
 from remul_md.config import RunConfig, validated_config
 from remul_md.datasets import make_split, read_frames
@@ -285,7 +286,7 @@ def test_fine_tuning_refuses_unknown_elements(trained: Path, tmp_path: Path) -> 
         atoms.calc = SinglePointCalculator(atoms, energy=frames.energy[index], forces=forces)
         structures.append(atoms)
     write(tmp_path / "thiol.xyz", structures)
-    config = run_config(data={"source": str(tmp_path / "thiol.xyz"), "allow_implausible": True})
+    config = run_config(data={"source": str(tmp_path / "thiol.xyz"), "allow_implausible": True}, model={})
     message = re.escape("--init-from knows the elements (1, 6, 8), the data hold (1, 6, 16); train from scratch")
     with pytest.raises(InputError, match=message):
         train_potential(config, run_dir=tmp_path / "run", init_from=trained / "potential.pt", progress=False)
@@ -376,3 +377,14 @@ def _threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+def test_fine_tuning_takes_the_sizes_of_its_potential(tmp_path: Path) -> None:
+    origin = tmp_path / "origin.pt"
+    frames = read_frames("rmd17/ethanol/train-01").select(range(20))
+    untrained_potential(frames, trained_forces="conservative", cutoff=4.0).save(origin)
+    with pytest.raises(InputError, match=r"model\.width=64 was asked for, but the potential of --init-from has 24"):
+        train_potential(run_config(model={"width": 64}), run_dir=tmp_path / "a", init_from=origin, progress=False)
+    tuned = train_potential(run_config(model={}), run_dir=tmp_path / "b", init_from=origin, progress=False)
+    assert tuned.cutoff == 4.0
+    assert tuned.provenance.config["model"]["width"] == tuned.config.width == 24

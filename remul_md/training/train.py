@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -34,6 +35,8 @@ from remul_md.training.checkpoint import METRICS, read_metrics
 from remul_md.training.fit import CHECKPOINT, fit
 from remul_md.training.objectives import PotentialObjective
 from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation
+
+logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 POTENTIAL = "potential.pt"
@@ -92,6 +95,8 @@ def train_potential(
     """
     folder, options = Path(run_dir), config.train
     origin = None if init_from is None else load_potential(init_from)
+    if origin is not None:
+        config = _with_model_of(origin, config)
     device = resolve_device(options.device)
     prepare_run(folder, config, resume=resume)
     if options.n_threads is not None:
@@ -170,6 +175,26 @@ def _labelled_frames(config: RunConfig) -> Frames:
         allow_implausible=data.allow_implausible,
         require=("energy", "forces"),
     )
+
+
+def _with_model_of(origin: Potential, config: RunConfig) -> RunConfig:
+    """The config with the sizes of the potential that a run starts from; a size asked for must be that one."""
+    kind, options = model_config(origin.model)
+    sizes = {name: value for name, value in options.items() if name in type(config.model).model_fields}
+    for name in sorted(config.model.model_fields_set & sizes.keys()):
+        asked = getattr(config.model, name)
+        if asked != sizes[name]:
+            raise InputError(
+                f"model.{name}={asked} was asked for, but the potential of --init-from has {sizes[name]}; "
+                "leave the model section out, or train from scratch"
+            )
+    if origin.provenance.trained_forces not in (config.train.forces, "both"):
+        logger.warning(
+            "the %s head starts from random weights: --init-from was trained for %s forces",
+            config.train.forces,
+            origin.provenance.trained_forces,
+        )
+    return config.model_copy(update={"model": type(config.model)(kind=kind, **sizes)})
 
 
 def _initial_model(config: RunConfig, train: Frames, origin: Potential | None) -> tuple[nn.Module, torch.Tensor]:
