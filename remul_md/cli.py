@@ -64,7 +64,7 @@ def evaluate(
     json_file: JsonOption = None,
     forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
     n_draws: Annotated[int, typer.Option(help="Random rotations of each frame.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the rotations.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the rotations.")] = 0,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
 ) -> None:
@@ -188,7 +188,7 @@ def analyze(
     evaluation: Annotated[Path | None, typer.Option(help="JSON of `remul-md evaluate`, shown in the report.")] = None,
     json_file: JsonOption = None,
     n_rotation_frames: Annotated[int, typer.Option(help="Frames that are turned at random.")] = 50,
-    seed: Annotated[int, typer.Option(help="Seed of the turns.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the turns.")] = 0,
     device: DeviceOption = "auto",
     n_threads: ThreadsOption = 1,
 ) -> None:

@@ -247,8 +247,12 @@ def resolve_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N") from error
+    if chosen.type not in ("cpu", "cuda"):  # torch knows more; displacements need float64, which MPS lacks
+        raise InputError(f"device {device!r} cannot be used; use auto, cpu, cuda or cuda:N")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r} was asked for, but torch {torch.__version__} sees no CUDA device; use cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {device!r} is not there; torch sees {torch.cuda.device_count()} CUDA device(s)")
     return chosen
 
 
