@@ -241,7 +241,7 @@ def md(potential: Path, structure: str | Path, *more: str | Path) -> list[str | 
 @pytest.mark.parametrize(
     ("structure", "message"),
     [
-        (molecule("CH3OH"), "composition C1H4O1 was never trained on; this potential knows C2H6O1; give allow_unseen"),
+        (molecule("CH3OH"), "composition C1H4O1 was never trained on; this potential knows C2H6O1; "),
         (molecule("CH3NO2"), "element N was never trained on; this potential knows H, C, O"),
         (Atoms("C2H6O", molecule("CH3CH2OH").positions * [np.nan, 1, 1]), "not finite"),
         (Atoms("C2H6O", molecule("CH3CH2OH").positions + np.array([np.inf, 0, 0])), "not finite"),
@@ -339,6 +339,21 @@ def test_bad_data(refused: Callable[..., None], potential: Path, tmp_path: Path)
 
 def test_another_molecule_is_not_evaluated(refused: Callable[..., None], potential: Path) -> None:
     refused("evaluate", potential, "rmd17/benzene/test-01", message="composition C6H6 was never trained on")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed", "-1"], "Invalid value for '--seed'"),
+        (["--n-draws", "1"], "n_draws must be at least 2, got 1"),
+        (["--forces", "direct"], "forces='direct' was asked for, but this potential was trained for conservative"),
+        (["--device", "meta"], "device 'meta' cannot be used; use auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_bad_evaluate_options(
+    refused: Callable[..., None], workplace: Path, potential: Path, options: list[str], message: str
+) -> None:
+    refused("evaluate", potential, workplace / "own.xyz", *options, message=message)
 
 
 def test_bad_training_options(refused: Callable[..., None], workplace: Path, tmp_path: Path) -> None:

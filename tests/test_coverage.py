@@ -182,6 +182,16 @@ def test_distances_out_of_range_are_named(coverage: Coverage, ethanol: Frames) -
     ]
 
 
+def test_pairs_that_come_too_close_are_named(coverage: Coverage) -> None:
+    numbers, positions = np.array(coverage.reference_numbers), np.array(coverage.reference_positions)
+    carbons = np.flatnonzero(numbers == 6)
+    axis = positions[carbons[1]] - positions[carbons[0]]
+    distance = coverage.distance_ranges["C-C"][0] - 1.2 * DISTANCE_MARGIN
+    positions[carbons[1]] = positions[carbons[0]] + axis / np.linalg.norm(axis) * distance
+    lines = coverage_warnings(coverage, numbers, positions)
+    assert any(line.startswith(f"C-C distances {distance:.2f} to {distance:.2f} Angstrom leave") for line in lines)
+
+
 def test_another_composition_is_not_held_against_the_bonds(coverage: Coverage) -> None:
     methanol = molecule("CH3OH")
     assert not any("bond graph" in line for line in coverage_warnings(coverage, methanol.numbers, methanol.positions))

@@ -338,6 +338,9 @@ def test_devices_and_dtypes_are_checked(file: Path) -> None:
     assert resolve_device("cpu") == torch.device("cpu")
     with pytest.raises(InputError, match="device 'gpu' is unknown; use auto, cpu, cuda or cuda:N"):
         resolve_device("gpu")
+    for device in ("mps", "meta"):  # torch knows them, but they hold no float64 or no numbers at all
+        with pytest.raises(InputError, match=f"device '{device}' cannot be used; use auto, cpu, cuda or cuda:N"):
+            resolve_device(device)
     if not torch.cuda.is_available():
         assert resolve_device("auto") == torch.device("cpu")
         with pytest.raises(InputError, match=r"device 'cuda' was asked for, but torch .* sees no CUDA device; use cpu"):
