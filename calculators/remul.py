@@ -25,7 +25,7 @@ class RemulCalculator(Calculator):
     """Energies (eV) and forces (eV/Angstrom) of a trained potential, for anything in ASE.
 
     Args:
-        potential: a file, else the name of a shipped potential, or a loaded `Potential` (moved, not copied).
+        potential: a file, else the name of a shipped potential, or a loaded `Potential`.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         dtype: float32, or float64 for finite differences and tight optimisations.
         forces: conservative (minus the gradient of the energy), direct (the fast head), or auto: what was trained.

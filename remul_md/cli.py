@@ -360,9 +360,11 @@ def _table(title: str, rows: list[tuple[str, str]]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: is no JSON of `remul-md evaluate` ({error}); make it with --json") from error
+        figures = dict(json.loads(path.read_text()))
+        figures["force_mae_stock"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: is no JSON of `remul-md evaluate` ({error!r}); make it with --json") from error
+    return figures
 
 
 def _write_json(path: Path | None, content: dict[str, Any]) -> None:

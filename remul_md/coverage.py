@@ -143,7 +143,8 @@ def require_known_composition(coverage: Coverage, numbers: NDArray[np.int64], *,
         trained = ", ".join("".join(f"{s}{n}" for s, n in entry.items()) for entry in coverage.compositions[:5])
         raise InputError(
             f"composition {''.join(f'{s}{n}' for s, n in own.items())} was never trained on; this potential knows "
-            f"{trained}; train on it (RemulCalculator takes it all the same with allow_unseen=True)"
+            f"{trained}; train on it (RemulCalculator takes it all the same with allow_unseen=True, `remul-md md` with "
+            "--allow-unseen)"
         )
 
 

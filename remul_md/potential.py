@@ -7,6 +7,7 @@ Old versions are upgraded by the functions in `_UPGRADES`.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -102,13 +103,15 @@ class Potential:
         return next(self.model.parameters()).device
 
     def to(self, *, device: torch.device | str | None = None, dtype: Dtype | None = None) -> Potential:
-        """The same potential on another device or in another precision; the model is moved, not copied."""
-        precision = None if dtype is None else torch_dtype(dtype)
-        return replace(
-            self,
-            model=self.model.to(device=device, dtype=precision),
-            reference_energies=self.reference_energies.to(device=device),
-        )
+        """The same potential on another device or in another precision; this one stays as it is."""
+        parameter = next(self.model.parameters())
+        where = parameter.device if device is None else torch.device(device)
+        precision = parameter.dtype if dtype is None else torch_dtype(dtype)
+        if (where, precision) == (parameter.device, parameter.dtype):
+            return self
+        # A copy: `Module.to` would change the model under the hands of every calculator that shares it.
+        model = copy.deepcopy(self.model).to(device=where, dtype=precision)
+        return replace(self, model=model, reference_energies=self.reference_energies.to(device=where))
 
     def resolve_forces(self, forces: ForcesChoice) -> Literal["conservative", "direct"]:
         """The head to use: "auto" serves what was trained, conservative first.

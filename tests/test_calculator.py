@@ -22,6 +22,7 @@ from potentials import untrained_potential
 from remul_md.calculators.remul import symmetrizing_rotations
 
 from remul_md import RemulCalculator
+from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.neighbors import build_batch
 from remul_md.potential import Potential
@@ -379,7 +380,9 @@ def test_a_covered_structure_warns_of_nothing(atoms: Atoms) -> None:
 
 
 def test_two_calculators_share_one_potential(potential: Potential) -> None:
-    first, second = (RemulCalculator(potential, device="cpu", dtype="float64", forces=f) for f in ("auto", "direct"))  # type: ignore[arg-type]
+    shared = potential.to(dtype="float64")
+    first = RemulCalculator(shared, device="cpu", dtype="float64", forces="auto")
+    second = RemulCalculator(shared, device="cpu", dtype="float64", forces="direct")
     a, b = ethanol(), ethanol()
     b.positions[2] += 0.05
     alone = [RemulCalculator(potential_for(), device="cpu", dtype="float64").get_potential_energy(s) for s in (a, b)]
@@ -498,3 +501,15 @@ def test_symmetrizing_rotations_are_proper() -> None:
         identity = torch.eye(3, dtype=torch.float64).expand_as(rotations)
         torch.testing.assert_close(rotations @ rotations.mT, identity, rtol=0, atol=1e-12)
         assert torch.det(rotations).min() > 0.999
+
+
+def test_another_precision_leaves_the_first_calculator_alone() -> None:
+    frames = read_frames("rmd17/ethanol/train-01").select([0, 1])
+    shared = untrained_potential(frames)
+    double = RemulCalculator(shared, device="cpu", dtype="float64")
+    before = double.get_potential_energy(frames.atoms(0))
+    single = RemulCalculator(shared, device="cpu", dtype="float32")
+    assert single.get_potential_energy(frames.atoms(0)) != before
+    assert double.get_potential_energy(frames.atoms(1)) != before
+    assert double.get_potential_energy(frames.atoms(0)) == before
+    assert next(double.potential.model.parameters()).dtype == torch.float64

@@ -70,7 +70,8 @@ def write_summary_png(
         panels.append(_training_panel)
     if not panels:
         raise InputError(
-            f"{analysis.name} holds nothing to draw: give energies and momenta, or a calculator for the rotations"
+            f"{analysis.name} holds nothing to draw: it needs energies and momenta over at least 20 rows, "
+            "or a calculator for the rotations"
         )
     with mpl.rc_context(STYLE):
         layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.12, wspace=0.06)
