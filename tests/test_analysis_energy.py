@@ -68,6 +68,16 @@ def test_a_run_of_few_correlation_times_is_called_too_short():
     assert energy_drift(TIMESTEP_PS * np.arange(N_SAMPLES), 1e-5 * wander).too_short
 
 
+@pytest.mark.parametrize("share_of_run", [0.1, 0.3])
+def test_the_widened_interval_holds_for_runs_of_few_correlation_times(share_of_run):
+    drifts = drifts_of_noise(share_of_run=share_of_run)
+    short = [d for d in drifts if d.too_short]
+    assert len(short) > 0.6 * len(drifts)
+    covered = np.mean([d.judged_interval[0] < TRUE_SLOPE < d.judged_interval[1] for d in drifts])
+    plain = np.mean([d.ci95_meV_per_atom_ps[0] < TRUE_SLOPE < d.ci95_meV_per_atom_ps[1] for d in drifts])
+    assert covered >= 0.93 > plain
+
+
 def test_the_correlation_time_is_found():
     found = np.median([d.correlation_time_ps for d in drifts_of_noise(share_of_run=0.03)])
     assert found == pytest.approx(0.03 * N_SAMPLES * TIMESTEP_PS, rel=0.15)
@@ -93,7 +103,11 @@ def test_conservation_is_an_equivalence_test():
     assert conserves(drift(0.01, 0.2)) == "undecided"
     assert conserves(drift(0.06, 0.2)) == "drifts"
     assert conserves(drift(-0.2, -0.06)) == "drifts"
+    # A run too short for its noise is judged by twice the interval: -0.05 to 0.07 here, 0 to 0.02 there.
     assert conserves(drift(-0.02, 0.04, too_short=True)) == "undecided"
+    assert conserves(drift(0.005, 0.015, too_short=True)) == "conserves"
+    assert conserves(drift(0.06, 0.1, too_short=True)) == "undecided"
+    assert conserves(drift(0.09, 0.12, too_short=True)) == "drifts"
     with pytest.raises(InputError, match="drift bound must be > 0 meV/atom/ps, got 0"):
         conserves(drift(-1, 1), bound_meV_per_atom_ps=0.0)
 

@@ -22,6 +22,7 @@ DETRENDING = 21.0
 SAFETY = 1.3  # on that correlation time, for its own scatter; the coverage is then 94-96 % up to length / 20
 LONGEST = 0.1  # of the run: longer correlation times cannot be told from a drift
 TOO_SHORT = 1.0 / 20.0
+WIDENING = 2.0  # of the interval of a run that is too short: it then covers 95 % up to correlation times of run / 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,14 @@ class Drift:
     correlation_time_ps: float
     n_samples: int
     too_short: bool
+
+    @property
+    def judged_interval(self) -> tuple[float, float]:
+        """What a verdict rests on: the 95 % interval, twice as wide where the run is too short to trust it."""
+        low, high = self.ci95_meV_per_atom_ps
+        widening = WIDENING if self.too_short else 1.0
+        half_width = 0.5 * widening * (high - low)
+        return self.slope_meV_per_atom_ps - half_width, self.slope_meV_per_atom_ps + half_width
 
     def line(self, time_ps: NDArray[np.float64]) -> NDArray[np.float64]:
         """The fitted total energy per atom at these times, eV."""
@@ -131,17 +140,18 @@ def conserves(drift: Drift, *, bound_meV_per_atom_ps: float = 0.05) -> Conservat
     """Equivalence test: the whole interval must lie within +-bound to say `conserves`.
 
     A slope that merely fails to differ from zero proves nothing, a short noisy run always does. `drifts` means that
-    the whole interval lies beyond the bound; all else, and a run too short for its noise, is `undecided`.
+    the whole interval lies beyond the bound; all else is `undecided`. A run too short for its noise is judged by an
+    interval of twice the width, which covers 95 % even where the correlation time is a third of the run (measured).
 
     Raises:
         InputError: bound <= 0.
     """
     if not bound_meV_per_atom_ps > 0.0:
         raise InputError(f"the drift bound must be > 0 meV/atom/ps, got {bound_meV_per_atom_ps}; 0.05 is the default")
-    low, high = drift.ci95_meV_per_atom_ps
+    low, high = drift.judged_interval
     if low > bound_meV_per_atom_ps or high < -bound_meV_per_atom_ps:
         return "drifts"
-    if drift.too_short or low < -bound_meV_per_atom_ps or high > bound_meV_per_atom_ps:
+    if low < -bound_meV_per_atom_ps or high > bound_meV_per_atom_ps:
         return "undecided"
     return "conserves"
 

@@ -64,18 +64,18 @@ class Verdict:
 
 def energy_verdict(drift: Drift, conservation: Conservation, *, bounds: Bounds) -> Verdict:
     """Whether an NVE run keeps its total energy."""
-    low, high = drift.ci95_meV_per_atom_ps
+    low, high = drift.judged_interval
     bound = bounds.drift_meV_per_atom_ps
     interval = f"The 95 % interval of the drift, {low:.2g} to {high:.2g} meV/atom/ps,"
+    if drift.too_short:
+        interval = (
+            f"The energy stays correlated for {drift.correlation_time_ps:.2g} of {drift.length_ps:.3g} ps, so twice "
+            f"the 95 % interval is judged: {low:.2g} to {high:.2g} meV/atom/ps. It"
+        )
     if conservation == "conserves":
         why = f"{interval} lies within ±{bound:g}, as it must for conservative forces and a short enough step."
     elif conservation == "drifts":
         why = f"{interval} lies beyond ±{bound:g}: the run heats or cools. Try conservative forces or a shorter step."
-    elif drift.too_short:
-        why = (
-            f"The run ({drift.length_ps:.3g} ps) is shorter than 20 correlation times of its energy "
-            f"({drift.correlation_time_ps:.2g} ps each), so noise cannot be told from drift: run longer."
-        )
     else:
         why = f"{interval} reaches both inside and outside of ±{bound:g}, so neither is shown: run longer."
     return Verdict(
