@@ -99,8 +99,7 @@ def train_potential(
         config = _with_model_of(origin, config)
     device = resolve_device(options.device)
     prepare_run(folder, config, resume=resume)
-    if options.n_threads is not None:
-        torch.set_num_threads(options.n_threads)
+    torch.set_num_threads(options.n_threads)
     frames = _labelled_frames(config)
     split = make_split(
         frames, n_train=config.data.n_train, n_validation=config.data.n_validation, seed=config.data.split_seed
