@@ -15,7 +15,7 @@ from torch import Tensor
 from remul_md.errors import InputError
 from remul_md.models import build_model, model_config, transformer
 from remul_md.models.neighborhood import gather_neighbors, pair_displacements, sum_over_pairs, sum_over_systems
-from remul_md.models.transformer import TransformerConfig, smooth_envelope, smooth_softmax
+from remul_md.models.transformer import Transformer, TransformerConfig, smooth_envelope, smooth_softmax
 from remul_md.neighbors import build_batch
 from remul_md.structures import Batch, BatchStore, Frames
 from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_prediction
@@ -136,6 +136,18 @@ def test_the_untrained_model_breaks_rotations(model: torch.nn.Module, batch: Bat
     size = stock.forces.abs().mean()
     assert (turned.energy - stock.energy).abs().max() > 1e-3 * stock.energy.abs().max()
     assert (turned.forces - expected.forces).abs().mean() > 0.05 * size
+
+
+def test_a_fresh_model_depends_on_the_orientation_too(batch: Batch) -> None:
+    """Initialisation is gentle on raw directions, but it is no hidden symmetry: training has something to teach."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fresh = Transformer(TransformerConfig(species=(1, 6, 8), cutoff=CUTOFF)).double()
+    rotations = random_rotations(2, generator=torch.Generator().manual_seed(0))
+    stock, turned = fresh(batch, forces="both"), fresh(turn_batch(batch, rotations), forces="both")
+    expected = turn_prediction(stock, rotations)
+    for one, other in ((turned.forces, expected.forces), (turned.direct_forces, expected.direct_forces)):
+        assert (one - other).abs().mean() > 0.02 * other.abs().mean()
 
 
 @pytest.mark.parametrize("n_others", [0, 1, 2])

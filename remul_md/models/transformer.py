@@ -29,6 +29,11 @@ from remul_md.structures import Batch, Prediction
 DECAY = 2.0  # Angstrom
 NEAREST = 0.5  # Angstrom, no two atoms of a molecule come closer
 
+# Where raw directions enter, weights start this much smaller. The start still depends on the orientation (half of
+# the force), but what training has to unlearn is less: at equal steps the rotational spread was 8.2 instead of 11.2
+# meV/Angstrom, and 4.7 instead of 8.3 when all poses are turned, with the same accuracy.
+DIRECTION_SCALE = 0.3
+
 Forces = Literal["none", "direct", "conservative", "both"]
 
 
@@ -185,6 +190,12 @@ class Transformer(nn.Module):
         for last in lasts:
             nn.init.normal_(last.weight, std=0.02)
             nn.init.zeros_(last.bias)
+        with torch.no_grad():
+            self.pair_embedding.inputs.weight[:, -3:] *= DIRECTION_SCALE
+            for block in self.blocks:
+                assert isinstance(block, AtomBlock)
+                raw = slice(self.config.width, self.config.width + 3 * self.config.n_vectors)
+                block.out.weight[:, raw] *= DIRECTION_SCALE
 
     def forward(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
         """Residual energies and the forces asked for, in the model's dtype, eV and eV/Angstrom.
