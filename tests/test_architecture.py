@@ -35,6 +35,7 @@ ORDER = (
     "dynamics",
     "analysis",
     "studies",
+    "cli_data",
     "cli",
 )
 MAX_LINES = 400
