@@ -1,11 +1,13 @@
 """Are the forces minus the gradient of the energy? Central differences in float64 over all atoms of some frames.
 
-python benchmarks/gradient_check.py [POTENTIAL] [--data rmd17/ethanol/test-01] [--frames 20] [--step 1e-4]
+python benchmarks/gradient_check.py [POTENTIAL] [--data rmd17/ethanol/test-01] [--frames 20] [--step 1e-4] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +20,7 @@ def main() -> None:
     parser.add_argument("--data", default="rmd17/ethanol/test-01")
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--step", type=float, default=1e-4, help="displacement, Angstrom")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     frames = read_frames(options.data)
     calculator = RemulCalculator(options.potential, device="cpu", dtype="float64", forces="conservative")
@@ -38,6 +41,11 @@ def main() -> None:
     rms = float(np.sqrt(np.mean(squares)))
     print(f"{options.frames} frames of {options.data}: largest deviation {worst:.2e} eV/Angstrom,")
     print(f"RMS force {rms:.3f} eV/Angstrom, ratio {worst / rms:.1e}")
+    if options.json:
+        result = {"largest_deviation_eV_per_A": worst, "rms_force_eV_per_A": rms, "ratio": worst / rms}
+        options.json.write_text(
+            json.dumps(result | {"frames": options.frames, "step_A": options.step}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":
