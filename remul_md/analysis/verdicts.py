@@ -69,8 +69,8 @@ def energy_verdict(drift: Drift, conservation: Conservation, *, bounds: Bounds) 
     interval = f"The 95 % interval of the drift, {low:.2g} to {high:.2g} meV/atom/ps,"
     if drift.too_short:
         interval = (
-            f"The energy stays correlated for {drift.correlation_time_ps:.2g} of {drift.length_ps:.3g} ps, so twice "
-            f"the 95 % interval is judged: {low:.2g} to {high:.2g} meV/atom/ps. It"
+            f"The slow noise of the energy is not resolved in {drift.length_ps:.3g} ps, so twice the 95 % interval is "
+            f"judged: {low:.2g} to {high:.2g} meV/atom/ps. It"
         )
     if conservation == "conserves":
         why = f"{interval} lies within ±{bound:g}, as it must for conservative forces and a short enough step."
