@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from remul_md.errors import InputError
 from remul_md.models import model_config_type
+from remul_md.symmetry.rotations import check_restriction
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 # Set from the training data, never by hand.
@@ -68,9 +69,29 @@ class TrainConfig(BaseModel):
     energy_weight: float = Field(0.02, ge=0, description="weight of the energy error, in units of RMS force x 1 A")
     alpha: float = Field(1.0, ge=0, description="weight of the loss on the stock pose")
     beta: float = Field(1.0, ge=0, description="weight of the equivariance loss; 0 switches it off")
+    weighting: Literal["constant", "gradual", "linear", "cosine"] = Field(
+        "constant", description="alpha and beta kept; balanced by GradNorm; or beta ramped from beta_start"
+    )
+    beta_start: float = Field(0.0, ge=0, description="beta at the first step of a linear or cosine ramp")
+    ramp_steps: int | None = Field(None, ge=1, description="steps of the ramp; default: all")
+    gradnorm_exponent: float = Field(1.5, ge=0, description="gradual: pull towards equal relative training rates")
+    gradnorm_learning_rate: float = Field(0.025, gt=0, description="gradual: learning rate of alpha and beta")
+    gradnorm_loss_floor: float = Field(1e-3, gt=0, description="gradual: initial losses below it count as it")
+    estimator: Literal["paired", "one-forward"] = Field(
+        "paired", description="unturned and turned poses of each frame, or one of them, drawn with odds alpha : beta"
+    )
     n_turned: int = Field(1, ge=1, description="turned poses of each frame and step")
     group: Literal["O3", "SO3"] = Field("O3", description="group of the turned poses: with mirrors, or without")
+    axis: tuple[float, float, float] | None = Field(None, description="turn about this axis only; needs group SO3")
+    max_angle_deg: float | None = Field(None, gt=0, le=180, description="turn by at most this; needs group SO3")
     anchor: Literal["label", "prediction"] = Field("label", description="what turned predictions are held against")
+    force_loss: Literal["l2", "l1", "mse", "huber"] = Field("l2", description="loss of an atom's force error")
+    huber_delta: float = Field(0.1, gt=0, description="where huber turns straight, in units of the RMS force")
+    equivariant_outputs: Literal["both", "forces", "energy"] = Field(
+        "both", description="outputs that take part in the equivariance loss"
+    )
+    monitor_per_decade: int = Field(6, ge=0, description="log-spaced measurements of symmetry; 0 switches them off")
+    monitor_share: float = Field(0.05, gt=0, le=1, description="most poses measured, as a share of those trained on")
     validate_every: int = Field(500, ge=1, description="steps between validations")
     patience: int | None = Field(None, ge=1, description="stop after this many validations without a better one")
     checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
@@ -89,6 +110,58 @@ class TrainConfig(BaseModel):
                 f"train.warmup_steps ({self.warmup_steps}) must be smaller than train.n_steps ({self.n_steps})"
             )
         return self
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> TrainConfig:
+        ramped = self.weighting in ("linear", "cosine")
+        self._only_with("beta_start", ramped, "weighting linear or cosine")
+        self._only_with("ramp_steps", ramped, "weighting linear or cosine")
+        for name in ("gradnorm_exponent", "gradnorm_learning_rate", "gradnorm_loss_floor"):
+            self._only_with(name, self.weighting == "gradual", "weighting gradual")
+        self._only_with("huber_delta", self.force_loss == "huber", "force_loss huber")
+        if self.weighting != "constant" and (self.alpha == 0 or self.beta == 0):
+            raise ValueError(
+                f"train.weighting={self.weighting} shifts weight between two losses: alpha, beta > 0, "
+                f"got {self.alpha:g} and {self.beta:g}"
+            )
+        if ramped and self.ramp_steps is not None and self.ramp_steps > self.n_steps:
+            raise ValueError(f"train.ramp_steps ({self.ramp_steps}) is more than train.n_steps ({self.n_steps})")
+        if self.estimator == "one-forward":
+            self._one_forward()
+        return self
+
+    def _one_forward(self) -> None:
+        if self.alpha == 0 or self.beta == 0:
+            raise ValueError(
+                "train.estimator=one-forward draws the pose of a frame with odds alpha : beta, both > 0, "
+                f"got {self.alpha:g} and {self.beta:g}; with one of them 0 the paired estimator has one forward too"
+            )
+        if self.weighting != "constant":
+            raise ValueError(
+                f"train.estimator=one-forward needs train.weighting=constant, got {self.weighting}: "
+                "the odds of the poses are fixed"
+            )
+        if self.n_turned != 1 or self.anchor != "label":
+            raise ValueError(
+                "train.estimator=one-forward has one pose of each frame: train.n_turned=1 and train.anchor=label, "
+                f"got {self.n_turned} and {self.anchor}"
+            )
+
+    @model_validator(mode="after")
+    def _poses_fit(self) -> TrainConfig:
+        if (self.axis is not None or self.max_angle_deg is not None) and self.group != "SO3":
+            raise ValueError(
+                f"train.axis and train.max_angle_deg restrict proper rotations; set train.group=SO3, got {self.group}"
+            )
+        check_restriction(axis=self.axis, max_angle_deg=self.max_angle_deg)
+        if self.equivariant_outputs == "energy" and self.energy_weight == 0:
+            raise ValueError("train.equivariant_outputs=energy needs train.energy_weight > 0, got 0")
+        return self
+
+    def _only_with(self, name: str, used: bool, condition: str) -> None:
+        # An option that would be ignored is a mistake; the resolved config of a run names all, at their defaults.
+        if not used and getattr(self, name) != type(self).model_fields[name].default:
+            raise ValueError(f"train.{name}={getattr(self, name)} has no effect without train.{condition}")
 
 
 def _model_options(kind: str) -> type[BaseModel]:

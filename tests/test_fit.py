@@ -27,6 +27,7 @@ from remul_md.training.fit import (
     learning_rate,
     train_step,
 )
+from remul_md.training.weighting import GRADIENT_COLUMNS, make_weighting
 
 Pairs = tuple[Tensor, Tensor]
 N_ROWS = 23
@@ -180,7 +181,8 @@ def test_a_batch_may_be_larger_than_the_data() -> None:
 def state() -> TrainState:
     model, average = linear(), linear()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
-    return TrainState(model, average.requires_grad_(False), optimizer, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    return TrainState(model, average.requires_grad_(False), optimizer, generator, make_weighting(config()))
 
 
 def test_steps_on_one_batch_reduce_its_loss(state: TrainState) -> None:
@@ -193,7 +195,9 @@ def test_steps_on_one_batch_reduce_its_loss(state: TrainState) -> None:
 
 def test_the_loss_is_weighted_and_its_gradient_clipped(state: TrainState) -> None:
     batch = Table().select(np.arange(7))
-    out = train_step(state, batch, objective=objective, config=config(alpha=0.25, beta=3.0, max_grad_norm=0.125))
+    options = config(alpha=0.25, beta=3.0, max_grad_norm=0.125)
+    state.weighting = make_weighting(options)
+    out = train_step(state, batch, objective=objective, config=options)
     assert out["loss"].item() == pytest.approx(0.25 * out["task"].item() + 3.0 * out["equivariance"].item(), rel=1e-6)
     gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
     norm = torch.cat([g.flatten() for g in gradients]).norm().item()
@@ -241,7 +245,8 @@ def test_the_best_average_is_returned_and_patience_stops_the_run(tmp_path: Path)
 def test_metrics_have_a_row_for_every_log_checkpoint_and_validation(tmp_path: Path) -> None:
     run(tmp_path, config())
     rows = rows_of(tmp_path)
-    assert list(rows[0]) == ["step", "learning_rate", "loss", "task", "equivariance", "grad_norm", "mae"]
+    weights = ["alpha", "beta", "grad_norm", *GRADIENT_COLUMNS]
+    assert list(rows[0]) == ["step", "learning_rate", "loss", "task", "equivariance", *weights, "mae"]
     steps = [int(row["step"]) for row in rows]
     assert steps == [s for s in range(1, 41) if s % 4 == 0 or s % 6 == 0 or s % 15 == 0 or s == 40]
     assert [int(row["step"]) for row in rows if row["mae"]] == [15, 30, 40]

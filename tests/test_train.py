@@ -88,7 +88,8 @@ def ethanol() -> Frames:
 
 def test_a_run_writes_what_it_promises(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
-    assert names == {"config.yaml", "metrics.csv", "tensorboard", "checkpoint.pt", "potential.pt"}
+    files = {"config.yaml", "metrics.csv", "symmetry.csv", "symmetry.png", "checkpoint.pt", "potential.pt"}
+    assert names == {*files, "tensorboard"}
     written = yaml.safe_load((trained / "config.yaml").read_text())
     assert written["train"]["n_steps"] == 200
     assert written["train"]["group"] == "O3"  # a default: the resolved config is written, not what was given

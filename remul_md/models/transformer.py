@@ -181,6 +181,12 @@ class Transformer(nn.Module):
         self.direct_head = DirectHead(config)
         self.initialize()
 
+    @property
+    def shared_matrix(self) -> nn.Parameter:
+        """The last matrix that serves all outputs, on which training may balance the gradients of its losses."""
+        last: Any = self.blocks[-1]
+        return last.mlp[2].weight
+
     def initialize(self) -> None:
         """Small outputs of every residual branch and of both heads, so that training starts near zero forces."""
         lasts: list[Any] = [self.energy_head[2], self.direct_head.outputs]
@@ -213,7 +219,8 @@ class Transformer(nn.Module):
         # The displacements are the leaf: translations are exact and the cell needs no special case.
         displacements_AK3 = pair_displacements(batch, padding=self.config.cutoff).to(self.species.weight.dtype)
         with torch.enable_grad() if conservative else torch.set_grad_enabled(torch.is_grad_enabled()):
-            displacements_AK3 = displacements_AK3.requires_grad_(conservative)
+            if conservative:
+                displacements_AK3 = displacements_AK3.requires_grad_()
             atomic_A, direct_A3 = self.outputs(displacements_AK3, batch, direct=forces in ("direct", "both"))
             gradient_AK3 = None
             if conservative:

@@ -74,6 +74,13 @@ def equivariance_percent(
     return Percent(value=float(100.0 * spread.sum() / total.sum()), low=float(low), high=float(high))
 
 
+def bootstrap_interval(values: NDArray[np.float64], *, n_bootstrap: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean of [n] values, by resampling them (percentiles 2.5 and 97.5)."""
+    rows = np.random.default_rng(seed).integers(0, len(values), size=(n_bootstrap, len(values)))
+    low, high = np.percentile(values[rows].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def rotational_error(turned: Tensor, reference: Tensor) -> Tensor:
     """Mean absolute component of f(g x) - g f(x), in the unit of f; both [..., 3]."""
     return (turned - reference).abs().mean()

@@ -4,6 +4,9 @@
 
 Rotation augmentation is alpha = 0, beta = 1; 2-pose augmentation, which costs as much as REMUL with one turned pose,
 is alpha = 0, beta = 1 with two. Source: Elhag et al. (2024), arXiv:2410.17878.
+
+`one_forward_losses` estimates the same L at the price of one pose a system: each is left as it stands with
+probability p = alpha/(alpha + beta), else turned, at weight alpha + beta, because alpha = (alpha + beta) p.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ def remul_losses(
     turn: Turn[X, Y],
     rotations: Tensor,
     gap: Callable[[Y, Y], Tensor],
+    equivariance_gap: Callable[[Y, Y], Tensor] | None = None,
     anchor: Anchor = "label",
     unturned: bool = True,
 ) -> dict[str, Tensor]:
@@ -57,6 +61,7 @@ def remul_losses(
         turn: how both turn.
         rotations: [K, B, 3, 3], drawn by the caller; K = 0 leaves the equivariance loss out.
         gap: (prediction, target) -> loss of each system, in the order of the systems.
+        equivariance_gap: the same for the equivariance loss, where not all outputs take part in it; None is `gap`.
         anchor: what the turned predictions are held against: the turned label (the paper), or the turned prediction
             of the unturned pose, which needs no labels.
         unturned: False leaves the unturned pose and the task's loss out (augmentation).
@@ -80,17 +85,61 @@ def remul_losses(
         poses = torch.cat([identity, rotations])
     prediction = predict(turn.inputs(inputs, poses))
     losses: dict[str, Tensor] = {}
+    turned_gap = gap if equivariance_gap is None else equivariance_gap
     if anchor == "label":
-        gaps = gap(prediction, turn.outputs(targets, poses)).view(-1, n_systems)
+        wanted = turn.outputs(targets, poses)
+        gaps = gap(prediction, wanted).view(-1, n_systems)
         if unturned:
             losses["task"] = gaps[0].mean()
         if n_turned:
-            losses["equivariance"] = gaps[int(unturned) :].mean()
+            turned = gaps if equivariance_gap is None else turned_gap(prediction, wanted).view(-1, n_systems)
+            losses["equivariance"] = turned[int(unturned) :].mean()
         return losses
     if turn.first is None:
         raise InputError("anchor 'prediction' needs Turn.first, which picks the unturned pose of a prediction")
     first = turn.first(prediction, n_systems)
     losses["task"] = gap(first, targets).mean()
     if n_turned:
-        losses["equivariance"] = gap(prediction, turn.outputs(first, poses)).view(-1, n_systems)[1:].mean()
+        losses["equivariance"] = turned_gap(prediction, turn.outputs(first, poses)).view(-1, n_systems)[1:].mean()
     return losses
+
+
+def one_forward_losses(
+    predict: Callable[[X], Y],
+    inputs: X,
+    targets: Y,
+    *,
+    turn: Turn[X, Y],
+    rotations: Tensor,
+    turned: Tensor,
+    probability: float,
+    gap: Callable[[Y, Y], Tensor],
+    equivariance_gap: Callable[[Y, Y], Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Unbiased estimates of both losses of REMUL from one pose of each system.
+
+    A system's loss is divided by the chance of the pose it got, so the mean over draws is the paired loss, and
+    alpha task + beta equivariance is (alpha + beta) x the mean loss of the batch, whatever was drawn.
+
+    Args:
+        predict, inputs, targets, turn, gap, equivariance_gap: as `remul_losses`.
+        rotations: one for each system, [B, 3, 3].
+        turned: whether the system is turned, [B], drawn by the caller: False with `probability`.
+        probability: alpha / (alpha + beta), in (0, 1).
+    Returns:
+        "task" and "equivariance", scalars; 0 where no system got that kind of pose.
+    Raises:
+        InputError: a probability outside (0, 1).
+    """
+    if not 0 < probability < 1:
+        raise InputError(f"probability must lie between 0 and 1, got {probability}; give alpha > 0 and beta > 0")
+    identity = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
+    poses = torch.where(turned.view(-1, 1, 1), rotations, identity).unsqueeze(0)
+    prediction, wanted = predict(turn.inputs(inputs, poses)), turn.outputs(targets, poses)
+    of_task = gap(prediction, wanted)
+    of_turned = of_task if equivariance_gap is None else equivariance_gap(prediction, wanted)
+    share = turned.to(of_task.dtype)
+    return {
+        "task": (of_task * (1.0 - share)).mean() / probability,
+        "equivariance": (of_turned * share).mean() / (1.0 - probability),
+    }

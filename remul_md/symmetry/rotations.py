@@ -6,6 +6,8 @@ Systems turn about the origin; the models know displacements only, so the centre
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations, product
 from typing import Literal, get_args
@@ -43,6 +45,75 @@ def random_rotations(n: int, *, generator: torch.Generator, group: Group = "SO3"
         mirrored = torch.rand(n, generator=generator, dtype=torch.float64, device=generator.device) < 0.5
         rotations = torch.where(mirrored.view(-1, 1, 1), -rotations, rotations)
     return rotations
+
+
+def restricted_rotations(
+    n: int,
+    *,
+    generator: torch.Generator,
+    axis: Sequence[float] | None = None,
+    max_angle_deg: float | None = None,
+) -> Tensor:
+    """Independent rotations about one axis, or by at most an angle, or both, [n, 3, 3], float64, det = +1.
+
+    The law is that of the group, restricted: about an axis the signed angle is uniform in [-max, max]; about any
+    axis it is the Haar measure given that the angle is at most max, so the axis is uniform on the sphere and the
+    angle has a density proportional to 1 - cos(angle): nearly all draws of a small ball are close to its surface.
+
+    Args:
+        n: number of draws, >= 1.
+        generator: source of the random numbers.
+        axis: direction of the axis, any length > 0; None for every axis.
+        max_angle_deg: largest angle, degrees, in (0, 180]; None is 180.
+    Raises:
+        InputError: an axis of no length or not of 3 numbers, an angle out of range.
+    """
+    limit = check_restriction(axis=axis, max_angle_deg=max_angle_deg)
+    uniform = torch.rand(n, generator=generator, dtype=torch.float64, device=generator.device)
+    if axis is not None:
+        axes = torch.tensor(list(axis), dtype=torch.float64, device=generator.device).expand(n, 3)
+        angles = (2.0 * uniform - 1.0) * limit
+    else:
+        axes = torch.randn(n, 3, generator=generator, dtype=torch.float64, device=generator.device)
+        angles = _ball_angles(uniform, limit)
+    return rotations_about(axes, angles)
+
+
+def check_restriction(*, axis: Sequence[float] | None, max_angle_deg: float | None) -> float:
+    """The largest angle in radians.
+
+    Raises:
+        InputError: an axis of no length or not of 3 numbers, an angle out of range.
+    """
+    if axis is not None and (len(axis) != 3 or not 0 < math.hypot(*axis) < math.inf):
+        raise InputError(f"axis must be 3 numbers that are not all 0, got {list(axis)}; the z axis is [0, 0, 1]")
+    if max_angle_deg is not None and not 0 < max_angle_deg <= 180:
+        raise InputError(f"max_angle_deg must be in (0, 180] degrees, got {max_angle_deg}")
+    return math.pi if max_angle_deg is None else math.radians(max_angle_deg)
+
+
+def rotations_about(axes: Tensor, angles: Tensor) -> Tensor:
+    """Rotation matrices [n, 3, 3] about axes [n, 3] (any length > 0) by angles [n], radians."""
+    unit = axes / axes.norm(dim=1, keepdim=True)
+    half = 0.5 * angles.unsqueeze(1)
+    return rotations_from_quaternions(torch.cat([half.cos(), half.sin() * unit], dim=1))
+
+
+def _ball_angles(uniform: Tensor, limit: float) -> Tensor:
+    """Angles whose distribution function is (a - sin a) / (limit - sin limit), by bisection."""
+
+    def volume(angle: Tensor) -> Tensor:
+        # The difference loses its digits below about 0.01, the series has an error of a^6 / 840 of itself there.
+        series = angle**3 / 6.0 * (1.0 - angle**2 / 20.0)
+        return torch.where(angle < 0.02, series, angle - angle.sin())
+
+    low, high = torch.zeros_like(uniform), torch.full_like(uniform, limit)
+    wanted = uniform * volume(high)
+    for _ in range(50):  # 2^-50 of the limit
+        middle = 0.5 * (low + high)
+        below = volume(middle) < wanted
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return 0.5 * (low + high)
 
 
 def rotations_from_quaternions(quaternions: Tensor) -> Tensor:

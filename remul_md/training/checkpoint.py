@@ -13,6 +13,7 @@ import torch
 from remul_md.errors import InputError
 
 METRICS = "metrics.csv"
+SYMMETRY = "symmetry.csv"
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -33,29 +34,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 class MetricsLog:
-    """One row a log line in `metrics.csv`, the same numbers in TensorBoard.
+    """One row a log line in a CSV file, the same numbers in TensorBoard.
 
     Args:
         folder: run directory.
         columns: names of the numbers, "step" first.
         from_step: rows after this step are cut off, because a resumed run writes them again.
+        file_name: of the CSV file.
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, *, columns: list[str], from_step: int) -> None:
+    def __init__(self, folder: Path, *, columns: list[str], from_step: int, file_name: str = METRICS) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._columns = columns
-        path = folder / METRICS
+        path = folder / file_name
         rows: list[dict[str, str]] = []
         if from_step > 0 and path.is_file():
             # A kill may leave a half-written last line, in which "30" can be what is left of "300": it goes.
             whole_lines = path.read_text().rpartition("\n")[0].splitlines()
             rows = [row for row in csv.DictReader(whole_lines) if int(row["step"]) <= from_step]
         self._path = path
+        # A live TensorBoard reads the newest file of a folder only, so each log has a folder of its own.
+        board = folder / "tensorboard" if file_name == METRICS else folder / "tensorboard" / path.stem
         with _disk_errors_named(path):
-            temporary = path.with_name(f".{METRICS}.part")
+            temporary = path.with_name(f".{file_name}.part")
             with temporary.open("w", newline="") as file:
                 writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
                 writer.writeheader()
@@ -63,7 +67,7 @@ class MetricsLog:
             temporary.replace(path)
             self._file = path.open("a", newline="")
             self._writer = csv.DictWriter(self._file, columns, restval="")
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1 if from_step else None)
+            self._board = SummaryWriter(str(board), purge_step=from_step + 1 if from_step else None)
 
     def write(self, row: Mapping[str, float | int]) -> None:
         """Append one row; a column that is not given stays empty.
@@ -96,6 +100,6 @@ def _disk_errors_named(path: Path) -> Iterator[None]:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of `metrics.csv`; empty fields are left out."""
+    """The rows of `metrics.csv` or `symmetry.csv`; empty fields are left out."""
     with path.open(newline="") as file:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]

@@ -25,7 +25,9 @@ from tqdm import tqdm
 from remul_md.config import TrainConfig
 from remul_md.errors import InputError
 from remul_md.files import write_atomically
-from remul_md.training.checkpoint import MetricsLog, read_checkpoint
+from remul_md.training.checkpoint import SYMMETRY, MetricsLog, read_checkpoint
+from remul_md.training.schedule import frame_order, learning_rate, monitored_steps
+from remul_md.training.weighting import GRADIENT_COLUMNS, Weighting, gradient_diagnostics, make_weighting
 
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
@@ -54,6 +56,7 @@ class TrainState:
     average: nn.Module
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
+    weighting: Weighting
     step: int = 0
     best_score: float = math.inf
     best_step: int = 0
@@ -69,6 +72,7 @@ class TrainState:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
+            "weighting": self.weighting.state_dict(),
             "best_weights": self.best_weights,
             **{name: getattr(self, name) for name in ("step", "best_score", "best_step", "n_worse", "seconds")},
         }
@@ -79,6 +83,7 @@ class TrainState:
         self.average.load_state_dict(payload["average"])
         self.optimizer.load_state_dict(payload["optimizer"])
         self.generator.set_state(payload["generator"])
+        self.weighting.load_state_dict(payload["weighting"])
         self.best_weights = dict(payload["best_weights"])
         for name in ("step", "best_score", "best_step", "n_worse", "seconds"):
             setattr(self, name, payload[name])
@@ -95,29 +100,16 @@ class FitResult(Generic[B]):
     seconds: float
 
 
-def frame_order(step: int, *, n_frames: int, batch_size: int, seed: int) -> NDArray[np.int64]:
-    """Indices of the frames of a step: an endless run of seeded permutations, cut into batches.
+def train_step(
+    state: TrainState, batch: B, *, objective: Objective[B], config: TrainConfig, diagnose: bool = False
+) -> dict[str, Tensor]:
+    """One optimiser update. Changes `state` in place; returns detached scalars; reads nothing back from the device.
 
-    Without state, so a resumed run needs none. A batch may reach into the next permutation.
+    With `diagnose`, also the gradient norm of each loss and their cosine, which costs a backward for each.
     """
-    wanted = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = wanted // n_frames
-    orders = {int(epoch): np.random.default_rng([seed, int(epoch)]).permutation(n_frames) for epoch in set(epochs)}
-    return np.array([orders[int(e)][w % n_frames] for e, w in zip(epochs, wanted, strict=True)], dtype=np.int64)
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine from the peak to 0 at the last step."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / (config.n_steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def train_step(state: TrainState, batch: B, *, objective: Objective[B], config: TrainConfig) -> dict[str, Tensor]:
-    """One optimiser update. Changes `state` in place; returns detached scalars; reads nothing back from the device."""
-    weights = {"task": config.alpha, "equivariance": config.beta}
     losses = objective(state.model, batch, state.generator)
+    diagnostics = gradient_diagnostics(losses, state.model) if diagnose else {}
+    weights = state.weighting(losses, step=state.step, model=state.model)
     total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
     state.optimizer.zero_grad(set_to_none=True)
     total.backward()
@@ -130,7 +122,9 @@ def train_step(state: TrainState, batch: B, *, objective: Objective[B], config: 
     with torch.no_grad():
         torch._foreach_lerp_(list(state.average.parameters()), list(state.model.parameters()), 1.0 - decay)
     state.step += 1
-    return {"loss": total.detach(), "grad_norm": grad_norm.detach(), **{k: v.detach() for k, v in losses.items()}}
+    used = {"alpha": torch.as_tensor(weights["task"]), "beta": torch.as_tensor(weights["equivariance"])}
+    found = {"loss": total, "grad_norm": grad_norm, **losses, **diagnostics, **used}
+    return {name: value.detach() for name, value in found.items()}
 
 
 def fit(
@@ -143,6 +137,8 @@ def fit(
     run_dir: Path,
     fingerprint: str,
     validation_columns: Sequence[str],
+    monitor: Validate | None = None,
+    monitor_columns: Sequence[str] = (),
     resume: bool = False,
     progress: bool = True,
     describe: Callable[[Mapping[str, float]], str] = lambda row: "",
@@ -158,6 +154,8 @@ def fit(
         run_dir: an existing folder for checkpoint and metrics.
         fingerprint: what must not change between a run and its resumption.
         validation_columns: names that `validate` returns, for the head of the CSV.
+        monitor: as `validate`, for `symmetry.csv`; called at `monitored_steps`.
+        monitor_columns: names that `monitor` returns.
         resume: go on from the checkpoint in `run_dir`.
         progress: show a bar.
         describe: the figures shown beside the bar, from the last row of metrics.
@@ -169,14 +167,19 @@ def fit(
         model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
     )
     average = copy.deepcopy(model).requires_grad_(False)
-    state = TrainState(model, average, optimizer, torch.Generator().manual_seed(config.seed))
+    generator = torch.Generator().manual_seed(config.seed)
+    state = TrainState(model, average, optimizer, generator, make_weighting(config))
     if resume and (run_dir / CHECKPOINT).is_file():
         payload = read_checkpoint(run_dir / CHECKPOINT)
         if payload.get("fingerprint") != fingerprint:
             raise InputError(f"{run_dir}: the checkpoint belongs to another config or data; use a new --run-dir")
         state.load_payload(payload)
-    columns = ["step", "learning_rate", "loss", "task", "equivariance", "grad_norm", "seconds", *validation_columns]
+    columns = ["step", "learning_rate", "loss", "task", "equivariance", "alpha", "beta", "grad_norm"]
+    columns += [*GRADIENT_COLUMNS, "seconds", *validation_columns]
     log = MetricsLog(run_dir, columns=columns, from_step=state.step)
+    logs, monitored = [log], monitored_steps(config)
+    if monitor is not None:
+        logs += [MetricsLog(run_dir, columns=["step", *monitor_columns], from_step=state.step, file_name=SYMMETRY)]
     before, started = state.seconds, time.perf_counter()
     bar = tqdm(
         total=config.n_steps,
@@ -186,14 +189,16 @@ def fit(
         dynamic_ncols=True,
         mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file wants a line now and then
     )
-    sums: dict[str, Tensor] = {}
-    n_summed, shown = 0, ""
+    sums: dict[str, tuple[Tensor | float, int]] = {}  # since the last row: a sum on the device, and how many
+    shown = ""
     try:
         while state.step < config.n_steps and not (config.patience and state.n_worse >= config.patience):
             indices = frame_order(state.step, n_frames=len(source), batch_size=config.batch_size, seed=config.seed)
-            losses = train_step(state, source.select(indices), objective=objective, config=config)
-            sums = {name: sums[name] + value if name in sums else value for name, value in losses.items()}
-            n_summed += 1
+            due = state.step + 1 in monitored
+            losses = train_step(state, source.select(indices), objective=objective, config=config, diagnose=due)
+            for name, value in losses.items():
+                total, n = sums.get(name, (0.0, 0))
+                sums[name] = (total + value, n + 1)
             bar.update()
             last = state.step == config.n_steps
             state.seconds = before + time.perf_counter() - started
@@ -201,8 +206,8 @@ def fit(
             saving = last or state.step % config.checkpoint_every == 0
             # A row at every checkpoint too: a resumed run then averages its losses over the same steps.
             if validating or saving or state.step % config.log_every == 0:
-                row: dict[str, float] = {name: value.item() / n_summed for name, value in sums.items()}
-                sums, n_summed = {}, 0
+                row: dict[str, float] = {name: float(total) / n for name, (total, n) in sums.items()}
+                sums = {}
                 if not math.isfinite(row["loss"]):
                     raise InputError(
                         f"the loss is {row['loss']} at step {state.step}; lower train.learning_rate "
@@ -216,11 +221,14 @@ def fit(
                 log.write({name: value for name, value in row.items() if name in columns})
                 shown = describe(row) if validating else shown
                 bar.set_postfix_str(f"loss {row['loss']:.3f}{'  ' if shown else ''}{shown}")
+            if due and monitor is not None:
+                logs[1].write({"step": state.step, **monitor(state.average)})
             if saving:
                 write_atomically(run_dir / CHECKPOINT, state.to_payload(fingerprint))
     finally:
         bar.close()
-        log.close()
+        for each in logs:
+            each.close()
     result = copy.deepcopy(average)
     result.load_state_dict(state.best_weights)
     return FitResult(result.to(device), state.best_step, state.best_score, state.step, state.seconds)

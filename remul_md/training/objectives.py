@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from remul_md.models import ForceModel
 from remul_md.structures import Batch, Prediction
-from remul_md.symmetry.remul import Anchor, Turn, remul_losses
-from remul_md.symmetry.rotations import Group, pose_batch, random_rotations, turn_prediction
+from remul_md.symmetry.remul import Anchor, Turn, one_forward_losses, remul_losses
+from remul_md.symmetry.rotations import Group, pose_batch, random_rotations, restricted_rotations, turn_prediction
 
 TrainedForces = Literal["conservative", "direct", "both"]
+ForceLoss = Literal["l2", "l1", "mse", "huber"]
+Outputs = Literal["both", "forces", "energy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,13 @@ class PotentialObjective:
         unturned: whether the unturned pose takes part (alpha > 0).
         group: where the poses are drawn from.
         anchor: see `remul_losses`.
+        axis: turn about this axis only; with `group` SO3.
+        max_angle_deg: turn by at most this angle, degrees; with `group` SO3. The law: `restricted_rotations`.
+        one_forward: None, or alpha/(alpha + beta): one pose of each frame, unturned with this probability.
+        force_loss: of the force error e of an atom, in units of `force_scale`: |e| (l2), mean |component| (l1), mean
+            squared component (mse), or |e|^2/2 up to `huber_delta` and straight beyond (huber).
+        huber_delta: where huber turns from a square into a straight line, in units of `force_scale`.
+        equivariant_outputs: which outputs the equivariance loss holds against their labels.
     """
 
     forces: TrainedForces
@@ -37,40 +48,80 @@ class PotentialObjective:
     unturned: bool = True
     group: Group = "O3"
     anchor: Anchor = "label"
+    axis: tuple[float, float, float] | None = None
+    max_angle_deg: float | None = None
+    one_forward: float | None = None
+    force_loss: ForceLoss = "l2"
+    huber_delta: float = 0.1
+    equivariant_outputs: Outputs = "both"
 
     def __call__(self, model: ForceModel, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses by name, dimensionless scalars with a graph."""
-        drawn = random_rotations(self.n_turned * batch.n_systems, generator=generator, group=self.group)
-        rotations = drawn.view(self.n_turned, batch.n_systems, 3, 3).to(batch.positions.device, non_blocking=True)
-        return remul_losses(
-            lambda poses: model(poses, forces=self.forces, create_graph=True),
-            batch,
-            labels(batch, forces=self.forces),
-            turn=POTENTIAL_TURN,
-            rotations=rotations,
-            gap=self.gap,
-            anchor=self.anchor,
-            unturned=self.unturned,
+        device, n_systems = batch.positions.device, batch.n_systems
+        drawn = self._draw(self.n_turned * n_systems, generator)
+        rotations = drawn.view(self.n_turned, n_systems, 3, 3).to(device, non_blocking=True)
+        terms: dict[str, Any] = {
+            "predict": lambda poses: model(poses, forces=self.forces, create_graph=True),
+            "inputs": batch,
+            "targets": labels(batch, forces=self.forces),
+            "turn": POTENTIAL_TURN,
+            "gap": self.gap,
+            "equivariance_gap": self._equivariance_gap(),
+        }
+        if self.one_forward is None:
+            return remul_losses(**terms, rotations=rotations, anchor=self.anchor, unturned=self.unturned)
+        turned = torch.rand(n_systems, generator=generator, dtype=torch.float64) >= self.one_forward
+        return one_forward_losses(
+            **terms,
+            rotations=rotations[0],
+            turned=turned.to(device, non_blocking=True),
+            probability=self.one_forward,
         )
 
-    def gap(self, prediction: Prediction, target: Prediction) -> Tensor:
-        """Loss of each system, [B]: mean length of the force errors plus the weighted absolute energy error.
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        if self.axis is None and self.max_angle_deg is None:
+            return random_rotations(n, generator=generator, group=self.group)
+        return restricted_rotations(n, generator=generator, axis=self.axis, max_angle_deg=self.max_angle_deg)
 
-        The length of the error vector, not its square: robust to the few frames with very large forces.
+    def _equivariance_gap(self) -> Callable[[Prediction, Prediction], Tensor] | None:
+        if self.equivariant_outputs == "both":
+            return None
+        return partial(self.gap, outputs=self.equivariant_outputs)
+
+    def gap(self, prediction: Prediction, target: Prediction, *, outputs: Outputs = "both") -> Tensor:
+        """Loss of each system, [B]: mean over atoms of `force_loss` plus the weighted absolute energy error.
+
+        By default the length of the error vector, not its square: robust to the few frames with very large forces.
         """
         assert prediction.energy is not None
         assert target.energy is not None
-        total = self.energy_weight * (prediction.energy - target.energy).abs()
+        energy_weight = 0.0 if outputs == "forces" else self.energy_weight
+        total = energy_weight * (prediction.energy - target.energy).abs()
+        if outputs == "energy":
+            return total / self.force_scale
         for predicted, wanted in (
             (prediction.forces, target.forces),
             (prediction.direct_forces, target.direct_forces),
         ):
             if predicted is None or wanted is None:
                 continue
-            # The small constant keeps the gradient finite where an error is exactly zero.
-            lengths = ((predicted - wanted).square().sum(1) + (1e-4 * self.force_scale) ** 2).sqrt()
-            total = total + mean_over_systems(lengths, target.system_index, n_systems=total.shape[0])
+            of_atoms = self._of_atoms(predicted - wanted)
+            total = total + mean_over_systems(of_atoms, target.system_index, n_systems=total.shape[0])
         return total / self.force_scale
+
+    def _of_atoms(self, errors: Tensor) -> Tensor:
+        """`force_loss` of the error vectors [A, 3], times `force_scale`, [A], eV/Angstrom."""
+        scale = self.force_scale
+        if self.force_loss == "l1":
+            return errors.abs().mean(1)
+        if self.force_loss == "mse":
+            return errors.square().mean(1) / scale
+        # The small constant keeps the gradient finite where an error is exactly zero.
+        lengths = (errors.square().sum(1) + (1e-4 * scale) ** 2).sqrt()
+        if self.force_loss == "l2":
+            return lengths
+        delta = self.huber_delta * scale
+        return torch.where(lengths < delta, 0.5 * lengths.square(), delta * (lengths - 0.5 * delta)) / scale
 
 
 def labels(batch: Batch, *, forces: TrainedForces) -> Prediction:

@@ -31,8 +31,9 @@ from remul_md.potential import (
     resolve_device,
 )
 from remul_md.structures import Batch, BatchStore, Frames
-from remul_md.training.checkpoint import METRICS, read_metrics
+from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
 from remul_md.training.fit import CHECKPOINT, fit
+from remul_md.training.monitor import MONITOR_COLUMNS, SymmetryMonitor, plot_symmetry
 from remul_md.training.objectives import PotentialObjective
 from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation
 
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 POTENTIAL = "potential.pt"
+SYMMETRY_PICTURE = "symmetry.png"
 
 
 def prepare_run(run_dir: Path, config: RunConfig, *, resume: bool) -> None:
@@ -116,10 +118,17 @@ def train_potential(
         unturned=options.alpha > 0,
         group=options.group,
         anchor=options.anchor,
+        axis=options.axis,
+        max_angle_deg=options.max_angle_deg,
+        one_forward=options.alpha / (options.alpha + options.beta) if options.estimator == "one-forward" else None,
+        force_loss=options.force_loss,
+        huber_delta=options.huber_delta,
+        equivariant_outputs=options.equivariant_outputs,
     )
     _, model_options = model_config(model)
     species, cutoff = model_options["species"], model_options["cutoff"]
     held_out = _residual_batch(validation, references, species, cutoff=cutoff).to(device)
+    monitored = options.monitor_per_decade > 0
     result = fit(
         model,
         BatchStore(_residual_batch(train, references, species, cutoff=cutoff).to(device)),
@@ -129,10 +138,14 @@ def train_potential(
         run_dir=folder,
         fingerprint=_fingerprint(config, split, "" if origin is None else origin.sha256),
         validation_columns=[name for name in VALIDATION_COLUMNS if name != "score"],
+        monitor=SymmetryMonitor(held_out, forces=options.forces, config=options) if monitored else None,
+        monitor_columns=MONITOR_COLUMNS,
         resume=resume,
         progress=progress,
         describe=_describe,
     )
+    if monitored:
+        plot_symmetry(folder / SYMMETRY, folder / SYMMETRY_PICTURE)
     metrics = {
         "validation_force_mae_meV_per_A": result.best_score,
         "best_step": result.best_step,
