@@ -65,37 +65,32 @@ def evaluate(
     forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
     n_draws: Annotated[int, typer.Option(help="Random rotations of each frame.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the rotations.")] = 0,
+    by_angle: Annotated[
+        Path | None, typer.Option(help="Also write errors against the angle from the stock pose: a .png or .json.")
+    ] = None,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
 ) -> None:
     """Errors in the stock pose and turned, and the share of them that imperfect symmetry causes."""
     from remul_md.analysis.accuracy import evaluate_potential
+    from remul_md.analysis.poses import check_pose_file, pose_errors, write_pose_errors
     from remul_md.datasets import read_frames
     from remul_md.potential import load_potential, resolve_device
 
     loaded = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
     head = loaded.resolve_forces(forces)  # type: ignore[arg-type]
-    result = evaluate_potential(loaded, read_frames(data), forces=head, n_draws=n_draws, seed=seed, progress=True)
-    low, high = result.equivariance_percent_ci95
-    low_energy, high_energy = result.equivariance_percent_energy_ci95
-    by_element = ", ".join(f"{symbol} {value:.1f}" for symbol, value in result.force_mae_by_element.items())
+    if by_angle is not None:
+        check_pose_file(by_angle)
+    frames = read_frames(data)
+    result = evaluate_potential(loaded, frames, forces=head, n_draws=n_draws, seed=seed, progress=True)
     _table(
         f"{potential} on {data}: {result.n_frames} frames, {result.forces} forces, {n_draws} rotations a frame",
-        [
-            ("force MAE, stock / turned", f"{result.force_mae_stock:.2f} / {result.force_mae_turned:.2f} meV/A"),
-            ("energy MAE, stock / turned", f"{result.energy_mae_stock:.2f} / {result.energy_mae_turned:.2f} meV"),
-            ("rotational error / spread", f"{result.rotational_error:.2f} / {result.rotational_spread:.2f} meV/A"),
-            ("mirror error", f"{result.mirror_error:.2f} meV/A"),
-            ("equivariance percent, forces", f"{result.equivariance_percent:.2f} [{low:.2f}, {high:.2f}] %"),
-            (
-                "equivariance percent, energy",
-                f"{result.equivariance_percent_energy:.2f} [{low_energy:.2f}, {high_energy:.2f}] %",
-            ),
-            ("force MAE by element, stock", f"{by_element} meV/A"),
-        ],
+        result.rows(),
     )
     # After the table: a file that cannot be written must not cost the figures.
     _write_json(json_file, {"potential": str(potential), "data": data, **result.to_json()})
+    if by_angle is not None:
+        write_pose_errors(pose_errors(loaded, frames, forces=head, seed=seed, progress=True), by_angle)
 
 
 @app.command()

@@ -11,12 +11,13 @@ from ase.data import chemical_symbols
 from torch import Tensor
 from tqdm import tqdm
 
+from remul_md.analysis.local import LocalErrors, local_errors
 from remul_md.coverage import require_known_composition
 from remul_md.errors import InputError
 from remul_md.neighbors import build_batch
 from remul_md.potential import ForcesChoice, Potential
 from remul_md.structures import BatchStore, Frames
-from remul_md.symmetry.measures import Percent, equivariance_percent, twirl_statistics
+from remul_md.symmetry.measures import Percent, equivariance_percent, net_force_and_torque, twirl_statistics
 from remul_md.symmetry.rotations import pose_batch, random_rotations, turn_vectors
 
 MAX_ATOMS = 8192  # atoms in one pass, all poses together: bounds the memory
@@ -45,6 +46,14 @@ class Accuracy:
         equivariance_percent_energy_ci95: its interval.
         twirled_force_rmse: root mean squared force error of the orientation-averaged model.
         force_mae_by_element: stock force MAE of each element.
+        net_force_rms_eV_per_A: root mean square length of the net force on a frame; 0 by construction for models
+            whose pair forces oppose each other.
+        net_torque_rms_eV: the same for the torque about the centre; for conservative forces minus the derivative of
+            the energy with respect to rotation. None for frames with a cell, as the next.
+        lie_derivative: root mean square component of the derivative of g^-1 f(g x) with respect to the angle of g,
+            over the three axes, meV/Angstrom per radian.
+        jacobian_asymmetry: |(J - J^T)/2| / |J| of the forces' Jacobian; rounding for conservative forces.
+        n_jacobian_frames: frames, evenly spread, that the last two were measured on.
     """
 
     n_frames: int
@@ -65,10 +74,39 @@ class Accuracy:
     equivariance_percent_energy_ci95: list[float]
     twirled_force_rmse: float
     force_mae_by_element: dict[str, float]
+    net_force_rms_eV_per_A: float
+    net_torque_rms_eV: float | None
+    lie_derivative: float | None
+    jacobian_asymmetry: float
+    n_jacobian_frames: int
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, lists and strings."""
         return asdict(self)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Names and values with units, for a table."""
+        low, high = self.equivariance_percent_ci95
+        low_energy, high_energy = self.equivariance_percent_energy_ci95
+        by_element = ", ".join(f"{symbol} {value:.1f}" for symbol, value in self.force_mae_by_element.items())
+        energy_percent = f"{self.equivariance_percent_energy:.2f} [{low_energy:.2f}, {high_energy:.2f}] %"
+        rows = [
+            ("force MAE, stock / turned", f"{self.force_mae_stock:.2f} / {self.force_mae_turned:.2f} meV/A"),
+            ("energy MAE, stock / turned", f"{self.energy_mae_stock:.2f} / {self.energy_mae_turned:.2f} meV"),
+            ("rotational error / spread", f"{self.rotational_error:.2f} / {self.rotational_spread:.2f} meV/A"),
+            ("mirror error", f"{self.mirror_error:.2f} meV/A"),
+            ("equivariance percent, forces", f"{self.equivariance_percent:.2f} [{low:.2f}, {high:.2f}] %"),
+            ("equivariance percent, energy", energy_percent),
+            ("force MAE by element, stock", f"{by_element} meV/A"),
+            ("Jacobian asymmetry", f"{self.jacobian_asymmetry:.1e}"),
+            ("net force, RMS", f"{1000 * self.net_force_rms_eV_per_A:.3f} meV/A"),
+        ]
+        if self.net_torque_rms_eV is not None and self.lie_derivative is not None:
+            rows += [
+                ("net torque, RMS", f"{1000 * self.net_torque_rms_eV:.2f} meV"),
+                ("Lie derivative of the forces", f"{self.lie_derivative:.2f} meV/A per radian"),
+            ]
+        return rows
 
 
 def evaluate_potential(
@@ -127,6 +165,7 @@ def evaluate_potential(
         back_KA3 = pose_batch_vectors(forces_GA3[1:-1], poses[1:-1].mT, batch.system_index)
         twirled_A, spread_A = twirl_statistics(back_KA3, labels_GA3[0])
         twirled_B, spread_B = twirl_statistics(energy_GB[1:-1], batch.energy)
+        net_force, net_torque = net_force_and_torque(forces_GA3[0], batch)
         gaps_KA3 = forces_GA3[1:-1] - stock_turned[1:-1]
         per_frame = forces_GA3.new_zeros(n_draws, len(chosen)).index_add(
             1, batch.system_index, gaps_KA3.square().sum(-1)
@@ -143,9 +182,12 @@ def evaluate_potential(
             "spread": forces_GA3.new_zeros(len(chosen)).index_add(0, batch.system_index, spread_A),
             "twirled_energy": twirled_B,
             "spread_energy": spread_B,
+            "net_force": net_force.norm(dim=1),
+            "net_torque": net_torque.norm(dim=1),
         }.items():
             columns.setdefault(name, []).append(value.cpu())
-    return _summary({name: torch.cat(parts) for name, parts in columns.items()}, frames, head, n_draws, seed)
+    local = local_errors(potential, store, forces=head, seed=seed)
+    return _summary({name: torch.cat(parts) for name, parts in columns.items()}, local, frames, head, n_draws, seed)
 
 
 def pose_batch_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor) -> Tensor:
@@ -155,7 +197,9 @@ def pose_batch_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor)
     return torch.stack([turn_vectors(copies[g], rotations[g], system_index=system_index) for g in range(n_poses)])
 
 
-def _summary(columns: dict[str, Tensor], frames: Frames, head: str, n_draws: int, seed: int) -> Accuracy:
+def _summary(
+    columns: dict[str, Tensor], local: LocalErrors, frames: Frames, head: str, n_draws: int, seed: int
+) -> Accuracy:
     def milli(name: str) -> float:
         return 1000.0 * float(columns[name].mean())
 
@@ -187,4 +231,9 @@ def _summary(columns: dict[str, Tensor], frames: Frames, head: str, n_draws: int
             chemical_symbols[number]: 1000.0 * float(stock[frames.atomic_numbers == number].mean())
             for number in np.unique(frames.atomic_numbers)
         },
+        net_force_rms_eV_per_A=float(columns["net_force"].square().mean().sqrt()),
+        net_torque_rms_eV=None if frames.cell is not None else float(columns["net_torque"].square().mean().sqrt()),
+        lie_derivative=None if local.lie_derivative_eV_per_A is None else 1000.0 * local.lie_derivative_eV_per_A,
+        jacobian_asymmetry=local.jacobian_asymmetry,
+        n_jacobian_frames=local.n_frames,
     )

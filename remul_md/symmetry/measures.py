@@ -7,17 +7,23 @@ With K independent Haar draws f_k = g_k^-1 f(g_k x) and their mean m, for each f
 
 and T + s2 is exactly the mean squared loss over the draws. Single frames may have T < 0: sum, never clip.
 Source: Shen et al. (2025), arXiv:2512.02303 (the decomposition); the estimators are unbiased for every K >= 2.
+
+Beside these errors over the whole group stand those of an infinitesimal turn, which need no rotations at all: net
+torque, Lie derivative, and how far direct forces are from being a gradient (Jacobian asymmetry).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from remul_md.errors import InputError
+from remul_md.structures import Batch
 
 
 def twirl_statistics(turned_back: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,3 +101,91 @@ def equivariance_norm(turned: Tensor, reference: Tensor) -> Tensor:
     Source: Elhag et al. (2024), arXiv:2410.17878, eq. (9).
     """
     return (turned - reference).flatten(2).norm(dim=2).mean()
+
+
+def net_force_and_torque(forces: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Sum of the forces and torque about the centre of geometry of each system, [B, 3], eV/Angstrom and eV.
+
+    The net torque of conservative forces is minus the derivative of the energy with respect to a rotation, exactly:
+    a potential whose energy does not change when the molecule turns has none.
+
+    Args:
+        forces: [A, 3], eV/Angstrom.
+        batch: the systems; of a periodic one the torque means nothing.
+    """
+
+    def sums(values: Tensor) -> Tensor:
+        return values.new_zeros(batch.n_systems, 3).index_add(0, batch.system_index, values)
+
+    positions, vectors = batch.positions, forces.to(batch.positions.dtype)
+    centres = sums(positions) / sums(torch.ones_like(positions))
+    arms = positions - centres.index_select(0, batch.system_index)
+    return sums(vectors), sums(torch.linalg.cross(arms, vectors))
+
+
+def jacobian_products(
+    forces_of: Callable[[Batch], Tensor], batch: Batch, tangents: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Forces f, J v and J^T v for the Jacobian J of the forces with respect to the positions, all [A, 3].
+
+    J v is the derivative of J^T u with respect to u: two backward passes, which every operation supports that
+    training with conservative forces needs, while forward-mode derivatives of several are missing in torch.
+
+    Args:
+        forces_of: batch -> forces [A, 3] with a graph to the positions.
+        batch: systems; J is block diagonal, a block for each.
+        tangents: v, [A, 3], Angstrom.
+    Returns:
+        f in eV/Angstrom; J v and J^T v in eV/Angstrom^2 times the unit of v.
+    """
+    with torch.enable_grad():
+        positions = batch.positions.detach().clone().requires_grad_()
+        forces = forces_of(replace(batch, positions=positions)).to(positions.dtype)
+        direction = tangents.to(positions.dtype).detach().clone().requires_grad_()
+        (transposed,) = torch.autograd.grad(forces, positions, direction, create_graph=True)
+        (along,) = torch.autograd.grad(transposed, direction, tangents.to(positions.dtype))
+    return forces.detach(), along.detach(), transposed.detach()
+
+
+def lie_derivative(forces_of: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+    """Change of g^-1 f(g x) with the angle of g about x, y and z, at angle 0: [3, A, 3], eV/Angstrom per radian.
+
+        L f = J (axis x r) - axis x f
+
+    The rotational error of an infinitesimal turn; zero for all positions if and only if f turns with its input.
+    One Jacobian-vector product of three copies of the batch.
+
+    Args:
+        forces_of: as `jacobian_products`.
+        batch: the systems, without cells.
+    Raises:
+        InputError: a periodic batch, whose cell would have to turn too.
+    """
+    if batch.cell is not None:
+        raise InputError(
+            "the Lie derivative is that of molecules: the batch has a cell; remove it, or use random turns"
+        )
+    axes = torch.eye(3, dtype=batch.positions.dtype, device=batch.positions.device).repeat_interleave(batch.n_atoms, 0)
+    copies = batch.repeated(3)
+    # Turned about the centres: translations change nothing, but arms from a far origin would cost digits.
+    counts = torch.ones_like(copies.positions)
+    sums = torch.zeros(copies.n_systems, 3, dtype=counts.dtype, device=counts.device)
+    centres = sums.index_add(0, copies.system_index, copies.positions) / sums.index_add(0, copies.system_index, counts)
+    arms = copies.positions - centres.index_select(0, copies.system_index)
+    forces, along, _ = jacobian_products(forces_of, copies, torch.linalg.cross(axes, arms))
+    return (along - torch.linalg.cross(axes, forces)).view(3, -1, 3)
+
+
+def jacobian_asymmetry(along: Tensor, transposed: Tensor) -> float:
+    """lambda = |(J - J^T)/2| / |J| (Frobenius norms) from J v and J^T v of random v: 0 for a gradient, at most 1.
+
+    With independent components of mean 0 and variance 1, E|M v|^2 = |M|^2 for every matrix M, so
+    lambda^2 = 1/4 E|J v - J^T v|^2 / E|J v|^2, and |J| is estimated from both products, which keeps lambda <= 1.
+
+    Args:
+        along: J v, any shape.
+        transposed: J^T v, the same shape.
+    Source: Hutchinson, Commun. Stat. Simul. Comput. 18 (1989), 1059 (the estimator of a trace).
+    """
+    size = 0.5 * (along.square().sum() + transposed.square().sum())
+    return float((0.25 * (along - transposed).square().sum() / size).sqrt())

@@ -1,0 +1,73 @@
+"""Errors of an infinitesimal turn and of integrability: what the forces' Jacobian says at each geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from remul_md.potential import Potential
+from remul_md.structures import Batch, BatchStore
+from remul_md.symmetry.measures import jacobian_asymmetry, jacobian_products, lie_derivative
+
+MAX_FRAMES = 100  # second derivatives of the forces cost several times a force call
+MAX_ATOMS = 1024  # atoms in one pass, all copies together
+N_PROBES = 4  # random directions of each frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalErrors:
+    """Figures of `local_errors`.
+
+    Args:
+        n_frames: frames they were measured on.
+        lie_derivative_eV_per_A: root mean square component over atoms and the three axes, eV/Angstrom per radian; None
+            for frames with a cell, which would have to turn too.
+        jacobian_asymmetry: |(J - J^T)/2| / |J| over all frames.
+    """
+
+    n_frames: int
+    lie_derivative_eV_per_A: float | None
+    jacobian_asymmetry: float
+
+
+def local_errors(potential: Potential, store: BatchStore, *, forces: str, seed: int) -> LocalErrors:
+    """Lie derivative and Jacobian asymmetry on at most MAX_FRAMES frames, evenly spread.
+
+    Args:
+        potential: on the device of the frames.
+        store: the frames.
+        forces: the head, conservative or direct.
+        seed: of the random directions.
+    """
+    chosen = np.unique(np.linspace(0, len(store) - 1, min(MAX_FRAMES, len(store))).round().astype(np.int64))
+    n_atoms = int(torch.bincount(store.batch.system_index).max())
+    at_once = max(1, MAX_ATOMS // (n_atoms * max(3, N_PROBES)))
+    generator = torch.Generator().manual_seed(seed)
+
+    def forces_of(batch: Batch) -> Tensor:
+        if forces == "direct":
+            out = potential.model(batch, forces="direct").direct_forces
+        else:
+            out = potential.model(batch, forces="conservative", create_graph=True).forces
+        assert out is not None
+        return out
+
+    lie, along, transposed = [], [], []
+    for start in range(0, len(chosen), at_once):
+        batch = store.select(chosen[start : start + at_once])
+        if batch.cell is None:
+            lie.append(lie_derivative(forces_of, batch).flatten())
+        copies = batch.repeated(N_PROBES)
+        # Drawn atom by atom: how frames are cut into passes changes nothing.
+        drawn = torch.randn(batch.n_atoms, N_PROBES, 3, generator=generator, dtype=torch.float64)
+        _, one, other = jacobian_products(forces_of, copies, drawn.transpose(0, 1).flatten(0, 1).to(potential.device))
+        along.append(one.flatten())
+        transposed.append(other.flatten())
+    return LocalErrors(
+        n_frames=len(chosen),
+        lie_derivative_eV_per_A=float(torch.cat(lie).square().mean().sqrt()) if lie else None,
+        jacobian_asymmetry=jacobian_asymmetry(torch.cat(along), torch.cat(transposed)),
+    )

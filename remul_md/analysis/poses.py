@@ -1,0 +1,247 @@
+"""Which rotations hurt: errors against the angle from the stock pose and against the axis.
+
+The frames of some data sets hardly turn (salicylic acid of rMD17 by 5 degrees), so a model that never saw a turned
+frame looks good on them and is wrong in dynamics: its error is small at angle 0 and grows with the angle.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from remul_md.errors import InputError
+from remul_md.neighbors import build_batch
+from remul_md.potential import ForcesChoice, Potential
+from remul_md.structures import Batch, BatchStore, Frames
+from remul_md.symmetry.measures import equivariance_percent, twirl_statistics
+from remul_md.symmetry.rotations import pose_batch, rotations_about, turn_vectors
+
+ANGLES_DEG = (0.0, 2.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 150.0, 180.0)
+AXES = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
+N_DRAWS = 4  # random axes of each frame and angle; random angles of each frame and axis
+MAX_FRAMES = 100
+MAX_ATOMS = 8192  # atoms in one pass, all poses together
+PERCENT_LINE = 2.0
+SUFFIXES = (".png", ".json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseErrors:
+    """Errors in poses that are turned by a given angle, or about a given axis; forces in meV/Angstrom.
+
+    Args:
+        n_frames: frames, evenly spread over the data.
+        forces: the head.
+        seed: of the random axes and angles.
+        angles_deg: angles of the turns from the stock pose.
+        force_mae: over turns by each angle about axes uniform on the sphere, independent for each frame.
+        rotational_error: mean absolute component of f(g x) - g f(x), the same turns.
+        percent: equivariance percent over the same turns: what the choice of the axis alone changes.
+        percent_ci95: its bootstrap intervals over frames.
+        axis_force_mae: for each of the axes x, y, z of the stock pose, at each angle (right-handed turns).
+        axis_rotational_error: the same.
+        axis_percent: equivariance percent over turns by uniform angles about the axis.
+    """
+
+    n_frames: int
+    forces: str
+    seed: int
+    angles_deg: list[float]
+    force_mae: list[float]
+    rotational_error: list[float]
+    percent: list[float]
+    percent_ci95: list[list[float]]
+    axis_force_mae: dict[str, list[float]]
+    axis_rotational_error: dict[str, list[float]]
+    axis_percent: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, lists and strings."""
+        return asdict(self)
+
+
+def pose_errors(
+    potential: Potential,
+    frames: Frames,
+    *,
+    forces: ForcesChoice = "auto",
+    angles_deg: tuple[float, ...] = ANGLES_DEG,
+    seed: int = 0,
+    progress: bool = False,
+) -> PoseErrors:
+    """Errors against angle and axis on at most MAX_FRAMES frames.
+
+    Args:
+        potential: on any device.
+        frames: with forces.
+        forces: the head to evaluate; auto is what was trained.
+        angles_deg: 0 to 180 degrees.
+        seed: of the random axes and angles.
+        progress: show a bar.
+    Raises:
+        InputError: frames without forces, an angle out of range.
+    """
+    if frames.forces is None:
+        raise InputError(f"{frames.name}: has no forces; errors against the angle need them")
+    if not angles_deg or not all(0 <= angle <= 180 for angle in angles_deg):
+        raise InputError(f"angles_deg must lie between 0 and 180 degrees, got {list(angles_deg)}")
+    head = potential.resolve_forces(forces)
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(np.int64))
+    store = BatchStore(build_batch(frames.select(chosen), cutoff=potential.cutoff).to(potential.device))
+    generator = torch.Generator().manual_seed(seed)
+    sets = _pose_sets(len(store), angles_deg, generator)
+    sums = {name: _Sums() for name in sets}
+    with tqdm(total=len(sets), desc="poses", unit="set", disable=not progress) as bar:
+        for name, poses in sets.items():
+            n_atoms = int(frames.n_atoms.max()) * (len(poses) + 1)
+            at_once = max(1, MAX_ATOMS // n_atoms)
+            for start in range(0, len(store), at_once):
+                rows = np.arange(start, min(start + at_once, len(store)))
+                sums[name].add(potential, store.select(rows), poses[:, rows], head)
+            bar.update()
+    uniform = [sums[f"{angle:g}"] for angle in angles_deg]
+    percents = [total.percent() for total in uniform]
+    return PoseErrors(
+        n_frames=len(store),
+        forces=head,
+        seed=seed,
+        angles_deg=list(angles_deg),
+        force_mae=[total.force_mae() for total in uniform],
+        rotational_error=[total.rotational_error() for total in uniform],
+        percent=[value for value, _ in percents],
+        percent_ci95=[interval for _, interval in percents],
+        axis_force_mae={axis: [sums[f"{axis} {angle:g}"].force_mae() for angle in angles_deg] for axis in AXES},
+        axis_rotational_error={
+            axis: [sums[f"{axis} {angle:g}"].rotational_error() for angle in angles_deg] for axis in AXES
+        },
+        axis_percent={axis: sums[axis].percent()[0] for axis in AXES},
+    )
+
+
+def _pose_sets(n_frames: int, angles_deg: tuple[float, ...], generator: torch.Generator) -> dict[str, Tensor]:
+    """Rotations [G, n_frames, 3, 3] by the name of what they measure."""
+    sets: dict[str, Tensor] = {}
+    n = N_DRAWS * n_frames
+    for angle in angles_deg:
+        axes = torch.randn(n, 3, generator=generator, dtype=torch.float64)
+        turns = rotations_about(axes, torch.full((n,), math.radians(angle), dtype=torch.float64))
+        sets[f"{angle:g}"] = turns.view(N_DRAWS, n_frames, 3, 3)
+    for name, axis in AXES.items():
+        direction = torch.tensor([axis], dtype=torch.float64)
+        for angle in angles_deg:
+            turn = rotations_about(direction, torch.tensor([math.radians(angle)], dtype=torch.float64))
+            sets[f"{name} {angle:g}"] = turn.expand(1, n_frames, 3, 3)
+        uniform = 2.0 * math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
+        sets[name] = rotations_about(direction.expand(n, 3), uniform).view(N_DRAWS, n_frames, 3, 3)
+    return sets
+
+
+class _Sums:
+    """Errors of one set of poses, collected pass by pass; all in meV."""
+
+    def __init__(self) -> None:
+        self._absolute, self._rotational, self._components = 0.0, 0.0, 0
+        self._twirled: list[Tensor] = []
+        self._spread: list[Tensor] = []
+
+    def add(self, potential: Potential, batch: Batch, poses: Tensor, head: str) -> None:
+        n_poses, index = len(poses), batch.system_index
+        identity = torch.eye(3, dtype=poses.dtype).expand(1, batch.n_systems, 3, 3)
+        every = torch.cat([identity, poses]).to(potential.device)
+        turned = pose_batch(batch, every)
+        out = potential.predict(turned, forces="direct" if head == "direct" else "conservative")
+        predicted = out.direct_forces if head == "direct" else out.forces
+        assert predicted is not None
+        assert turned.forces is not None
+        assert batch.forces is not None
+        forces_GA3 = 1000.0 * predicted.double().view(n_poses + 1, -1, 3)
+        labels_GA3 = 1000.0 * turned.forces.double().view(n_poses + 1, -1, 3)
+        expected = torch.stack([turn_vectors(forces_GA3[0], g, system_index=index) for g in every[1:]])
+        self._absolute += float((forces_GA3[1:] - labels_GA3[1:]).abs().sum())
+        self._rotational += float((forces_GA3[1:] - expected).abs().sum())
+        self._components += expected.numel()
+        if n_poses > 1:
+            back = torch.stack(
+                [turn_vectors(f, g.mT, system_index=index) for f, g in zip(forces_GA3[1:], every[1:], strict=True)]
+            )
+            for values, target in zip(
+                twirl_statistics(back, labels_GA3[0]), (self._twirled, self._spread), strict=True
+            ):
+                target.append(values.new_zeros(batch.n_systems).index_add(0, index, values).cpu())
+
+    def force_mae(self) -> float:
+        return self._absolute / self._components
+
+    def rotational_error(self) -> float:
+        return self._rotational / self._components
+
+    def percent(self) -> tuple[float, list[float]]:
+        found = equivariance_percent(torch.cat(self._twirled).numpy(), torch.cat(self._spread).numpy())
+        return found.value, [found.low, found.high]
+
+
+def check_pose_file(path: Path) -> None:
+    """Refuse a file whose ending names no known form, before anything is computed.
+
+    Raises:
+        InputError: neither .png nor .json.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: errors against the angle are written as {' or '.join(SUFFIXES)}; name it so")
+
+
+def write_pose_errors(errors: PoseErrors, path: Path) -> None:
+    """As JSON, or as a picture: force MAE and rotational error against the angle, and percent with the 2 % line.
+
+    Raises:
+        InputError: unknown ending, or the file cannot be written.
+    """
+    check_pose_file(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".json":
+            path.write_text(json.dumps(errors.to_json(), indent=1) + "\n")
+        else:
+            _figure(errors).savefig(path, dpi=130)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error}); choose another file") from error
+
+
+def _figure(errors: PoseErrors) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.0, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.plot(errors.angles_deg, errors.force_mae, "k-", marker=".", label="force MAE, any axis")
+    left.plot(errors.angles_deg, errors.rotational_error, "k--", marker=".", label="rotational error, any axis")
+    for axis, colour in zip(AXES, ("tab:red", "tab:green", "tab:blue"), strict=True):
+        left.plot(errors.angles_deg, errors.axis_force_mae[axis], color=colour, linewidth=1, label=f"force MAE, {axis}")
+        left.plot(errors.angles_deg, errors.axis_rotational_error[axis], "--", color=colour, linewidth=1)
+        right.axhline(errors.axis_percent[axis], color=colour, linewidth=1, label=f"all turns about {axis}")
+    left.set(xlabel="angle from the stock pose, degrees", ylabel="meV/Angstrom", title="errors of the forces")
+    left.set_ylim(bottom=0.0)
+    left.legend(frameon=False, fontsize=8)
+    low, high = np.array(errors.percent_ci95).T
+    right.plot(errors.angles_deg, errors.percent, "k-", marker=".", label="turns by this angle, any axis")
+    right.fill_between(errors.angles_deg, low, high, color="black", alpha=0.15, linewidth=0)
+    right.axhline(PERCENT_LINE, color="black", linestyle=":", linewidth=1, label=f"{PERCENT_LINE:g} %")
+    right.set(
+        xlabel="angle from the stock pose, degrees", ylabel="equivariance percent", title="share of broken symmetry"
+    )
+    right.set_ylim(bottom=0.0)
+    right.legend(frameon=False, fontsize=8)
+    for panel in (left, right):
+        panel.set_xlim(0.0, 180.0)
+        panel.set_xticks(range(0, 181, 30))
+    figure.suptitle(f"{errors.forces} forces, {errors.n_frames} frames", fontsize=10)
+    return figure
