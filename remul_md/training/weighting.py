@@ -124,8 +124,10 @@ class GradNorm:
         rates = (ratios / ratios.mean()) ** self._exponent
         sizes = weights * norms
         moved = weights - self._learning_rate * norms * torch.sign(sizes - sizes.mean() * rates)
-        moved = moved.clamp(min=MIN_SHARE * self._total)
-        self._weights = moved * (self._total / moved.sum())
+        for _ in range(2):  # scaling a sum that has grown down again can bring the smaller weight below the floor
+            moved = moved.clamp(min=MIN_SHARE * self._total)
+            moved = moved * (self._total / moved.sum())
+        self._weights = moved
         return dict(zip(self._names, weights.unbind(), strict=True))
 
     def state_dict(self) -> dict[str, Tensor]:
