@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from potentials import molecule_frames, untrained_potential
 
-from remul_md.analysis import accuracy
+from remul_md.analysis import accuracy, local
 from remul_md.analysis.accuracy import Accuracy, evaluate_potential
 from remul_md.errors import InputError
 from remul_md.neighbors import build_batch
 from remul_md.potential import Potential
-from remul_md.structures import Frames
-from remul_md.symmetry.rotations import random_rotations
+from remul_md.structures import BatchStore, Frames
+from remul_md.symmetry.rotations import random_rotations, rotations_about
 
 N_DRAWS, SEED = 5, 3
 ISSUE_KEYS = {
@@ -219,3 +219,53 @@ def test_what_cannot_be_evaluated_is_refused(potential: Potential, frames: Frame
         evaluate_potential(potential, other)
     with pytest.raises(InputError, match=re.escape("forces must be auto, conservative or direct, got 'magic'")):
         evaluate_potential(potential, frames, forces="magic")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("head", ["conservative", "direct"])
+def test_local_errors_are_those_of_a_loop_over_frames(potential: Potential, frames: Frames, head: str) -> None:
+    """Torque and net force by hand; the Lie derivative by turning each frame a little about each axis."""
+    result = evaluate_potential(potential, frames, forces=head, n_draws=2, seed=SEED)  # type: ignore[arg-type]
+    step = 1e-5
+    torques, nets, slopes = list[float](), list[float](), list[float]()
+    for index in range(6):
+        x = frames.frame_positions(index)
+        column = 1 if head == "conservative" else 2
+        forces = np.asarray(predict(potential, frames, index, np.eye(3))[column])
+        nets.append(float(np.square(forces.sum(0)).sum()))
+        torques.append(float(np.square(np.cross(x - x.mean(0), forces).sum(0)).sum()))
+        for axis in range(3):
+            back = []
+            for angle in (step, -step):
+                g = rotations_about(torch.eye(3)[axis : axis + 1].double(), torch.tensor([angle]).double())[0].numpy()
+                back.append(predict(potential, frames, index, g)[column] @ g)
+            slopes.extend(((back[0] - back[1]) / (2 * step)).ravel().tolist())
+    assert result.net_torque_rms_eV == pytest.approx(np.sqrt(np.mean(torques)), rel=1e-8)
+    assert result.net_force_rms_eV_per_A == pytest.approx(np.sqrt(np.mean(nets)), rel=1e-8, abs=1e-12)
+    assert result.lie_derivative == pytest.approx(1000 * np.sqrt(np.mean(np.square(slopes))), rel=1e-5)
+    assert result.n_jacobian_frames == 6
+    if head == "conservative":
+        assert result.jacobian_asymmetry < 1e-12
+        assert result.net_force_rms_eV_per_A < 1e-12
+    else:
+        assert 0.05 < result.jacobian_asymmetry < 1
+    table = dict(result.rows())
+    assert table["net torque, RMS"] == f"{1000 * result.net_torque_rms_eV:.2f} meV"  # type: ignore[operator]
+    assert "Lie derivative of the forces" in table
+    cells = replace(result, net_torque_rms_eV=None, lie_derivative=None)
+    assert len(cells.rows()) == len(table) - 2
+
+
+def test_local_errors_are_measured_on_frames_spread_evenly(
+    potential: Potential, frames: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = BatchStore(build_batch(frames, cutoff=potential.cutoff))
+    whole = local.local_errors(potential, store, forces="direct", seed=0)
+    monkeypatch.setattr(local, "MAX_ATOMS", 1)
+    pieces = local.local_errors(potential, store, forces="direct", seed=0)
+    assert pieces.jacobian_asymmetry == pytest.approx(whole.jacobian_asymmetry, rel=1e-9)
+    assert pieces.lie_derivative_eV_per_A == pytest.approx(whole.lie_derivative_eV_per_A, rel=1e-9)
+    monkeypatch.setattr(local, "MAX_FRAMES", 3)
+    some = local.local_errors(potential, store, forces="direct", seed=0)
+    chosen = BatchStore(store.select([0, 2, 5]))
+    assert some == local.local_errors(potential, chosen, forces="direct", seed=0)
+    assert some.n_frames == 3

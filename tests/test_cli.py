@@ -118,7 +118,10 @@ def test_train_with_a_molecule_a_config_and_a_start(cli: Run, potential: Path, t
 
 def test_evaluate_writes_the_promised_figures(cli: Run, workplace: Path, potential: Path, tmp_path: Path) -> None:
     code, out, err = cli(
-        "evaluate", potential, workplace / "own.xyz", "--json", tmp_path / "e.json", "--n-draws", "3", "--device", "cpu"
+        "evaluate",
+        potential,
+        workplace / "own.xyz",
+        *("--json", tmp_path / "e.json", "--by-angle", tmp_path / "angles.json", "--n-draws", "3", "--device", "cpu"),
     )
     assert code == 0, err
     figures = json.loads((tmp_path / "e.json").read_text())
@@ -130,6 +133,11 @@ def test_evaluate_writes_the_promised_figures(cli: Run, workplace: Path, potenti
     assert len(figures["equivariance_percent_ci95"]) == 2
     assert set(figures["force_mae_by_element"]) == {"C", "H", "O"}
     assert 100 < figures["force_mae_stock"] < 3000  # 20 steps: meV/Angstrom of a model that knows next to nothing
+    for name in ("net_force_rms_eV_per_A", "net_torque_rms_eV", "lie_derivative", "jacobian_asymmetry"):
+        assert np.isfinite(figures[name]), name
+    angles = json.loads((tmp_path / "angles.json").read_text())
+    assert angles["angles_deg"][0] == 0
+    assert angles["force_mae"][0] == pytest.approx(figures["force_mae_stock"], rel=1e-5)
     assert "force MAE, stock / turned" in out
     assert f"{figures['force_mae_stock']:.2f}" in out
 

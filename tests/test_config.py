@@ -90,6 +90,55 @@ def test_options_that_exclude_each_other() -> None:
     refused(["train.n_steps=100", "train.warmup_steps=100"], "train.warmup_steps (100) must be smaller than train.n_st")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["beta_start=0.5"], "train.beta_start=0.5 has no effect without train.weighting linear or cosine"),
+        (["ramp_steps=50", "weighting=gradual"], "train.ramp_steps=50 has no effect without train.weighting linear or"),
+        (["gradnorm_exponent=2"], "train.gradnorm_exponent=2.0 has no effect without train.weighting gradual"),
+        (["gradnorm_learning_rate=1", "weighting=linear"], "train.gradnorm_learning_rate=1.0 has no effect without"),
+        (["gradnorm_loss_floor=1"], "train.gradnorm_loss_floor=1.0 has no effect without train.weighting gradual"),
+        (["huber_delta=0.2"], "train.huber_delta=0.2 has no effect without train.force_loss huber"),
+        (
+            ["weighting=gradual", "alpha=0"],
+            "train.weighting=gradual shifts weight between two losses: alpha, beta",
+        ),
+        (["weighting=cosine", "beta=0"], "train.weighting=cosine shifts weight between two losses"),
+        (
+            ["weighting=linear", "n_steps=300", "ramp_steps=301"],
+            "train.ramp_steps (301) is more than train.n_steps (300)",
+        ),
+        (["estimator=one-forward", "alpha=0"], "train.estimator=one-forward draws the pose of a frame with odds alpha"),
+        (["estimator=one-forward", "weighting=linear"], "train.estimator=one-forward needs train.weighting=constant"),
+        (["estimator=one-forward", "n_turned=2"], "train.estimator=one-forward has one pose of each frame"),
+        (
+            ["estimator=one-forward", "anchor=prediction"],
+            "and train.anchor=label, got 1 and prediction",
+        ),
+        (["axis=[0, 0, 1]"], "train.axis and train.max_angle_deg restrict proper rotations; set train.group=SO3"),
+        (["max_angle_deg=30"], "train.axis and train.max_angle_deg restrict proper rotations; set train.group=SO3"),
+        (["axis=[0, 0, 0]", "group=SO3"], "axis must be 3 numbers that are not all 0, got [0.0, 0.0, 0.0]"),
+        (["max_angle_deg=181", "group=SO3"], "train.max_angle_deg: Input should be less than or equal to 180, got 181"),
+        (["equivariant_outputs=energy", "energy_weight=0"], "train.equivariant_outputs=energy needs train.energy_weig"),
+        (["weighting=gradnorm"], "train.weighting: Input should be 'constant', 'gradual', 'linear' or 'cosine'"),
+        (["force_loss=L2"], "train.force_loss: Input should be 'l2', 'l1', 'mse' or 'huber', got 'L2'"),
+    ],
+)
+def test_options_of_the_losses_that_do_not_fit_together(overrides: list[str], message: str) -> None:
+    refused([f"train.{override}" for override in overrides], message)
+
+
+def test_options_of_the_losses_that_do_fit_together(tmp_path: Path) -> None:
+    for chosen in (
+        ["weighting=linear", "beta_start=0.5", "ramp_steps=50"],
+        ["weighting=gradual", "gradnorm_exponent=0", "n_turned=3", "anchor=prediction"],
+        ["estimator=one-forward", "beta=0.25", "force_loss=huber", "huber_delta=0.2"],
+        ["group=SO3", "axis=[0, 1, 0.5]", "max_angle_deg=30", "equivariant_outputs=energy"],
+    ):
+        config = load_config(None, overrides=[f"train.{override}" for override in chosen])
+        assert load_config(write(tmp_path, dump_config(config))) == config != RunConfig()
+
+
 def test_several_mistakes_are_told_at_once() -> None:
     with pytest.raises(InputError) as caught:
         load_config(None, overrides=["train.bta=1", "data.n_train=-2"])

@@ -27,6 +27,7 @@ from remul_md.training.fit import (
     learning_rate,
     train_step,
 )
+from remul_md.training.schedule import monitored_steps
 from remul_md.training.weighting import GRADIENT_COLUMNS, make_weighting
 
 Pairs = tuple[Tensor, Tensor]
@@ -100,7 +101,8 @@ def run(folder: Path, options: TrainConfig, **changes: Any) -> FitResult[Pairs]:
         "validation_columns": ["mae"],
         "progress": False,
     } | changes
-    return fit(linear(), table, config=options, run_dir=folder, **chosen)
+    model = chosen.pop("model", None)
+    return fit(linear() if model is None else model, table, config=options, run_dir=folder, **chosen)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -130,6 +132,21 @@ def assert_same(one: Any, other: Any, where: str = "") -> None:
             assert_same(left, right, f"{where}[{index}]")
     else:
         assert one == other, where
+
+
+class Shared(nn.Module):
+    """Two layers, so that there is a matrix on which gradient norms are balanced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(6)
+            self.shared_matrix = nn.Parameter(0.5 * torch.randn(5, 4))
+            self.head = nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.tanh(x @ self.shared_matrix.T))
+        return out
 
 
 class StopHereError(Exception):
@@ -286,6 +303,44 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path: Path, call: int) -> No
     assert_same(dict(resumed.model.state_dict()), dict(whole.model.state_dict()))
     assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
     assert resumed.seconds > 0
+
+
+@pytest.mark.parametrize("call", [3, 19, 36])
+@pytest.mark.parametrize("weighting", ["gradual", "cosine"])
+def test_weights_and_the_monitor_resume_bit_for_bit(tmp_path: Path, weighting: str, call: int) -> None:
+    options = config(weighting=weighting, alpha=0.5, monitor_share=1.0, batch_size=11)
+    watched: list[int] = []
+
+    def monitor(model: nn.Module) -> dict[str, float]:
+        watched.append(1)
+        return {"size": sum(float(p.detach().abs().sum()) for p in model.parameters())}
+
+    watch = {"monitor": monitor, "monitor_columns": ["size"]}
+    run(tmp_path / "whole", options, model=Shared(), **watch)
+    steps = sorted(monitored_steps(options))
+    assert len(watched) == len(steps) > 3
+    with pytest.raises(StopHereError):
+        run(tmp_path / "cut", options, model=Shared(), objective=stopping_at(call), **watch)
+    run(tmp_path / "cut", options, model=Shared(), resume=True, **watch)
+    assert_same(state_of(tmp_path / "cut"), state_of(tmp_path / "whole"))
+    assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
+    both = [(tmp_path / name / "symmetry.csv").read_text() for name in ("cut", "whole")]
+    assert both[0] == both[1]
+    assert [row["step"] for row in read_metrics(tmp_path / "cut" / "symmetry.csv")] == steps
+    rows = read_metrics(tmp_path / "whole" / "metrics.csv")
+    assert [row["alpha"] + row["beta"] for row in rows] == pytest.approx(
+        [1.5] * len(rows) if weighting == "gradual" else [0.5 + row["beta"] for row in rows], rel=1e-6
+    )
+    assert len({row["beta"] for row in rows}) == len(rows)
+    assert rows[-1]["beta"] > rows[0]["beta"] or weighting == "gradual"
+    assert state_of(tmp_path / "whole")["weighting"].keys() == (
+        {"weights", "initial"} if weighting == "gradual" else set()
+    )
+
+
+def test_gradual_needs_a_matrix_to_balance_on(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"train\.weighting=gradual needs Linear\.shared_matrix"):
+        run(tmp_path, config(weighting="gradual"))
 
 
 def test_patience_and_seconds_go_on_counting_after_an_interruption(tmp_path: Path) -> None:

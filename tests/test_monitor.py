@@ -152,8 +152,8 @@ def test_figures_are_those_of_a_slow_loop(held_out: Batch, forces: str) -> None:
         lists["E_prime"].append(float(np.mean([np.linalg.norm(gap) for gap in gaps])))
         s2 = float(np.var(energies, ddof=1))
         sums["energy_s2"] += s2
-        sums["energy_T"] += (np.mean(energies) - e) ** 2 - s2 / MONITOR_DRAWS
-        lists["energy_E"].append(abs(np.mean(energies) - stock_energy))
+        sums["energy_T"] += float(np.mean(energies) - e) ** 2 - s2 / MONITOR_DRAWS
+        lists["energy_E"].append(abs(float(np.mean(energies)) - stock_energy))
         lists["energy_E_prime"].append(float(np.mean(np.abs(np.array(energies) - stock_energy))))
     n_components = N_FRAMES * 9 * 3
     expected = {
@@ -257,6 +257,6 @@ def test_the_picture_has_log_axes_and_the_line_of_two_percent(tmp_path: Path, mo
     plot_symmetry(tmp_path / "symmetry.csv", tmp_path / "symmetry.png")
     left, right = drawn_figures[0].axes
     assert {panel.get_xscale() for panel in (left, right)} == {panel.get_yscale() for panel in (left, right)} == {"log"}
-    heights = [line.get_ydata() for line in left.lines]
-    assert [2.0, 2.0] in [list(height) for height in heights]
-    assert [50.0, 5.0, 0.5] in [list(height) for height in heights]
+    heights = [np.asarray(line.get_ydata()).tolist() for line in left.lines]
+    assert [2.0, 2.0] in heights
+    assert [50.0, 5.0, 0.5] in heights

@@ -23,12 +23,14 @@ from remul_md.config import RunConfig, validated_config
 from remul_md.datasets import make_split, read_frames
 from remul_md.errors import InputError
 from remul_md.files import write_atomically
+from remul_md.models.transformer import Transformer, TransformerConfig
 from remul_md.neighbors import build_batch
-from remul_md.potential import Potential, load_potential
-from remul_md.structures import Frames
+from remul_md.potential import Potential, fit_reference_energies, load_potential
+from remul_md.structures import BatchStore, Frames
 from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_vectors
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint, read_metrics
+from remul_md.training.objectives import mean_over_systems
 from remul_md.training.train import train_potential
 from remul_md.training.validation import TurnedValidation
 
@@ -119,6 +121,51 @@ def test_training_learns_forces_and_rotations(trained: Path, ethanol: Frames, tm
     assert mae < 0.65 * untrained_mae
     history = [row["equivariance"] for row in read_metrics(trained / "metrics.csv")]
     assert history[-1] < 0.65 * history[0]
+
+
+def test_a_run_of_the_defaults_is_a_plain_loop_over_the_two_losses(tmp_path: Path) -> None:
+    """Bit for bit, 20 steps: options that are off and figures that are logged change nothing."""
+    config = run_config(n_steps=20, warmup_steps=5, checkpoint_every=20)
+    train_potential(config, run_dir=tmp_path, progress=False)
+    found = read_checkpoint(tmp_path / "checkpoint.pt")["model"]
+    options, frames = config.train, read_frames("rmd17/ethanol/train-01")
+    split = make_split(frames, n_train=17, n_validation=5, seed=0)
+    train = frames.select(split.train)
+    assert train.forces is not None
+    scale = float(np.sqrt(np.square(train.forces).mean()))
+    references = fit_reference_energies(train, (1, 6, 8))
+    batch = build_batch(train, cutoff=6.0)
+    assert batch.energy is not None
+    assert batch.forces is not None
+    # The references in the order in which the trainer takes them off: the last bit of a sum depends on it.
+    shift = torch.zeros(17, dtype=torch.float64)
+    shift.index_add_(
+        0, batch.system_index, references[torch.searchsorted(torch.tensor([1, 6, 8]), batch.atomic_numbers)]
+    )
+    store = BatchStore(replace(batch, energy=(batch.energy - shift).float(), forces=batch.forces.float()))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        model = Transformer(TransformerConfig(species=(1, 6, 8), energy_scale=scale, **TINY_MODEL))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    generator = torch.Generator().manual_seed(options.seed)
+    for step in range(20):
+        chosen = store.select(trainer.frame_order(step, n_frames=17, batch_size=3, seed=0))
+        rotations = random_rotations(3, generator=generator, group="O3")
+        poses = turn_batch(
+            chosen.repeated(2), torch.cat([torch.eye(3, dtype=torch.float64).expand(3, 3, 3), rotations])
+        )
+        out = model(poses, forces="conservative", create_graph=True)
+        assert poses.forces is not None
+        lengths = ((out.forces - poses.forces).square().sum(1) + (1e-4 * scale) ** 2).sqrt()
+        total = 0.02 * (out.energy - poses.energy).abs() + mean_over_systems(lengths, poses.system_index, n_systems=6)
+        stock, turned = (total / scale).view(2, 3).unbind()
+        optimizer.zero_grad()
+        (stock.mean() + turned.mean()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), options.max_grad_norm)
+        optimizer.param_groups[0]["lr"] = trainer.learning_rate(step, options)
+        optimizer.step()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(found[name], weight), name
 
 
 def test_provenance_says_where_the_weights_come_from(trained: Path) -> None:

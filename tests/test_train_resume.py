@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from remul_md.config import validated_config
-from remul_md.training.checkpoint import read_checkpoint
+from remul_md.training.checkpoint import read_checkpoint, read_metrics
+from remul_md.training.schedule import monitored_steps
 
 PROGRAM = """
 import json, sys
@@ -38,6 +39,8 @@ CONFIG = {
         "validate_every": 16,
         "checkpoint_every": 7,
         "log_every": 3,
+        "weighting": "gradual",  # remembers weights and initial losses
+        "monitor_share": 1.0,
         "n_threads": 2,
         "device": "cpu",
     },
@@ -98,6 +101,7 @@ def assert_same_run(one: Path, other: Path) -> None:
         for key in ("step", "best_score", "best_step", "n_worse", "fingerprint"):
             assert left.get(key) == right.get(key)
     assert rows_without_seconds(one) == rows_without_seconds(other)
+    assert (one / "symmetry.csv").read_text() == (other / "symmetry.csv").read_text()
 
 
 def test_a_training_killed_twice_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
@@ -117,6 +121,10 @@ def test_a_training_killed_twice_equals_an_uninterrupted_one_bit_for_bit(tmp_pat
         step for step in range(1, 61) if step % 3 == 0 or step % 7 == 0 or step % 16 == 0
     ]
     assert validated_config(CONFIG, origin="test").train.n_steps == int(rows[-1]["step"])
+    symmetry = read_metrics(whole / "symmetry.csv")
+    assert [row["step"] for row in symmetry] == sorted(monitored_steps(validated_config(CONFIG, origin="test").train))
+    assert len(symmetry) > 5
+    assert rows[0]["alpha"] != rows[-1]["alpha"]
     weights = read_checkpoint(whole / "checkpoint.pt")
     moved = [name for name in weights["model"] if not torch.equal(weights["model"][name], weights["average"][name])]
     assert len(moved) > 10  # the runs did train

@@ -45,7 +45,10 @@ def local_errors(potential: Potential, store: BatchStore, *, forces: str, seed: 
     chosen = np.unique(np.linspace(0, len(store) - 1, min(MAX_FRAMES, len(store))).round().astype(np.int64))
     n_atoms = int(torch.bincount(store.batch.system_index).max())
     at_once = max(1, MAX_ATOMS // (n_atoms * max(3, N_PROBES)))
+    # All directions before the first pass: torch draws few numbers in another order than many.
+    whole = store.select(chosen)
     generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(N_PROBES, whole.n_atoms, 3, generator=generator, dtype=torch.float64).to(potential.device)
 
     def forces_of(batch: Batch) -> Tensor:
         if forces == "direct":
@@ -56,14 +59,15 @@ def local_errors(potential: Potential, store: BatchStore, *, forces: str, seed: 
         return out
 
     lie, along, transposed = [], [], []
+    first = 0
     for start in range(0, len(chosen), at_once):
         batch = store.select(chosen[start : start + at_once])
         if batch.cell is None:
             lie.append(lie_derivative(forces_of, batch).flatten())
         copies = batch.repeated(N_PROBES)
-        # Drawn atom by atom: how frames are cut into passes changes nothing.
-        drawn = torch.randn(batch.n_atoms, N_PROBES, 3, generator=generator, dtype=torch.float64)
-        _, one, other = jacobian_products(forces_of, copies, drawn.transpose(0, 1).flatten(0, 1).to(potential.device))
+        probes = drawn[:, first : first + batch.n_atoms].flatten(0, 1)
+        first += batch.n_atoms
+        _, one, other = jacobian_products(forces_of, copies, probes)
         along.append(one.flatten())
         transposed.append(other.flatten())
     return LocalErrors(

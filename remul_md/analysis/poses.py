@@ -184,6 +184,8 @@ class _Sums:
         return self._rotational / self._components
 
     def percent(self) -> tuple[float, list[float]]:
+        if not any(bool(values.any()) for values in (*self._twirled, *self._spread)):
+            return 0.0, [0.0, 0.0]  # no error at all, such as that of a model on its own labels: nothing to share
         found = equivariance_percent(torch.cat(self._twirled).numpy(), torch.cat(self._spread).numpy())
         return found.value, [found.low, found.high]
 

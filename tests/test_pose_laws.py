@@ -1,0 +1,114 @@
+"""Rotations about one axis and up to an angle: the axis stays, and angles follow the restricted Haar measure."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from remul_md.errors import InputError
+from remul_md.symmetry.rotations import random_rotations, restricted_rotations, rotations_about
+
+N = 20_000
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def angles_of(rotations: Tensor) -> np.ndarray:
+    """Rotation angles, 0 to pi, from the antisymmetric part and the trace."""
+    skew = rotations - rotations.mT
+    sine = torch.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]]).norm(dim=0)
+    return torch.atan2(sine, rotations.diagonal(dim1=1, dim2=2).sum(1) - 1.0).numpy()
+
+
+def assert_proper(rotations: Tensor) -> None:
+    eye = torch.eye(3, dtype=torch.float64).expand(len(rotations), 3, 3)
+    torch.testing.assert_close(rotations @ rotations.mT, eye, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.linalg.det(rotations), torch.ones(len(rotations), dtype=torch.float64))
+
+
+def distance_of_distributions(sample: np.ndarray, cumulative: np.ndarray) -> float:
+    """Kolmogorov-Smirnov distance times the root of the sample size; 1.95 is passed by chance once in a thousand."""
+    order = np.argsort(sample)
+    found = (np.arange(len(sample)) + 0.5) / len(sample)
+    return float(np.abs(cumulative[order] - found).max() * math.sqrt(len(sample)))
+
+
+@pytest.mark.parametrize("limit_deg", [0.5, 10.0, 75.0, 180.0])
+def test_angles_follow_the_haar_measure_inside_the_ball(limit_deg: float) -> None:
+    rotations = restricted_rotations(N, generator=generator(), max_angle_deg=limit_deg)
+    assert_proper(rotations[:100])
+    angles, limit = angles_of(rotations), math.radians(limit_deg)
+    assert angles.max() <= limit * (1 + 1e-9)
+    assert angles.max() > 0.99 * limit
+
+    def volume(a: np.ndarray | float) -> np.ndarray:
+        return np.where(np.asarray(a) < 0.01, np.asarray(a) ** 3 / 6, a - np.sin(a))
+
+    assert distance_of_distributions(angles, volume(angles) / volume(limit)) < 1.95
+    uniform_angle = angles / limit
+    assert distance_of_distributions(angles, uniform_angle) > 5  # it would see the law of uniform angles
+    moved = rotations - rotations.mT
+    axes = torch.stack([moved[:, 2, 1], moved[:, 0, 2], moved[:, 1, 0]], dim=1)
+    axes = axes / axes.norm(dim=1, keepdim=True)
+    for column in range(3):  # uniform on the sphere: each component is uniform in [-1, 1]
+        component = axes[:, column].numpy()
+        assert distance_of_distributions(component, (component + 1) / 2) < 1.95
+
+
+def test_a_ball_is_the_part_of_the_haar_measure_inside_it() -> None:
+    haar = random_rotations(60_000, generator=generator(1))
+    inside = haar[torch.from_numpy(angles_of(haar) < math.radians(75.0))]
+    drawn = restricted_rotations(len(inside), generator=generator(2), max_angle_deg=75.0)
+    # Mean matrix and mean square of its trace: the tolerance is five standard errors of about 1/sqrt(5000).
+    assert len(inside) > 3000
+    torch.testing.assert_close(drawn.mean(0), inside.mean(0), rtol=0, atol=0.03)
+    assert angles_of(drawn).mean() == pytest.approx(angles_of(inside).mean(), abs=0.015)
+
+
+@pytest.mark.parametrize("limit_deg", [None, 40.0])
+def test_about_an_axis_only_the_angle_is_random(limit_deg: float | None) -> None:
+    axis = (1.0, -2.0, 0.5)
+    rotations = restricted_rotations(N, generator=generator(), axis=axis, max_angle_deg=limit_deg)
+    assert_proper(rotations[:100])
+    direction = torch.tensor(axis, dtype=torch.float64)
+    torch.testing.assert_close(rotations @ direction, direction.expand(N, 3), rtol=0, atol=1e-12)
+    across = torch.linalg.cross(direction, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
+    third = torch.linalg.cross(direction / direction.norm(), across)
+    signed = torch.atan2(rotations @ across @ third, rotations @ across @ across).numpy()
+    limit = math.pi if limit_deg is None else math.radians(limit_deg)
+    assert distance_of_distributions(signed, (signed + limit) / (2 * limit)) < 1.95
+    assert np.abs(signed).max() <= limit * (1 + 1e-12)
+
+
+def test_rotations_about_are_right_handed() -> None:
+    turn = rotations_about(torch.tensor([[0.0, 0.0, 2.5]], dtype=torch.float64), torch.tensor([0.5 * math.pi]).double())
+    x = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(turn[0] @ x, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64), rtol=0, atol=1e-7)
+
+
+def test_the_generator_decides() -> None:
+    first, again = (restricted_rotations(7, generator=generator(5), max_angle_deg=30.0) for _ in range(2))
+    other = restricted_rotations(7, generator=generator(6), max_angle_deg=30.0)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"axis": (0.0, 0.0, 0.0)}, "axis must be 3 numbers that are not all 0, got [0.0, 0.0, 0.0]"),
+        ({"axis": (1.0, 0.0)}, "axis must be 3 numbers that are not all 0, got [1.0, 0.0]"),
+        ({"max_angle_deg": 0.0}, "max_angle_deg must be in (0, 180] degrees, got 0.0"),
+        ({"max_angle_deg": 200.0}, "max_angle_deg must be in (0, 180] degrees, got 200.0"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        restricted_rotations(3, generator=generator(), **options)
