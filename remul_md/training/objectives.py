@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from remul_md.config import TrainConfig
 from remul_md.models import ForceModel
 from remul_md.structures import Batch, Prediction
 from remul_md.symmetry.remul import Anchor, Turn, one_forward_losses, remul_losses
@@ -122,6 +123,25 @@ class PotentialObjective:
             return lengths
         delta = self.huber_delta * scale
         return torch.where(lengths < delta, 0.5 * lengths.square(), delta * (lengths - 0.5 * delta)) / scale
+
+
+def make_objective(config: TrainConfig, *, force_scale: float) -> PotentialObjective:
+    """The objective of a run; `force_scale` is the RMS force component of its training data, eV/Angstrom."""
+    return PotentialObjective(
+        forces=config.forces,
+        force_scale=force_scale,
+        energy_weight=config.energy_weight,
+        n_turned=config.n_turned if config.beta > 0 else 0,
+        unturned=config.alpha > 0,
+        group=config.group,
+        anchor=config.anchor,
+        axis=config.axis,
+        max_angle_deg=config.max_angle_deg,
+        one_forward=config.alpha / (config.alpha + config.beta) if config.estimator == "one-forward" else None,
+        force_loss=config.force_loss,
+        huber_delta=config.huber_delta,
+        equivariant_outputs=config.equivariant_outputs,
+    )
 
 
 def labels(batch: Batch, *, forces: TrainedForces) -> Prediction:

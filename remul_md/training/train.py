@@ -34,7 +34,7 @@ from remul_md.structures import Batch, BatchStore, Frames
 from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
 from remul_md.training.fit import CHECKPOINT, fit
 from remul_md.training.monitor import MONITOR_COLUMNS, SymmetryMonitor, plot_symmetry
-from remul_md.training.objectives import PotentialObjective
+from remul_md.training.objectives import make_objective
 from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation
 
 logger = logging.getLogger(__name__)
@@ -110,21 +110,7 @@ def train_potential(
     model, references = _initial_model(config, train, origin)
     model.to(device)
     force_scale = _force_scale(train)
-    objective = PotentialObjective(
-        forces=options.forces,
-        force_scale=force_scale,
-        energy_weight=options.energy_weight,
-        n_turned=options.n_turned if options.beta > 0 else 0,
-        unturned=options.alpha > 0,
-        group=options.group,
-        anchor=options.anchor,
-        axis=options.axis,
-        max_angle_deg=options.max_angle_deg,
-        one_forward=options.alpha / (options.alpha + options.beta) if options.estimator == "one-forward" else None,
-        force_loss=options.force_loss,
-        huber_delta=options.huber_delta,
-        equivariant_outputs=options.equivariant_outputs,
-    )
+    objective = make_objective(options, force_scale=force_scale)
     _, model_options = model_config(model)
     species, cutoff = model_options["species"], model_options["cutoff"]
     held_out = _residual_batch(validation, references, species, cutoff=cutoff).to(device)

@@ -1,0 +1,157 @@
+"""What the losses cost: time and peak memory of a training step, each arm beside plain training.
+
+Steps of all arms are interleaved, so that a busy machine slows all of them, and the ratio is the median of the
+ratios of neighbouring steps. Memory is measured in a process of its own for each arm: on the CPU the growth of the
+resident set over what the process held before the first step, on CUDA what torch allocated at most.
+
+python benchmarks/loss_cost.py [--molecules ethanol aspirin] [--forces conservative direct] [--steps 40] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from remul_md import __version__
+from remul_md.config import TrainConfig
+from remul_md.datasets import read_frames
+from remul_md.models.transformer import Transformer, TransformerConfig
+from remul_md.neighbors import build_batch
+from remul_md.structures import Batch, BatchStore
+from remul_md.training.fit import TrainState, train_step
+from remul_md.training.objectives import make_objective
+from remul_md.training.weighting import make_weighting
+
+BATCH_SIZE = 8
+N_WARM = 3
+ARMS: dict[str, dict[str, Any]] = {
+    "plain": {"beta": 0.0},
+    "augmented": {"alpha": 0.0},
+    "one-forward REMUL": {"estimator": "one-forward"},
+    "REMUL": {},
+    "2-pose": {"alpha": 0.0, "n_turned": 2},
+    "REMUL gradual": {"weighting": "gradual"},
+}
+
+
+def step_of(arm: str, molecule: str, *, forces: str, device: str) -> Callable[[], None]:
+    """One training step of an arm on packaged frames, with the model and the batch of the defaults."""
+    config = TrainConfig(**ARMS[arm], forces=forces, batch_size=BATCH_SIZE, device=device)
+    frames = read_frames(f"rmd17/{molecule}/train-01").select(range(10 * BATCH_SIZE))
+    assert frames.energy is not None
+    assert frames.forces is not None
+    scale = float(np.sqrt(np.square(frames.forces).mean()))
+    species = tuple(int(number) for number in np.unique(frames.atomic_numbers))
+    batch = build_batch(frames, cutoff=6.0)
+    energy = torch.from_numpy(frames.energy - frames.energy.mean()).float()
+    residual = Batch(**{**batch.__dict__, "energy": energy, "forces": torch.from_numpy(frames.forces).float()})
+    store = BatchStore(residual.to(device))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Transformer(TransformerConfig(species=species, energy_scale=scale)).to(device)
+        average = Transformer(TransformerConfig(species=species, energy_scale=scale)).to(device).requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
+    state = TrainState(model, average, optimizer, torch.Generator().manual_seed(0), make_weighting(config))
+    objective, rng = make_objective(config, force_scale=scale), np.random.default_rng(0)
+
+    def step() -> None:
+        chosen = store.select(rng.integers(0, len(store), BATCH_SIZE))
+        train_step(state, chosen, objective=objective, config=config)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def timed(molecule: str, *, forces: str, device: str, n_steps: int) -> dict[str, tuple[float, float]]:
+    """Median ms of a step, and median ratio to the plain step of the same round, by arm."""
+    steps = {arm: step_of(arm, molecule, forces=forces, device=device) for arm in ARMS}
+    ms: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for turn in range(N_WARM + n_steps):
+        for arm, step in steps.items():
+            began = time.perf_counter()
+            step()
+            if turn >= N_WARM:
+                ms[arm].append(1000.0 * (time.perf_counter() - began))
+    plain = np.array(ms["plain"])
+    return {arm: (float(np.median(values)), float(np.median(np.array(values) / plain))) for arm, values in ms.items()}
+
+
+def peak_MiB(arm: str, molecule: str, *, forces: str, device: str) -> float:
+    """Growth of memory in three steps, in a fresh process."""
+    command = [sys.executable, __file__, "--memory-of", arm, "--molecules", molecule, "--forces", forces]
+    done = subprocess.run([*command, "--device", device], check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def memory_of(arm: str, molecule: str, *, forces: str, device: str) -> float:
+    step = step_of(arm, molecule, forces=forces, device=device)
+    # Linux counts the resident set in KiB, macOS in bytes.
+    unit = 2.0**20 if sys.platform == "darwin" else 2.0**10
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    for _ in range(3):
+        step()
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 2.0**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--molecules", nargs="+", default=["ethanol", "aspirin"])
+    parser.add_argument("--forces", nargs="+", default=["conservative", "direct"])
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.memory_of:
+        print(memory_of(options.memory_of, options.molecules[0], forces=options.forces[0], device=options.device))
+        return
+    rows = []
+    print("| molecule | forces | arm | ms a step | time | memory, MiB | memory |\n|---|---|---|---|---|---|---|")
+    for molecule in options.molecules:
+        for forces in options.forces:
+            found = timed(molecule, forces=forces, device=options.device, n_steps=options.steps)
+            memory = {arm: peak_MiB(arm, molecule, forces=forces, device=options.device) for arm in ARMS}
+            for arm, (ms, ratio) in found.items():
+                share = memory[arm] / memory["plain"]
+                rows.append(
+                    {
+                        "molecule": molecule,
+                        "forces": forces,
+                        "arm": arm,
+                        "median_ms": ms,
+                        "time_ratio": ratio,
+                        "peak_MiB": memory[arm],
+                        "memory_ratio": share,
+                    }
+                )
+                print(f"| {molecule} | {forces} | {arm} | {ms:.0f} | {ratio:.2f} | {memory[arm]:.0f} | {share:.2f} |")
+    if options.json:
+        content = {
+            "command": " ".join(["python", *sys.argv]),
+            "batch_size": BATCH_SIZE,
+            "steps": options.steps,
+            "versions": {"remul-md": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            "machine": {"device": options.device, "threads": torch.get_num_threads(), "processor": platform.machine()},
+            "rows": rows,
+        }
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
