@@ -112,3 +112,11 @@ def test_the_generator_decides() -> None:
 def test_what_cannot_be_is_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         restricted_rotations(3, generator=generator(), **options)
+
+
+def test_random_rotations_may_be_restricted() -> None:
+    law = {"axis": (1.0, 0.0, 2.0), "max_angle_deg": 15.0}
+    found = random_rotations(7, generator=generator(), **law)  # type: ignore[arg-type]
+    assert torch.equal(found, restricted_rotations(7, generator=generator(), **law))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="restrict proper rotations; give group SO3, got O3"):
+        random_rotations(7, generator=generator(), group="O3", max_angle_deg=15.0)

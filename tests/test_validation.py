@@ -8,7 +8,7 @@ import torch
 from potentials import molecule_frames, random_model
 
 from remul_md.neighbors import build_batch
-from remul_md.structures import Batch, BatchStore
+from remul_md.structures import Batch, BatchStore, Prediction
 from remul_md.symmetry.rotations import random_rotations, turn_batch
 from remul_md.training import validation
 from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation
@@ -57,3 +57,21 @@ def test_the_passes_and_their_number_change_nothing(batch: Batch, monkeypatch: p
     assert TurnedValidation(batch, forces="conservative", n_poses=5, seed=2)(model) != whole
     assert TurnedValidation(batch, forces="conservative", n_poses=5, group="SO3")(model) != whole
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_run_is_not_chosen_by_poses_it_does_not_train(batch: Batch) -> None:
+    """About the axis of a constant error the poses of a run about that axis all have the same force error."""
+    axis = (0.0, 0.0, 1.0)
+
+    def model(poses: Batch, *, forces: str) -> Prediction:
+        assert poses.forces is not None
+        along = torch.tensor([0.0, 0.0, 0.5], dtype=poses.forces.dtype)
+        return Prediction(system_index=poses.system_index, energy=poses.energy, forces=poses.forces + along)
+
+    validate = TurnedValidation(batch, forces="conservative", group="SO3", axis=axis, max_angle_deg=40.0)
+    assert validate(model)["validation_force_mae"] == pytest.approx(500.0 / 3, rel=1e-6)  # type: ignore[arg-type]
+    for part in validate._batches:
+        heights = part.positions[:, 2].view(-1, batch.n_atoms)
+        torch.testing.assert_close(heights, batch.positions[:, 2].expand_as(heights))
+    turned = torch.cat([part.positions for part in validate._batches])
+    assert (turned[:, 0].view(-1, batch.n_atoms) - batch.positions[:, 0]).abs().max() > 0.1

@@ -23,7 +23,14 @@ Group = Literal["SO3", "O3"]
 FixedSet = Literal["tetrahedral", "octahedral", "icosahedral"]
 
 
-def random_rotations(n: int, *, generator: torch.Generator, group: Group = "SO3") -> Tensor:
+def random_rotations(
+    n: int,
+    *,
+    generator: torch.Generator,
+    group: Group = "SO3",
+    axis: Sequence[float] | None = None,
+    max_angle_deg: float | None = None,
+) -> Tensor:
     """Independent draws from the Haar measure of SO(3) or O(3), [n, 3, 3], float64, on the generator's device.
 
     Unit quaternions from four normal deviates are uniform on the 3-sphere, which double-covers SO(3).
@@ -33,12 +40,18 @@ def random_rotations(n: int, *, generator: torch.Generator, group: Group = "SO3"
         n: number of draws, >= 1.
         generator: source of the random numbers; nothing is drawn from a global state.
         group: SO3 (proper rotations) or O3 (mirrors too).
+        axis: with SO3, only rotations about it: see `restricted_rotations`.
+        max_angle_deg: with SO3, only rotations by at most this angle, degrees.
     Raises:
-        InputError: unknown group.
+        InputError: unknown group, or one with mirrors where axis or angle are restricted.
     Source: Shoemake, Graphics Gems III (1992), 124.
     """
     if group not in get_args(Group):
         raise InputError(f"group {group!r} is unknown; choose one of {', '.join(get_args(Group))}")
+    if axis is not None or max_angle_deg is not None:
+        if group != "SO3":
+            raise InputError(f"axis and max_angle_deg restrict proper rotations; give group SO3, got {group}")
+        return restricted_rotations(n, generator=generator, axis=axis, max_angle_deg=max_angle_deg)
     quaternions = torch.randn(n, 4, generator=generator, dtype=torch.float64, device=generator.device)
     rotations = rotations_from_quaternions(quaternions / quaternions.norm(dim=1, keepdim=True))
     if group == "O3":

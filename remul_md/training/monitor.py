@@ -17,7 +17,7 @@ from remul_md.errors import InputError
 from remul_md.models import Forces
 from remul_md.structures import Batch, BatchStore
 from remul_md.symmetry.measures import bootstrap_interval, equivariance_percent, twirl_statistics
-from remul_md.symmetry.rotations import pose_batch, random_rotations, restricted_rotations, turn_vectors
+from remul_md.symmetry.rotations import pose_batch, random_rotations, turn_vectors
 from remul_md.training.checkpoint import read_metrics
 from remul_md.training.schedule import MONITOR_DRAWS, monitored_frames
 from remul_md.training.validation import MAX_ATOMS
@@ -48,10 +48,9 @@ class SymmetryMonitor:
         self._batch = BatchStore(batch).select(np.arange(n_frames))
         self._forces: Forces = "conservative" if forces == "both" else forces
         generator, n = torch.Generator().manual_seed(seed), MONITOR_DRAWS * n_frames
-        if config.axis is None and config.max_angle_deg is None:
-            drawn = random_rotations(n, generator=generator, group="SO3")
-        else:
-            drawn = restricted_rotations(n, generator=generator, axis=config.axis, max_angle_deg=config.max_angle_deg)
+        drawn = random_rotations(
+            n, generator=generator, group="SO3", axis=config.axis, max_angle_deg=config.max_angle_deg
+        )
         identity = torch.eye(3, dtype=drawn.dtype).expand(1, n_frames, 3, 3)
         poses = torch.cat([identity, drawn.view(MONITOR_DRAWS, n_frames, 3, 3)]).to(batch.positions.device)
         self._poses = poses

@@ -14,7 +14,7 @@ from remul_md.config import TrainConfig
 from remul_md.models import ForceModel
 from remul_md.structures import Batch, Prediction
 from remul_md.symmetry.remul import Anchor, Turn, one_forward_losses, remul_losses
-from remul_md.symmetry.rotations import Group, pose_batch, random_rotations, restricted_rotations, turn_prediction
+from remul_md.symmetry.rotations import Group, pose_batch, random_rotations, turn_prediction
 
 TrainedForces = Literal["conservative", "direct", "both"]
 ForceLoss = Literal["l2", "l1", "mse", "huber"]
@@ -59,7 +59,13 @@ class PotentialObjective:
     def __call__(self, model: ForceModel, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses by name, dimensionless scalars with a graph."""
         device, n_systems = batch.positions.device, batch.n_systems
-        drawn = self._draw(self.n_turned * n_systems, generator)
+        drawn = random_rotations(
+            self.n_turned * n_systems,
+            generator=generator,
+            group=self.group,
+            axis=self.axis,
+            max_angle_deg=self.max_angle_deg,
+        )
         rotations = drawn.view(self.n_turned, n_systems, 3, 3).to(device, non_blocking=True)
         terms: dict[str, Any] = {
             "predict": lambda poses: model(poses, forces=self.forces, create_graph=True),
@@ -78,11 +84,6 @@ class PotentialObjective:
             turned=turned.to(device, non_blocking=True),
             probability=self.one_forward,
         )
-
-    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
-        if self.axis is None and self.max_angle_deg is None:
-            return random_rotations(n, generator=generator, group=self.group)
-        return restricted_rotations(n, generator=generator, axis=self.axis, max_angle_deg=self.max_angle_deg)
 
     def _equivariance_gap(self) -> Callable[[Prediction, Prediction], Tensor] | None:
         if self.equivariant_outputs == "both":

@@ -115,11 +115,18 @@ def train_potential(
     species, cutoff = model_options["species"], model_options["cutoff"]
     held_out = _residual_batch(validation, references, species, cutoff=cutoff).to(device)
     monitored = options.monitor_per_decade > 0
+    restricted = options.axis is not None or options.max_angle_deg is not None
     result = fit(
         model,
         BatchStore(_residual_batch(train, references, species, cutoff=cutoff).to(device)),
         objective=objective,
-        validate=TurnedValidation(held_out, forces=options.forces),
+        validate=TurnedValidation(
+            held_out,
+            forces=options.forces,
+            group="SO3" if restricted else "O3",
+            axis=options.axis,
+            max_angle_deg=options.max_angle_deg,
+        ),
         config=options,
         run_dir=folder,
         fingerprint=_fingerprint(config, split, "" if origin is None else origin.sha256),
