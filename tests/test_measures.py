@@ -217,8 +217,11 @@ def test_net_torque_is_minus_the_derivative_of_the_energy_by_rotation(molecules:
         rows.append(-(plus.energy - minus.energy).detach() / (2 * step))
     torch.testing.assert_close(torque, torch.stack(rows, dim=1), rtol=1e-6, atol=1e-8)
     assert torque.abs().max() > 0.01
+    pushed = forces + normal(12, 3, seed=8)  # with a net force the torque depends on the point: it is the centre
+    net, torque = net_force_and_torque(pushed, molecules)
+    torch.testing.assert_close(net, torch.stack([part.sum(0) for part in pushed.split([7, 5])]))
     arms = [molecules.positions[rows] - molecules.positions[rows].mean(0) for rows in (slice(0, 7), slice(7, 12))]
-    by_hand = torch.stack([torch.linalg.cross(a, f).sum(0) for a, f in zip(arms, forces.split([7, 5]), strict=True)])
+    by_hand = torch.stack([torch.linalg.cross(a, f).sum(0) for a, f in zip(arms, pushed.split([7, 5]), strict=True)])
     torch.testing.assert_close(torque, by_hand)
 
 
