@@ -1,8 +1,7 @@
 """What the losses cost: time and peak memory of a training step, each arm beside plain training.
 
 Steps of all arms are interleaved, so that a busy machine slows all of them, and the ratio is the median of the
-ratios of neighbouring steps. Memory is measured in a process of its own for each arm: on the CPU the growth of the
-resident set over what the process held before the first step, on CUDA what torch allocated at most.
+ratios of neighbouring steps. Memory is the most that the tensors of one step hold beyond model, optimiser and data.
 
 python benchmarks/loss_cost.py [--molecules ethanol aspirin] [--forces conservative direct] [--steps 40] [--json FILE]
 """
@@ -12,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -89,22 +86,21 @@ def timed(molecule: str, *, forces: str, device: str, n_steps: int) -> dict[str,
 
 
 def peak_MiB(arm: str, molecule: str, *, forces: str, device: str) -> float:
-    """Growth of memory in three steps, in a fresh process."""
-    command = [sys.executable, __file__, "--memory-of", arm, "--molecules", molecule, "--forces", forces]
-    done = subprocess.run([*command, "--device", device], check=True, capture_output=True, text=True)
-    return float(done.stdout)
-
-
-def memory_of(arm: str, molecule: str, *, forces: str, device: str) -> float:
+    """Most tensor memory that a step holds beyond what was there before it (model, optimiser, data)."""
     step = step_of(arm, molecule, forces=forces, device=device)
-    # Linux counts the resident set in KiB, macOS in bytes.
-    unit = 2.0**20 if sys.platform == "darwin" else 2.0**10
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    for _ in range(3):
+    for _ in range(N_WARM):
         step()
     if device != "cpu":
-        return torch.cuda.max_memory_allocated() / 2.0**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit - before
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 2.0**20
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    # Every allocation and release of a tensor, in order; the resident set of the process would hide most of them.
+    events: Any = profile.profiler.kineto_results.events()
+    sizes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return float(np.cumsum([n_bytes for _, n_bytes in sizes]).max()) / 2.0**20
 
 
 def main() -> None:
@@ -114,12 +110,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.memory_of:
-        print(memory_of(options.memory_of, options.molecules[0], forces=options.forces[0], device=options.device))
-        return
     rows = []
     print("| molecule | forces | arm | ms a step | time | memory, MiB | memory |\n|---|---|---|---|---|---|---|")
     for molecule in options.molecules:
