@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from remul_md._version import __version__
 from remul_md.coverage import Coverage
 from remul_md.errors import InputError
-from remul_md.files import write_atomically
+from remul_md.files import save_tensors
 from remul_md.models import Forces, build_model, model_config
 from remul_md.structures import Batch, Frames, Prediction
 
@@ -169,7 +169,7 @@ class Potential:
             "provenance": self.provenance.__dict__,
         }
         weights = {name: value.detach().to("cpu", torch.float32) for name, value in self.model.state_dict().items()}
-        write_atomically(
+        save_tensors(
             Path(path),
             {
                 "format_version": FORMAT_VERSION,

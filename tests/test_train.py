@@ -22,7 +22,7 @@ from potentials import untrained_potential
 from remul_md.config import RunConfig, validated_config
 from remul_md.datasets import make_split, read_frames
 from remul_md.errors import InputError
-from remul_md.files import write_atomically
+from remul_md.files import save_tensors
 from remul_md.models.transformer import Transformer, TransformerConfig
 from remul_md.neighbors import build_batch
 from remul_md.potential import Potential, fit_reference_energies, load_potential
@@ -367,7 +367,7 @@ def test_a_run_directory_below_a_file(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=re.escape(f"{folder}: cannot be written") + ".*choose another --run-dir"):
             train_potential(run_config(), run_dir=folder, progress=False)
     with pytest.raises(InputError, match=r"cannot be written .*; free space or choose another folder"):
-        write_atomically(tmp_path / "file" / "potential.pt", {"weights": torch.zeros(3)})
+        save_tensors(tmp_path / "file" / "potential.pt", {"weights": torch.zeros(3)})
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import numpy as np
 
 from remul_md.dynamics.momenta import Array
 from remul_md.errors import InputError
+from remul_md.files import replace_atomically
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -94,19 +95,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file at once: whoever reads it finds the old or the new content, never a part of one."""
-    temporary = path.with_name(f"{path.name}.tmp")
+    """`replace_atomically`, with what the file system refuses said as an InputError."""
     with writing(path):
-        try:
-            with temporary.open("wb") as handle:
-                handle.write(content)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+        replace_atomically(path, content)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

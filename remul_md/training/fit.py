@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from remul_md.config import TrainConfig
 from remul_md.errors import InputError
-from remul_md.files import write_atomically
+from remul_md.files import save_tensors
 from remul_md.training.checkpoint import SYMMETRY, MetricsLog, read_checkpoint
 from remul_md.training.schedule import frame_order, learning_rate, monitored_steps
 from remul_md.training.weighting import GRADIENT_COLUMNS, Weighting, gradient_diagnostics, make_weighting
@@ -224,7 +224,7 @@ def fit(
             if due and monitor is not None:
                 logs[1].write({"step": state.step, **monitor(state.average)})
             if saving:
-                write_atomically(run_dir / CHECKPOINT, state.to_payload(fingerprint))
+                save_tensors(run_dir / CHECKPOINT, state.to_payload(fingerprint))
     finally:
         bar.close()
         for each in logs:

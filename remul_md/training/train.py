@@ -20,6 +20,7 @@ from remul_md.config import RunConfig, dump_config
 from remul_md.coverage import coverage_of
 from remul_md.datasets import Split, make_split, read_frames
 from remul_md.errors import InputError
+from remul_md.files import replace_atomically
 from remul_md.models import build_model, model_config
 from remul_md.neighbors import build_batch
 from remul_md.potential import (
@@ -67,9 +68,7 @@ def prepare_run(run_dir: Path, config: RunConfig, *, resume: bool) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         # Half a config would pass for another run, so it is renamed into place when it is whole.
-        temporary = written.with_name(f".{CONFIG}.part")
-        temporary.write_text(dump_config(config))
-        temporary.replace(written)
+        replace_atomically(written, dump_config(config).encode())
     except OSError as error:
         raise InputError(f"{run_dir}: cannot be written ({error}); choose another --run-dir") from error
 

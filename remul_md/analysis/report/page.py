@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -15,6 +14,7 @@ from remul_md.analysis.report.figures import Figure, report_figures
 from remul_md.analysis.trajectory import TrajectoryAnalysis
 from remul_md.analysis.verdicts import Verdict
 from remul_md.errors import InputError
+from remul_md.files import replace_atomically
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 SIGNED = ("meV/atom/ps", "K")  # units of the verdicts whose value may miss on either side
@@ -82,11 +82,9 @@ def write_report(
         ]
     )
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(html, encoding="utf-8")
-        os.replace(temporary, target)
+        replace_atomically(target, html.encode())
     except OSError as error:
         raise InputError(f"cannot write the report {target}: {error.strerror}; choose another path") from error
     return target
