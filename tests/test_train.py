@@ -436,3 +436,18 @@ def test_fine_tuning_takes_the_sizes_of_its_potential(tmp_path: Path) -> None:
     tuned = train_potential(run_config(model={}), run_dir=tmp_path / "b", init_from=origin, progress=False)
     assert tuned.cutoff == 4.0
     assert tuned.provenance.config["model"]["width"] == tuned.config.width == 24
+
+
+def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    """Options that came later stand at their defaults in the config of a run that does not name them."""
+    config = run_config()
+    train_potential(config, run_dir=tmp_path, progress=False)
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    del written["train"]["monitor_share"], written["model"]["n_vectors"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
+    with pytest.raises(InputError, match=r"model\.n_vectors was 16, now 3"):
+        train_potential(config, run_dir=tmp_path, resume=True, progress=False)
+    written["model"]["n_vectors"] = 3
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
+    again = train_potential(config, run_dir=tmp_path, resume=True, progress=False)
+    assert again.provenance.metrics["last_step"] == config.train.n_steps

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import nn
 
-from remul_md.config import RunConfig, dump_config
+from remul_md.config import RunConfig, dump_config, validated_config
 from remul_md.coverage import coverage_of
 from remul_md.datasets import Split, make_split, read_frames
 from remul_md.errors import InputError
@@ -59,7 +59,9 @@ def prepare_run(run_dir: Path, config: RunConfig, *, resume: bool) -> None:
     if begun:
         if not written.is_file():
             raise InputError(f"{run_dir}: holds {begun[0]} but no {CONFIG} of the run; give a new --run-dir")
-        differences = _differences(yaml.safe_load(written.read_text()), config.model_dump(mode="json"))
+        # Options that came with a later version stand at their defaults in the older config.
+        before = validated_config(yaml.safe_load(written.read_text()), origin=str(written))
+        differences = _differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
         if differences:
             raise InputError(
                 f"{run_dir}: was started with another config: {'; '.join(differences)}; use a new --run-dir"
@@ -245,7 +247,8 @@ def _residual_batch(frames: Frames, references: torch.Tensor, species: tuple[int
 
 
 def _fingerprint(config: RunConfig, split: Split, origin: str) -> str:
-    text = json.dumps([config.model_dump(mode="json"), split.to_json(), origin], sort_keys=True)
+    # Without the defaults: an option that a later version adds does not make another run of this one.
+    text = json.dumps([config.model_dump(mode="json", exclude_defaults=True), split.to_json(), origin], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
