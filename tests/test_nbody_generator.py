@@ -51,6 +51,10 @@ def test_the_systems_are_what_the_docstring_says(bodies: Bodies) -> None:
     assert (bodies.velocities[rows, star] == 0).all()
     relative = bodies.positions - bodies.positions[rows, star].unsqueeze(1)
     planets = torch.arange(4) != star.unsqueeze(1)
+    planet_mass = bodies.masses[planets]
+    assert 0.01 <= planet_mass.min() < 0.0101
+    assert 0.099 < planet_mass.max() <= 0.1
+    assert planet_mass.log10().mean() == pytest.approx(-1.5, abs=0.02)
     radius = relative.norm(dim=2)[planets]
     assert 0.1 <= radius.min() < radius.max() <= 1.0 + 1e-6
     # uniform in the area: r^2 is uniform between 0.01 and 1, less the few rejected near the star

@@ -147,4 +147,4 @@ def write_table(results: str | Path, path: str | Path) -> None:
 def _spread(values: NDArray[np.float64]) -> str:
     if len(values) == 1:
         return f"{values[0]:.3g}"
-    return f"{values.mean():.3g} ± {values.std(ddof=1):.1g}"
+    return f"{values.mean():.3g} ± {values.std(ddof=1):.2g}"
