@@ -110,7 +110,7 @@ class PosedValidation:
 
     columns = ("validation_mse", "percent", "percent_low", "percent_high", "equivariance_norm")
 
-    def __init__(self, bodies: Bodies, *, n_symmetry: int = 100, n_draws: int = 8) -> None:
+    def __init__(self, bodies: Bodies, *, n_symmetry: int = 200, n_draws: int = 8) -> None:
         self._bodies, self._n_draws = bodies, n_draws
         self._turned = bodies.select(slice(n_symmetry))
 
