@@ -90,24 +90,25 @@ def test_a_study_is_resumed_and_extended_but_not_changed(study: Path) -> None:
 def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny("n_steps=300")
     whole = run_arm(config, "augmentation", 0, str(tmp_path / "whole"))
-    calls = 0
+    calls, stop_at = 0, 26  # after the checkpoint of step 250, before the end
     validate = PosedValidation.__call__
 
-    def stop_late(self: PosedValidation, model: nn.Module) -> dict[str, float]:
+    def counted(self: PosedValidation, model: nn.Module) -> dict[str, float]:
         nonlocal calls
         calls += 1
-        if calls == 26:  # after the checkpoint of step 250, before the end
+        if calls == stop_at:
             raise KeyboardInterrupt
         return validate(self, model)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(PosedValidation, "__call__", stop_late)
-        with pytest.raises(KeyboardInterrupt):
-            run_arm(config, "augmentation", 0, str(tmp_path / "cut"))
+    monkeypatch.setattr(PosedValidation, "__call__", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run_arm(config, "augmentation", 0, str(tmp_path / "cut"))
     folder = tmp_path / "cut" / "augmentation-seed0"
     assert (folder / "checkpoint.pt").exists()
     assert not (folder / "result.json").exists()
+    calls, stop_at = 0, 100
     assert without_times(run_arm(config, "augmentation", 0, str(tmp_path / "cut"))) == without_times(whole)
+    assert calls == 4  # steps 255, 270, 285 and 300: it went on, and did not begin again
 
 
 def test_the_transformer_arms_start_from_the_same_weights() -> None:
