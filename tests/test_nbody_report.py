@@ -41,6 +41,7 @@ def results(tmp_path: Path) -> Path:
         a_run("plain", 0, inside=8e-3, outside=20e-3, percents={1: 60.0, 10: 70.0, 100: 80.0}),
         a_run("plain", 1, inside=10e-3, outside=34e-3, percents={1: 61.0, 10: 71.0, 100: 81.0}),
         a_run("remul-0.1", 0, inside=3e-3, outside=6e-3, percents={1: 60.0, 10: 1.0, 100: 1.5}),
+        a_run("remul-one-forward", 0, inside=3.3e-3, outside=6e-3, percents={1: 60.0, 10: 30.0, 100: 1.7}),
         a_run("remul-10", 0, inside=2e-3, outside=2.9e-3, percents={1: 1.9, 10: 3.0, 100: 0.5}),
     ]
     path = tmp_path / "results.json"
@@ -72,6 +73,7 @@ def test_a_percent_that_rises_again_has_not_been_reached(results: Path) -> None:
     assert arms["remul-10"].steps_to_percent(2.0) == [100]  # 1.9 at step 1 was an accident
     assert arms["remul-0.1"].beta == 0.1
     assert arms["plain"].beta is None
+    assert arms["remul-one-forward"].beta is None  # not a point of the sweep
 
 
 def test_the_plots_show_every_arm(results: Path, tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ from torch import nn
 
 from remul_md.errors import InputError
 from remul_md.studies.jobs import run_jobs
+from remul_md.studies.nbody import run
 from remul_md.studies.nbody.arms import ARMS, NBodyConfig, nbody_config
-from remul_md.studies.nbody.run import build_arm_model, log_spaced_steps, run_arm, run_study
-from remul_md.studies.nbody.task import PosedValidation
+from remul_md.studies.nbody.generator import Bodies
+from remul_md.studies.nbody.run import build_arm_model, run_arm, run_study
+from remul_md.training.checkpoint import METRICS, read_metrics
+from remul_md.training.schedule import monitored_steps
 
 TINY = [
     "width=8",
@@ -54,11 +57,12 @@ def test_the_results_hold_every_run_and_how_it_was_made(study: Path) -> None:
     assert content["machine"]["jobs"] == 2
     assert set(content["versions"]) == {"remul_md", "commit", "python", "torch", "numpy"}
     assert content["config"]["n_steps"] == 30
-    for run in content["runs"]:
-        assert run["last_step"] == 30
-        assert 0 < run["id_mse"] < 1
-        # log-spaced steps, and one in twenty of the steps
-        assert [row["step"] for row in run["history"]] == sorted({1, 2, 5, 10, 20, *range(1, 31)})
+    for found in content["runs"]:
+        assert found["last_step"] == 30
+        assert 0 < found["id_mse"] < 1
+        config = tiny("n_steps=30").train_config(found["arm"], seed=3)
+        assert [row["step"] for row in found["history"]] == sorted(monitored_steps(config))
+        assert len(found["history"]) >= 3
     plain, remul, egnn = content["runs"]
     assert egnn["percent"] < 1e-3 < plain["percent"]
     assert egnn["id_mse"] == pytest.approx(egnn["ood_mse"], rel=1e-3)  # the same systems in other poses
@@ -68,9 +72,9 @@ def test_the_results_hold_every_run_and_how_it_was_made(study: Path) -> None:
 
 def test_the_same_seed_gives_the_same_numbers(study: Path, tmp_path: Path) -> None:
     """In this process too, whatever was run before in it."""
-    run = run_arm(tiny("n_steps=30"), "remul-1", 3, str(tmp_path))
+    again = run_arm(tiny("n_steps=30"), "remul-1", 3, str(tmp_path))
     expected = json.loads((study.parent / "remul-1-seed3" / "result.json").read_text())
-    assert without_times(run) == without_times(expected)
+    assert without_times(again) == without_times(expected)
 
 
 def test_a_study_is_resumed_and_extended_but_not_changed(study: Path) -> None:
@@ -90,17 +94,17 @@ def test_a_study_is_resumed_and_extended_but_not_changed(study: Path) -> None:
 def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny("n_steps=300")
     whole = run_arm(config, "augmentation", 0, str(tmp_path / "whole"))
-    calls, stop_at = 0, 26  # after the checkpoint of step 250, before the end
-    validate = PosedValidation.__call__
+    calls, stop_at = 0, 19  # of the 20 validations; after the checkpoint of step 250, before the end
+    evaluate = run.mean_squared_error
 
-    def counted(self: PosedValidation, model: nn.Module) -> dict[str, float]:
+    def counted(model: nn.Module, bodies: Bodies) -> float:
         nonlocal calls
         calls += 1
         if calls == stop_at:
             raise KeyboardInterrupt
-        return validate(self, model)
+        return evaluate(model, bodies)
 
-    monkeypatch.setattr(PosedValidation, "__call__", counted)
+    monkeypatch.setattr(run, "mean_squared_error", counted)
     with pytest.raises(KeyboardInterrupt):
         run_arm(config, "augmentation", 0, str(tmp_path / "cut"))
     folder = tmp_path / "cut" / "augmentation-seed0"
@@ -108,7 +112,16 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path: Path, monkeypat
     assert not (folder / "result.json").exists()
     calls, stop_at = 0, 100
     assert without_times(run_arm(config, "augmentation", 0, str(tmp_path / "cut"))) == without_times(whole)
-    assert calls == 4  # steps 255, 270, 285 and 300: it went on, and did not begin again
+    assert calls == 4 + 3  # steps 255, 270, 285 and 300, and the tests: it went on, and did not begin again
+
+
+@pytest.mark.parametrize("arm", ["remul-gradual", "remul-one-forward"])
+def test_the_other_ways_of_remul_train(arm: str, tmp_path: Path) -> None:
+    found = run_arm(tiny("n_steps=60"), arm, 0, str(tmp_path))
+    assert found["last_step"] == 60
+    rows = read_metrics(tmp_path / f"{arm}-seed0" / METRICS)
+    assert rows[-1]["alpha"] + rows[-1]["beta"] == pytest.approx(2.0)
+    assert (rows[-1]["beta"] != 1.0) == (arm == "remul-gradual")
 
 
 def test_the_transformer_arms_start_from_the_same_weights() -> None:
@@ -120,14 +133,10 @@ def test_the_transformer_arms_start_from_the_same_weights() -> None:
     assert (weights[0] != weights[2]).any()
 
 
-def test_the_steps_are_evenly_spaced_on_a_log_axis() -> None:
-    assert sorted(log_spaced_steps(700)) == [1, 2, 5, 10, 20, 50, 100, 200, 500]
-
-
 def test_the_presets_are_the_sizes_they_name() -> None:
     default, quick, paper = (nbody_config(name) for name in ("default", "quick", "paper"))
     assert set(default.arms) == set(ARMS)
-    assert len(default.arms) == 9
+    assert len(default.arms) == 11
     assert (quick.n_train, quick.width, quick.n_layers) == (100, 128, 4) == (100, default.width, default.n_layers)
     assert len(quick.arms) * len(quick.seeds) == 8
     assert (paper.width, paper.n_layers, paper.n_steps, paper.device) == (384, 10, 50_000, "cuda")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from remul_md.studies.nbody.arms import ARMS
+from remul_md.studies.nbody.arms import nbody_config
 from remul_md.studies.nbody.generator import Bodies, simulate_bodies, turn_bodies
 from remul_md.studies.nbody.models import BodyTransformer, BodyTransformerConfig, Egnn, EgnnConfig
-from remul_md.studies.nbody.task import NBodyObjective, PosedValidation, mean_squared_error, symmetry_figures
+from remul_md.studies.nbody.task import SYMMETRY_FIGURES, NBodyObjective, mean_squared_error, symmetry_figures
 from remul_md.symmetry.rotations import random_rotations
 
 
@@ -73,11 +73,10 @@ def test_errors_do_not_depend_on_the_size_of_a_pass(
 @pytest.mark.parametrize("arm", ["plain", "augmentation", "augmentation-2pose", "remul-10"])
 def test_the_losses_of_the_arms(arm: str, bodies: Bodies, transformer: BodyTransformer) -> None:
     """Each loss against a loop over the same draws."""
-    batch, options = bodies.select(slice(7)), ARMS[arm].train
-    n_turned = options.get("n_turned", 1) if options["beta"] > 0 else 0
-    objective = NBodyObjective(n_turned=n_turned, unturned=options["alpha"] > 0)
-    losses = objective(transformer, batch, torch.Generator().manual_seed(3))
-    assert set(losses) == ({"task"} if options["alpha"] else set()) | ({"equivariance"} if options["beta"] else set())
+    batch, options = bodies.select(slice(7)), nbody_config().train_config(arm, seed=0)
+    n_turned = options.n_turned if options.beta > 0 else 0
+    losses = NBodyObjective.from_config(options)(transformer, batch, torch.Generator().manual_seed(3))
+    assert set(losses) == ({"task"} if options.alpha else set()) | ({"equivariance"} if options.beta else set())
     if "task" in losses:
         assert losses["task"].item() == pytest.approx(mean_squared_error(transformer, batch), rel=1e-5)
     if "equivariance" in losses:
@@ -88,8 +87,25 @@ def test_the_losses_of_the_arms(arm: str, bodies: Bodies, transformer: BodyTrans
         assert losses["equivariance"].requires_grad
 
 
-def test_validation_gives_what_the_log_expects(bodies: Bodies, transformer: BodyTransformer) -> None:
-    row = PosedValidation(bodies, n_symmetry=20, n_draws=3)(transformer)
-    assert set(PosedValidation.columns) <= set(row)
-    assert row["score"] == row["validation_mse"] == pytest.approx(mean_squared_error(transformer, bodies))
-    assert row["percent"] == symmetry_figures(transformer, bodies.select(slice(20)), n_draws=3)["percent"]
+def test_the_one_forward_arm_estimates_the_losses_of_remul(bodies: Bodies, transformer: BodyTransformer) -> None:
+    """Over many draws, both losses are those of the paired arm; each call sees as many systems as plain training."""
+    batch = bodies.select(slice(40))
+    config = nbody_config()
+    generator = torch.Generator().manual_seed(0)
+    found, seen = {}, []
+    counting = transformer.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    for arm in ("remul-1", "remul-one-forward"):
+        objective = NBodyObjective.from_config(config.train_config(arm, seed=0))
+        with torch.no_grad():
+            draws = [objective(transformer, batch, generator) for _ in range(250)]
+        found[arm] = {name: torch.stack([draw[name] for draw in draws]).mean().item() for name in draws[0]}
+    counting.remove()
+    assert set(seen[:250]) == {80}
+    assert set(seen[250:]) == {40}
+    # the standard error of the mean over 250 draws is below 2 % for either
+    assert found["remul-one-forward"]["task"] == pytest.approx(found["remul-1"]["task"], rel=0.06)
+    assert found["remul-one-forward"]["equivariance"] == pytest.approx(found["remul-1"]["equivariance"], rel=0.06)
+
+
+def test_the_figures_are_those_the_log_expects(bodies: Bodies, transformer: BodyTransformer) -> None:
+    assert set(symmetry_figures(transformer, bodies.select(slice(20)), n_draws=3)) == set(SYMMETRY_FIGURES)

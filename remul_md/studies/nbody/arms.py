@@ -32,6 +32,8 @@ ARMS: dict[str, Arm] = {
     "augmentation": Arm(label="augmentation", train={"alpha": 0.0, "beta": 1.0}),
     "augmentation-2pose": Arm(label="2-pose augmentation", train={"alpha": 0.0, "beta": 1.0, "n_turned": 2}),
     **{f"remul-{beta:g}": Arm(label=f"REMUL, beta = {beta:g}", train={"alpha": 1.0, "beta": beta}) for beta in BETAS},
+    "remul-gradual": Arm(label="REMUL, gradual", train={"alpha": 1.0, "beta": 1.0, "weighting": "gradual"}),
+    "remul-one-forward": Arm(label="REMUL, one forward", train={"alpha": 1.0, "beta": 1.0, "estimator": "one-forward"}),
     "egnn": Arm(label="EGNN (equivariant)", model="egnn", train={"alpha": 1.0, "beta": 0.0}),
 }
 
@@ -102,6 +104,7 @@ class NBodyConfig(BaseModel):
             "validate_every": max(1, self.n_steps // STEPS_TO_VALIDATE),
             "device": self.device,
             "n_threads": 1,
+            "monitor_share": 1.0,  # the steps are never thinned out: arms are compared at the same ones
             **chosen.train,
         }
         return TrainConfig(**values)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from remul_md.errors import InputError
-from remul_md.symmetry.rotations import random_rotations, rotations_from_quaternions
+from remul_md.symmetry.rotations import random_rotations, rotations_about
 
 N_PLANETS = 3
 STAR_MASS, PLANET_MASS, ORBIT_RADIUS = (1.0, 10.0), (0.01, 0.1), (0.1, 1.0)
@@ -141,10 +141,8 @@ def rotations_between(n: int, *, low_deg: float, high_deg: float, generator: tor
     if not 0.0 <= low_deg <= high_deg <= 180.0:
         raise InputError(f"a band of angles needs 0 <= low <= high <= 180 degrees, got {low_deg} and {high_deg}")
     axes = torch.randn(n, 3, generator=generator, dtype=torch.float64)
-    axes = axes / axes.norm(dim=1, keepdim=True)
-    angles_deg = low_deg + (high_deg - low_deg) * torch.rand(n, 1, generator=generator, dtype=torch.float64)
-    half = torch.deg2rad(angles_deg) / 2
-    return rotations_from_quaternions(torch.cat([half.cos(), half.sin() * axes], dim=1))
+    angles_deg = low_deg + (high_deg - low_deg) * torch.rand(n, generator=generator, dtype=torch.float64)
+    return rotations_about(axes, torch.deg2rad(angles_deg))
 
 
 def turn_bodies(bodies: Bodies, rotations: Tensor) -> Bodies:

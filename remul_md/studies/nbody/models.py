@@ -7,6 +7,7 @@ D = E / H, 3 the axes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,13 @@ class BodyTransformer(nn.Module):
         self.blocks = nn.ModuleList([BodyBlock(config) for _ in range(config.n_layers)])
         self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
         self.read = nn.Linear(config.width, 3)
+
+    @property
+    def shared_matrix(self) -> nn.Parameter:
+        """The output of the last block's MLP, on which the gradual weights balance gradients."""
+        last: Any = self.blocks[-1]
+        matrix: nn.Parameter = last.mlp[-1].weight
+        return matrix
 
     def forward(self, bodies: Bodies) -> Tensor:
         """Displacements, [B, N, 3]."""

@@ -42,9 +42,10 @@ class ArmSummary:
 
     @property
     def beta(self) -> float | None:
-        """Weight of the equivariance loss where alpha > 0 too: the arms of REMUL."""
+        """Weight of the equivariance loss of the arms whose only difference it is; None for all others."""
         options = ARMS[self.name].train
-        return float(options["beta"]) if options["alpha"] > 0 and options["beta"] > 0 else None
+        swept = set(options) == {"alpha", "beta"} and options["alpha"] > 0 and options["beta"] > 0
+        return float(options["beta"]) if swept else None
 
     def steps_to_percent(self, percent: float) -> list[int | None]:
         """Of each seed the first measured step from which the percent stays at or below `percent`; None if never."""

@@ -17,13 +17,19 @@ from remul_md.studies.jobs import read_json, run_jobs, write_json
 from remul_md.studies.nbody.arms import ARMS, NBodyConfig
 from remul_md.studies.nbody.generator import Splits, baseline_errors, make_splits
 from remul_md.studies.nbody.models import BodyTransformer, Egnn
-from remul_md.studies.nbody.task import NBodyObjective, PosedValidation, mean_squared_error, symmetry_figures
+from remul_md.studies.nbody.task import (
+    SYMMETRY_FIGURES,
+    NBodyObjective,
+    mean_squared_error,
+    symmetry_figures,
+)
 from remul_md.studies.record import provenance
-from remul_md.training.checkpoint import METRICS, read_metrics
+from remul_md.training.checkpoint import SYMMETRY, read_metrics
 from remul_md.training.fit import fit
 
 CONFIG, RESULT, RESULTS = "study.json", "result.json", "results.json"
 PERCENT_DRAWS = 8
+N_WATCHED = 200  # validation systems whose symmetry is followed during training
 
 
 def run_study(
@@ -79,19 +85,25 @@ def run_arm(config: NBodyConfig, arm: str, seed: int, study_dir: str) -> dict[st
         n_train=config.n_train, n_validation=config.n_validation, n_test=config.n_test, law=config.poses, seed=seed
     )
     model = build_arm_model(config, arm, seed=seed).to(device)
-    validation = PosedValidation(splits.validation.to(device))
+    validation = splits.validation.to(device)
+    watched = validation.select(slice(N_WATCHED))
+
+    def validate(candidate: nn.Module) -> dict[str, float]:
+        # In the training poses: weights must not be chosen by the poses a run is tested in.
+        error = mean_squared_error(candidate, validation)
+        return {"validation_mse": error, "score": error}
+
     result = fit(
         model,
         splits.train.to(device),
-        objective=NBodyObjective(
-            n_turned=options.n_turned if options.beta > 0 else 0, unturned=options.alpha > 0, group=options.group
-        ),
-        validate=validation,
-        validate_also=log_spaced_steps(config.n_steps),
+        objective=NBodyObjective.from_config(options),
+        validate=validate,
+        validation_columns=("validation_mse",),
+        monitor=lambda candidate: symmetry_figures(candidate, watched, n_draws=PERCENT_DRAWS),
+        monitor_columns=SYMMETRY_FIGURES,
         config=options,
         run_dir=folder,
         fingerprint=fingerprint,
-        validation_columns=validation.columns,
         resume=True,
         progress=False,
     )
@@ -105,7 +117,7 @@ def run_arm(config: NBodyConfig, arm: str, seed: int, study_dir: str) -> dict[st
         "last_step": result.last_step,
         "train_seconds": round(result.seconds, 1),
         **evaluate_arm(result.model, splits, config),
-        "history": [row for row in read_metrics(folder / METRICS) if "percent" in row],
+        "history": read_metrics(folder / SYMMETRY),
     }
     found["test_seconds"] = round(time.perf_counter() - started, 1)
     write_json(folder / RESULT, found)
@@ -133,12 +145,6 @@ def evaluate_arm(model: nn.Module, splits: Splits, config: NBodyConfig) -> dict[
         **figures,
         "equivariance_norm": drawn["equivariance_norm"],
     }
-
-
-def log_spaced_steps(n_steps: int) -> frozenset[int]:
-    """1, 2, 5, 10, 20, 50 ... up to `n_steps`: where the symmetry figures are taken beside the regular ones."""
-    series = {factor * 10**power for power in range(len(str(n_steps))) for factor in (1, 2, 5)}
-    return frozenset(step for step in series if step <= n_steps)
 
 
 def _decisive(config: NBodyConfig) -> dict[str, Any]:

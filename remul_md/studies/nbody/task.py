@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from remul_md.config import TrainConfig
 from remul_md.studies.nbody.generator import Bodies, turn_bodies, turn_body_vectors
 from remul_md.symmetry.measures import equivariance_norm, equivariance_percent, twirl_statistics
-from remul_md.symmetry.remul import Turn, remul_losses
+from remul_md.symmetry.remul import Turn, one_forward_losses, remul_losses
 from remul_md.symmetry.rotations import Group, random_rotations
 
 MAX_SYSTEMS = 4096  # in one pass without a graph
+SYMMETRY_FIGURES = ("percent", "percent_low", "percent_high", "twirled_mse", "spread_mse", "equivariance_norm")
 NBODY_TURN: Turn[Bodies, Tensor] = Turn(
     inputs=turn_bodies, outputs=turn_body_vectors, first=lambda displacements, n_systems: displacements[:n_systems]
 )
@@ -26,23 +28,49 @@ class NBodyObjective:
         n_turned: turned poses of each system and step, K; 0 trains on the data's own poses alone.
         unturned: whether the unturned pose takes part (alpha > 0).
         group: where the poses are drawn from.
+        one_forward: None, or alpha/(alpha + beta): one pose of each system, unturned with this probability.
     """
 
     n_turned: int
     unturned: bool
     group: Group = "SO3"
+    one_forward: float | None = None
+
+    @classmethod
+    def from_config(cls, config: TrainConfig) -> NBodyObjective:
+        """The objective that the options of a run ask for."""
+        return cls(
+            n_turned=config.n_turned if config.beta > 0 else 0,
+            unturned=config.alpha > 0,
+            group=config.group,
+            one_forward=config.alpha / (config.alpha + config.beta) if config.estimator == "one-forward" else None,
+        )
 
     def __call__(self, model: nn.Module, batch: Bodies, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses by name: mean squared error a coordinate, scalars with a graph."""
+        device = batch.positions.device
         drawn = random_rotations(self.n_turned * len(batch), generator=generator, group=self.group)
-        return remul_losses(
+        rotations = drawn.view(self.n_turned, len(batch), 3, 3).to(device, non_blocking=True)
+        if self.one_forward is None:
+            return remul_losses(
+                model,
+                batch,
+                batch.displacements,
+                turn=NBODY_TURN,
+                rotations=rotations,
+                gap=squared_error,
+                unturned=self.unturned,
+            )
+        turned = torch.rand(len(batch), generator=generator, dtype=torch.float64) >= self.one_forward
+        return one_forward_losses(
             model,
             batch,
             batch.displacements,
             turn=NBODY_TURN,
-            rotations=drawn.view(self.n_turned, len(batch), 3, 3).to(batch.positions.device, non_blocking=True),
+            rotations=rotations[0],
+            turned=turned.to(device, non_blocking=True),
+            probability=self.one_forward,
             gap=squared_error,
-            unturned=self.unturned,
         )
 
 
@@ -72,8 +100,9 @@ def symmetry_figures(model: nn.Module, bodies: Bodies, *, n_draws: int, seed: in
         n_draws: rotations of each system, >= 2.
         seed: seed of the rotations, so that arms and steps are compared in the same poses.
     Returns:
-        "percent" with "percent_low" and "percent_high" (95 % interval over systems), "twirled_mse" and "spread_mse"
-        (T and s2 a coordinate; their sum is the mean squared error over orientations), and "equivariance_norm" (E').
+        Those of `SYMMETRY_FIGURES`: "percent", "percent_low" and "percent_high" (95 % interval over systems),
+        "twirled_mse" and "spread_mse" (T and s2 a coordinate; their sum is the mean squared error over
+        orientations), and "equivariance_norm" (E').
     """
     generator = torch.Generator().manual_seed(seed)
     rotations = random_rotations(n_draws * len(bodies), generator=generator).view(n_draws, len(bodies), 3, 3)
@@ -94,28 +123,3 @@ def symmetry_figures(model: nn.Module, bodies: Bodies, *, n_draws: int, seed: in
         "spread_mse": spread.mean().item() / n_coordinates,
         "equivariance_norm": equivariance_norm(turned_back, unturned).item(),
     }
-
-
-class PosedValidation:
-    """Validation during training: error in the training poses, and the symmetry figures of some systems.
-
-    The score, by which weights are chosen, is the error in the data's own poses: a run must not see the poses it is
-    tested in. State lives here because the systems are kept.
-
-    Args:
-        bodies: validation systems on the model's device.
-        n_symmetry: systems that are turned; each costs `n_draws` + 1 forward passes.
-        n_draws: rotations of each.
-    """
-
-    columns = ("validation_mse", "percent", "percent_low", "percent_high", "equivariance_norm")
-
-    def __init__(self, bodies: Bodies, *, n_symmetry: int = 200, n_draws: int = 8) -> None:
-        self._bodies, self._n_draws = bodies, n_draws
-        self._turned = bodies.select(slice(n_symmetry))
-
-    def __call__(self, model: nn.Module) -> dict[str, float]:
-        """The figures of `columns`, and the score."""
-        error = mean_squared_error(model, self._bodies)
-        figures = symmetry_figures(model, self._turned, n_draws=self._n_draws)
-        return {"validation_mse": error, "score": error, **figures}
