@@ -13,9 +13,10 @@ from remul_md.errors import InputError
 from remul_md.studies.jobs import run_jobs
 from remul_md.studies.nbody import run
 from remul_md.studies.nbody.arms import ARMS, NBodyConfig, nbody_config
-from remul_md.studies.nbody.generator import Bodies
+from remul_md.studies.nbody.generator import Bodies, make_splits
 from remul_md.studies.nbody.run import build_arm_model, run_arm, run_study
-from remul_md.training.checkpoint import METRICS, read_metrics
+from remul_md.training.checkpoint import METRICS, read_checkpoint, read_metrics
+from remul_md.training.fit import CHECKPOINT
 from remul_md.training.schedule import monitored_steps
 
 TINY = [
@@ -68,6 +69,16 @@ def test_the_results_hold_every_run_and_how_it_was_made(study: Path) -> None:
     assert egnn["id_mse"] == pytest.approx(egnn["ood_mse"], rel=1e-3)  # the same systems in other poses
     assert plain["id_mse"] != remul["id_mse"]
     assert plain["baselines"] == remul["baselines"]  # the same test systems
+
+
+def test_weights_are_chosen_by_systems_that_are_not_trained_on(study: Path) -> None:
+    """The last validation again, from the averaged weights in the checkpoint."""
+    config, folder = tiny("n_steps=30"), study.parent / "plain-seed3"
+    model = build_arm_model(config, "plain", seed=3)
+    model.load_state_dict(read_checkpoint(folder / CHECKPOINT)["average"])
+    splits = make_splits(n_train=11, n_validation=7, n_test=13, law="limited", seed=3)
+    last = read_metrics(folder / METRICS)[-1]
+    assert last["validation_mse"] == pytest.approx(run.mean_squared_error(model, splits.validation), rel=1e-5)
 
 
 def test_the_same_seed_gives_the_same_numbers(study: Path, tmp_path: Path) -> None:
