@@ -58,7 +58,7 @@ def test_the_table_holds_means_spreads_and_what_was_published(results: Path) -> 
     assert cells[4] == "27 ± 9.9"
     assert cells[5] == "3.00"
     assert cells[6] == "8.99 / 27.06"
-    assert cells[9:11] == ["never, never", "10, 10"]
+    assert cells[9:12] == ["never, never", "60 (1), 61 (1)", "10, 10"]
     remul = next(line for line in lines if line.startswith("| REMUL, beta = 0.1"))
     assert "1.94 / 1.83" in remul
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
@@ -71,6 +71,7 @@ def test_a_percent_that_rises_again_has_not_been_reached(results: Path) -> None:
     assert arms["plain"].steps_to_percent(2.0) == [None, None]
     assert arms["remul-0.1"].steps_to_percent(2.0) == [10]
     assert arms["remul-10"].steps_to_percent(2.0) == [100]  # 1.9 at step 1 was an accident
+    assert arms["remul-0.1"].lowest_percent() == [(1.0, 10)]
     assert arms["remul-0.1"].beta == 0.1
     assert arms["plain"].beta is None
     assert arms["remul-one-forward"].beta is None  # not a point of the sweep

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from remul_md.errors import InputError
+from remul_md.files import replace_atomically
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +72,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        temporary.replace(path)
+        replace_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error}); free space or choose another folder") from error
 

@@ -56,6 +56,10 @@ class ArmSummary:
             found.append(int(min(later)) if later else None)
         return found
 
+    def lowest_percent(self) -> list[tuple[float, int]]:
+        """Of each seed the lowest percent during training, and its step: it can rise again while the error falls."""
+        return [min((row["percent"], int(row["step"])) for row in run["history"]) for run in self.runs]
+
 
 def summaries(results: str | Path) -> list[ArmSummary]:
     """The arms of a file of results, in its order.
@@ -90,8 +94,8 @@ def markdown_table(results: str | Path) -> str:
     arms = summaries(results)
     lines = [
         "| arm | seeds | train | in distribution | outside | outside / in | published in / outside | E' x 1e-3 "
-        "| percent | steps to 2 % | best step | training, s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| percent | steps to 2 % | lowest percent (step) | best step | training, s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in arms:
         published = PUBLISHED.get("remul" if arm.beta is not None else arm.name)
@@ -107,15 +111,18 @@ def markdown_table(results: str | Path) -> str:
             _spread(1e3 * arm.equivariance_norm),
             _spread(arm.percent),
             ", ".join("never" if step is None else str(step) for step in steps),
+            ", ".join(f"{percent:.2g} ({step})" for percent, step in arm.lowest_percent()),
             ", ".join(str(run["best_step"]) for run in arm.runs),
             f"{arm.train_seconds.mean():.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     baselines = {name: np.mean([run["baselines"][name] for arm in arms for run in arm.runs]) for name in _BASELINES}
     for name, label in _BASELINES.items():
-        lines.append(f"| {label} | | | {1e3 * baselines[name]:.2f} | {1e3 * baselines[name]:.2f} | 1.00 | | | | | | |")
+        lines.append(
+            f"| {label} | | | {1e3 * baselines[name]:.2f} | {1e3 * baselines[name]:.2f} | 1.00 | | | | | | | |"
+        )
     for label, (inside, outside) in PUBLISHED_OTHERS.items():
-        lines.append(f"| {label} (not run) | | | | | | {inside:.2f} / {outside:.2f} | | | | | |")
+        lines.append(f"| {label} (not run) | | | | | | {inside:.2f} / {outside:.2f} | | | | | | |")
     return "\n".join([*lines, "", *verdicts(arms)])
 
 
