@@ -12,6 +12,7 @@ import typer
 from remul_md._version import __version__
 from remul_md.cli_data import data_app
 from remul_md.errors import InputError
+from remul_md.studies.cli import study_app
 
 if TYPE_CHECKING:
     from remul_md.analysis.trajectory import TrajectoryAnalysis
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(study_app, name="study")
 
 PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]

@@ -156,7 +156,7 @@ def train_potential(
             config=config.model_dump(mode="json"),
             data={"name": frames.name, "split": split.to_json()},
             metrics=metrics,
-            commit=_source_commit(),
+            commit=source_commit(),
             seconds=result.seconds,
             origin="" if origin is None else origin.sha256,
         ),
@@ -259,7 +259,7 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path} was {old!r}, now {new!r}"]
 
 
-def _source_commit() -> str:
+def source_commit() -> str:
     """Commit of the checkout this package runs from, or "" for an installed one."""
     here = Path(__file__).resolve().parent
     try:

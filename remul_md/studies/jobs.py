@@ -1,0 +1,93 @@
+"""Independent runs in processes of their own, one thread each; what is done already is not done again."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from remul_md.errors import InputError
+from remul_md.files import replace_atomically
+
+log = logging.getLogger(__name__)
+
+
+def run_jobs(
+    function: Callable[..., dict[str, Any]],
+    jobs: Mapping[str, tuple[Any, ...]],
+    *,
+    n_jobs: int,
+    report: Callable[[str, dict[str, Any]], str] = lambda name, result: name,
+) -> dict[str, dict[str, Any]]:
+    """Call `function(*arguments)` for each named job; results in the order of `jobs`.
+
+    Processes are spawned, not forked: a fork of a process that has used torch's threads can hang. One job fails,
+    the others are finished or cancelled, and what they have written stays for a resumption.
+
+    Args:
+        function: importable by name.
+        jobs: arguments of each job.
+        n_jobs: processes at a time, >= 1.
+        report: one line for a finished job.
+    Raises:
+        InputError: n_jobs < 1, a job raised it, or a process was killed.
+    """
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    if n_jobs < 1:
+        raise InputError(f"the number of parallel jobs must be >= 1, got {n_jobs}")
+    results: dict[str, dict[str, Any]] = {}
+    bar = tqdm(total=len(jobs), unit="run", dynamic_ncols=True)
+    with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        futures = {pool.submit(function, *arguments): name for name, arguments in jobs.items()}
+        try:
+            with logging_redirect_tqdm():
+                for future in as_completed(futures):
+                    results[futures[future]] = future.result()
+                    bar.update()
+                    log.info("%s", report(futures[future], results[futures[future]]))
+        except BrokenProcessPool as error:
+            raise InputError("a process of the study was killed; go on with --resume") from error
+        finally:
+            bar.close()
+            pool.shutdown(wait=False, cancel_futures=True)
+    return {name: results[name] for name in jobs}
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)  # several processes share the cores; and one thread gives the same bits everywhere
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON that is either whole or not there.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        replace_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error}); free space or choose another folder") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        InputError: missing, or no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); make it with `remul-md study`") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, expected the results of a study")
+    return content

@@ -1,0 +1,154 @@
+"""What is compared, and the options of the study: everything that decides its numbers."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from remul_md.config import TrainConfig
+from remul_md.errors import InputError
+from remul_md.studies.nbody.models import BodyTransformerConfig, EgnnConfig
+
+BETAS = (0.01, 0.1, 1.0, 10.0, 100.0)
+STEPS_TO_VALIDATE = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way of training: a model, and the options of `TrainConfig` in which the arms differ."""
+
+    label: str
+    model: Literal["transformer", "egnn"] = "transformer"
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+
+ARMS: dict[str, Arm] = {
+    "plain": Arm(label="plain", train={"alpha": 1.0, "beta": 0.0}),
+    "augmentation": Arm(label="augmentation", train={"alpha": 0.0, "beta": 1.0}),
+    "augmentation-2pose": Arm(label="2-pose augmentation", train={"alpha": 0.0, "beta": 1.0, "n_turned": 2}),
+    **{f"remul-{beta:g}": Arm(label=f"REMUL, beta = {beta:g}", train={"alpha": 1.0, "beta": beta}) for beta in BETAS},
+    "remul-gradual": Arm(label="REMUL, gradual", train={"alpha": 1.0, "beta": 1.0, "weighting": "gradual"}),
+    "remul-one-forward": Arm(label="REMUL, one forward", train={"alpha": 1.0, "beta": 1.0, "estimator": "one-forward"}),
+    "egnn": Arm(label="EGNN (equivariant)", model="egnn", train={"alpha": 1.0, "beta": 0.0}),
+}
+
+
+class NBodyConfig(BaseModel):
+    """Options of the N-body study; the defaults are the study's default size."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    arms: tuple[str, ...] = Field(tuple(ARMS), min_length=1, description="names of what is compared")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of weights, poses and the training systems")
+    poses: Literal["limited", "haar"] = Field("limited", description="training poses: up to 10 degrees, or all")
+    n_train: int = Field(100, ge=1, description="training systems, as in the paper")
+    n_validation: int = Field(500, ge=2, description="validation systems, in training poses")
+    n_test: int = Field(5000, ge=2, description="test systems, each in a pose of either test set")
+    n_draws: int = Field(100, ge=2, description="rotations of each system behind E' (the paper's number)")
+    n_draw_systems: int = Field(200, ge=2, description="test systems behind E'")
+    width: int = Field(128, ge=1, description="of the transformer")
+    n_layers: int = Field(4, ge=1, description="of the transformer")
+    n_heads: int = Field(8, ge=1, description="of the transformer")
+    egnn_width: int = Field(64, ge=1, description="of EGNN")
+    egnn_layers: int = Field(4, ge=1, description="of EGNN")
+    n_steps: int = Field(5000, ge=1, description="optimiser steps of every arm")
+    batch_size: int = Field(64, ge=1, description="systems a step; each is seen in 1 + n_turned poses")
+    learning_rate: float = Field(3e-4, gt=0, description="peak of the schedule, transformer")
+    egnn_learning_rate: float = Field(5e-4, gt=0, description="peak of the schedule, EGNN")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+
+    @field_validator("arms")
+    @classmethod
+    def _known_arms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in ARMS:
+                near = difflib.get_close_matches(name, ARMS, n=1, cutoff=0.0)[0]
+                raise ValueError(f"arm {name!r} is unknown; did you mean {near}? Known: {', '.join(ARMS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _runs_are_possible(self) -> NBodyConfig:
+        for name in ("arms", "seeds"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"{name} names something twice: {getattr(self, name)}; give each once")
+        self.transformer()
+        self.egnn()
+        self.train_config(self.arms[0], seed=self.seeds[0])
+        return self
+
+    def transformer(self) -> BodyTransformerConfig:
+        """Sizes of the transformer."""
+        return BodyTransformerConfig(width=self.width, n_layers=self.n_layers, n_heads=self.n_heads)
+
+    def egnn(self) -> EgnnConfig:
+        """Sizes of EGNN."""
+        return EgnnConfig(width=self.egnn_width, n_layers=self.egnn_layers)
+
+    def train_config(self, arm: str, *, seed: int) -> TrainConfig:
+        """Options of one run. Adam without weight decay and a loose clip, as the paper's code base trains."""
+        chosen = ARMS[arm]
+        values: dict[str, Any] = {
+            "seed": seed,
+            "n_steps": self.n_steps,
+            "batch_size": self.batch_size,
+            "learning_rate": self.egnn_learning_rate if chosen.model == "egnn" else self.learning_rate,
+            "warmup_steps": min(100, self.n_steps // 10),
+            "weight_decay": 0.0,
+            "max_grad_norm": 10.0,
+            "group": "SO3",
+            "validate_every": max(1, self.n_steps // STEPS_TO_VALIDATE),
+            "device": self.device,
+            "n_threads": 1,
+            "monitor_share": 1.0,  # the steps are never thinned out: arms are compared at the same ones
+            **chosen.train,
+        }
+        return TrainConfig(**values)
+
+
+# What fits 15 minutes on 2 cores: four arms, two seeds, fewer test systems and draws. Model, data and steps stay.
+QUICK: dict[str, Any] = {
+    "arms": ["plain", "augmentation", "augmentation-2pose", "remul-1"],
+    "seeds": [0, 1],
+    "n_test": 1000,
+    "n_draw_systems": 100,
+}
+PAPER: dict[str, Any] = {"width": 384, "n_layers": 10, "n_steps": 50_000, "n_validation": 5000, "device": "cuda"}
+PRESETS: dict[str, dict[str, Any]] = {"default": {}, "quick": QUICK, "paper": PAPER}
+
+
+def nbody_config(preset: str = "default", *, overrides: Sequence[str] = ()) -> NBodyConfig:
+    """Options of the study from a preset and `key=value` overrides (values are YAML).
+
+    Raises:
+        InputError: unknown preset or key (with the nearest known one), or a value out of range.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
+    values = dict(PRESETS[preset])
+    known = list(NBodyConfig.model_fields)
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign:
+            raise InputError(f"--set takes KEY=VALUE such as n_steps=2000, got {override!r}")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise InputError(f"unknown key {key}; did you mean {near}? Known: {', '.join(known)}")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {override!r}: the value is not valid YAML") from error
+    try:
+        return NBodyConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError("the options of the study: " + "; ".join(_explain(e) for e in error.errors())) from error
+
+
+def _explain(entry: Any) -> str:
+    message = str(entry["msg"]).removeprefix("Value error, ")
+    where = ".".join(str(part) for part in entry["loc"][:1])
+    return message if entry["type"] == "value_error" else f"{where}: {message}, got {entry['input']!r}"

@@ -1,0 +1,159 @@
+"""The table of the N-body study beside the published figures, from a file of results alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remul_md.errors import InputError
+from remul_md.studies.jobs import read_json
+from remul_md.studies.nbody.arms import ARMS
+
+# Mean squared error x 1e-3, 100 training systems: (in distribution, outside). Elhag et al., arXiv:2410.17878, table 1.
+PUBLISHED = {"plain": (8.99, 27.06), "augmentation": (4.20, 4.21), "remul": (1.94, 1.83)}
+PUBLISHED_OTHERS = {"GATr": (1.49, 1.41), "SE(3)-Transformer": (5.16, 4.85)}
+SMALL_PERCENT = 2.0
+CLOSE_RATIO = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSummary:
+    """What an arm reached: one value a seed in each array."""
+
+    name: str
+    label: str
+    train_mse: NDArray[np.float64]
+    id_mse: NDArray[np.float64]
+    ood_mse: NDArray[np.float64]
+    equivariance_norm: NDArray[np.float64]
+    percent: NDArray[np.float64]
+    twirled_mse: NDArray[np.float64]
+    train_seconds: NDArray[np.float64]
+    runs: list[dict[str, Any]]
+
+    @property
+    def ratio(self) -> float:
+        """Error outside the distribution over that inside; of the means over seeds."""
+        return float(self.ood_mse.mean() / self.id_mse.mean())
+
+    @property
+    def beta(self) -> float | None:
+        """Weight of the equivariance loss of the arms whose only difference it is; None for all others."""
+        options = ARMS[self.name].train
+        swept = set(options) == {"alpha", "beta"} and options["alpha"] > 0 and options["beta"] > 0
+        return float(options["beta"]) if swept else None
+
+    def steps_to_percent(self, percent: float) -> list[int | None]:
+        """Of each seed the first measured step from which the percent stays at or below `percent`; None if never."""
+        found: list[int | None] = []
+        for run in self.runs:
+            above = [row["step"] for row in run["history"] if row["percent"] > percent]
+            later = [row["step"] for row in run["history"] if not above or row["step"] > max(above)]
+            found.append(int(min(later)) if later else None)
+        return found
+
+    def lowest_percent(self) -> list[tuple[float, int]]:
+        """Of each seed the lowest percent during training, and its step: it can rise again while the error falls."""
+        return [min((row["percent"], int(row["step"])) for row in run["history"]) for run in self.runs]
+
+
+def summaries(results: str | Path) -> list[ArmSummary]:
+    """The arms of a file of results, in its order.
+
+    Raises:
+        InputError: no file of results of this study, or an arm in it that this version does not know.
+    """
+    path = Path(results)
+    content = read_json(path)
+    if content.get("study") != "nbody" or not content.get("runs"):
+        raise InputError(f"{path}: holds no results of the N-body study; make them with `remul-md study nbody`")
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for run in content["runs"]:
+        arms.setdefault(run["arm"], []).append(run)
+    unknown = sorted(arms.keys() - ARMS.keys())
+    if unknown:
+        raise InputError(f"{path}: arms {', '.join(unknown)} are unknown to this version; known: {', '.join(ARMS)}")
+    names = ("train_mse", "id_mse", "ood_mse", "equivariance_norm", "percent", "twirled_mse", "train_seconds")
+    return [
+        ArmSummary(
+            name=arm,
+            label=ARMS[arm].label,
+            runs=runs,
+            **{name: np.array([run[name] for run in runs], dtype=np.float64) for name in names},
+        )
+        for arm, runs in arms.items()
+    ]
+
+
+def markdown_table(results: str | Path) -> str:
+    """Errors and symmetry of every arm beside the published ones: mean and standard deviation over seeds."""
+    arms = summaries(results)
+    lines = [
+        "| arm | seeds | train | in distribution | outside | outside / in | published in / outside | E' x 1e-3 "
+        "| percent | steps to 2 % | lowest percent (step) | best step | training, s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for arm in arms:
+        published = PUBLISHED.get("remul" if arm.beta is not None else arm.name)
+        steps = arm.steps_to_percent(SMALL_PERCENT)
+        cells = [
+            arm.label,
+            str(len(arm.runs)),
+            _spread(1e3 * arm.train_mse),
+            _spread(1e3 * arm.id_mse),
+            _spread(1e3 * arm.ood_mse),
+            f"{arm.ratio:.2f}",
+            f"{published[0]:.2f} / {published[1]:.2f}" if published else "",
+            _spread(1e3 * arm.equivariance_norm),
+            _spread(arm.percent),
+            ", ".join("never" if step is None else str(step) for step in steps),
+            ", ".join(f"{percent:.2g} ({step})" for percent, step in arm.lowest_percent()),
+            ", ".join(str(run["best_step"]) for run in arm.runs),
+            f"{arm.train_seconds.mean():.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    baselines = {name: np.mean([run["baselines"][name] for arm in arms for run in arm.runs]) for name in _BASELINES}
+    for name, label in _BASELINES.items():
+        lines.append(
+            f"| {label} | | | {1e3 * baselines[name]:.2f} | {1e3 * baselines[name]:.2f} | 1.00 | | | | | | | |"
+        )
+    for label, (inside, outside) in PUBLISHED_OTHERS.items():
+        lines.append(f"| {label} (not run) | | | | | | {inside:.2f} / {outside:.2f} | | | | | | |")
+    return "\n".join([*lines, "", *verdicts(arms)])
+
+
+_BASELINES = {"straight_line": "straight line x + 0.1 v", "copy": "no motion"}
+
+
+def verdicts(arms: list[ArmSummary]) -> list[str]:
+    """One sentence an arm: does the error outside stay within 1.5 times that inside?"""
+    return [
+        f"- {arm.label}: outside is {arm.ratio:.2f} x in distribution, "
+        f"{'within' if arm.ratio <= CLOSE_RATIO else 'NOT within'} {CLOSE_RATIO:g} x."
+        for arm in arms
+    ]
+
+
+def write_table(results: str | Path, path: str | Path) -> None:
+    """Write `markdown_table` to a file.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    target = Path(path)
+    text = markdown_table(results)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text + "\n")
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error}); choose another --markdown file") from error
+
+
+def _spread(values: NDArray[np.float64]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.3g}"
+    return f"{values.mean():.3g} ± {values.std(ddof=1):.2g}"

@@ -1,0 +1,176 @@
+"""The study itself: every arm with every seed, each in a folder of its own, in parallel; then one file of results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from remul_md.errors import InputError
+from remul_md.potential import resolve_device
+from remul_md.studies.jobs import read_json, run_jobs, write_json
+from remul_md.studies.nbody.arms import ARMS, NBodyConfig
+from remul_md.studies.nbody.generator import Splits, baseline_errors, make_splits
+from remul_md.studies.nbody.models import BodyTransformer, Egnn
+from remul_md.studies.nbody.task import (
+    SYMMETRY_FIGURES,
+    NBodyObjective,
+    mean_squared_error,
+    symmetry_figures,
+)
+from remul_md.studies.record import provenance
+from remul_md.training.checkpoint import SYMMETRY, read_metrics
+from remul_md.training.fit import fit
+
+CONFIG, RESULT, RESULTS = "study.json", "result.json", "results.json"
+PERCENT_DRAWS = 8
+N_WATCHED = 200  # validation systems whose symmetry is followed during training
+
+
+def run_study(
+    config: NBodyConfig, run_dir: str | Path, *, n_jobs: int = 1, resume: bool = False, command: str = ""
+) -> Path:
+    """Run what is not yet done of the study and write `run_dir/results.json`; returns its path.
+
+    Args:
+        config: all options.
+        run_dir: folder of the study; one folder in it for each arm and seed.
+        n_jobs: runs at a time, each with one thread.
+        resume: go on with an interrupted study, or begin one; finished runs are kept.
+        command: recorded in the results.
+    Raises:
+        InputError: the folder holds another study or cannot be written, or CUDA is asked for and not there.
+    """
+    folder = Path(run_dir)
+    resolve_device(config.device)
+    _prepare(folder, config, resume=resume)
+    jobs = {f"{arm}-seed{seed}": (config, arm, seed, str(folder)) for arm in config.arms for seed in config.seeds}
+    results = run_jobs(run_arm, jobs, n_jobs=n_jobs, report=_line)
+    content = {
+        "study": "nbody",
+        **provenance(command, n_jobs=n_jobs),
+        "config": config.model_dump(mode="json"),
+        "runs": list(results.values()),
+    }
+    write_json(folder / RESULTS, content)
+    return folder / RESULTS
+
+
+def run_arm(config: NBodyConfig, arm: str, seed: int, study_dir: str) -> dict[str, Any]:
+    """Train and test one arm with one seed, or read what an earlier call found.
+
+    Returns:
+        Errors, symmetry figures and their course over the steps, as JSON-able values.
+    Raises:
+        InputError: see `fit`.
+    """
+    folder = Path(study_dir) / f"{arm}-seed{seed}"
+    fingerprint = hashlib.sha256(json.dumps([_decisive(config), arm, seed]).encode()).hexdigest()
+    if (folder / RESULT).is_file():
+        done = read_json(folder / RESULT)
+        if done.get("fingerprint") == fingerprint:
+            return done
+        raise InputError(f"{folder}: holds a result of other options; use a new --run-dir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error}); choose another --run-dir") from error
+    options, device = config.train_config(arm, seed=seed), resolve_device(config.device)
+    splits = make_splits(
+        n_train=config.n_train, n_validation=config.n_validation, n_test=config.n_test, law=config.poses, seed=seed
+    )
+    model = build_arm_model(config, arm, seed=seed).to(device)
+    validation = splits.validation.to(device)
+    watched = validation.select(slice(N_WATCHED))
+
+    def validate(candidate: nn.Module) -> dict[str, float]:
+        # In the training poses: weights must not be chosen by the poses a run is tested in.
+        error = mean_squared_error(candidate, validation)
+        return {"validation_mse": error, "score": error}
+
+    result = fit(
+        model,
+        splits.train.to(device),
+        objective=NBodyObjective.from_config(options),
+        validate=validate,
+        validation_columns=("validation_mse",),
+        monitor=lambda candidate: symmetry_figures(candidate, watched, n_draws=PERCENT_DRAWS),
+        monitor_columns=SYMMETRY_FIGURES,
+        config=options,
+        run_dir=folder,
+        fingerprint=fingerprint,
+        resume=True,
+        progress=False,
+    )
+    started = time.perf_counter()
+    found = {
+        "fingerprint": fingerprint,
+        "arm": arm,
+        "seed": seed,
+        "n_parameters": sum(p.numel() for p in model.parameters()),
+        "best_step": result.best_step,
+        "last_step": result.last_step,
+        "train_seconds": round(result.seconds, 1),
+        **evaluate_arm(result.model, splits, config),
+        "history": read_metrics(folder / SYMMETRY),
+    }
+    found["test_seconds"] = round(time.perf_counter() - started, 1)
+    write_json(folder / RESULT, found)
+    return found
+
+
+def build_arm_model(config: NBodyConfig, arm: str, *, seed: int) -> nn.Module:
+    """The untrained model of an arm; the same seed gives all transformer arms the same weights to start from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Egnn(config.egnn()) if ARMS[arm].model == "egnn" else BodyTransformer(config.transformer())
+
+
+def evaluate_arm(model: nn.Module, splits: Splits, config: NBodyConfig) -> dict[str, Any]:
+    """Errors on both test sets beside the baselines, and the symmetry figures on the in-distribution one."""
+    device = next(model.parameters()).device
+    near, far = splits.in_distribution.to(device), splits.out_of_distribution.to(device)
+    figures = symmetry_figures(model, near, n_draws=PERCENT_DRAWS)
+    drawn = symmetry_figures(model, near.select(slice(config.n_draw_systems)), n_draws=config.n_draws, seed=1)
+    return {
+        "train_mse": mean_squared_error(model, splits.train.to(device)),
+        "id_mse": mean_squared_error(model, near),
+        "ood_mse": mean_squared_error(model, far),
+        "baselines": baseline_errors(near),
+        **figures,
+        "equivariance_norm": drawn["equivariance_norm"],
+    }
+
+
+def _decisive(config: NBodyConfig) -> dict[str, Any]:
+    """Options that decide a run's numbers; arms and seeds can be added to a study that has begun."""
+    return config.model_dump(mode="json", exclude={"arms", "seeds"})
+
+
+def _prepare(folder: Path, config: NBodyConfig, *, resume: bool) -> None:
+    written = folder / CONFIG
+    if written.is_file():
+        if not resume:
+            raise InputError(f"{folder}: already holds a study; go on with --resume, or give a new --run-dir")
+        old, new = read_json(written), _decisive(config)
+        changed = [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in new if old.get(key) != new[key]]
+        if changed:
+            raise InputError(f"{folder}: was started with other options: {'; '.join(changed)}; use a new --run-dir")
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error}); choose another --run-dir") from error
+    write_json(written, _decisive(config))
+
+
+def _line(name: str, result: dict[str, Any]) -> str:
+    return (
+        f"{name}: error x 1e-3 {1e3 * result['id_mse']:.2f} in distribution, {1e3 * result['ood_mse']:.2f} outside, "
+        f"{result['percent']:.2g} % due to symmetry, {result['train_seconds']:.0f} s of training"
+    )
