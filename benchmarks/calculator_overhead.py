@@ -1,6 +1,6 @@
 """What the ASE calculator costs over the bare model: median of interleaved calls, positions changed each time.
 
-python benchmarks/calculator_overhead.py [POTENTIAL] [--structure ethanol] [--calls 500] [--json FILE]
+python benchmarks/calculator_overhead.py [POTENTIAL] [--structure ethanol] [--calls 500] [--device cpu] [--json FILE]
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ def main() -> None:
     parser.add_argument("potential", nargs="?", default="ethanol")
     parser.add_argument("--structure", default="ethanol")
     parser.add_argument("--calls", type=int, default=500)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     atoms = read_structure(options.structure)
-    calculator = RemulCalculator(options.potential, device="cpu")
+    calculator = RemulCalculator(options.potential, device=options.device)
     atoms.calc = calculator
     model = calculator.potential.model
-    batch = build_batch(frames_from_atoms([atoms]), cutoff=calculator.potential.cutoff)
+    batch = build_batch(frames_from_atoms([atoms]), cutoff=calculator.potential.cutoff).to(options.device)
     start, rng = atoms.get_positions(), np.random.default_rng(0)
     seconds: dict[str, list[float]] = {"calculator": [], "model": [], "neighbor_list": []}
 
@@ -44,13 +45,13 @@ def main() -> None:
     for _ in range(options.calls + 20):
         positions = start + rng.normal(scale=0.01, size=start.shape)
         atoms.positions[:] = positions
-        moved = replace(batch, positions=torch.from_numpy(positions))
+        moved = replace(batch, positions=torch.from_numpy(positions).to(options.device))
         timed("calculator", atoms.get_forces)
-        timed("model", lambda moved=moved: model(moved, forces="conservative").forces.numpy())
+        timed("model", lambda moved=moved: model(moved, forces="conservative").forces.cpu().numpy())
         timed("neighbor_list", lambda p=positions: neighbor_pairs(p, cutoff=calculator.potential.cutoff))
     medians = {name: 1000.0 * float(np.median(values[20:])) for name, values in seconds.items()}
     ratio = medians["calculator"] / (medians["model"] + medians["neighbor_list"])
-    print(f"{options.structure}, float32, 1 thread, {options.calls} interleaved calls, median ms:")
+    print(f"{options.structure}, {options.device}, float32, 1 thread, {options.calls} interleaved calls, median ms:")
     for name, value in medians.items():
         print(f"  {name:14} {value:.3f}")
     print(f"  calculator / (model + neighbor list) = {ratio:.2f}")
