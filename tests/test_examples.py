@@ -14,7 +14,6 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from potentials import untrained_potential
 
 from remul_md.datasets import read_frames
-from remul_md.potential import shipped_potentials
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -58,7 +57,6 @@ def test_relax_and_vibrate(potential: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif("ethanol" not in shipped_potentials(), reason="no potential of that name is shipped")
 def test_relax_and_vibrate_with_the_shipped_potential(tmp_path: Path) -> None:
     out = run("relax_and_vibrate.py", folder=tmp_path)
     assert " eV, relaxed" in out

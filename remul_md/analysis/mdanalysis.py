@@ -6,6 +6,7 @@ precision; results are in the units of this package. Nothing of the Universe is 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,8 +60,9 @@ class _Frames(AnalysisBase):
         self.results.time_ps = np.array(self.times, dtype=np.float64)
         self._measure(np.array(self._positions))
 
+    @abstractmethod
     def _measure(self, positions: NDArray[np.float64]) -> None:
-        raise NotImplementedError
+        """Results from the positions of all frames, [T, N, 3], Angstrom."""
 
 
 class NetTorque(_Frames):
