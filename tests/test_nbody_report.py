@@ -66,6 +66,17 @@ def test_the_table_holds_means_spreads_and_what_was_published(results: Path) -> 
     assert "- REMUL, beta = 10: outside is 1.45 x in distribution, within 1.5 x." in lines
 
 
+def test_the_documented_table_is_that_of_the_committed_results() -> None:
+    assert markdown_table(ROOT / "results" / "nbody_quick.json") in (ROOT / "docs" / "nbody.md").read_text()
+
+
+def test_the_committed_results_name_nothing_private() -> None:
+    content = json.loads((ROOT / "results" / "nbody_quick.json").read_text())
+    assert content["command"] == "remul-md study nbody --quick --run-dir runs/nbody-quick --jobs 2"
+    assert set(content["machine"]) == {"system", "architecture", "cores", "jobs", "cuda"}
+    assert len(content["versions"]["commit"]) == 40
+
+
 def test_a_percent_that_rises_again_has_not_been_reached(results: Path) -> None:
     arms = {arm.name: arm for arm in summaries(results)}
     assert arms["plain"].steps_to_percent(2.0) == [None, None]
