@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from remul_md.bonds import bond_lengths, bond_pairs
 from remul_md.errors import InputError
 from remul_md.structures import Frames
+from remul_md.superposition import angle_swept
 
 # A pair distance may leave the trained range by this much before a warning: MD at the training temperature does.
 DISTANCE_MARGIN = 0.15  # Angstrom
@@ -114,15 +115,8 @@ def element_distance_ranges(
 
 
 def superposition_angle(reference: NDArray[np.float64], positions: NDArray[np.float64]) -> float:
-    """Angle of the proper rotation that best superposes `reference` on `positions`, degrees; both [N, 3].
-
-    Source: Kabsch, Acta Cryst. A32, 922 (1976).
-    """
-    a, b = reference - reference.mean(0), positions - positions.mean(0)
-    u, _, vt = np.linalg.svd(a.T @ b)
-    sign = np.sign(np.linalg.det(u @ vt))
-    trace = np.trace((vt.T * np.array([1.0, 1.0, sign if sign else 1.0])) @ u.T)
-    return float(np.degrees(np.arccos(np.clip((trace - 1.0) / 2.0, -1.0, 1.0))))
+    """Angle of the proper rotation that best superposes `reference` on `positions`, degrees; both [N, 3]."""
+    return float(angle_swept(positions[None], reference=reference)[0])
 
 
 def require_known_composition(coverage: Coverage, numbers: NDArray[np.int64], *, species: tuple[int, ...]) -> None:

@@ -25,6 +25,7 @@ ORDER = (
     "structures",
     "neighbors",
     "datasets",
+    "superposition",
     "coverage",
     "models",
     "symmetry",
