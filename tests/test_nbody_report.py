@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from remul_md.cli import app
 from remul_md.errors import InputError
 from remul_md.studies.nbody.plots import write_plots
-from remul_md.studies.nbody.report import markdown_table, summaries, write_table
+from remul_md.studies.nbody.report import markdown_table, summaries
+from remul_md.studies.summary import lowest, step_of_percent, write_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,10 +80,11 @@ def test_the_committed_results_name_nothing_private() -> None:
 
 def test_a_percent_that_rises_again_has_not_been_reached(results: Path) -> None:
     arms = {arm.name: arm for arm in summaries(results)}
-    assert arms["plain"].steps_to_percent(2.0) == [None, None]
-    assert arms["remul-0.1"].steps_to_percent(2.0) == [10]
-    assert arms["remul-10"].steps_to_percent(2.0) == [100]  # 1.9 at step 1 was an accident
-    assert arms["remul-0.1"].lowest_percent() == [(1.0, 10)]
+    steps = {name: [step_of_percent(run["history"], key="percent") for run in arm.runs] for name, arm in arms.items()}
+    assert steps["plain"] == [None, None]
+    assert steps["remul-0.1"] == [10]
+    assert steps["remul-10"] == [100]  # 1.9 at step 1 was an accident
+    assert lowest(arms["remul-0.1"].runs[0]["history"], key="percent") == (1.0, 10)
     assert arms["remul-0.1"].beta == 0.1
     assert arms["plain"].beta is None
     assert arms["remul-one-forward"].beta is None  # not a point of the sweep
@@ -127,7 +129,7 @@ def test_what_is_no_result_is_refused(results: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="arms remul-11 are unknown to this version"):
         markdown_table(other)
     with pytest.raises(InputError, match="choose another --markdown file"):
-        write_table(results, results / "table.md")
+        write_text(results / "table.md", markdown_table(results))
     with pytest.raises(InputError, match="choose another folder for the plots"):
         write_plots(results, results / "plots")
 

@@ -47,11 +47,12 @@ def nbody_report(
 ) -> None:
     """The table beside the published figures, and the plots, from a file of results."""
     from remul_md.studies.nbody.plots import write_plots
-    from remul_md.studies.nbody.report import markdown_table, write_table
+    from remul_md.studies.nbody.report import markdown_table
+    from remul_md.studies.summary import write_text
 
     typer.echo(markdown_table(results))
     if markdown is not None:
-        write_table(results, markdown)
+        write_text(markdown, markdown_table(results))
         typer.echo(f"wrote {markdown}")
     if plots is not None:
         for path in write_plots(results, plots):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from remul_md.errors import InputError
 from remul_md.files import replace_atomically
 
 log = logging.getLogger(__name__)
+
+CONFIG, RESULT, RESULTS = "study.json", "result.json", "results.json"
 
 
 def run_jobs(
@@ -58,6 +61,58 @@ def run_jobs(
             bar.close()
             pool.shutdown(wait=False, cancel_futures=True)
     return {name: results[name] for name in jobs}
+
+
+def prepare_study(folder: Path, decisive: Mapping[str, Any], *, resume: bool) -> None:
+    """Make the folder of a study and write the options that decide its numbers.
+
+    Raises:
+        InputError: the folder holds another study, one that is not to be resumed, or cannot be written.
+    """
+    written = folder / CONFIG
+    if written.is_file():
+        if not resume:
+            raise InputError(f"{folder}: already holds a study; go on with --resume, or give a new --run-dir")
+        old = read_json(written)
+        changed = [
+            f"{key} was {old.get(key)!r}, now {decisive[key]!r}" for key in decisive if old.get(key) != decisive[key]
+        ]
+        if changed:
+            raise InputError(f"{folder}: was started with other options: {'; '.join(changed)}; use a new --run-dir")
+        return
+    make_folder(folder)
+    write_json(written, decisive)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of a study, with its parents.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error}); choose another --run-dir") from error
+
+
+def fingerprint_of(*parts: Any) -> str:
+    """Hash of what decides the numbers of a run; JSON-able parts."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def finished_result(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """What an earlier call found in the folder of a run, or None if there is nothing yet.
+
+    Raises:
+        InputError: the folder holds a result of other options.
+    """
+    if not (folder / RESULT).is_file():
+        return None
+    done = read_json(folder / RESULT)
+    if done.get("fingerprint") == fingerprint:
+        return done
+    raise InputError(f"{folder}: holds a result of other options; use a new --run-dir")
 
 
 def _one_thread() -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from remul_md.config import TrainConfig
-from remul_md.errors import InputError
 from remul_md.studies.nbody.models import BodyTransformerConfig, EgnnConfig
+from remul_md.studies.options import check_distinct, check_names, study_config
 
 BETAS = (0.01, 0.1, 1.0, 10.0, 100.0)
 STEPS_TO_VALIDATE = 20
@@ -65,17 +63,12 @@ class NBodyConfig(BaseModel):
     @field_validator("arms")
     @classmethod
     def _known_arms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in ARMS:
-                near = difflib.get_close_matches(name, ARMS, n=1, cutoff=0.0)[0]
-                raise ValueError(f"arm {name!r} is unknown; did you mean {near}? Known: {', '.join(ARMS)}")
+        check_names(value, ARMS, kind="arm")
         return value
 
     @model_validator(mode="after")
     def _runs_are_possible(self) -> NBodyConfig:
-        for name in ("arms", "seeds"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise ValueError(f"{name} names something twice: {getattr(self, name)}; give each once")
+        check_distinct(self, ("arms", "seeds"))
         self.transformer()
         self.egnn()
         self.train_config(self.arms[0], seed=self.seeds[0])
@@ -122,33 +115,5 @@ PRESETS: dict[str, dict[str, Any]] = {"default": {}, "quick": QUICK, "paper": PA
 
 
 def nbody_config(preset: str = "default", *, overrides: Sequence[str] = ()) -> NBodyConfig:
-    """Options of the study from a preset and `key=value` overrides (values are YAML).
-
-    Raises:
-        InputError: unknown preset or key (with the nearest known one), or a value out of range.
-    """
-    if preset not in PRESETS:
-        raise InputError(f"preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
-    values = dict(PRESETS[preset])
-    known = list(NBodyConfig.model_fields)
-    for override in overrides:
-        key, sign, text = override.partition("=")
-        if not sign:
-            raise InputError(f"--set takes KEY=VALUE such as n_steps=2000, got {override!r}")
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise InputError(f"unknown key {key}; did you mean {near}? Known: {', '.join(known)}")
-        try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {override!r}: the value is not valid YAML") from error
-    try:
-        return NBodyConfig.model_validate(values)
-    except ValidationError as error:
-        raise InputError("the options of the study: " + "; ".join(_explain(e) for e in error.errors())) from error
-
-
-def _explain(entry: Any) -> str:
-    message = str(entry["msg"]).removeprefix("Value error, ")
-    where = ".".join(str(part) for part in entry["loc"][:1])
-    return message if entry["type"] == "value_error" else f"{where}: {message}, got {entry['input']!r}"
+    """Options of the study from a preset and `key=value` overrides; see `study_config`."""
+    return study_config(NBodyConfig, PRESETS, preset, overrides=overrides)

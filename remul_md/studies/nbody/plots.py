@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from remul_md.errors import InputError
-from remul_md.studies.nbody.report import PUBLISHED, SMALL_PERCENT, ArmSummary, summaries
+from remul_md.studies.figures import COLORS, style, write_panels
+from remul_md.studies.nbody.report import PUBLISHED, ArmSummary, summaries
+from remul_md.studies.summary import SMALL_PERCENT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-COLORS = ("#23282d", "#b8431f", "#2f6f8f", "#7a8b2f", "#8a4f9e", "#c98a1b", "#4f7a6a", "#9a5a4a", "#5a6a9a")
-MARKERS = "osD^vP<>X"
-DPI = 160
 
 
 def write_plots(results: str | Path, folder: str | Path) -> list[Path]:
@@ -28,35 +25,13 @@ def write_plots(results: str | Path, folder: str | Path) -> list[Path]:
     Raises:
         InputError: no file of results, or the folder cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    arms, target = summaries(results), Path(folder)
-    panels: dict[str, Callable[[Axes, list[ArmSummary]], None]] = {
+    arms = summaries(results)
+    panels = {
         "nbody_error_against_beta": _error_against_beta,
         "nbody_percent_against_step": _percent_against_step,
         "nbody_error_against_symmetry": _error_against_symmetry,
     }
-    written = []
-    for name, draw in panels.items():
-        figure = Figure(figsize=(6.4, 4.4), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        draw(axes, arms)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=7.5)
-        path = target / f"{name}.png"
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error}); choose another folder for the plots") from error
-        written.append(path)
-    return written
-
-
-def _style(index: int) -> dict[str, Any]:
-    return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+    return write_panels(folder, {name: partial(draw, arms=arms) for name, draw in panels.items()})
 
 
 def _error_against_beta(axes: Axes, arms: list[ArmSummary]) -> None:
@@ -67,9 +42,9 @@ def _error_against_beta(axes: Axes, arms: list[ArmSummary]) -> None:
         if values:
             means, spans = [v.mean() for v in values], [np.abs(v - v.mean()).max() for v in values]
             axes.errorbar(betas, means, yerr=spans, color=color, marker="o", capsize=3, label=f"REMUL, {label}")
-        for arm, style in zip((a for a in arms if a.beta is None), ("-", "--", ":", "-."), strict=False):
+        for arm, dashes in zip((a for a in arms if a.beta is None), ("-", "--", ":", "-."), strict=False):
             level = 1e3 * getattr(arm, name).mean()
-            axes.axhline(level, color=color, lw=0.9, ls=style, label=f"{arm.label}, {label}")
+            axes.axhline(level, color=color, lw=0.9, ls=dashes, label=f"{arm.label}, {label}")
     axes.plot([], [], " ", label=f"published REMUL: {PUBLISHED['remul'][0]} / {PUBLISHED['remul'][1]}")
     axes.set(xscale="log", yscale="log", xlabel="beta (alpha = 1)", ylabel="mean squared error x 1e-3")
     axes.set_title("Bars span the seeds; lines are arms without beta", fontsize=9, loc="left")
@@ -87,7 +62,7 @@ def _percent_against_step(axes: Axes, arms: list[ArmSummary]) -> None:
                     label=arm.label if k == 0 else None,
                     lw=1.2,
                     ms=3,
-                    **_style(index),
+                    **style(index),
                 )
     axes.axhline(SMALL_PERCENT, color="#66707a", lw=0.9, ls="--", label="2 %")
     axes.set(xscale="log", yscale="log", xlabel="step", ylabel="share of the loss due to broken symmetry, %")
@@ -96,9 +71,9 @@ def _percent_against_step(axes: Axes, arms: list[ArmSummary]) -> None:
 
 def _error_against_symmetry(axes: Axes, arms: list[ArmSummary]) -> None:
     for index, arm in enumerate(arms):
-        style = {**_style(index), "ls": "none", "ms": 6}
-        axes.plot(arm.equivariance_norm, 1e3 * arm.id_mse, label=arm.label, **style)
-        axes.plot(arm.equivariance_norm, 1e3 * arm.ood_mse, mfc="none", **style)
+        look = {**style(index), "ls": "none", "ms": 6}
+        axes.plot(arm.equivariance_norm, 1e3 * arm.id_mse, label=arm.label, **look)
+        axes.plot(arm.equivariance_norm, 1e3 * arm.ood_mse, mfc="none", **look)
     axes.plot([], [], "ko", label="filled: in distribution")
     axes.plot([], [], "ko", mfc="none", label="open: outside")
     axes.set(xscale="log", yscale="log", xlabel="E'  (mean 2-norm of f(gx) - g f(x))")

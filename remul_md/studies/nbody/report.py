@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from remul_md.errors import InputError
 from remul_md.studies.jobs import read_json
 from remul_md.studies.nbody.arms import ARMS
+from remul_md.studies.summary import lowest, mean_and_scatter, step_of_percent
 
 # Mean squared error x 1e-3, 100 training systems: (in distribution, outside). Elhag et al., arXiv:2410.17878, table 1.
 PUBLISHED = {"plain": (8.99, 27.06), "augmentation": (4.20, 4.21), "remul": (1.94, 1.83)}
 PUBLISHED_OTHERS = {"GATr": (1.49, 1.41), "SE(3)-Transformer": (5.16, 4.85)}
-SMALL_PERCENT = 2.0
 CLOSE_RATIO = 1.5
 
 
@@ -46,19 +46,6 @@ class ArmSummary:
         options = ARMS[self.name].train
         swept = set(options) == {"alpha", "beta"} and options["alpha"] > 0 and options["beta"] > 0
         return float(options["beta"]) if swept else None
-
-    def steps_to_percent(self, percent: float) -> list[int | None]:
-        """Of each seed the first measured step from which the percent stays at or below `percent`; None if never."""
-        found: list[int | None] = []
-        for run in self.runs:
-            above = [row["step"] for row in run["history"] if row["percent"] > percent]
-            later = [row["step"] for row in run["history"] if not above or row["step"] > max(above)]
-            found.append(int(min(later)) if later else None)
-        return found
-
-    def lowest_percent(self) -> list[tuple[float, int]]:
-        """Of each seed the lowest percent during training, and its step: it can rise again while the error falls."""
-        return [min((row["percent"], int(row["step"])) for row in run["history"]) for run in self.runs]
 
 
 def summaries(results: str | Path) -> list[ArmSummary]:
@@ -99,19 +86,19 @@ def markdown_table(results: str | Path) -> str:
     ]
     for arm in arms:
         published = PUBLISHED.get("remul" if arm.beta is not None else arm.name)
-        steps = arm.steps_to_percent(SMALL_PERCENT)
+        steps = [step_of_percent(run["history"], key="percent") for run in arm.runs]
         cells = [
             arm.label,
             str(len(arm.runs)),
-            _spread(1e3 * arm.train_mse),
-            _spread(1e3 * arm.id_mse),
-            _spread(1e3 * arm.ood_mse),
+            mean_and_scatter(1e3 * arm.train_mse),
+            mean_and_scatter(1e3 * arm.id_mse),
+            mean_and_scatter(1e3 * arm.ood_mse),
             f"{arm.ratio:.2f}",
             f"{published[0]:.2f} / {published[1]:.2f}" if published else "",
-            _spread(1e3 * arm.equivariance_norm),
-            _spread(arm.percent),
+            mean_and_scatter(1e3 * arm.equivariance_norm),
+            mean_and_scatter(arm.percent),
             ", ".join("never" if step is None else str(step) for step in steps),
-            ", ".join(f"{percent:.2g} ({step})" for percent, step in arm.lowest_percent()),
+            ", ".join("{:.2g} ({})".format(*lowest(run["history"], key="percent")) for run in arm.runs),
             ", ".join(str(run["best_step"]) for run in arm.runs),
             f"{arm.train_seconds.mean():.0f}",
         ]
@@ -136,24 +123,3 @@ def verdicts(arms: list[ArmSummary]) -> list[str]:
         f"{'within' if arm.ratio <= CLOSE_RATIO else 'NOT within'} {CLOSE_RATIO:g} x."
         for arm in arms
     ]
-
-
-def write_table(results: str | Path, path: str | Path) -> None:
-    """Write `markdown_table` to a file.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    target = Path(path)
-    text = markdown_table(results)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text + "\n")
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error}); choose another --markdown file") from error
-
-
-def _spread(values: NDArray[np.float64]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.3g}"
-    return f"{values.mean():.3g} ± {values.std(ddof=1):.2g}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from remul_md.errors import InputError
 from remul_md.potential import resolve_device
-from remul_md.studies.jobs import read_json, run_jobs, write_json
+from remul_md.studies.jobs import (
+    RESULT,
+    RESULTS,
+    fingerprint_of,
+    finished_result,
+    make_folder,
+    prepare_study,
+    run_jobs,
+    write_json,
+)
 from remul_md.studies.nbody.arms import ARMS, NBodyConfig
 from remul_md.studies.nbody.generator import Splits, baseline_errors, make_splits
 from remul_md.studies.nbody.models import BodyTransformer, Egnn
@@ -27,7 +33,6 @@ from remul_md.studies.record import provenance
 from remul_md.training.checkpoint import SYMMETRY, read_metrics
 from remul_md.training.fit import fit
 
-CONFIG, RESULT, RESULTS = "study.json", "result.json", "results.json"
 PERCENT_DRAWS = 8
 N_WATCHED = 200  # validation systems whose symmetry is followed during training
 
@@ -48,7 +53,7 @@ def run_study(
     """
     folder = Path(run_dir)
     resolve_device(config.device)
-    _prepare(folder, config, resume=resume)
+    prepare_study(folder, _decisive(config), resume=resume)
     jobs = {f"{arm}-seed{seed}": (config, arm, seed, str(folder)) for arm in config.arms for seed in config.seeds}
     results = run_jobs(run_arm, jobs, n_jobs=n_jobs, report=_line)
     content = {
@@ -70,16 +75,10 @@ def run_arm(config: NBodyConfig, arm: str, seed: int, study_dir: str) -> dict[st
         InputError: see `fit`.
     """
     folder = Path(study_dir) / f"{arm}-seed{seed}"
-    fingerprint = hashlib.sha256(json.dumps([_decisive(config), arm, seed]).encode()).hexdigest()
-    if (folder / RESULT).is_file():
-        done = read_json(folder / RESULT)
-        if done.get("fingerprint") == fingerprint:
-            return done
-        raise InputError(f"{folder}: holds a result of other options; use a new --run-dir")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error}); choose another --run-dir") from error
+    fingerprint = fingerprint_of(_decisive(config), arm, seed)
+    if (done := finished_result(folder, fingerprint)) is not None:
+        return done
+    make_folder(folder)
     options, device = config.train_config(arm, seed=seed), resolve_device(config.device)
     splits = make_splits(
         n_train=config.n_train, n_validation=config.n_validation, n_test=config.n_test, law=config.poses, seed=seed
@@ -150,23 +149,6 @@ def evaluate_arm(model: nn.Module, splits: Splits, config: NBodyConfig) -> dict[
 def _decisive(config: NBodyConfig) -> dict[str, Any]:
     """Options that decide a run's numbers; arms and seeds can be added to a study that has begun."""
     return config.model_dump(mode="json", exclude={"arms", "seeds"})
-
-
-def _prepare(folder: Path, config: NBodyConfig, *, resume: bool) -> None:
-    written = folder / CONFIG
-    if written.is_file():
-        if not resume:
-            raise InputError(f"{folder}: already holds a study; go on with --resume, or give a new --run-dir")
-        old, new = read_json(written), _decisive(config)
-        changed = [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in new if old.get(key) != new[key]]
-        if changed:
-            raise InputError(f"{folder}: was started with other options: {'; '.join(changed)}; use a new --run-dir")
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error}); choose another --run-dir") from error
-    write_json(written, _decisive(config))
 
 
 def _line(name: str, result: dict[str, Any]) -> str:

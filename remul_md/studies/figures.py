@@ -1,0 +1,51 @@
+"""How the pictures of all studies look and are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLORS = ("#23282d", "#b8431f", "#2f6f8f", "#7a8b2f", "#8a4f9e", "#c98a1b", "#4f7a6a", "#9a5a4a", "#5a6a9a")
+MARKERS = "osD^vP<>X"
+DPI = 160
+
+
+def style(index: int) -> dict[str, Any]:
+    """Colour and marker of the arm with this number; together they are unlike for 81 arms."""
+    return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[(index + index // len(COLORS)) % len(MARKERS)]}
+
+
+def write_panels(folder: str | Path, panels: Mapping[str, Callable[[Axes], None]]) -> list[Path]:
+    """One PNG a panel, named as it; returns the files.
+
+    Args:
+        folder: made if it is not there.
+        panels: name -> function that draws into the axes.
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    target, written = Path(folder), []
+    for name, draw in panels.items():
+        figure = Figure(figsize=(6.4, 4.4), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=7.5)
+        path = target / f"{name}.png"
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error}); choose another folder for the plots") from error
+        written.append(path)
+    return written
