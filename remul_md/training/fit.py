@@ -89,6 +89,15 @@ class TrainState:
             setattr(self, name, payload[name])
 
 
+def new_state(model: nn.Module, config: TrainConfig) -> TrainState:
+    """The state before the first step."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
+    )
+    average = copy.deepcopy(model).requires_grad_(False)
+    return TrainState(model, average, optimizer, torch.Generator().manual_seed(config.seed), make_weighting(config))
+
+
 @dataclass(frozen=True)
 class FitResult(Generic[B]):
     """The averaged weights of the best validation, and where they were found."""
@@ -163,12 +172,7 @@ def fit(
         InputError: the loss is not finite, the checkpoint belongs to another run, the disk is full.
     """
     device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
-    )
-    average = copy.deepcopy(model).requires_grad_(False)
-    generator = torch.Generator().manual_seed(config.seed)
-    state = TrainState(model, average, optimizer, generator, make_weighting(config))
+    state = new_state(model, config)
     if resume and (run_dir / CHECKPOINT).is_file():
         payload = read_checkpoint(run_dir / CHECKPOINT)
         if payload.get("fingerprint") != fingerprint:
@@ -229,7 +233,7 @@ def fit(
         bar.close()
         for each in logs:
             each.close()
-    result = copy.deepcopy(average)
+    result = copy.deepcopy(state.average)
     result.load_state_dict(state.best_weights)
     return FitResult(result.to(device), state.best_step, state.best_score, state.step, state.seconds)
 

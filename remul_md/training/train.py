@@ -7,7 +7,7 @@ import json
 import logging
 import subprocess
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from remul_md.structures import Batch, BatchStore, Frames
 from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
 from remul_md.training.fit import CHECKPOINT, fit
 from remul_md.training.monitor import MONITOR_COLUMNS, SymmetryMonitor, plot_symmetry
-from remul_md.training.objectives import make_objective
+from remul_md.training.objectives import PotentialObjective, make_objective
 from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation
 
 logger = logging.getLogger(__name__)
@@ -100,27 +100,17 @@ def train_potential(
     origin = None if init_from is None else load_potential(init_from)
     if origin is not None:
         config = _with_model_of(origin, config)
-    device = resolve_device(options.device)
+    resolve_device(options.device)
     prepare_run(folder, config, resume=resume)
     torch.set_num_threads(options.n_threads)
-    frames = _labelled_frames(config)
-    split = make_split(
-        frames, n_train=config.data.n_train, n_validation=config.data.n_validation, seed=config.data.split_seed
-    )
-    train, validation = frames.select(split.train), frames.select(split.validation)
-    model, references = _initial_model(config, train, origin)
-    model.to(device)
-    force_scale = _force_scale(train)
-    objective = make_objective(options, force_scale=force_scale)
-    _, model_options = model_config(model)
-    species, cutoff = model_options["species"], model_options["cutoff"]
-    held_out = _residual_batch(validation, references, species, cutoff=cutoff).to(device)
+    prepared = prepare_training(config, origin=origin)
+    model, held_out = prepared.model, prepared.validation
     monitored = options.monitor_per_decade > 0
     restricted = options.axis is not None or options.max_angle_deg is not None
     result = fit(
         model,
-        BatchStore(_residual_batch(train, references, species, cutoff=cutoff).to(device)),
-        objective=objective,
+        prepared.source,
+        objective=prepared.objective,
         validate=TurnedValidation(
             held_out,
             forces=options.forces,
@@ -130,7 +120,7 @@ def train_potential(
         ),
         config=options,
         run_dir=folder,
-        fingerprint=_fingerprint(config, split, "" if origin is None else origin.sha256),
+        fingerprint=_fingerprint(config, prepared.split, "" if origin is None else origin.sha256),
         validation_columns=[name for name in VALIDATION_COLUMNS if name != "score"],
         monitor=SymmetryMonitor(held_out, forces=options.forces, config=options) if monitored else None,
         monitor_columns=MONITOR_COLUMNS,
@@ -144,17 +134,17 @@ def train_potential(
         "validation_force_mae_meV_per_A": result.best_score,
         "best_step": result.best_step,
         "last_step": result.last_step,
-        "force_scale_eV_per_A": force_scale,
+        "force_scale_eV_per_A": prepared.objective.force_scale,
         "history": [row for row in read_metrics(folder / METRICS) if "validation_force_mae" in row],
     }
     potential = Potential(
         model=result.model.cpu().eval().requires_grad_(False),
-        reference_energies=references,
-        coverage=coverage_of(train),
+        reference_energies=prepared.reference_energies,
+        coverage=coverage_of(prepared.frames),
         provenance=Provenance(
             trained_forces=options.forces,
             config=config.model_dump(mode="json"),
-            data={"name": frames.name, "split": split.to_json()},
+            data={"name": prepared.frames.name, "split": prepared.split.to_json()},
             metrics=metrics,
             commit=source_commit(),
             seconds=result.seconds,
@@ -163,6 +153,57 @@ def train_potential(
     )
     potential.save(folder / POTENTIAL)
     return load_potential(folder / POTENTIAL)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedTraining:
+    """What a run trains, on its device.
+
+    Args:
+        model: initialised.
+        reference_energies: of each species, float64, eV; taken off the labels of `source` and `validation`.
+        objective: the losses.
+        source: training frames.
+        validation: validation frames.
+        frames: training frames as they were read.
+        split: which frames they are.
+    """
+
+    model: nn.Module
+    reference_energies: torch.Tensor
+    objective: PotentialObjective
+    source: BatchStore
+    validation: Batch
+    frames: Frames
+    split: Split
+
+
+def prepare_training(config: RunConfig, *, origin: Potential | None = None) -> PreparedTraining:
+    """Read and split the data, build the model, take the reference energies off the labels.
+
+    Args:
+        config: all options.
+        origin: potential whose weights and reference energies the run starts from.
+    Raises:
+        InputError: data that cannot be read or used, CUDA asked for and not there.
+    """
+    device, data = resolve_device(config.train.device), config.data
+    frames = _labelled_frames(config)
+    split = make_split(frames, n_train=data.n_train, n_validation=data.n_validation, seed=data.split_seed)
+    train, validation = frames.select(split.train), frames.select(split.validation)
+    model, references = _initial_model(config, train, origin)
+    model.to(device)
+    _, model_options = model_config(model)
+    species, cutoff = model_options["species"], model_options["cutoff"]
+    return PreparedTraining(
+        model=model,
+        reference_energies=references,
+        objective=make_objective(config.train, force_scale=_force_scale(train)),
+        source=BatchStore(_residual_batch(train, references, species, cutoff=cutoff).to(device)),
+        validation=_residual_batch(validation, references, species, cutoff=cutoff).to(device),
+        frames=train,
+        split=split,
+    )
 
 
 def _describe(row: Mapping[str, float]) -> str:
