@@ -246,9 +246,11 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Options of all commands."""
+    context.obj = _calculator  # studies run dynamics, but lie below the calculators
 
 
 def _use_threads(n_threads: int) -> None:

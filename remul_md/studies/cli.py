@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -39,21 +40,60 @@ def nbody(
     typer.echo(f"wrote {results}; draw it with `remul-md study nbody-report {results} --plots FOLDER`")
 
 
-@study_app.command("nbody-report")
-def nbody_report(
-    results: Annotated[Path, typer.Argument(help="results.json of `remul-md study nbody`.")],
-    markdown: Annotated[Path | None, typer.Option(help="Write the table to this file.")] = None,
-    plots: Annotated[Path | None, typer.Option(help="Write the plots (PNG) into this folder.")] = None,
+@study_app.command("force-field")
+def force_field(
+    context: typer.Context,
+    run_dir: Annotated[Path, typer.Option(help="Folder of the study; one folder in it for each potential.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Ethanol, four arms, one seed: an hour on 2 cores.")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as arms=[remul-10].")] = None,
+    jobs: JobsOption = 1,
+    resume: ResumeOption = False,
 ) -> None:
+    """Ways of training a potential on rMD17: accuracy, symmetry and dynamics. Writes RUN_DIR/results.json."""
+    from remul_md.studies.forcefield.arms import forcefield_config
+    from remul_md.studies.forcefield.report import markdown_report
+    from remul_md.studies.forcefield.run import run_study
+
+    config = forcefield_config("quick" if quick else "default", overrides=set_ or [])
+    command = shlex.join(["remul-md", *sys.argv[1:]])
+    # The calculator comes from above: no study imports it.
+    results = run_study(config, run_dir, calculator=context.obj, n_jobs=jobs, resume=resume, command=command)
+    typer.echo(markdown_report(results))
+    typer.echo(f"wrote {results}; draw it with `remul-md study force-field-report {results} --plots FOLDER`")
+
+
+ResultsArgument = Annotated[Path, typer.Argument(help="results.json of the study.")]
+MarkdownOption = Annotated[Path | None, typer.Option(help="Write the tables to this file.")]
+PlotsOption = Annotated[Path | None, typer.Option(help="Write the plots (PNG) into this folder.")]
+
+
+@study_app.command("nbody-report")
+def nbody_report(results: ResultsArgument, markdown: MarkdownOption = None, plots: PlotsOption = None) -> None:
     """The table beside the published figures, and the plots, from a file of results."""
     from remul_md.studies.nbody.plots import write_plots
     from remul_md.studies.nbody.report import markdown_table
+
+    _report(markdown_table(results), lambda folder: write_plots(results, folder), markdown=markdown, plots=plots)
+
+
+@study_app.command("force-field-report")
+def force_field_report(results: ResultsArgument, markdown: MarkdownOption = None, plots: PlotsOption = None) -> None:
+    """The tables and plots from a file of results."""
+    from remul_md.studies.forcefield.plots import write_plots
+    from remul_md.studies.forcefield.report import markdown_report
+
+    _report(markdown_report(results), lambda folder: write_plots(results, folder), markdown=markdown, plots=plots)
+
+
+def _report(
+    tables: str, write_plots: Callable[[Path], list[Path]], *, markdown: Path | None, plots: Path | None
+) -> None:
     from remul_md.studies.summary import write_text
 
-    typer.echo(markdown_table(results))
+    typer.echo(tables)
     if markdown is not None:
-        write_text(markdown, markdown_table(results))
+        write_text(markdown, tables)
         typer.echo(f"wrote {markdown}")
     if plots is not None:
-        for path in write_plots(results, plots):
+        for path in write_plots(plots):
             typer.echo(f"wrote {path}")

@@ -1,0 +1,182 @@
+"""What is compared, and the options of the study: everything that decides its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from remul_md.config import RunConfig, validated_config
+from remul_md.datasets.registry import ENTRIES
+from remul_md.dynamics import MDOptions
+from remul_md.studies.options import check_distinct, check_names, study_config
+
+BETAS = (0.01, 0.1, 1.0, 10.0, 100.0)
+STEPS_TO_VALIDATE = 20
+Budget = Literal["steps", "time"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way of training.
+
+    Args:
+        label: in tables and pictures.
+        cost: arms with the same word here cost the same a step, which is measured once for all of them.
+        model: kind of model.
+        train: the options of `TrainConfig` in which the arms differ.
+    """
+
+    label: str
+    cost: str
+    model: Literal["transformer", "painn"] = "transformer"
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _remul(beta: float) -> Arm:
+    return Arm(label=f"REMUL, beta = {beta:g}", cost="two poses", train={"alpha": 1.0, "beta": beta})
+
+
+def _consistent(beta: float) -> Arm:
+    options = {"alpha": 1.0, "beta": beta, "anchor": "prediction", "first_pose": "random"}
+    return Arm(label=f"augmentation + consistency, beta = {beta:g}", cost="two poses", train=options)
+
+
+ARMS: dict[str, Arm] = {
+    "plain": Arm(label="plain", cost="one pose", train={"alpha": 1.0, "beta": 0.0}),
+    "augmentation": Arm(label="augmentation", cost="one pose", train={"alpha": 0.0, "beta": 1.0}),
+    "augmentation-2pose": Arm(
+        label="2-pose augmentation", cost="two poses", train={"alpha": 0.0, "beta": 1.0, "n_turned": 2}
+    ),
+    **{f"remul-{beta:g}": _remul(beta) for beta in BETAS},
+    "remul-gradual": Arm(
+        label="REMUL, gradual", cost="two poses, balanced", train={"alpha": 1.0, "beta": 1.0, "weighting": "gradual"}
+    ),
+    "remul-one-forward": Arm(
+        label="REMUL, one forward", cost="one pose", train={"alpha": 1.0, "beta": 1.0, "estimator": "one-forward"}
+    ),
+    **{f"consistent-{beta:g}": _consistent(beta) for beta in (1.0, 10.0)},
+    "painn": Arm(label="PaiNN (equivariant)", cost="painn", model="painn", train={"alpha": 1.0, "beta": 0.0}),
+}
+# The second pose costs a half more or so; arms with it set the wall time that all others may use.
+REFERENCE_COST = "two poses"
+
+
+class ForceFieldConfig(BaseModel):
+    """Options of the force-field study; the defaults are the full study."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    molecules: tuple[str, ...] = Field(("ethanol", "aspirin", "salicylic"), min_length=1, description="of rMD17")
+    arms: tuple[str, ...] = Field(tuple(ARMS), description="names of what is compared")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of weights, order and poses")
+    budgets: tuple[Budget, ...] = Field(("steps", "time"), min_length=1, description="equal steps; equal wall time")
+    n_steps: int = Field(10_000, ge=10, description="optimiser steps at equal steps, and of two-pose arms always")
+    n_train: int = Field(950, ge=1, description="training frames")
+    n_validation: int = Field(50, ge=1, description="frames that choose the weights, in turned poses")
+    batch_size: int = Field(16, ge=1, description="frames a step; each is seen in one or two poses")
+    width: int = Field(128, ge=1, description="of the transformer")
+    n_layers: int = Field(4, ge=1, description="of the transformer")
+    n_heads: int = Field(8, ge=1, description="of the transformer")
+    painn_width: int = Field(64, ge=1, description="of the equivariant control")
+    learning_rate: float = Field(2e-3, gt=0, description="peak of the schedule, transformer")
+    painn_learning_rate: float = Field(2e-3, gt=0, description="peak of the schedule, equivariant control")
+    grid_arms: tuple[str, ...] = Field(("augmentation", "remul-1"), description="arms of the grid of sizes")
+    grid_molecules: tuple[str, ...] = Field(("ethanol",), description="molecules of the grid")
+    grid_widths: tuple[int, ...] = Field((64, 128, 256), description="widths of the grid; empty: no grid")
+    grid_frames: tuple[int, ...] = Field((50, 200, 950), description="training frames of the grid")
+    n_test: int = Field(1000, ge=2, description="test frames")
+    n_draws: int = Field(8, ge=2, description="rotations of each test frame")
+    nve_ps: float = Field(5.0, gt=0, description="length of the NVE run of each potential")
+    equilibrate_ps: float = Field(2.0, ge=0, description="Langevin dynamics before it")
+    temperature_K: float = Field(300.0, gt=0, description="of the NVE run")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+
+    @field_validator("arms", "grid_arms")
+    @classmethod
+    def _known_arms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_names(value, ARMS, kind="arm")
+        return value
+
+    @field_validator("molecules", "grid_molecules")
+    @classmethod
+    def _known_molecules(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known = sorted({name.split("/")[1] for name in ENTRIES if name.startswith("rmd17/")})
+        check_names(value, known, kind="molecule")
+        return value
+
+    @model_validator(mode="after")
+    def _runs_are_possible(self) -> ForceFieldConfig:
+        lists = ("molecules", "arms", "seeds", "budgets", "grid_arms", "grid_molecules", "grid_widths", "grid_frames")
+        check_distinct(self, lists)
+        if not self.arms and not self.grid_widths:
+            raise ValueError("arms and grid_widths are both empty, so nothing would be run; give one of them")
+        for arm in (*self.arms, *self.grid_arms):
+            self.run_config(self.molecules[0], arm, seed=0)
+        for width in self.grid_widths:
+            self.run_config(self.molecules[0], self.grid_arms[0], seed=0, width=width)
+        self.md_options(seed=0)
+        return self
+
+    def run_config(
+        self,
+        molecule: str,
+        arm: str,
+        *,
+        seed: int,
+        n_steps: int | None = None,
+        width: int | None = None,
+        n_train: int | None = None,
+    ) -> RunConfig:
+        """Options of one run: the recipe of the demo, in all but what the arm changes.
+
+        Args:
+            molecule: of rMD17, train split 01.
+            arm: name of an arm.
+            seed: of weights, order of the frames and poses.
+            n_steps, width, n_train: instead of the study's.
+        Raises:
+            InputError: sizes that do not fit, as `RunConfig`.
+        """
+        chosen, steps = ARMS[arm], n_steps or self.n_steps
+        if chosen.model == "painn":
+            model: dict[str, Any] = {"kind": "painn", "width": width or self.painn_width}
+        else:
+            sizes = {"width": width or self.width, "n_layers": self.n_layers, "n_heads": self.n_heads}
+            model = {"kind": "transformer", **sizes}
+        train = {
+            "seed": seed,
+            "n_steps": steps,
+            "batch_size": self.batch_size,
+            "learning_rate": self.painn_learning_rate if chosen.model == "painn" else self.learning_rate,
+            "warmup_steps": min(200, steps // 10),
+            "validate_every": max(1, steps // STEPS_TO_VALIDATE),
+            "device": self.device,
+            "monitor_share": 1.0,  # the steps are never thinned out: arms are compared at the same ones
+            **chosen.train,
+        }
+        data = {"molecule": molecule, "n_train": n_train or self.n_train, "n_validation": self.n_validation}
+        return validated_config({"data": data, "model": model, "train": train}, origin=f"arm {arm}")
+
+    def md_options(self, *, seed: int) -> MDOptions:
+        """Options of the NVE run of each potential."""
+        return MDOptions(
+            temperature_K=self.temperature_K, length_ps=self.nve_ps, equilibrate_ps=self.equilibrate_ps, seed=seed
+        )
+
+
+# About an hour on 2 cores: one molecule, four arms, one seed, no grid. Recipe, model, frames and steps stay.
+QUICK: dict[str, Any] = {
+    "molecules": ["ethanol"],
+    "arms": ["plain", "augmentation", "augmentation-2pose", "remul-1"],
+    "seeds": [0],
+    "grid_widths": [],
+}
+PRESETS: dict[str, dict[str, Any]] = {"default": {}, "quick": QUICK}
+
+
+def forcefield_config(preset: str = "default", *, overrides: Sequence[str] = ()) -> ForceFieldConfig:
+    """Options of the study from a preset and `key=value` overrides; see `study_config`."""
+    return study_config(ForceFieldConfig, PRESETS, preset, overrides=overrides)

@@ -1,0 +1,267 @@
+"""The study itself: train, test and run dynamics with every arm, in parallel; then one file of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from remul_md.analysis.accuracy import evaluate_potential
+from remul_md.analysis.trajectory import analyze_trajectory
+from remul_md.datasets import read_frames
+from remul_md.dynamics import SimulationStopped, run_md
+from remul_md.errors import InputError
+from remul_md.potential import load_potential, resolve_device
+from remul_md.studies.forcefield.arms import ARMS, REFERENCE_COST, ForceFieldConfig
+from remul_md.studies.forcefield.cost import step_seconds, steps_for_equal_time
+from remul_md.studies.jobs import (
+    RESULT,
+    RESULTS,
+    fingerprint_of,
+    finished_result,
+    make_folder,
+    prepare_study,
+    read_json,
+    run_jobs,
+    write_json,
+)
+from remul_md.studies.record import provenance
+from remul_md.training.checkpoint import SYMMETRY, read_metrics
+from remul_md.training.train import POTENTIAL, train_potential
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.calculators.calculator import Calculator
+
+COSTS = "costs.json"
+TRAJECTORY = "nve.traj"
+# What decides which runs there are, but not the numbers of one: a study that has begun can be extended by them.
+EXTENDABLE = {"molecules", "arms", "seeds", "budgets", "grid_arms", "grid_molecules", "grid_widths", "grid_frames"}
+HISTORY = (
+    "step",
+    *(f"forces_{figure}" for figure in ("percent", "percent_low", "percent_high", "rotational_error", "E_prime")),
+    *("forces_T", "forces_s2", "energy_percent"),
+)
+# Keys of `TrajectoryAnalysis.to_json` that the tables show.
+DYNAMICS = (
+    *("drift_meV_per_atom_ps", "drift_ci95", "temperature_K", "rotational_error", "net_torque_rms_eV"),
+    *("angular_momentum_change", "angle_swept_deg", "max_bond_deviation_A", "n_frames"),
+)
+CalculatorFactory = Callable[[str], "Calculator"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One potential to train.
+
+    Args:
+        molecule, arm, seed: which.
+        part: "arms" or "grid".
+        budgets: what it stands for: "steps", "time" or both, where they are the same run.
+        n_steps: of training.
+        width: instead of the study's, in the grid.
+        n_train: instead of the study's, in the grid.
+    """
+
+    molecule: str
+    arm: str
+    seed: int
+    part: str
+    budgets: tuple[str, ...]
+    n_steps: int
+    width: int | None = None
+    n_train: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        size = "" if self.part == "arms" else f"-width{self.width}-frames{self.n_train}"
+        time = "-time" if self.budgets == ("time",) else ""
+        return f"{self.molecule}-{self.arm}{size}{time}-seed{self.seed}"
+
+
+def run_study(
+    config: ForceFieldConfig,
+    run_dir: str | Path,
+    *,
+    calculator: CalculatorFactory,
+    n_jobs: int = 1,
+    resume: bool = False,
+    command: str = "",
+) -> Path:
+    """Run what is not yet done of the study and write `run_dir/results.json`; returns its path.
+
+    The results hold every finished run of the folder, also those of earlier calls with other arms or seeds.
+
+    Args:
+        config: all options.
+        run_dir: folder of the study; one folder in it for each potential.
+        calculator: potential's file -> ASE calculator, for the dynamics; importable by name.
+        n_jobs: runs at a time, each with one thread.
+        resume: go on with an interrupted study, or begin one; finished runs are kept.
+        command: recorded in the results.
+    Raises:
+        InputError: the folder holds another study or cannot be written, or CUDA is asked for and not there.
+    """
+    folder = Path(run_dir)
+    resolve_device(config.device)
+    prepare_study(folder, decisive_options(config), resume=resume)
+    costs = _costs(config, folder) if "time" in config.budgets and config.arms else {}
+    jobs = {job.name: job for job in planned_jobs(config, costs)}
+    arguments = {name: (config, job, str(folder), calculator) for name, job in jobs.items()}
+    run_jobs(run_job, arguments, n_jobs=n_jobs, report=_line)
+    found = [read_json(path) for path in sorted(folder.glob(f"*/{RESULT}"))]
+    order = {arm: index for index, arm in enumerate(ARMS)}
+    found.sort(key=lambda r: (r["molecule"], r["part"], order[r["arm"]], "time" in r["budgets"], r["seed"]))
+    content = {
+        "study": "force-field",
+        **provenance(command, n_jobs=n_jobs),
+        "config": config.model_dump(mode="json"),
+        "seconds_a_step": costs,
+        "runs": found,
+    }
+    write_json(folder / RESULTS, content)
+    return folder / RESULTS
+
+
+def decisive_options(config: ForceFieldConfig) -> dict[str, Any]:
+    """Options that decide a run's numbers."""
+    return config.model_dump(mode="json", exclude=EXTENDABLE)
+
+
+def planned_jobs(config: ForceFieldConfig, costs: dict[str, dict[str, float]]) -> list[Job]:
+    """All runs of the study, each once: where equal time means equal steps, one run stands for both.
+
+    Args:
+        config: all options.
+        costs: molecule -> word of `Arm.cost` -> seconds a step; empty if equal time is not asked for.
+    """
+    jobs = []
+    for molecule in config.molecules:
+        for arm in config.arms:
+            for seed in config.seeds:
+                cost = ARMS[arm].cost
+                if cost == REFERENCE_COST:
+                    jobs.append(_arm_job(molecule, arm, seed, config.budgets, config.n_steps))
+                    continue
+                if "steps" in config.budgets:
+                    jobs.append(_arm_job(molecule, arm, seed, ("steps",), config.n_steps))
+                if "time" in config.budgets:
+                    own, reference = costs[molecule][cost], costs[molecule][REFERENCE_COST]
+                    n_steps = steps_for_equal_time(config.n_steps, reference_s=reference, own_s=own)
+                    jobs.append(_arm_job(molecule, arm, seed, ("time",), n_steps))
+    for molecule in config.grid_molecules if config.grid_widths else ():
+        jobs += [
+            Job(
+                molecule=molecule,
+                arm=arm,
+                seed=seed,
+                part="grid",
+                budgets=("steps",),
+                n_steps=config.n_steps,
+                width=width,
+                n_train=n_train,
+            )
+            for arm in config.grid_arms
+            for width in config.grid_widths
+            for n_train in config.grid_frames
+            for seed in config.seeds
+        ]
+    return jobs
+
+
+def _arm_job(molecule: str, arm: str, seed: int, budgets: tuple[str, ...], n_steps: int) -> Job:
+    return Job(molecule=molecule, arm=arm, seed=seed, part="arms", budgets=budgets, n_steps=n_steps)
+
+
+def _costs(config: ForceFieldConfig, folder: Path) -> dict[str, dict[str, float]]:
+    """Seconds a step by molecule and kind of arm, measured once for a study and kept: a resumed one has the same."""
+    path = folder / COSTS
+    known: dict[str, dict[str, float]] = read_json(path) if path.is_file() else {}
+    for molecule in config.molecules:
+        of_molecule = known.setdefault(molecule, {})
+        # One arm stands for all of its cost; the reference is measured again beside whatever is new.
+        wanted = {ARMS[arm].cost: arm for arm in reversed([*ARMS]) if arm in (*config.arms, "augmentation-2pose")}
+        new = {cost: arm for cost, arm in wanted.items() if cost not in of_molecule}
+        if not new:
+            continue
+        configs = {cost: config.run_config(molecule, arm, seed=0) for cost, arm in wanted.items()}
+        measured = step_seconds({cost: configs[cost] for cost in {*new, REFERENCE_COST}})
+        scale = of_molecule.get(REFERENCE_COST, measured[REFERENCE_COST]) / measured[REFERENCE_COST]
+        of_molecule |= {cost: scale * measured[cost] for cost in new}
+    write_json(path, known)
+    return known
+
+
+def run_job(config: ForceFieldConfig, job: Job, study_dir: str, calculator: CalculatorFactory) -> dict[str, Any]:
+    """Train, test and run one potential, or read what an earlier call found.
+
+    Returns:
+        Accuracy, symmetry, dynamics and the course of the symmetry over the steps, as JSON-able values.
+    Raises:
+        InputError: see `train_potential`.
+    """
+    folder = Path(study_dir) / job.name
+    fingerprint = fingerprint_of(decisive_options(config), asdict(job))
+    if (done := finished_result(folder, fingerprint)) is not None:
+        return done
+    make_folder(folder)
+    options = config.run_config(
+        job.molecule, job.arm, seed=job.seed, n_steps=job.n_steps, width=job.width, n_train=job.n_train
+    )
+    trained = train_potential(options, run_dir=folder, resume=True, progress=False)
+    metrics = trained.provenance.metrics
+    frames = read_frames(f"rmd17/{job.molecule}/test-01").select(range(config.n_test))
+    potential = load_potential(folder / POTENTIAL, device=resolve_device(config.device))
+    accuracy = evaluate_potential(potential, frames, n_draws=config.n_draws)
+    found = {
+        "fingerprint": fingerprint,
+        **asdict(job),
+        "n_parameters": sum(p.numel() for p in trained.model.parameters()),
+        "best_step": metrics["best_step"],
+        "train_seconds": round(trained.provenance.seconds, 1),
+        "validation_force_mae": metrics["validation_force_mae_meV_per_A"],
+        "accuracy": accuracy.to_json(),
+        "dynamics": None if job.part == "grid" else run_dynamics(config, job, folder, calculator=calculator),
+        "history": [{key: row[key] for key in HISTORY} for row in read_metrics(folder / SYMMETRY)],
+    }
+    write_json(folder / RESULT, found)
+    return found
+
+
+def run_dynamics(config: ForceFieldConfig, job: Job, folder: Path, *, calculator: CalculatorFactory) -> dict[str, Any]:
+    """NVE with the potential in `folder`, from the first test frame: drift, momenta, rotational error along it.
+
+    A molecule that falls apart is a result too: `stopped` then says why and when.
+    """
+    atoms = _first_frame(job.molecule)
+    atoms.calc = calculator(str(folder / POTENTIAL))
+    output, stopped = folder / TRAJECTORY, None
+    try:
+        run_md(atoms, config.md_options(seed=job.seed), output=output, resume=True, progress=False)
+    except SimulationStopped as stop:
+        stopped = {"reason": str(stop.reason), "phase": stop.phase, "time_ps": stop.time_ps}
+    empty: dict[str, Any] = dict.fromkeys(DYNAMICS)
+    try:
+        analysis = analyze_trajectory(output, atoms=atoms, n_draws=config.n_draws).to_json()
+    except InputError:
+        if stopped is None:
+            raise
+        return {"stopped": stopped, **empty}  # it broke before the first frame of the trajectory
+    return {"stopped": stopped, **{key: analysis[key] for key in DYNAMICS}}
+
+
+def _first_frame(molecule: str) -> Atoms:
+    from remul_md.datasets.structure_source import read_structure
+
+    return read_structure(f"rmd17/{molecule}/test-01:0")
+
+
+def _line(name: str, result: dict[str, Any]) -> str:
+    accuracy = result["accuracy"]
+    return (
+        f"{name}: force MAE {accuracy['force_mae_stock']:.1f} stock, {accuracy['force_mae_turned']:.1f} turned, "
+        f"spread {accuracy['rotational_spread']:.2f} meV/A, {accuracy['equivariance_percent']:.2g} % due to symmetry, "
+        f"{result['train_seconds']:.0f} s of training"
+    )
