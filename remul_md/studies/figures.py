@@ -21,6 +21,15 @@ def style(index: int) -> dict[str, Any]:
     return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[(index + index // len(COLORS)) % len(MARKERS)]}
 
 
+def plain_numbers(axes: Axes) -> None:
+    """Label log axes with 30 instead of 3 x 10^1, also between the powers where few of them are seen."""
+    from matplotlib.ticker import LogFormatter
+
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.6)))
+
+
 def write_panels(folder: str | Path, panels: Mapping[str, Callable[[Axes], None]]) -> list[Path]:
     """One PNG a panel, named as it; returns the files.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from remul_md.studies.figures import COLORS, style, write_panels
+from remul_md.studies.figures import COLORS, plain_numbers, style, write_panels
 from remul_md.studies.forcefield.arms import ARMS
 from remul_md.studies.forcefield.report import (
     AIM_ACCURACY,
@@ -89,6 +89,7 @@ def _trade_off(axes: Axes, arms: list[ArmSummary]) -> None:
         axes.axvline(limits[0], color="#66707a", lw=0.8, ls=":", label="aim: left of this line ...")
         axes.axhline(limits[1], color="#66707a", lw=0.8, ls="-.", label="... and below this one")
     axes.set(xscale="log", yscale="log", xlabel="rotational spread, meV/Å", ylabel="force MAE in turned poses, meV/Å")
+    plain_numbers(axes)
     axes.set_title(f"{arms[0].molecule}, test frames, {BUDGET_TITLES[arms[0].budget]}", fontsize=9, loc="left")
 
 
@@ -109,6 +110,7 @@ def _against_beta(axes: Axes, arms: list[ArmSummary]) -> None:
             axes.axhline(base.accuracy(name).mean(), color=color, lw=0.9, ls="--")
     axes.plot([], [], "k--", lw=0.9, label="augmentation")
     axes.set(xscale="log", yscale="log", xlabel="beta (alpha = 1)", ylabel="meV/Å")
+    plain_numbers(axes)
     axes.set_title(f"{arms[0].molecule}, test frames, {BUDGET_TITLES[arms[0].budget]}", fontsize=9, loc="left")
 
 
