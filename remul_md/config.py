@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from remul_md.errors import InputError
-from remul_md.models import model_config_type
+from remul_md.models import MODELS, model_config_type
 from remul_md.symmetry.rotations import check_restriction
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 # Set from the training data, never by hand.
 _FROM_DATA = ("species", "energy_scale")
+_DEFAULT_KIND = next(iter(MODELS))
 
 
 class DataConfig(BaseModel):
@@ -171,14 +183,32 @@ def _model_options(kind: str) -> type[BaseModel]:
         for field in fields(model_config_type(kind))
         if field.name not in _FROM_DATA and field.default is not MISSING
     }
-    options["kind"] = (Literal[kind], kind)
+    # A kind without default stays in a dump without defaults, so runs of two kinds never look alike there.
+    options["kind"] = (Literal[kind], kind if kind == _DEFAULT_KIND else ...)
     return create_model(f"{kind.capitalize()}Options", __config__=_STRICT, **options)
 
 
+def _kind_of(section: Any) -> str:
+    if isinstance(section, dict):
+        return str(section.get("kind", _DEFAULT_KIND))
+    return str(getattr(section, "kind", _DEFAULT_KIND))
+
+
+_MODEL_OPTIONS = {kind: _model_options(kind) for kind in MODELS}
 if TYPE_CHECKING:
     ModelOptions = BaseModel
 else:
-    ModelOptions = _model_options("transformer")
+    # `kind` says which options there are; without it they are the transformer's.
+    ModelOptions = Annotated[
+        reduce(or_, (Annotated[options, Tag(kind)] for kind, options in _MODEL_OPTIONS.items())),
+        Discriminator(_kind_of),
+    ]
+
+
+def model_options(kind: str, values: Mapping[str, Any]) -> BaseModel:
+    """The section `model` of a config, from the sizes of a model of this kind; what the data decide is left out."""
+    options = _MODEL_OPTIONS[kind]
+    return options(kind=kind, **{name: value for name, value in values.items() if name in options.model_fields})
 
 
 class RunConfig(BaseModel):
@@ -187,7 +217,7 @@ class RunConfig(BaseModel):
     model_config = _STRICT
 
     data: DataConfig = DataConfig()
-    model: ModelOptions = ModelOptions()
+    model: ModelOptions = _MODEL_OPTIONS[_DEFAULT_KIND]()
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
@@ -276,11 +306,16 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _explain(entry: Any) -> str:
     where = [str(part) for part in entry["loc"]]
+    kind = where.pop(1) if where[0] == "model" and len(where) > 1 else None  # the tag of the union, no key
     name = ".".join(where)
+    if entry["type"] == "union_tag_invalid":
+        kinds = " or ".join(repr(known) for known in MODELS)
+        return f"{name}.kind: Input should be {kinds}, got {entry['input']['kind']!r}"
     if entry["type"] == "extra_forbidden":
-        known = _known_keys(where[:-1])
+        known = list(_MODEL_OPTIONS[kind].model_fields) if kind is not None else _known_keys(where[:-1])
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.0)
-        return f"unknown key {name}; did you mean {'.'.join([*where[:-1], *near])}? Known: {', '.join(known)}"
+        of_kind = "" if kind in (None, _DEFAULT_KIND) else f" to model.kind={kind}"
+        return f"unknown key {name}{of_kind}; did you mean {'.'.join([*where[:-1], *near])}? Known: {', '.join(known)}"
     message = str(entry["msg"]).removeprefix("Value error, ")
     return message if entry["type"] == "value_error" else f"{name}: {message}, got {entry['input']!r}"
 

@@ -59,7 +59,7 @@ def test_unknown_keys_name_the_nearest(override: str, message: str) -> None:
         ("train.alpha=.nan", "train.alpha: Input should be a finite number, got nan"),
         ("model.cutoff=.inf", "model.cutoff: Input should be a finite number, got inf"),
         ("data.n_train=0", "data.n_train: Input should be greater than or equal to 1, got 0"),
-        ("model.kind=mace", "model.kind: Input should be 'transformer', got 'mace'"),
+        ("model.kind=mace", "model.kind: Input should be 'transformer' or 'painn', got 'mace'"),
         ("model.width=wide", "model.width: Input should be a valid integer"),
         ("train.seed=-1", "train.seed: Input should be greater than or equal to 0, got -1"),
     ],

@@ -14,8 +14,14 @@ from torch import Tensor
 
 from remul_md.errors import InputError
 from remul_md.models import build_model, model_config, transformer
-from remul_md.models.neighborhood import gather_neighbors, pair_displacements, sum_over_pairs, sum_over_systems
-from remul_md.models.transformer import Transformer, TransformerConfig, smooth_envelope, smooth_softmax
+from remul_md.models.neighborhood import (
+    gather_neighbors,
+    pair_displacements,
+    smooth_envelope,
+    sum_over_pairs,
+    sum_over_systems,
+)
+from remul_md.models.transformer import Transformer, TransformerConfig, smooth_softmax
 from remul_md.neighbors import build_batch
 from remul_md.structures import Batch, BatchStore, Frames
 from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_prediction

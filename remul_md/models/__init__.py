@@ -9,7 +9,9 @@ from typing import Any, Protocol
 from torch import nn
 
 from remul_md.errors import InputError
-from remul_md.models.transformer import Forces, Transformer, TransformerConfig
+from remul_md.models.neighborhood import Forces
+from remul_md.models.painn import Painn, PainnConfig
+from remul_md.models.transformer import Transformer, TransformerConfig
 from remul_md.structures import Batch, Prediction
 
 __all__ = ["MODELS", "ForceModel", "Forces", "build_model", "model_config", "model_config_type"]
@@ -28,7 +30,11 @@ class ForceModel(Protocol):
         ...
 
 
-MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {"transformer": (TransformerConfig, Transformer)}
+# The first is what a config without `kind` means. painn is the control of the studies, not a recommendation.
+MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
+    "transformer": (TransformerConfig, Transformer),
+    "painn": (PainnConfig, Painn),
+}
 
 
 def build_model(kind: str, options: Mapping[str, Any]) -> nn.Module:

@@ -1,18 +1,119 @@
-"""What every model on padded neighbours needs: displacements, and sums and gathers that are each other's adjoint.
+"""What every model on padded neighbours needs: displacements, radial functions, sums and gathers, the forward.
 
-The neighbour list is symmetric and `reverse_index` says where the opposite pair stands, so the backward of a gather
-is again a gather (and a sum over K): no scatter, hence the same bits on any number of threads, and derivatives of
-any order.
+Sums and gathers are each other's adjoint: the neighbour list is symmetric and `reverse_index` says where the opposite
+pair stands, so the backward of a gather is again a gather (and a sum over K): no scatter, hence the same bits on any
+number of threads, and derivatives of any order.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-from remul_md.structures import Batch
+from remul_md.errors import InputError
+from remul_md.structures import Batch, Prediction
+
+# The Gaussian radial functions are even in exp(-r / DECAY), so they are narrow where bonds are (0.2 Angstrom at 1.1)
+# and wide far away: with even spacing in r training needed clearly more steps.
+DECAY = 2.0  # Angstrom
+NEAREST = 0.5  # Angstrom, no two atoms of a molecule come closer
+
+Forces = Literal["none", "direct", "conservative", "both"]
+
+
+class Outputs(Protocol):
+    """A model's function from displacements to its outputs."""
+
+    def __call__(self, displacements: Tensor, batch: Batch, /, *, direct: bool) -> tuple[Tensor, Tensor | None]:
+        """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, if asked for."""
+        ...
+
+
+def energies_and_forces(
+    outputs: Outputs, batch: Batch, *, cutoff: float, dtype: torch.dtype, forces: Forces, create_graph: bool
+) -> Prediction:
+    """The forward of every model: residual energies and the forces asked for, eV and eV/Angstrom.
+
+    Args:
+        outputs: energies and direct forces from displacements [A, K, 3], Angstrom.
+        batch: systems with neighbours within `cutoff`.
+        cutoff: of the model, Angstrom.
+        dtype: of the model; displacements are formed in float64 and cast to it.
+        forces: none, direct (one pass), conservative (minus the gradient of the energy) or both.
+        create_graph: keep the graph of the conservative forces, so that they can be trained.
+    Raises:
+        InputError: unknown kind of forces.
+    """
+    if forces not in get_args(Forces):
+        raise InputError(f"forces must be one of {', '.join(get_args(Forces))}, got {forces!r}")
+    conservative = forces in ("conservative", "both")
+    # The displacements are the leaf: translations are exact and the cell needs no special case.
+    displacements = pair_displacements(batch, padding=cutoff).to(dtype)
+    with torch.enable_grad() if conservative else torch.set_grad_enabled(torch.is_grad_enabled()):
+        if conservative:
+            displacements = displacements.requires_grad_()
+        atomic_energies, direct_forces = outputs(displacements, batch, direct=forces in ("direct", "both"))
+        gradient = None
+        if conservative:
+            (gradient,) = torch.autograd.grad(atomic_energies.sum(), displacements, create_graph=create_graph)
+    if not (create_graph or torch.is_grad_enabled()):
+        atomic_energies = atomic_energies.detach()
+    return Prediction(
+        system_index=batch.system_index,
+        energy=sum_over_systems(atomic_energies, batch),
+        forces=None if gradient is None else sum_over_pairs(gradient, batch),
+        direct_forces=direct_forces,
+        atomic_energies=atomic_energies,
+    )
+
+
+def check_options(config: Any, *, sizes: Sequence[str]) -> None:
+    """What the options of all models have in common.
+
+    Raises:
+        InputError: a size < 1, cutoff or scale <= 0, no species.
+    """
+    for name in sizes:
+        if getattr(config, name) < 1:
+            raise InputError(f"model.{name} must be >= 1, got {getattr(config, name)}")
+    if not config.cutoff > NEAREST:
+        raise InputError(f"model.cutoff must be > {NEAREST} Angstrom, got {config.cutoff}; 6 suits small molecules")
+    if not config.energy_scale > 0:
+        raise InputError(f"model.energy_scale must be > 0 eV, got {config.energy_scale}")
+    if not config.species:
+        raise InputError("model.species is empty; give the atomic numbers of the training data")
+
+
+def species_table(species: Sequence[int]) -> Tensor:
+    """Place of each atomic number in `species`, [119], -1 where it has none."""
+    table = torch.full((119,), -1)
+    table[list(species)] = torch.arange(len(species))
+    return table
+
+
+def radial_centers(n_radial: int, *, cutoff: float) -> tuple[Tensor, float]:
+    """Centres of the radial functions [R] and their common inverse width, both in exp(-r / DECAY)."""
+    farthest = math.exp((NEAREST - cutoff) / DECAY)
+    return torch.linspace(farthest, 1.0, n_radial), n_radial / (2.0 * (1.0 - farthest))
+
+
+def radial_functions(distances: Tensor, centers: Tensor, inverse_width: float) -> Tensor:
+    """Gaussians of exp(-r / DECAY), [A, K] Angstrom -> [A, K, R]."""
+    nearness = torch.exp((NEAREST - distances.unsqueeze(-1)) / DECAY)
+    return torch.exp(-((nearness - centers) * inverse_width).square())
+
+
+def smooth_envelope(distances: Tensor, cutoff: float) -> Tensor:
+    """1 at distance 0, and 0 with its first two derivatives at the cutoff; distances in Angstrom, any shape.
+
+    The quintic smoothstep: a cosine falls earlier and has a jump in its second derivative.
+    """
+    x = (distances / cutoff).clamp(max=1.0)
+    return 1.0 - x * x * x * (10.0 - x * (15.0 - 6.0 * x))
 
 
 def pair_displacements(batch: Batch, *, padding: float) -> Tensor:
@@ -33,7 +134,7 @@ def pair_displacements(batch: Batch, *, padding: float) -> Tensor:
 
 
 def gather_neighbors(values: Tensor, batch: Batch) -> Tensor:
-    """Values of the neighbours, [A, F] -> [A, K, F]."""
+    """Values of the neighbours, [A, ...] -> [A, K, ...]."""
     return _Gather.apply(values, batch.neighbor_index, batch.reverse_index)
 
 

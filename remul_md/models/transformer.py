@@ -12,29 +12,31 @@ direction vectors, S species, 3 space; a bare digit is a size.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from remul_md.errors import InputError
-from remul_md.models.neighborhood import gather_neighbors, pair_displacements, sum_over_pairs, sum_over_systems
+from remul_md.models.neighborhood import (
+    Forces,
+    check_options,
+    energies_and_forces,
+    gather_neighbors,
+    radial_centers,
+    radial_functions,
+    smooth_envelope,
+    species_table,
+    sum_over_pairs,
+)
 from remul_md.structures import Batch, Prediction
-
-# The Gaussian radial functions are even in exp(-r / DECAY), so they are narrow where bonds are (0.2 Angstrom at 1.1)
-# and wide far away: with even spacing in r training needed clearly more steps.
-DECAY = 2.0  # Angstrom
-NEAREST = 0.5  # Angstrom, no two atoms of a molecule come closer
 
 # Where raw directions enter, weights start this much smaller. The start still depends on the orientation (half of
 # the force), but what training has to unlearn is less: at equal steps the rotational spread was 8.2 instead of 11.2
 # meV/Angstrom, and 4.7 instead of 8.3 when all poses are turned, with the same accuracy.
 DIRECTION_SCALE = 0.3
-
-Forces = Literal["none", "direct", "conservative", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +70,10 @@ class TransformerConfig:
     energy_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("width", "n_layers", "n_heads", "pair_width", "n_radial", "n_vectors", "mlp_factor"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name} must be >= 1, got {getattr(self, name)}")
+        sizes = ("width", "n_layers", "n_heads", "pair_width", "n_radial", "n_vectors", "mlp_factor")
+        check_options(self, sizes=sizes)
         if self.width % self.n_heads:
             raise InputError(f"model.width must be divisible by model.n_heads, got {self.width} and {self.n_heads}")
-        if not self.cutoff > NEAREST:
-            raise InputError(f"model.cutoff must be > {NEAREST} Angstrom, got {self.cutoff}; 6 suits small molecules")
-        if not self.energy_scale > 0:
-            raise InputError(f"model.energy_scale must be > 0 eV, got {self.energy_scale}")
-        if not self.species:
-            raise InputError("model.species is empty; give the atomic numbers of the training data")
 
 
 class PairEmbedding(nn.Module):
@@ -88,17 +83,15 @@ class PairEmbedding(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        farthest = math.exp((NEAREST - config.cutoff) / DECAY)
-        self.register_buffer("centers", torch.linspace(farthest, 1.0, config.n_radial))
-        self.inverse_width = config.n_radial / (2.0 * (1.0 - farthest))
+        centers, self.inverse_width = radial_centers(config.n_radial, cutoff=config.cutoff)
+        self.register_buffer("centers", centers)
         self.species = nn.Embedding(len(config.species) ** 2, config.pair_width)
         self.inputs = nn.Linear(config.n_radial + 3, config.pair_width)
         self.outputs = nn.Linear(config.pair_width, config.pair_width)
 
     def forward(self, distances_AK: Tensor, directions_AK3: Tensor, species_pair_AK: Tensor) -> Tensor:
         """Pair features, [A, K, P]."""
-        nearness_AK1 = torch.exp((NEAREST - distances_AK.unsqueeze(-1)) / DECAY)
-        radial_AKR = torch.exp(-((nearness_AK1 - self.centers) * self.inverse_width).square())
+        radial_AKR = radial_functions(distances_AK, self.centers, self.inverse_width)
         hidden_AKP = self.inputs(torch.cat([radial_AKR, directions_AK3], dim=-1))
         hidden_AKP = functional.silu(hidden_AKP + self.species(species_pair_AK))
         return functional.silu(self.outputs(hidden_AKP))
@@ -170,9 +163,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        index = torch.full((119,), -1)
-        index[list(config.species)] = torch.arange(len(config.species))
-        self.register_buffer("species_index", index, persistent=False)
+        self.register_buffer("species_index", species_table(config.species), persistent=False)
         self.species = nn.Embedding(len(config.species), config.width)
         self.pair_embedding = PairEmbedding(config)
         self.blocks = nn.ModuleList(AtomBlock(config) for _ in range(config.n_layers))
@@ -204,35 +195,14 @@ class Transformer(nn.Module):
                 block.out.weight[:, raw] *= DIRECTION_SCALE
 
     def forward(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
-        """Residual energies and the forces asked for, in the model's dtype, eV and eV/Angstrom.
-
-        Args:
-            batch: systems with neighbours within `config.cutoff`.
-            forces: none, direct (one pass), conservative (minus the gradient of the energy) or both.
-            create_graph: keep the graph of the conservative forces, so that they can be trained.
-        Raises:
-            InputError: unknown kind of forces.
-        """
-        if forces not in get_args(Forces):
-            raise InputError(f"forces must be one of {', '.join(get_args(Forces))}, got {forces!r}")
-        conservative = forces in ("conservative", "both")
-        # The displacements are the leaf: translations are exact and the cell needs no special case.
-        displacements_AK3 = pair_displacements(batch, padding=self.config.cutoff).to(self.species.weight.dtype)
-        with torch.enable_grad() if conservative else torch.set_grad_enabled(torch.is_grad_enabled()):
-            if conservative:
-                displacements_AK3 = displacements_AK3.requires_grad_()
-            atomic_A, direct_A3 = self.outputs(displacements_AK3, batch, direct=forces in ("direct", "both"))
-            gradient_AK3 = None
-            if conservative:
-                (gradient_AK3,) = torch.autograd.grad(atomic_A.sum(), displacements_AK3, create_graph=create_graph)
-        if not (create_graph or torch.is_grad_enabled()):
-            atomic_A = atomic_A.detach()
-        return Prediction(
-            system_index=batch.system_index,
-            energy=sum_over_systems(atomic_A, batch),
-            forces=None if gradient_AK3 is None else sum_over_pairs(gradient_AK3, batch),
-            direct_forces=direct_A3,
-            atomic_energies=atomic_A,
+        """Residual energies and the forces asked for; see `energies_and_forces`."""
+        return energies_and_forces(
+            self.outputs,
+            batch,
+            cutoff=self.config.cutoff,
+            dtype=self.species.weight.dtype,
+            forces=forces,
+            create_graph=create_graph,
         )
 
     def outputs(self, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, Tensor | None]:
@@ -252,15 +222,6 @@ class Transformer(nn.Module):
             return atomic_A, None
         direct_A3 = self.direct_head(x_AE, pair_AKP, directions_AK3, envelope_AK, batch)
         return atomic_A, direct_A3 * self.config.energy_scale
-
-
-def smooth_envelope(distances: Tensor, cutoff: float) -> Tensor:
-    """1 at distance 0, and 0 with its first two derivatives at the cutoff; distances in Angstrom, any shape.
-
-    The quintic smoothstep: a cosine falls earlier and has a jump in its second derivative.
-    """
-    x = (distances / cutoff).clamp(max=1.0)
-    return 1.0 - x * x * x * (10.0 - x * (15.0 - 6.0 * x))
 
 
 def smooth_softmax(logits_AKH: Tensor, envelope_AK: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import nn
 
-from remul_md.config import RunConfig, dump_config, validated_config
+from remul_md.config import RunConfig, dump_config, model_options, validated_config
 from remul_md.coverage import coverage_of
 from remul_md.datasets import Split, make_split, read_frames
 from remul_md.errors import InputError
@@ -227,12 +227,13 @@ def _labelled_frames(config: RunConfig) -> Frames:
 def _with_model_of(origin: Potential, config: RunConfig) -> RunConfig:
     """The config with the sizes of the potential that a run starts from; a size asked for must be that one."""
     kind, options = model_config(origin.model)
-    sizes = {name: value for name, value in options.items() if name in type(config.model).model_fields}
-    for name in sorted(config.model.model_fields_set & sizes.keys()):
+    known = {**options, "kind": kind}
+    for name in sorted(config.model.model_fields_set):
         asked = getattr(config.model, name)
-        if asked != sizes[name]:
+        if name not in known or asked != known[name]:
             raise InputError(
-                f"model.{name}={asked} was asked for, but the potential of --init-from has {sizes[name]}; "
+                f"model.{name}={asked} was asked for, but the potential of --init-from has "
+                f"{known.get(name, f'no such option (it is a {kind})')}; "
                 "leave the model section out, or train from scratch"
             )
     if origin.provenance.trained_forces not in (config.train.forces, "both"):
@@ -241,7 +242,7 @@ def _with_model_of(origin: Potential, config: RunConfig) -> RunConfig:
             config.train.forces,
             origin.provenance.trained_forces,
         )
-    return config.model_copy(update={"model": type(config.model)(kind=kind, **sizes)})
+    return config.model_copy(update={"model": model_options(kind, options)})
 
 
 def _initial_model(config: RunConfig, train: Frames, origin: Potential | None) -> tuple[nn.Module, torch.Tensor]:
