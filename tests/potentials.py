@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
 from remul_md.coverage import coverage_of
-from remul_md.models.transformer import Transformer, TransformerConfig
+from remul_md.models import build_model
 from remul_md.potential import Potential, Provenance, fit_reference_energies
 from remul_md.structures import Frames
 
+# Sizes of small models of each kind, every path of the kind in use.
+SMALL: dict[str, dict[str, int]] = {
+    "transformer": {"width": 24, "n_layers": 2, "n_heads": 4, "pair_width": 20, "n_radial": 7, "n_vectors": 5},
+    "painn": {"width": 24, "n_layers": 2, "n_radial": 7},
+}
+
 
 def random_model(
-    *, seed: int = 0, cutoff: float = 5.0, species: tuple[int, ...] = (1, 6, 8), **options: Any
-) -> Transformer:
-    """A small transformer with random weights, larger than those training starts from: its energies are not near 0."""
-    sizes = {"width": 24, "n_layers": 2, "n_heads": 4, "pair_width": 20, "n_radial": 7, "n_vectors": 5} | options
+    *,
+    kind: str = "transformer",
+    seed: int = 0,
+    cutoff: float = 5.0,
+    species: tuple[int, ...] = (1, 6, 8),
+    **options: Any,
+) -> Any:
+    """A small model with random weights, larger than those training starts from: its energies are not near 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Transformer(TransformerConfig(species=species, cutoff=cutoff, **sizes))
+        model = build_model(kind, {"species": species, "cutoff": cutoff, **SMALL[kind], **options})
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:
                     parameter.normal_(std=parameter.shape[-1] ** -0.5)
     return model
+
+
+def unknown_shape_letters(module: ModuleType) -> set[str]:
+    """Suffixes such as x_AE in a model file whose letters its legend does not name."""
+    source = inspect.getsource(module)
+    legend = source.split("Letters of the shape suffixes:")[1].split('"""')[0]
+    known = set(re.findall(r"\b([A-Z])\b", legend))
+    suffixes = set(re.findall(r"\b[a-z][a-z_]*_([A-Z][A-Z0-9]*)\b", source))
+    assert len(suffixes) > 10
+    return {suffix for suffix in suffixes if not set(re.sub(r"\d", "", suffix)) <= known}
 
 
 def molecule_frames(*, seed: int = 0) -> Frames:
