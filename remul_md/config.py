@@ -306,7 +306,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _explain(entry: Any) -> str:
     where = [str(part) for part in entry["loc"]]
-    kind = where.pop(1) if where[0] == "model" and len(where) > 1 else None  # the tag of the union, no key
+    kind = where.pop(1) if where[:1] == ["model"] and len(where) > 1 else None  # the tag of the union, no key
     name = ".".join(where)
     if entry["type"] == "union_tag_invalid":
         kinds = " or ".join(repr(known) for known in MODELS)

@@ -12,7 +12,7 @@ import yaml
 
 from remul_md.config import RunConfig, dump_config, load_config, preset_names, validated_config
 from remul_md.errors import InputError
-from remul_md.models.transformer import TransformerConfig
+from remul_md.models import MODELS, model_config_type
 
 
 def refused(overrides: Sequence[str], message: str) -> None:
@@ -233,14 +233,46 @@ def test_the_resolved_config_reads_back(tmp_path: Path) -> None:
     assert resolved["train"].keys() == type(config.train).model_fields.keys()
 
 
-def test_every_option_of_the_model_can_be_set() -> None:
-    section = type(RunConfig().model).model_fields
-    expected = {field.name for field in fields(TransformerConfig)} - {"species", "energy_scale"}
-    assert set(section) == expected | {"kind"}
-    default = TransformerConfig(species=(1,))
-    assert {name: getattr(RunConfig().model, name) for name in expected} == {
-        name: getattr(default, name) for name in expected
-    }
+@pytest.mark.parametrize("kind", sorted(MODELS))
+def test_every_option_of_the_model_can_be_set(kind: str) -> None:
+    model = load_config(None, overrides=[f"model.kind={kind}"]).model
+    config_type = model_config_type(kind)
+    expected = {field.name for field in fields(config_type)} - {"species", "energy_scale"}
+    assert set(type(model).model_fields) == expected | {"kind"}
+    default = config_type(species=(1,))
+    assert {name: getattr(model, name) for name in expected} == {name: getattr(default, name) for name in expected}
+
+
+def test_the_kind_of_model_chooses_its_options(tmp_path: Path) -> None:
+    config = load_config(None, overrides=["model.width=64", "model.kind=painn"])  # in any order
+    assert config.model.model_dump() == {"kind": "painn", "cutoff": 6.0, "width": 64, "n_layers": 3, "n_radial": 16}
+    path = write(tmp_path, dump_config(config))
+    assert load_config(path) == config
+    assert load_config(path, overrides=["model.n_layers=2"]).model.n_layers == 2
+    # A config that names no kind is the transformer's, so older files give the model that they gave.
+    assert RunConfig().model == load_config(None, overrides=["model.kind=transformer"]).model
+    assert load_config(None, overrides=["model.width=64"]).model.kind == "transformer"
+    refused(
+        ["model.kind=painn", "model.n_heads=4"],
+        "unknown key model.n_heads to model.kind=painn; did you mean model.n_radial? "
+        "Known: cutoff, width, n_layers, n_radial, kind",
+    )
+    refused(["model.kind=painn", "model.width=wide"], "model.width: Input should be a valid integer")
+    refused(["model.kind=painn", "model.cutoff=0"], "model.cutoff must be > 0.5 Angstrom, got 0.0")
+    refused(["model.kind=null"], "model.kind: Input should be 'transformer' or 'painn', got None")
+    refused(["model.kind=[painn]"], "model.kind: Input should be 'transformer' or 'painn', got ['painn']")
+    with pytest.raises(InputError, match=r"model: Input should be a valid dictionary or instance of .*, got 5"):
+        load_config(write(tmp_path, "model: 5\n"))
+
+
+def test_runs_of_two_kinds_never_look_alike() -> None:
+    """What identifies a run leaves out the defaults; a kind that is not the default one is always named."""
+    overrides = ["model.width=64"]
+    dumps = [
+        load_config(None, overrides=[*overrides, f"model.kind={kind}"]).model_dump(exclude_defaults=True)["model"]
+        for kind in ("transformer", "painn")
+    ]
+    assert dumps == [{"width": 64}, {"kind": "painn", "width": 64}]
 
 
 def test_options_cannot_be_changed_afterwards() -> None:

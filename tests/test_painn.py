@@ -99,7 +99,7 @@ def test_forces_have_no_net_torque(batch: Batch) -> None:
         assert net_torque.abs().max() < 1e-12
 
 
-def test_angles_and_dihedrals_count() -> None:
+def test_angles_count() -> None:
     """Scalars of distances alone could not tell these apart: the same distances to the centre, other angles."""
     model = random_model(kind="painn", cutoff=2.0).double()  # the outer atoms are beyond each other's cutoff
 
@@ -166,7 +166,9 @@ def test_a_resumed_run_ends_with_the_same_bits(run: Path, tmp_path: Path, monkey
 
 
 def test_gradnorm_balances_it(tmp_path: Path) -> None:
-    potential = train_potential(painn_run("train.weighting=gradual", "train.n_steps=20"), run_dir=tmp_path, progress=False)
+    potential = train_potential(
+        painn_run("train.weighting=gradual", "train.n_steps=20"), run_dir=tmp_path, progress=False
+    )
     assert potential.provenance.metrics["last_step"] == 20
 
 

@@ -42,7 +42,7 @@ SOFTENING = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class PainnConfig:
-    """Sizes of the equivariant control.
+    """Sizes of the equivariant control; the defaults are the published width and number of layers.
 
     Args:
         species: atomic numbers the model knows, ascending.
@@ -57,7 +57,7 @@ class PainnConfig:
 
     species: tuple[int, ...]
     cutoff: float = 6.0
-    width: int = 64
+    width: int = 128
     n_layers: int = 3
     n_radial: int = 16
     energy_scale: float = 1.0
