@@ -27,6 +27,7 @@ from remul_md.structures import Batch, Frames
 from remul_md.symmetry.measures import net_force_and_torque
 from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_prediction
 from remul_md.training.train import train_potential
+from remul_md.training.weighting import shared_matrix
 
 CUTOFF = 4.5
 TRAIN = [
@@ -99,6 +100,16 @@ def test_forces_have_no_net_torque(batch: Batch) -> None:
         assert net_torque.abs().max() < 1e-12
 
 
+def test_every_row_of_every_matrix_is_trained(batch: Batch) -> None:
+    """No vector is computed that nothing reads, or the model would be larger and slower than what it is held for."""
+    model = random_model(kind="painn", cutoff=CUTOFF, n_layers=3).double()
+    out = model(batch, forces="both", create_graph=True)
+    (out.forces.square().sum() + out.direct_forces.square().sum() + out.energy.sum()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert (parameter.grad.abs().view(len(parameter), -1).amax(1) > 0).all(), name
+
+
 def test_angles_count() -> None:
     """Scalars of distances alone could not tell these apart: the same distances to the centre, other angles."""
     model = random_model(kind="painn", cutoff=2.0).double()  # the outer atoms are beyond each other's cutoff
@@ -166,6 +177,8 @@ def test_a_resumed_run_ends_with_the_same_bits(run: Path, tmp_path: Path, monkey
 
 
 def test_gradnorm_balances_it(tmp_path: Path) -> None:
+    model = random_model(kind="painn")
+    assert shared_matrix(model) is model.updates[-1].mlp[2].weight
     potential = train_potential(
         painn_run("train.weighting=gradual", "train.n_steps=20"), run_dir=tmp_path, progress=False
     )
