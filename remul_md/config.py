@@ -205,7 +205,7 @@ else:
     ]
 
 
-def model_options(kind: str, values: Mapping[str, Any]) -> BaseModel:
+def model_section(kind: str, values: Mapping[str, Any]) -> BaseModel:
     """The section `model` of a config, from the sizes of a model of this kind; what the data decide is left out."""
     options = _MODEL_OPTIONS[kind]
     return options(kind=kind, **{name: value for name, value in values.items() if name in options.model_fields})

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import nn
 
-from remul_md.config import RunConfig, dump_config, model_options, validated_config
+from remul_md.config import RunConfig, dump_config, model_section, validated_config
 from remul_md.coverage import coverage_of
 from remul_md.datasets import Split, make_split, read_frames
 from remul_md.errors import InputError
@@ -242,7 +242,7 @@ def _with_model_of(origin: Potential, config: RunConfig) -> RunConfig:
             config.train.forces,
             origin.provenance.trained_forces,
         )
-    return config.model_copy(update={"model": model_options(kind, options)})
+    return config.model_copy(update={"model": model_section(kind, options)})
 
 
 def _initial_model(config: RunConfig, train: Frames, origin: Potential | None) -> tuple[nn.Module, torch.Tensor]:
