@@ -47,7 +47,10 @@ class DataConfig(BaseModel):
     force_unit: str | None = Field(None, description="unit of the forces; default: energy unit per length unit")
     energy_key: str | None = Field(None, description="key of the energy in an extxyz file, such as REF_energy")
     forces_key: str | None = Field(None, description="key of the forces in an extxyz file")
-
+    unlabelled: str | None = Field(
+        None, description="a file or registered name of geometries for the equivariance loss; its labels are not read"
+    )
+    unlabelled_length_unit: str | None = Field(None, description="unit of its positions where the file does not say it")
     allow_implausible: bool = Field(False, description="accept forces or distances that look like a wrong unit")
 
     @model_validator(mode="after")
@@ -55,6 +58,10 @@ class DataConfig(BaseModel):
         if self.molecule is not None and self.source is not None:
             raise ValueError(
                 f"data.molecule ({self.molecule}) and data.source ({self.source}) exclude each other; give one"
+            )
+        if self.unlabelled_length_unit is not None and self.unlabelled is None:
+            raise ValueError(
+                f"data.unlabelled_length_unit={self.unlabelled_length_unit} has no effect without data.unlabelled"
             )
         return self
 
@@ -72,6 +79,7 @@ class TrainConfig(BaseModel):
     seed: int = Field(0, ge=0, description="seed of initialisation, order of the frames and turned poses")
     n_steps: int = Field(12_000, ge=1, description="optimiser steps")
     batch_size: int = Field(8, ge=1, description="frames a step; each is seen in 1 + n_turned poses")
+    unlabelled_batch_size: int = Field(0, ge=0, description="frames of data.unlabelled beside them, in as many poses")
     learning_rate: float = Field(2e-3, gt=0, description="peak of the schedule")
     warmup_steps: int = Field(200, ge=0, description="linear rise of the learning rate; then a cosine to 0")
     weight_decay: float = Field(0.01, ge=0)
@@ -93,6 +101,9 @@ class TrainConfig(BaseModel):
         "paired", description="unturned and turned poses of each frame, or one of them, drawn with odds alpha : beta"
     )
     n_turned: int = Field(1, ge=1, description="turned poses of each frame and step")
+    first_pose: Literal["stock", "random"] = Field(
+        "stock", description="pose of the task's loss: as in the data, or drawn like the turned ones"
+    )
     group: Literal["O3", "SO3"] = Field("O3", description="group of the turned poses: with mirrors, or without")
     axis: tuple[float, float, float] | None = Field(None, description="turn about this axis only; needs group SO3")
     max_angle_deg: float | None = Field(None, gt=0, le=180, description="turn by at most this; needs group SO3")
@@ -117,6 +128,12 @@ class TrainConfig(BaseModel):
             raise ValueError("train.alpha and train.beta are both 0, so nothing would be trained; give one > 0")
         if self.anchor == "prediction" and (self.alpha == 0 or self.beta == 0):
             raise ValueError("train.anchor=prediction holds turned poses against the unturned one: alpha, beta > 0")
+        if self.unlabelled_batch_size > 0 and self.anchor != "prediction":
+            raise ValueError(
+                f"train.unlabelled_batch_size={self.unlabelled_batch_size} needs train.anchor=prediction, got "
+                f"{self.anchor}: frames without labels can only be held against predictions"
+            )
+        self._only_with("first_pose", self.alpha > 0, "alpha > 0: without it all poses are turned ones")
         if self.warmup_steps >= self.n_steps:
             raise ValueError(
                 f"train.warmup_steps ({self.warmup_steps}) must be smaller than train.n_steps ({self.n_steps})"
@@ -152,6 +169,11 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 f"train.estimator=one-forward needs train.weighting=constant, got {self.weighting}: "
                 "the odds of the poses are fixed"
+            )
+        if self.first_pose != "stock":
+            raise ValueError(
+                "train.estimator=one-forward mixes unturned and turned poses: train.first_pose=stock, "
+                f"got {self.first_pose}; with random first poses all are turned: train.alpha=0 with one forward"
             )
         if self.n_turned != 1 or self.anchor != "label":
             raise ValueError(
@@ -225,6 +247,16 @@ class RunConfig(BaseModel):
         # The dataclass checks its own ranges; the species of the data do not matter for them.
         options = self.model.model_dump()
         model_config_type(options.pop("kind"))(species=(1,), **options)
+        return self
+
+    @model_validator(mode="after")
+    def _unlabelled_frames_and_their_number(self) -> RunConfig:
+        source, size = self.data.unlabelled, self.train.unlabelled_batch_size
+        if (source is not None) != (size > 0):
+            raise ValueError(
+                "data.unlabelled says which frames without labels and train.unlabelled_batch_size how many a step: "
+                f"give both or none, got {source} and {size}"
+            )
         return self
 
 

@@ -153,6 +153,20 @@ def frames_from_atoms(structures: Sequence[Atoms], *, name: str = "atoms") -> Fr
     )
 
 
+def joined_geometries(parts: Sequence[Frames], *, name: str) -> Frames:
+    """The frames of all parts, one after another, without labels."""
+    has_cell = any(part.cell is not None for part in parts)
+    cells = [np.zeros((len(part), 3, 3)) if part.cell is None else part.cell for part in parts]
+    return Frames(
+        positions=np.concatenate([part.positions for part in parts]),
+        atomic_numbers=np.concatenate([part.atomic_numbers for part in parts]),
+        n_atoms=np.concatenate([part.n_atoms for part in parts]),
+        pbc=np.concatenate([part.pbc for part in parts]),
+        cell=np.concatenate(cells) if has_cell else None,
+        name=name,
+    )
+
+
 def concatenated_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """[start_0, start_0 + 1, ..., start_1, ...]: the rows of the chosen systems in a flat array."""
     ends = np.cumsum(lengths)

@@ -23,11 +23,10 @@ from remul_md.training.fit import (
     FitResult,
     TrainState,
     fit,
-    frame_order,
     learning_rate,
     train_step,
 )
-from remul_md.training.schedule import monitored_steps
+from remul_md.training.schedule import frame_order, monitored_steps
 from remul_md.training.weighting import GRADIENT_COLUMNS, make_weighting
 
 Pairs = tuple[Tensor, Tensor]

@@ -31,6 +31,7 @@ from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_vecto
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint, read_metrics
 from remul_md.training.objectives import mean_over_systems
+from remul_md.training.schedule import frame_order
 from remul_md.training.train import train_potential
 from remul_md.training.validation import TurnedValidation
 
@@ -149,7 +150,7 @@ def test_a_run_of_the_defaults_is_a_plain_loop_over_the_two_losses(tmp_path: Pat
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     generator = torch.Generator().manual_seed(options.seed)
     for step in range(20):
-        chosen = store.select(trainer.frame_order(step, n_frames=17, batch_size=3, seed=0))
+        chosen = store.select(frame_order(step, n_frames=17, batch_size=3, seed=0))
         rotations = random_rotations(3, generator=generator, group="O3")
         poses = turn_batch(
             chosen.repeated(2), torch.cat([torch.eye(3, dtype=torch.float64).expand(3, 3, 3), rotations])

@@ -33,6 +33,7 @@ def read_ase(
     force_unit: str | None = None,
     energy_key: str | None = None,
     forces_key: str | None = None,
+    with_labels: bool = True,
 ) -> Frames:
     """Frames of an extxyz file, an ASE database or an ASE trajectory, in eV and Angstrom.
 
@@ -41,14 +42,19 @@ def read_ase(
         energy_unit: default eV; likewise `length_unit` (Angstrom) and `force_unit` (energy / length).
         energy_key: entry of the energies, such as `REF_energy`; default `energy`.
         forces_key: column of the forces, such as `REF_forces`; default `forces`, else `force`.
+        with_labels: False leaves energies and forces alone.
     Raises:
         InputError: the file cannot be parsed, a label asked for by key is missing, a label that only some frames have.
     """
     units = choose_units(energy_unit=energy_unit, length_unit=length_unit, force_unit=force_unit, default=DEFAULT_UNITS)
     structures = _structures(path)
     frames = frames_from_atoms(structures, name=path.name)
-    energies = _labels(structures, keys=(energy_key,) if energy_key else _ENERGY_KEYS, option="energy_key", path=path)
-    forces = _labels(structures, keys=(forces_key,) if forces_key else _FORCES_KEYS, option="forces_key", path=path)
+    energies, forces = None, None
+    if with_labels:
+        energy_keys = (energy_key,) if energy_key else _ENERGY_KEYS
+        forces_keys = (forces_key,) if forces_key else _FORCES_KEYS
+        energies = _labels(structures, keys=energy_keys, option="energy_key", path=path)
+        forces = _labels(structures, keys=forces_keys, option="forces_key", path=path)
     logger.info("%s: %s, %d frames, %s", path, FORMATS[path.suffix.lower()], len(frames), units)
     return replace(
         frames,

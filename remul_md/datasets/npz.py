@@ -50,6 +50,7 @@ def read_npz(
     force_unit: str | None = None,
     energy_key: str | None = None,
     forces_key: str | None = None,
+    with_labels: bool = True,
 ) -> Frames:
     """Frames of an rMD17 or sGDML npz file, in eV and Angstrom; the layout is recognised by its keys.
 
@@ -61,37 +62,38 @@ def read_npz(
         energy_unit: see `remul_md.datasets.units`; likewise `length_unit` and `force_unit`.
         energy_key: array of the energies, if not that of the layout (such as `old_energies`).
         forces_key: array of the forces, likewise.
+        with_labels: False leaves energies and forces alone.
     Raises:
         InputError: not a readable npz, keys of no known layout, shapes that disagree, a pickled array.
     """
     arrays = load_arrays(path)
     layout = _recognise(arrays, path=path)
     energy_key, forces_key = energy_key or layout.energy, forces_key or layout.forces
-    missing = [key for key in (energy_key, forces_key) if key not in arrays]
+    missing = [key for key in (energy_key, forces_key) if with_labels and key not in arrays]
     if missing:
         raise InputError(
             f"{path}: arrays {missing} are missing, found {sorted(arrays)}; "
             "name the label arrays with energy_key and forces_key"
         )
     units = choose_units(
-        energy_unit=_declared(arrays, "e_unit", given=energy_unit, canonical=canonical_energy, path=path),
+        energy_unit=_declared(arrays, "e_unit", given=energy_unit, canonical=canonical_energy, path=path)
+        if with_labels
+        else None,
         length_unit=_declared(arrays, "r_unit", given=length_unit, canonical=canonical_length, path=path),
         force_unit=force_unit,
         default=DEFAULT_UNITS,
     )
     numbers, positions = arrays[layout.atomic_numbers], arrays[layout.positions]
-    energy, forces = arrays[energy_key], arrays[forces_key]
     if positions.ndim != 3 or positions.shape[2] != 3:
         raise InputError(f"{path}: {layout.positions} has shape {positions.shape}, expected (frames, atoms, 3)")
     n_frames, n_atoms = positions.shape[:2]
-    if energy.shape == (n_frames, 1):  # sGDML stores energies as a column
-        energy = energy[:, 0]
-    for key, array, shape in (
-        (layout.atomic_numbers, numbers, (n_atoms,)),
-        (energy_key, energy, (n_frames,)),
-        (forces_key, forces, positions.shape),
-        (layout.positions, positions, positions.shape),
-    ):
+    expected = [(layout.atomic_numbers, numbers, (n_atoms,)), (layout.positions, positions, positions.shape)]
+    if with_labels:
+        energy, forces = arrays[energy_key], arrays[forces_key]
+        if energy.shape == (n_frames, 1):  # sGDML stores energies as a column
+            energy = energy[:, 0]
+        expected[1:1] = [(energy_key, energy, (n_frames,)), (forces_key, forces, positions.shape)]
+    for key, array, shape in expected:
         if array.dtype.kind not in "iuf":
             raise InputError(f"{path}: {key} has type {array.dtype}, expected numbers; save the array as floats")
         if array.shape != shape:
@@ -99,7 +101,7 @@ def read_npz(
                 f"{path}: {key} has shape {array.shape}, expected {shape} from {layout.positions} {positions.shape}; "
                 "the arrays do not belong together: fetch or export the file again"
             )
-    if energy.dtype == np.float32 and np.abs(energy).max(initial=0.0) > 1e4:
+    if with_labels and energy.dtype == np.float32 and np.abs(energy).max(initial=0.0) > 1e4:
         logger.warning(
             "%s: %s is float32 and as large as %.6g %s, so energies are rounded to about %.1g %s",
             path, energy_key, float(np.abs(energy).max()), units.energy,
@@ -111,8 +113,8 @@ def read_npz(
         atomic_numbers=np.tile(numbers.astype(np.int64), n_frames),
         n_atoms=np.full(n_frames, n_atoms, dtype=np.int64),
         pbc=np.zeros((n_frames, 3), dtype=bool),
-        energy=energy.astype(np.float64) * units.to_eV,
-        forces=forces.reshape(-1, 3).astype(np.float64) * units.to_eV_per_angstrom,
+        energy=energy.astype(np.float64) * units.to_eV if with_labels else None,
+        forces=forces.reshape(-1, 3).astype(np.float64) * units.to_eV_per_angstrom if with_labels else None,
         name=path.name,
     )
 

@@ -30,6 +30,7 @@ def read_frames(
     energy_key: str | None = None,
     forces_key: str | None = None,
     require: Collection[Label] = (),
+    with_labels: bool = True,
     allow_implausible: bool = False,
     cache: str | Path | None = None,
 ) -> Frames:
@@ -46,6 +47,7 @@ def read_frames(
         energy_key: entry of the energies where it is not the usual one, such as `REF_energy`.
         forces_key: entry of the forces, likewise.
         require: labels that must be there; others may be missing and are then None.
+        with_labels: False reads geometries only: labels may be missing or in any unit.
         allow_implausible: take forces and distances that no usual system has in these units.
         cache: folder of fetched files; default `remul_md.datasets.registry.cache_directory()`.
     Returns:
@@ -57,6 +59,8 @@ def read_frames(
     unknown = sorted(set(require) - {"energy", "forces"})
     if unknown:
         raise InputError(f"require names {unknown}; labels are energy and forces")
+    if require and not with_labels:
+        raise InputError(f"require={sorted(require)} asks for labels, with_labels=False leaves them out; choose one")
     choose_units(
         energy_unit=energy_unit, length_unit=length_unit, force_unit=force_unit, default=("eV", "Angstrom")
     )  # unknown units are refused before a file is opened
@@ -69,6 +73,7 @@ def read_frames(
         force_unit=force_unit,
         energy_key=energy_key,
         forces_key=forces_key,
+        with_labels=with_labels,
     )
     frames = replace(frames, name=name)
     for label in require:

@@ -3,7 +3,8 @@
     L = alpha * L_task(f(x), y) + beta * mean over g of L(f(g x), g y)
 
 Rotation augmentation is alpha = 0, beta = 1; 2-pose augmentation, which costs as much as REMUL with one turned pose,
-is alpha = 0, beta = 1 with two. Source: Elhag et al. (2024), arXiv:2410.17878.
+is alpha = 0, beta = 1 with two, or alpha = beta with one turned pose and a drawn first pose.
+Source: Elhag et al. (2024), arXiv:2410.17878.
 
 `one_forward_losses` estimates the same L at the price of one pose a system: each is left as it stands with
 probability p = alpha/(alpha + beta), else turned, at weight alpha + beta, because alpha = (alpha + beta) p.
@@ -51,13 +52,15 @@ def remul_losses(
     equivariance_gap: Callable[[Y, Y], Tensor] | None = None,
     anchor: Anchor = "label",
     unturned: bool = True,
+    first_rotations: Tensor | None = None,
+    labelled: Callable[[Y], Y] | None = None,
 ) -> dict[str, Tensor]:
     """The two losses of REMUL from ONE call of the model on all poses.
 
     Args:
         predict: the model, from inputs to outputs; called once.
         inputs: B systems.
-        targets: their labels.
+        targets: their labels, or with `labelled` those of some of them.
         turn: how both turn.
         rotations: [K, B, 3, 3], drawn by the caller; K = 0 leaves the equivariance loss out.
         gap: (prediction, target) -> loss of each system, in the order of the systems.
@@ -65,10 +68,15 @@ def remul_losses(
         anchor: what the turned predictions are held against: the turned label (the paper), or the turned prediction
             of the unturned pose, which needs no labels.
         unturned: False leaves the unturned pose and the task's loss out (augmentation).
+        first_rotations: the pose in which the task's loss sees each system, [B, 3, 3], which then stands in for the
+            unturned one; None leaves the systems as they stand. The anchor "prediction" is turned on from there.
+        labelled: picks the systems that `targets` holds from the prediction of one pose; the others take part in the
+            equivariance loss only, so this needs the anchor "prediction". None: `targets` holds all.
     Returns:
         "task" and "equivariance", scalars in the unit of `gap`, those that were asked for.
     Raises:
-        InputError: no pose left, unknown anchor, or an anchor that needs the unturned pose without it.
+        InputError: no pose left, unknown anchor, an anchor that needs the unturned pose without it, a first pose that
+            is left out, or systems without labels that would be held against labels.
     Source: Elhag et al. (2024), arXiv:2410.17878, the loss L_equi. Differences: O(3) instead of SO(3) where the
         caller draws so; all poses in one call.
     """
@@ -79,10 +87,14 @@ def remul_losses(
         raise InputError(
             f"with {n_turned} turned poses and anchor {anchor!r} the unturned pose is needed; give alpha > 0"
         )
+    if not unturned and first_rotations is not None:
+        raise InputError("first_rotations turn the pose of the task's loss, which is left out; give alpha > 0")
+    if labelled is not None and anchor != "prediction":
+        raise InputError(f"systems without labels need the anchor 'prediction', got {anchor!r}")
     poses = rotations
     if unturned:
-        identity = torch.eye(3, dtype=rotations.dtype, device=rotations.device).expand(1, n_systems, 3, 3)
-        poses = torch.cat([identity, rotations])
+        stock = torch.eye(3, dtype=rotations.dtype, device=rotations.device).expand(n_systems, 3, 3)
+        poses = torch.cat([(stock if first_rotations is None else first_rotations).unsqueeze(0), rotations])
     prediction = predict(turn.inputs(inputs, poses))
     losses: dict[str, Tensor] = {}
     turned_gap = gap if equivariance_gap is None else equivariance_gap
@@ -98,9 +110,11 @@ def remul_losses(
     if turn.first is None:
         raise InputError("anchor 'prediction' needs Turn.first, which picks the unturned pose of a prediction")
     first = turn.first(prediction, n_systems)
-    losses["task"] = gap(first, targets).mean()
+    losses["task"] = gap(first if labelled is None else labelled(first), targets).mean()
     if n_turned:
-        losses["equivariance"] = turned_gap(prediction, turn.outputs(first, poses)).view(-1, n_systems)[1:].mean()
+        # From the first pose to each: g_k g_0^-1, so that all poses are drawn alike, whatever the law of the draws.
+        onward = poses if first_rotations is None else poses @ first_rotations.mT
+        losses["equivariance"] = turned_gap(prediction, turn.outputs(first, onward)).view(-1, n_systems)[1:].mean()
     return losses
 
 

@@ -14,11 +14,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -26,22 +24,11 @@ from remul_md.config import TrainConfig
 from remul_md.errors import InputError
 from remul_md.files import save_tensors
 from remul_md.training.checkpoint import SYMMETRY, MetricsLog, read_checkpoint
-from remul_md.training.schedule import frame_order, learning_rate, monitored_steps
+from remul_md.training.schedule import Batches, Source, learning_rate, monitored_steps, shuffled
 from remul_md.training.weighting import GRADIENT_COLUMNS, Weighting, gradient_diagnostics, make_weighting
 
 B = TypeVar("B")
-B_co = TypeVar("B_co", covariant=True)
 CHECKPOINT = "checkpoint.pt"
-
-
-class Source(Protocol[B_co]):
-    """Training data: `len` systems, and any of them as one batch."""
-
-    def __len__(self) -> int: ...
-
-    def select(self, indices: NDArray[np.int64], /) -> B_co:
-        """The systems with these indices as one batch."""
-        ...
 
 
 Objective = Callable[[Any, B, torch.Generator], dict[str, Tensor]]
@@ -138,7 +125,7 @@ def train_step(
 
 def fit(
     model: nn.Module,
-    source: Source[B],
+    source: Source[B] | Batches[B],
     *,
     objective: Objective[B],
     validate: Validate,
@@ -156,7 +143,7 @@ def fit(
 
     Args:
         model: on its device already.
-        source: training data on the same device.
+        source: training data on the same device: systems that come in `frame_order`, or the batch of each step.
         objective: (model, batch, generator) -> losses named "task" and "equivariance".
         validate: model -> numbers with the key "score" (lower is better); called on the averaged weights.
         config: see `TrainConfig`.
@@ -172,7 +159,7 @@ def fit(
         InputError: the loss is not finite, the checkpoint belongs to another run, the disk is full.
     """
     device = next(model.parameters()).device
-    state = new_state(model, config)
+    state, batch_of = new_state(model, config), source if callable(source) else shuffled(source, config)
     if resume and (run_dir / CHECKPOINT).is_file():
         payload = read_checkpoint(run_dir / CHECKPOINT)
         if payload.get("fingerprint") != fingerprint:
@@ -197,9 +184,8 @@ def fit(
     shown = ""
     try:
         while state.step < config.n_steps and not (config.patience and state.n_worse >= config.patience):
-            indices = frame_order(state.step, n_frames=len(source), batch_size=config.batch_size, seed=config.seed)
             due = state.step + 1 in monitored
-            losses = train_step(state, source.select(indices), objective=objective, config=config, diagnose=due)
+            losses = train_step(state, batch_of(state.step), objective=objective, config=config, diagnose=due)
             for name, value in losses.items():
                 total, n = sums.get(name, (0.0, 0))
                 sums[name] = (total + value, n + 1)

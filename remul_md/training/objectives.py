@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -15,10 +15,12 @@ from remul_md.models import ForceModel
 from remul_md.structures import Batch, Prediction
 from remul_md.symmetry.remul import Anchor, Turn, one_forward_losses, remul_losses
 from remul_md.symmetry.rotations import Group, pose_batch, random_rotations, turn_prediction
+from remul_md.training.unlabelled import PartlyLabelled
 
 TrainedForces = Literal["conservative", "direct", "both"]
 ForceLoss = Literal["l2", "l1", "mse", "huber"]
 Outputs = Literal["both", "forces", "energy"]
+FirstPose = Literal["stock", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,8 @@ class PotentialObjective:
         force_scale: RMS force component of the training data, eV/Angstrom; the unit of the loss.
         energy_weight: weight of the absolute energy error, in units of force_scale x 1 Angstrom.
         n_turned: turned poses of each frame and step, K.
-        unturned: whether the unturned pose takes part (alpha > 0).
+        unturned: whether the first pose, that of the task's loss, takes part (alpha > 0).
+        first_pose: how it stands: as in the data, or drawn like the turned ones, each step anew.
         group: where the poses are drawn from.
         anchor: see `remul_losses`.
         axis: turn about this axis only; with `group` SO3.
@@ -47,6 +50,7 @@ class PotentialObjective:
     energy_weight: float
     n_turned: int = 1
     unturned: bool = True
+    first_pose: FirstPose = "stock"
     group: Group = "O3"
     anchor: Anchor = "label"
     axis: tuple[float, float, float] | None = None
@@ -56,34 +60,66 @@ class PotentialObjective:
     huber_delta: float = 0.1
     equivariant_outputs: Outputs = "both"
 
-    def __call__(self, model: ForceModel, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """The losses by name, dimensionless scalars with a graph."""
-        device, n_systems = batch.positions.device, batch.n_systems
+    def __call__(
+        self, model: ForceModel, batch: Batch | PartlyLabelled, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """The losses by name, dimensionless scalars with a graph, from one call of the model on all poses.
+
+        Frames without labels take part in the equivariance loss, which is the mean over all frames.
+
+        Raises:
+            InputError: frames without labels, but the anchor is the label.
+        """
+        return self.losses(model, batch, self.draw(batch, generator))
+
+    def draw(self, batch: Batch | PartlyLabelled, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """All that is random in a step, on the batch's device.
+
+        Returns:
+            Rotations, [K, B, 3, 3], a random first pose before the turned ones; with one forward also which systems
+            are turned, [B].
+        """
+        inputs = batch.systems if isinstance(batch, PartlyLabelled) else batch
+        device, n_systems, n_poses = inputs.positions.device, inputs.n_systems, self.n_turned + self._n_first
         drawn = random_rotations(
-            self.n_turned * n_systems,
+            n_poses * n_systems,
             generator=generator,
             group=self.group,
             axis=self.axis,
             max_angle_deg=self.max_angle_deg,
         )
-        rotations = drawn.view(self.n_turned, n_systems, 3, 3).to(device, non_blocking=True)
+        rotations = drawn.view(n_poses, n_systems, 3, 3).to(device, non_blocking=True)
+        if self.one_forward is None:
+            return (rotations,)
+        turned = torch.rand(n_systems, generator=generator, dtype=torch.float64) >= self.one_forward
+        return rotations, turned.to(device, non_blocking=True)
+
+    def losses(self, model: ForceModel, batch: Batch | PartlyLabelled, drawn: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The losses by name from what `draw` gave; nothing in here is random."""
+        inputs, known = (batch.systems, batch.labelled) if isinstance(batch, PartlyLabelled) else (batch, batch)
+        rotations = drawn[0]
         terms: dict[str, Any] = {
             "predict": lambda poses: model(poses, forces=self.forces, create_graph=True),
-            "inputs": batch,
-            "targets": labels(batch, forces=self.forces),
+            "inputs": inputs,
+            "targets": labels(known, forces=self.forces),
             "turn": POTENTIAL_TURN,
             "gap": self.gap,
             "equivariance_gap": self._equivariance_gap(),
         }
         if self.one_forward is None:
-            return remul_losses(**terms, rotations=rotations, anchor=self.anchor, unturned=self.unturned)
-        turned = torch.rand(n_systems, generator=generator, dtype=torch.float64) >= self.one_forward
-        return one_forward_losses(
-            **terms,
-            rotations=rotations[0],
-            turned=turned.to(device, non_blocking=True),
-            probability=self.one_forward,
-        )
+            return remul_losses(
+                **terms,
+                rotations=rotations[self._n_first :],
+                anchor=self.anchor,
+                unturned=self.unturned,
+                first_rotations=rotations[0] if self._n_first else None,
+                labelled=partial(first_systems, like=known) if known is not inputs else None,
+            )
+        return one_forward_losses(**terms, rotations=rotations[0], turned=drawn[1], probability=self.one_forward)
+
+    @property
+    def _n_first(self) -> int:
+        return int(self.unturned and self.first_pose == "random")
 
     def _equivariance_gap(self) -> Callable[[Prediction, Prediction], Tensor] | None:
         if self.equivariant_outputs == "both":
@@ -134,6 +170,7 @@ def make_objective(config: TrainConfig, *, force_scale: float) -> PotentialObjec
         energy_weight=config.energy_weight,
         n_turned=config.n_turned if config.beta > 0 else 0,
         unturned=config.alpha > 0,
+        first_pose=config.first_pose,
         group=config.group,
         anchor=config.anchor,
         axis=config.axis,
@@ -185,13 +222,21 @@ def first_pose(prediction: Prediction, n_systems: int) -> Prediction:
     """The first of several poses of a prediction."""
     assert prediction.energy is not None
     n_atoms = len(prediction.system_index) * n_systems // len(prediction.energy)
+    return _leading(prediction, n_systems=n_systems, n_atoms=n_atoms)
 
+
+def first_systems(prediction: Prediction, *, like: Batch) -> Prediction:
+    """The part of a prediction that belongs to its first systems, those of the batch `like`."""
+    return _leading(prediction, n_systems=like.n_systems, n_atoms=like.n_atoms)
+
+
+def _leading(prediction: Prediction, *, n_systems: int, n_atoms: int) -> Prediction:
     def head(value: Tensor | None, rows: int) -> Tensor | None:
         return None if value is None else value[:rows]
 
     return Prediction(
         system_index=prediction.system_index[:n_atoms],
-        energy=prediction.energy[:n_systems],
+        energy=head(prediction.energy, n_systems),
         forces=head(prediction.forces, n_atoms),
         direct_forces=head(prediction.direct_forces, n_atoms),
         atomic_energies=head(prediction.atomic_energies, n_atoms),

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.config import TrainConfig
 
+B = TypeVar("B")
+B_co = TypeVar("B_co", covariant=True)
+Batches = Callable[[int], B]  # the batch of a step as a function of its number, counted from 0
 MONITOR_DRAWS = 8  # independent rotations of each watched frame, besides the pose it stands in
 MIN_FRAMES, MAX_FRAMES = 4, 32  # that are watched
+
+
+class Source(Protocol[B_co]):
+    """Training data: `len` systems, and any of them as one batch."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, indices: NDArray[np.int64], /) -> B_co:
+        """The systems with these indices as one batch."""
+        ...
 
 
 def frame_order(step: int, *, n_frames: int, batch_size: int, seed: int) -> NDArray[np.int64]:
@@ -24,6 +39,12 @@ def frame_order(step: int, *, n_frames: int, batch_size: int, seed: int) -> NDAr
     return np.array([orders[int(e)][w % n_frames] for e, w in zip(epochs, wanted, strict=True)], dtype=np.int64)
 
 
+def shuffled(source: Source[B], config: TrainConfig) -> Batches[B]:
+    """Batches of `config.batch_size` systems in `frame_order`."""
+    n, size, seed = len(source), config.batch_size, config.seed
+    return lambda step: source.select(frame_order(step, n_frames=n, batch_size=size, seed=seed))
+
+
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Linear warm-up, then half a cosine from the peak to 0 at the last step."""
     if step < config.warmup_steps:
@@ -35,7 +56,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 def poses_trained_on(config: TrainConfig) -> int:
     """Poses that all steps of a run send through the model."""
     paired = int(config.alpha > 0) + (config.n_turned if config.beta > 0 else 0)
-    return config.n_steps * config.batch_size * (1 if config.estimator == "one-forward" else paired)
+    frames = config.batch_size + config.unlabelled_batch_size
+    return config.n_steps * frames * (1 if config.estimator == "one-forward" else paired)
 
 
 def monitored_steps(config: TrainConfig) -> frozenset[int]:

@@ -36,6 +36,8 @@ from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
 from remul_md.training.fit import CHECKPOINT, fit
 from remul_md.training.monitor import MONITOR_COLUMNS, SymmetryMonitor, plot_symmetry
 from remul_md.training.objectives import PotentialObjective, make_objective
+from remul_md.training.schedule import Batches, Source
+from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches, read_unlabelled
 from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation
 
 logger = logging.getLogger(__name__)
@@ -104,12 +106,16 @@ def train_potential(
     prepare_run(folder, config, resume=resume)
     torch.set_num_threads(options.n_threads)
     prepared = prepare_training(config, origin=origin)
-    model, held_out = prepared.model, prepared.validation
+    model, held_out, beside = prepared.model, prepared.validation, prepared.unlabelled
+    source: Source[Batch | PartlyLabelled] | Batches[Batch | PartlyLabelled] = prepared.source
+    if beside is not None:
+        cutoff = model_config(model)[1]["cutoff"]
+        source = partly_labelled_batches(prepared.source, prepared.frames, beside, cutoff=cutoff, config=options)
     monitored = options.monitor_per_decade > 0
     restricted = options.axis is not None or options.max_angle_deg is not None
     result = fit(
         model,
-        prepared.source,
+        source,
         objective=prepared.objective,
         validate=TurnedValidation(
             held_out,
@@ -120,7 +126,7 @@ def train_potential(
         ),
         config=options,
         run_dir=folder,
-        fingerprint=_fingerprint(config, prepared.split, "" if origin is None else origin.sha256),
+        fingerprint=_fingerprint(config, prepared.split, "" if origin is None else origin.sha256, beside),
         validation_columns=[name for name in VALIDATION_COLUMNS if name != "score"],
         monitor=SymmetryMonitor(held_out, forces=options.forces, config=options) if monitored else None,
         monitor_columns=MONITOR_COLUMNS,
@@ -144,7 +150,7 @@ def train_potential(
         provenance=Provenance(
             trained_forces=options.forces,
             config=config.model_dump(mode="json"),
-            data={"name": prepared.frames.name, "split": prepared.split.to_json()},
+            data={"name": prepared.frames.name, "split": prepared.split.to_json()} | _unlabelled_record(beside),
             metrics=metrics,
             commit=source_commit(),
             seconds=result.seconds,
@@ -167,6 +173,7 @@ class PreparedTraining:
         validation: validation frames.
         frames: training frames as they were read.
         split: which frames they are.
+        unlabelled: geometries that stand beside them, or None.
     """
 
     model: nn.Module
@@ -176,6 +183,7 @@ class PreparedTraining:
     validation: Batch
     frames: Frames
     split: Split
+    unlabelled: Frames | None = None
 
 
 def prepare_training(config: RunConfig, *, origin: Potential | None = None) -> PreparedTraining:
@@ -203,6 +211,7 @@ def prepare_training(config: RunConfig, *, origin: Potential | None = None) -> P
         validation=_residual_batch(validation, references, species, cutoff=cutoff).to(device),
         frames=train,
         split=split,
+        unlabelled=None if data.unlabelled is None else read_unlabelled(data, train=train, validation=validation),
     )
 
 
@@ -288,10 +297,18 @@ def _residual_batch(frames: Frames, references: torch.Tensor, species: tuple[int
     return replace(batch, energy=(batch.energy - totals).float(), forces=batch.forces.float())
 
 
-def _fingerprint(config: RunConfig, split: Split, origin: str) -> str:
+def _fingerprint(config: RunConfig, split: Split, origin: str, unlabelled: Frames | None) -> str:
     # Without the defaults: an option that a later version adds does not make another run of this one.
-    text = json.dumps([config.model_dump(mode="json", exclude_defaults=True), split.to_json(), origin], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    decisive: list[Any] = [config.model_dump(mode="json", exclude_defaults=True), split.to_json(), origin]
+    if unlabelled is not None:
+        decisive.append(_unlabelled_record(unlabelled))
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _unlabelled_record(frames: Frames | None) -> dict[str, Any]:
+    if frames is None:
+        return {}
+    return {"unlabelled": {"name": frames.name, "n_frames": len(frames), "data_hash": frames.content_hash()}}
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -1,0 +1,113 @@
+"""Frames without labels beside the labelled ones: the equivariance loss |f(g x) - g f(x)| needs none.
+
+Any geometry of a known composition serves, one's own dynamics for example. Which frames a step sees is a function of
+its number, as it is for the labelled ones.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from remul_md.config import DataConfig, TrainConfig
+from remul_md.coverage import formula
+from remul_md.datasets import read_frames
+from remul_md.datasets.splits import duplicate_labels
+from remul_md.errors import InputError
+from remul_md.neighbors import build_batch
+from remul_md.structures import Batch, BatchStore, Frames, joined_geometries
+from remul_md.training.schedule import frame_order
+
+logger = logging.getLogger(__name__)
+
+# Added to the seed of a run: sets of equal size would else be shuffled alike, and the same rows always meet.
+ORDER_SEED = 7_919
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartlyLabelled:
+    """A batch of which only the first systems have labels.
+
+    Args:
+        systems: all of them, without labels: what the model sees.
+        labelled: the first of them again, with labels.
+    """
+
+    systems: Batch
+    labelled: Batch
+
+
+def read_unlabelled(data: DataConfig, *, train: Frames, validation: Frames) -> Frames:
+    """The geometries of `data.unlabelled`; labels in the file are not read.
+
+    Those that stand among the validation frames are counted and named: their symmetry is then no longer held out.
+
+    Args:
+        data: says the file and its unit.
+        train: training frames; their compositions are the known ones.
+        validation: held-out frames.
+    Raises:
+        InputError: no such file, a damaged one, or a composition that no training frame has.
+    """
+    assert data.unlabelled is not None
+    frames = read_frames(
+        data.unlabelled,
+        length_unit=data.unlabelled_length_unit,
+        with_labels=False,
+        allow_implausible=data.allow_implausible,
+    )
+    known = _compositions(train)
+    for composition, index in _compositions(frames).items():
+        if composition not in known:
+            raise InputError(
+                f"data.unlabelled={data.unlabelled}: frame {index} is {_written(composition)}, the training frames "
+                f"are {', '.join(map(_written, known))}; give frames of these compositions"
+            )
+    labels = duplicate_labels(joined_geometries([validation, frames], name=frames.name))
+    n_shared = int((labels[len(validation) :] < len(validation)).sum())
+    if n_shared:
+        logger.warning(
+            "data.unlabelled=%s: %d of its %d frames are validation frames; their labels are not used, "
+            "but the symmetry measured on them is that of frames trained on",
+            data.unlabelled, n_shared, len(frames),
+        )  # fmt: skip
+    return frames
+
+
+def partly_labelled_batches(
+    labelled: BatchStore, train: Frames, unlabelled: Frames, *, cutoff: float, config: TrainConfig
+) -> Callable[[int], PartlyLabelled]:
+    """The batch of a step as a function of its number: both kinds of frames, each in a seeded order of its own.
+
+    Args:
+        labelled: the training frames with their labels, on the model's device.
+        train: the same frames.
+        unlabelled: those beside them.
+        cutoff: of the model, Angstrom.
+        config: seed, `batch_size` and `unlabelled_batch_size`.
+    """
+    geometries = joined_geometries([train, unlabelled], name=unlabelled.name)
+    store = BatchStore(build_batch(geometries, cutoff=cutoff).to(labelled.batch.positions.device))
+    n_train, n_beside = len(train), len(unlabelled)
+
+    def batch_of(step: int) -> PartlyLabelled:
+        chosen = frame_order(step, n_frames=n_train, batch_size=config.batch_size, seed=config.seed)
+        beside = frame_order(
+            step, n_frames=n_beside, batch_size=config.unlabelled_batch_size, seed=config.seed + ORDER_SEED
+        )
+        return PartlyLabelled(systems=store.select([*chosen, *(n_train + beside)]), labelled=labelled.select(chosen))
+
+    return batch_of
+
+
+def _compositions(frames: Frames) -> dict[tuple[tuple[str, int], ...], int]:
+    """Atoms of each element, and the first frame with them."""
+    found: dict[tuple[tuple[str, int], ...], int] = {}
+    for index in range(len(frames)):
+        found.setdefault(tuple(formula(frames.frame_numbers(index)).items()), index)
+    return found
+
+
+def _written(composition: tuple[tuple[str, int], ...]) -> str:
+    return "".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in composition)
