@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -192,7 +191,7 @@ def analyze(
     """Does the run conserve energy, do its forces turn with the molecule, does the molecule stay intact?"""
     from remul_md.analysis.trajectory import analyze_trajectory
 
-    figures = None if evaluation is None else _read_json(evaluation)
+    figures = None if evaluation is None else _read_evaluation(evaluation)
     atoms, statistics, training = None, None, None
     provenance: dict[str, Any] = {"trajectory": str(trajectory)}
     if potential is not None:
@@ -313,23 +312,22 @@ def _table(title: str, rows: list[tuple[str, str]]) -> None:
         typer.echo(f"  {name:{width}}  {value}")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        figures = dict(json.loads(path.read_text()))
-        figures["force_mae_stock"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: is no JSON of `remul-md evaluate` ({error!r}); make it with --json") from error
+def _read_evaluation(path: Path) -> dict[str, Any]:
+    from remul_md.files import read_json
+
+    hint = "give the file of `remul-md evaluate --json`"
+    figures = read_json(path, hint=hint)
+    if "force_mae_stock" not in figures:
+        raise InputError(f"{path}: holds no force_mae_stock; {hint}")
     return figures
 
 
 def _write_json(path: Path | None, content: dict[str, Any]) -> None:
     if path is None:
         return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error}); choose another --json file") from error
+    from remul_md.files import write_json
+
+    write_json(path, content, hint="choose another --json file")
 
 
 def _fail(message: str, *, code: int) -> NoReturn:

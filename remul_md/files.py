@@ -1,10 +1,12 @@
-"""Writing files that are either whole or not there."""
+"""Writing files that are either whole or not there, and JSON with messages that say what to do."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,48 @@ def replace_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):  # a folder that is a file has nothing to unlink either
             temporary.unlink()
         raise
+
+
+def write_json(path: Path, content: Mapping[str, Any], *, hint: str) -> None:
+    """Write a JSON object that is either whole or not there; the folder is made.
+
+    Args:
+        path: the file.
+        content: JSON-able.
+        hint: what to do where it cannot be written, the end of the message.
+    Raises:
+        InputError: the file cannot be written, or a number is NaN or infinite, which is no JSON.
+    """
+    try:
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise InputError(f"{path}: is not written, JSON knows no NaN and no infinity ({error}); {hint}") from error
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # /dev/stdout for example: a rename would put a file in its place
+            path.write_text(text)
+        else:
+            replace_atomically(path, text.encode())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error}); {hint}") from error
+
+
+def read_json(path: Path, *, hint: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        path: the file.
+        hint: where such a file comes from, the end of the message.
+    Raises:
+        InputError: missing, not JSON, or JSON that is no object.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); {hint}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, expected a JSON object; {hint}")
+    return content
 
 
 def save_tensors(path: Path, payload: Any) -> None:

@@ -413,7 +413,11 @@ def test_bad_analysis(refused: Callable[..., None], trajectory: Path, potential:
     refused("analyze", tmp_path / "empty.traj", message="empty.traj")
     (tmp_path / "figures.json").write_text("{")
     refused(
-        "analyze", trajectory, "--evaluation", tmp_path / "figures.json", message="is no JSON of `remul-md evaluate`"
+        "analyze",
+        trajectory,
+        "--evaluation",
+        tmp_path / "figures.json",
+        message="give the file of `remul-md evaluate --json`",
     )
     file = tmp_path / "figures.json"
     for option in ("--json", "--report", "--picture"):

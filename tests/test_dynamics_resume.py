@@ -190,10 +190,10 @@ def test_damaged_files_are_named(finished):
     with pytest.raises(InputError, match=r"run.json' lacks finished, options, .*no description of a run"):
         again(output, chosen)
     description.write_text("[1]")
-    with pytest.raises(InputError, match="holds a list, no description of a run"):
+    with pytest.raises(InputError, match="holds a list, expected a JSON object; it is no description of a run"):
         again(output, chosen)
     description.write_text(text[:100])
-    with pytest.raises(InputError, match=r"cannot read .*run.json"):
+    with pytest.raises(InputError, match=r"run.json: cannot be read as JSON .*; it is no description of a run"):
         again(output, chosen)
 
 

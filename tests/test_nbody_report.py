@@ -123,7 +123,7 @@ def test_what_is_no_result_is_refused(results: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no results of the N-body study"):
         markdown_table(other)
     other.write_text("[1, 2]")
-    with pytest.raises(InputError, match="holds a list, expected the results of a study"):
+    with pytest.raises(InputError, match="holds a list, expected a JSON object; make it with `remul-md study`"):
         markdown_table(other)
     other.write_text(results.read_text().replace("remul-10", "remul-11"))
     with pytest.raises(InputError, match="arms remul-11 are unknown to this version"):

@@ -6,7 +6,6 @@ frame looks good on them and is wrong in dynamics: its error is small at angle 0
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from remul_md.errors import InputError
+from remul_md.files import write_json
 from remul_md.neighbors import build_batch
 from remul_md.potential import ForcesChoice, Potential
 from remul_md.structures import Batch, BatchStore, Frames
@@ -207,12 +207,12 @@ def write_pose_errors(errors: PoseErrors, path: Path) -> None:
         InputError: unknown ending, or the file cannot be written.
     """
     check_pose_file(path)
+    if path.suffix == ".json":
+        write_json(path, errors.to_json(), hint="choose another file")
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".json":
-            path.write_text(json.dumps(errors.to_json(), indent=1) + "\n")
-        else:
-            _figure(errors).savefig(path, dpi=130)
+        _figure(errors).savefig(path, dpi=130)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error}); choose another file") from error
 

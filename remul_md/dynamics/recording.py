@@ -7,7 +7,6 @@ the checkpoint and goes on. Checkpoint and description are written beside their 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,7 +18,9 @@ import numpy as np
 
 from remul_md.dynamics.momenta import Array
 from remul_md.errors import InputError
+from remul_md.files import read_json as read_object
 from remul_md.files import replace_atomically
+from remul_md.files import write_json as write_object
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -38,6 +39,7 @@ LOG_COLUMNS = (
     "angular_momentum_y_amu_A2_per_fs",
     "angular_momentum_z_amu_A2_per_fs",
 )
+GO_ON = "choose another output, then go on with resume (what was written up to the last checkpoint is kept)"
 TRAJECTORY_HEADER_BYTES = 48  # magic, tag, version, number of frames, where the table of frames stands
 
 
@@ -88,10 +90,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(
-            f"cannot write {str(path)!r}: {reason}; free space or choose another output, then go on with resume "
-            "(what was written up to the last checkpoint is kept)"
-        ) from error
+        raise InputError(f"cannot write {str(path)!r}: {reason}; free space or {GO_ON}") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -101,23 +100,13 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a description; NaN and infinity are no JSON and raise ValueError."""
-    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    """`files.write_json` for the description of a run."""
+    write_object(path, content, hint=f"free space or {GO_ON}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a description.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {str(path)!r}: {error}; it is no description of a run") from error
-    if not isinstance(content, dict):
-        raise InputError(f"cannot read {str(path)!r}: holds a {type(content).__name__}, no description of a run")
-    return content
+    """`files.read_json` for the description of a run."""
+    return read_object(path, hint="it is no description of a run, put back the one that `remul-md md` wrote")
 
 
 class Recorder:

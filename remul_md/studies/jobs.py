@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from remul_md.errors import InputError
-from remul_md.files import replace_atomically
+from remul_md.files import read_json as read_object
+from remul_md.files import write_json as write_object
 
 log = logging.getLogger(__name__)
 
@@ -122,27 +123,10 @@ def _one_thread() -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON that is either whole or not there.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    try:
-        replace_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error}); free space or choose another folder") from error
+    """`files.write_json` for what a study writes."""
+    write_object(path, content, hint="free space or choose another folder")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        InputError: missing, or no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); make it with `remul-md study`") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, expected the results of a study")
-    return content
+    """`files.read_json` for what a study has written."""
+    return read_object(path, hint="make it with `remul-md study`")

@@ -34,11 +34,13 @@ class Turn(Generic[X, Y]):
         inputs: (x, rotations [G, B, 3, 3]) -> one input that holds G turned copies of the B systems, pose-major.
         outputs: (y, rotations [G, B, 3, 3]) -> the same for labels or predictions; a scalar does not turn.
         first: (y of G poses, B) -> the first pose of it; needed for the anchor "prediction" only.
+        labelled: (y of one pose, labels of its first systems) -> y of those; needed where not all have labels.
     """
 
     inputs: Callable[[X, Tensor], X]
     outputs: Callable[[Y, Tensor], Y]
     first: Callable[[Y, int], Y] | None = None
+    labelled: Callable[[Y, Y], Y] | None = None
 
 
 def remul_losses(
@@ -53,14 +55,14 @@ def remul_losses(
     anchor: Anchor = "label",
     unturned: bool = True,
     first_rotations: Tensor | None = None,
-    labelled: Callable[[Y], Y] | None = None,
+    n_labelled: int | None = None,
 ) -> dict[str, Tensor]:
     """The two losses of REMUL from ONE call of the model on all poses.
 
     Args:
         predict: the model, from inputs to outputs; called once.
         inputs: B systems.
-        targets: their labels, or with `labelled` those of some of them.
+        targets: their labels, or those of the first `n_labelled` of them.
         turn: how both turn.
         rotations: [K, B, 3, 3], drawn by the caller; K = 0 leaves the equivariance loss out.
         gap: (prediction, target) -> loss of each system, in the order of the systems.
@@ -70,8 +72,8 @@ def remul_losses(
         unturned: False leaves the unturned pose and the task's loss out (augmentation).
         first_rotations: the pose in which the task's loss sees each system, [B, 3, 3], which then stands in for the
             unturned one; None leaves the systems as they stand. The anchor "prediction" is turned on from there.
-        labelled: picks the systems that `targets` holds from the prediction of one pose; the others take part in the
-            equivariance loss only, so this needs the anchor "prediction". None: `targets` holds all.
+        n_labelled: how many systems `targets` holds; the others take part in the equivariance loss only, so this
+            needs the anchor "prediction". None: all.
     Returns:
         "task" and "equivariance", scalars in the unit of `gap`, those that were asked for.
     Raises:
@@ -89,7 +91,7 @@ def remul_losses(
         )
     if not unturned and first_rotations is not None:
         raise InputError("first_rotations turn the pose of the task's loss, which is left out; give alpha > 0")
-    if labelled is not None and anchor != "prediction":
+    if n_labelled is not None and anchor != "prediction":
         raise InputError(f"systems without labels need the anchor 'prediction', got {anchor!r}")
     poses = rotations
     if unturned:
@@ -110,10 +112,17 @@ def remul_losses(
     if turn.first is None:
         raise InputError("anchor 'prediction' needs Turn.first, which picks the unturned pose of a prediction")
     first = turn.first(prediction, n_systems)
-    losses["task"] = gap(first if labelled is None else labelled(first), targets).mean()
-    if n_turned:
+    known, wanted, onward = first, targets, poses
+    if n_labelled is not None:
+        if turn.labelled is None:
+            raise InputError("systems without labels need Turn.labelled, which leaves them out of a prediction")
+        known = turn.labelled(first, targets)
+    if first_rotations is not None:
+        wanted = turn.outputs(targets, first_rotations[:n_labelled].unsqueeze(0))
         # From the first pose to each: g_k g_0^-1, so that all poses are drawn alike, whatever the law of the draws.
-        onward = poses if first_rotations is None else poses @ first_rotations.mT
+        onward = poses @ first_rotations.mT
+    losses["task"] = gap(known, wanted).mean()
+    if n_turned:
         losses["equivariance"] = turned_gap(prediction, turn.outputs(first, onward)).view(-1, n_systems)[1:].mean()
     return losses
 

@@ -113,7 +113,7 @@ class PotentialObjective:
                 anchor=self.anchor,
                 unturned=self.unturned,
                 first_rotations=rotations[0] if self._n_first else None,
-                labelled=partial(first_systems, like=known) if known is not inputs else None,
+                n_labelled=None if known is inputs else known.n_systems,
             )
         return one_forward_losses(**terms, rotations=rotations[0], turned=drawn[1], probability=self.one_forward)
 
@@ -225,9 +225,10 @@ def first_pose(prediction: Prediction, n_systems: int) -> Prediction:
     return _leading(prediction, n_systems=n_systems, n_atoms=n_atoms)
 
 
-def first_systems(prediction: Prediction, *, like: Batch) -> Prediction:
-    """The part of a prediction that belongs to its first systems, those of the batch `like`."""
-    return _leading(prediction, n_systems=like.n_systems, n_atoms=like.n_atoms)
+def labelled_part(prediction: Prediction, target: Prediction) -> Prediction:
+    """The part of a prediction that belongs to its first systems, those of `target`."""
+    assert target.energy is not None
+    return _leading(prediction, n_systems=len(target.energy), n_atoms=len(target.system_index))
 
 
 def _leading(prediction: Prediction, *, n_systems: int, n_atoms: int) -> Prediction:
@@ -243,4 +244,6 @@ def _leading(prediction: Prediction, *, n_systems: int, n_atoms: int) -> Predict
     )
 
 
-POTENTIAL_TURN: Turn[Batch, Prediction] = Turn(inputs=pose_batch, outputs=turned_labels, first=first_pose)
+POTENTIAL_TURN: Turn[Batch, Prediction] = Turn(
+    inputs=pose_batch, outputs=turned_labels, first=first_pose, labelled=labelled_part
+)

@@ -1,0 +1,420 @@
+"""Frames without labels, and random first poses: what they add to the losses, which frames a step sees, resuming."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from potentials import molecule_frames, random_model
+from torch import Tensor
+
+from remul_md.config import DataConfig, RunConfig, TrainConfig, validated_config
+from remul_md.datasets import read_frames
+from remul_md.errors import InputError
+from remul_md.models import Forces
+from remul_md.neighbors import build_batch
+from remul_md.potential import load_potential
+from remul_md.structures import Batch, BatchStore, Frames, Prediction
+from remul_md.symmetry.remul import Turn, remul_losses
+from remul_md.symmetry.rotations import random_rotations
+from remul_md.training import fit as trainer
+from remul_md.training.checkpoint import read_checkpoint
+from remul_md.training.objectives import PotentialObjective, labelled_part, labels
+from remul_md.training.train import train_potential
+from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches, read_unlabelled
+
+N_LABELLED, N_BESIDE, N_TURNED = 4, 3, 2
+FIELD = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
+
+
+def squared(prediction: Tensor, target: Tensor) -> Tensor:
+    return (prediction - target).square().sum(1)
+
+
+def rows_in_poses(rows: Tensor, rotations: Tensor) -> Tensor:
+    return torch.einsum("gbij,bj->gbi", rotations, rows).flatten(0, 1)
+
+
+TURN: Turn[Tensor, Tensor] = Turn(
+    inputs=rows_in_poses,
+    outputs=rows_in_poses,
+    first=lambda rows, n: rows[:n],
+    labelled=lambda rows, targets: rows[: len(targets)],
+)
+
+
+def drawn(*shape: int, seed: int = 4, **law: Any) -> Tensor:
+    found = random_rotations(
+        int(np.prod(shape)), generator=torch.Generator().manual_seed(seed), **({"group": "O3"} | law)
+    )
+    return found.view(*shape, 3, 3)
+
+
+@pytest.fixture
+def rows() -> tuple[Tensor, Tensor]:
+    """7 inputs, and labels of the first 4."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(N_LABELLED + N_BESIDE, 3, dtype=torch.float64, generator=generator)
+    return x, torch.randn(N_LABELLED, 3, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("random_first", [False, True])
+def test_losses_of_a_partly_labelled_batch_in_closed_form(rows: tuple[Tensor, Tensor], random_first: bool) -> None:
+    """f(x) = 1.3 x + c: task |1.3 x - c' - y|^2 of the labelled, equivariance |c - g c|^2 of all."""
+    x, y = rows
+    n = len(x)
+    turned, first = drawn(N_TURNED, n), drawn(n, seed=5) if random_first else None
+    calls = []
+
+    def predict(inputs: Tensor) -> Tensor:
+        calls.append(len(inputs))
+        return 1.3 * inputs + FIELD
+
+    # The labels are given in the pose in which the task's loss sees them.
+    start = torch.eye(3, dtype=torch.float64).expand(n, 3, 3) if first is None else first
+    stands = torch.einsum("bij,bj->bi", start, x)
+    losses = remul_losses(
+        predict,
+        x,
+        y,
+        turn=TURN,
+        rotations=turned,
+        gap=squared,
+        anchor="prediction",
+        first_rotations=first,
+        n_labelled=N_LABELLED,
+    )
+    assert calls == [(1 + N_TURNED) * n]  # one call
+    in_pose = y if first is None else torch.einsum("bij,bj->bi", start[:N_LABELLED], y)
+    task = squared(1.3 * stands[:N_LABELLED] + FIELD, in_pose).mean()
+    onward = turned @ start.mT  # what stands in the first pose is turned on to the others
+    broken = (FIELD - onward @ FIELD).square().sum(2)
+    assert losses["task"].item() == pytest.approx(task.item(), rel=1e-12)
+    assert losses["equivariance"].item() == pytest.approx(broken.mean().item(), rel=1e-12)
+    assert abs(broken.mean() - broken[:, :N_LABELLED].mean()) > 0.01  # the unlabelled ones count
+
+
+@pytest.mark.parametrize("law", [{}, {"group": "SO3", "max_angle_deg": 40.0}])
+def test_a_random_first_pose_is_two_pose_augmentation(rows: tuple[Tensor, Tensor], law: dict[str, Any]) -> None:
+    """Anchor label, alpha = beta, one turned pose: for the same draws twice the loss of alpha = 0 with two poses."""
+    x, y = rows[0][:N_LABELLED], rows[1]
+    poses = drawn(2, N_LABELLED, **law)
+
+    def crooked(v: Tensor) -> Tensor:
+        return 1.3 * v + 0.4 * v * torch.tensor([0.0, 1.0, -2.0], dtype=v.dtype) + 0.2
+
+    terms: dict[str, Any] = {"turn": TURN, "gap": squared}
+    ours = remul_losses(crooked, x, y, rotations=poses[1:], first_rotations=poses[0], **terms)
+    two = remul_losses(crooked, x, y, rotations=poses, unturned=False, **terms)
+    stock = remul_losses(crooked, x, y, rotations=poses[1:], **terms)
+    assert (ours["task"] + ours["equivariance"]).item() == pytest.approx(2 * two["equivariance"].item(), rel=1e-12)
+    assert abs(stock["task"] - ours["task"]) > 0.01
+
+
+def test_losses_that_cannot_be_are_refused(rows: tuple[Tensor, Tensor]) -> None:
+    x, y = rows
+    terms: dict[str, Any] = {"turn": TURN, "rotations": drawn(N_TURNED, len(x)), "gap": squared}
+    with pytest.raises(InputError, match="systems without labels need the anchor 'prediction', got 'label'"):
+        remul_losses(lambda v: v, x, y, n_labelled=N_LABELLED, **terms)
+    lacking = replace(TURN, labelled=None)
+    with pytest.raises(InputError, match=r"systems without labels need Turn\.labelled"):
+        remul_losses(lambda v: v, x, y, n_labelled=N_LABELLED, anchor="prediction", **(terms | {"turn": lacking}))
+    with pytest.raises(InputError, match="first_rotations turn the pose of the task's loss, which is left out"):
+        remul_losses(lambda v: v, x, x, unturned=False, first_rotations=drawn(len(x)), **terms)
+
+
+# Potentials ---------------------------------------------------------------------------------------------------------
+
+
+def centred(batch: Batch) -> Tensor:
+    counts = torch.bincount(batch.system_index).double()
+    sums = torch.zeros(len(counts), 3, dtype=torch.float64).index_add(0, batch.system_index, batch.positions)
+    return batch.positions - (sums / counts[:, None]).index_select(0, batch.system_index)
+
+
+class Springs(torch.nn.Module):
+    """Every atom is drawn to the centre, which is equivariant; `field` is a constant force, which is not."""
+
+    def __init__(self, *, field: float) -> None:
+        super().__init__()
+        self.stiffness = torch.nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+        self.field = torch.nn.Parameter(field * FIELD)
+
+    def forward(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
+        arms = centred(batch)
+        energies = 0.5 * self.stiffness * arms.square().sum(1)
+        energy = torch.zeros(batch.n_systems, dtype=torch.float64).index_add(0, batch.system_index, energies)
+        return Prediction(
+            system_index=batch.system_index, energy=energy, direct_forces=self.field - self.stiffness * arms
+        )
+
+
+def frames_of(*seeds: int) -> Frames:
+    """Molecules of 7 and 5 atoms by turns."""
+    parts = [molecule_frames(seed=seed) for seed in seeds]
+    return Frames(
+        positions=np.concatenate([part.positions for part in parts]),
+        atomic_numbers=np.concatenate([part.atomic_numbers for part in parts]),
+        n_atoms=np.concatenate([part.n_atoms for part in parts]),
+        pbc=np.concatenate([part.pbc for part in parts]),
+        energy=np.concatenate([part.energy + 700.0 for part in parts if part.energy is not None]),
+        forces=np.concatenate([part.forces for part in parts if part.forces is not None]),
+    )
+
+
+LABELLED, BESIDE = frames_of(0, 1, 2), frames_of(3, 4)  # 6 and 4 frames
+
+
+def batches(**options: Any) -> Callable[[int], PartlyLabelled]:
+    config = TrainConfig(**({"batch_size": 4, "unlabelled_batch_size": 3, "anchor": "prediction"} | options))
+    unlabelled = replace(BESIDE, energy=None, forces=None)
+    store = BatchStore(build_batch(LABELLED, cutoff=4.5))
+    return partly_labelled_batches(store, LABELLED, unlabelled, cutoff=4.5, config=config)
+
+
+OBJECTIVE = PotentialObjective(
+    forces="direct", force_scale=0.7, energy_weight=0.1, n_turned=2, anchor="prediction", force_loss="mse"
+)
+
+
+def test_an_equivariant_model_has_no_loss_on_unlabelled_frames_and_a_field_gives_its_closed_form() -> None:
+    batch = batches()(0)
+    exact = OBJECTIVE(Springs(field=0.0), batch, torch.Generator().manual_seed(2))
+    assert exact["task"].item() > 0.1
+    assert exact["equivariance"].item() < 1e-14  # rounding of the energies, whose error counts linearly
+    found = OBJECTIVE(Springs(field=1.0), batch, torch.Generator().manual_seed(2))
+    rotations = random_rotations(2 * 7, generator=torch.Generator().manual_seed(2), group="O3").view(2, 7, 3, 3)
+    of_systems = (FIELD - rotations @ FIELD).square().mean(2) / 0.7**2
+    assert found["equivariance"].item() == pytest.approx(of_systems.mean().item(), rel=1e-12)
+    assert abs(of_systems.mean() - of_systems[:, :4].mean()) > 1e-3
+
+
+def test_the_task_sees_the_labelled_frames_only() -> None:
+    batch, model = batches()(0), Springs(field=1.0)
+    alone = replace(OBJECTIVE, n_turned=0)(model, batch.labelled, torch.Generator())
+    found = OBJECTIVE(model, batch, torch.Generator().manual_seed(2))
+    assert found["task"].item() == pytest.approx(alone["task"].item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("anchor", ["label", "prediction"])
+def test_labels_turn_into_the_random_first_pose(anchor: Any) -> None:
+    """An equivariant model is as wrong in every pose, so the task's loss is that of the stock pose."""
+    batch, model = build_batch(LABELLED, cutoff=4.5), Springs(field=0.0)
+    stock = replace(OBJECTIVE, anchor=anchor)(model, batch, torch.Generator().manual_seed(2))
+    found = replace(OBJECTIVE, anchor=anchor, first_pose="random")(model, batch, torch.Generator().manual_seed(2))
+    assert found["task"].item() == pytest.approx(stock["task"].item(), rel=1e-12)
+    broken = Springs(field=1.0)
+    one, other = (
+        replace(OBJECTIVE, anchor=anchor, first_pose=pose)(broken, batch, torch.Generator().manual_seed(2))["task"]
+        for pose in ("stock", "random")
+    )
+    assert abs(one - other) > 0.01
+
+
+@pytest.mark.parametrize("forces", ["conservative", "both"])
+def test_gradients_reach_from_unlabelled_frames(forces: Any) -> None:
+    """The loss moves with the unlabelled geometries, and so does what it teaches the model."""
+    batch, model = batches()(0), random_model(cutoff=4.5).double()
+    objective = replace(OBJECTIVE, forces=forces, force_loss="l2", first_pose="random")
+    n_labelled_atoms = batch.labelled.n_atoms
+    positions = batch.systems.positions.clone().requires_grad_()
+    live = replace(batch, systems=replace(batch.systems, positions=positions))
+
+    def losses(which: PartlyLabelled) -> dict[str, Tensor]:
+        return objective(model, which, torch.Generator().manual_seed(2))
+
+    for name, reached in (("task", False), ("equivariance", True)):
+        (gradient,) = torch.autograd.grad(losses(live)[name], positions)
+        assert (gradient[:n_labelled_atoms].abs().max() > 1e-4).item()
+        assert (gradient[n_labelled_atoms:].abs().max() > 1e-4).item() == reached
+    first = replace(batch, systems=BatchStore(batch.systems).select(range(4)))
+    weights = list(model.parameters())
+    with_them, without = (
+        torch.autograd.grad(losses(which)["equivariance"], weights, allow_unused=True) for which in (batch, first)
+    )
+    moved = [(a - b).abs().max() for a, b in zip(with_them, without, strict=True) if a is not None and b is not None]
+    assert max(moved) > 1e-3
+
+
+def test_unlabelled_frames_are_not_held_against_labels() -> None:
+    with pytest.raises(InputError, match="systems without labels need the anchor 'prediction', got 'label'"):
+        replace(OBJECTIVE, anchor="label")(Springs(field=1.0), batches()(0), torch.Generator())
+
+
+def test_the_objective_with_a_random_first_pose_draws_what_two_poses_draw() -> None:
+    batch, model = build_batch(LABELLED, cutoff=4.5), Springs(field=1.0)
+    ours = replace(OBJECTIVE, anchor="label", n_turned=1, first_pose="random")
+    two = replace(OBJECTIVE, anchor="label", n_turned=2, unturned=False)
+    found = ours(model, batch, torch.Generator().manual_seed(6))
+    wanted = two(model, batch, torch.Generator().manual_seed(6))
+    total = found["task"] + found["equivariance"]
+    torch.testing.assert_close(total, 2 * wanted["equivariance"], rtol=1e-12, atol=0)
+
+
+def test_which_frames_a_step_sees() -> None:
+    batch_of = batches(seed=3)
+    order = [(batch_of(step), step) for step in range(8)]
+    for batch, step in order:
+        assert batch.systems.energy is None
+        assert batch.systems.forces is None
+        assert (batch.systems.n_systems, batch.labelled.n_systems) == (7, 4)
+        again = batch_of(step)
+        assert torch.equal(batch.systems.positions, again.systems.positions)  # whatever steps came between
+        assert torch.equal(batch.systems.positions[: batch.labelled.n_atoms], batch.labelled.positions)
+    rows = torch.cat([batch.systems.positions[batch.labelled.n_atoms :] for batch, _ in order])
+    known = torch.from_numpy(BESIDE.positions)
+    seen = torch.bincount(torch.cdist(rows, known).argmin(1), minlength=len(known))
+    assert seen.tolist() == [6] * len(known)  # 8 steps of 3 are 6 rounds of the 4 frames
+    assert not torch.equal(order[0][0].systems.positions, batches(seed=4)(0).systems.positions)
+
+
+def test_the_neighbours_of_the_joined_batch_are_those_of_its_parts() -> None:
+    batch, model = batches()(1), random_model(cutoff=4.5).double()
+    whole = model(batch.systems, forces="conservative")
+    alone = model(batch.labelled, forces="conservative")
+    part = labelled_part(whole, labels(batch.labelled, forces="conservative"))
+    torch.testing.assert_close(part.forces, alone.forces, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(part.energy, alone.energy, rtol=1e-12, atol=0)
+    assert torch.equal(part.system_index, batch.labelled.system_index)
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+ETHANOL = read_frames("rmd17/ethanol/test-01").select(range(11))
+
+
+def own_trajectory(path: Path, *, frames: Frames = ETHANOL) -> Path:
+    """As one's own dynamics leaves it: energies of some other method, on some frames only."""
+    structures = [frames.atoms(index) for index in range(len(frames))]
+    for atoms in structures[::2]:
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.full((len(atoms), 3), 1e4))
+    write(path, structures)
+    return path
+
+
+def read(source: Path | str, **options: Any) -> Frames:
+    frames = read_frames("rmd17/ethanol/train-01")
+    data = DataConfig(unlabelled=str(source), **options)
+    return read_unlabelled(data, train=frames.select(range(20)), validation=frames.select(range(20, 29)))
+
+
+@pytest.mark.parametrize("name", ["own.traj", "own.extxyz", "own.npz"])
+def test_labels_in_the_file_are_not_read(tmp_path: Path, name: str) -> None:
+    """Neither missing ones nor implausible ones stand in the way."""
+    path = tmp_path / name
+    if name.endswith("npz"):
+        np.savez(path, nuclear_charges=ETHANOL.frame_numbers(0), coords=ETHANOL.positions.reshape(11, 9, 3))
+    else:
+        own_trajectory(path)
+    found = read(path)
+    assert found.energy is None
+    assert found.forces is None
+    assert found.positions == pytest.approx(ETHANOL.positions, abs=1e-7)
+    with pytest.raises(InputError):  # as labelled frames they would be refused
+        read_frames(path, require=("energy", "forces"))
+
+
+def test_units_and_plausibility_of_the_unlabelled_file(tmp_path: Path) -> None:
+    path = tmp_path / "bohr.npz"
+    coords = ETHANOL.positions.reshape(11, 9, 3) / 0.529177210903
+    np.savez(path, nuclear_charges=ETHANOL.frame_numbers(0), coords=coords)
+    assert read(path, unlabelled_length_unit="Bohr").positions == pytest.approx(ETHANOL.positions, abs=1e-7)
+    with pytest.raises(InputError, match="Bohr"):
+        read(path)
+
+
+def test_an_unknown_composition_is_refused() -> None:
+    message = (
+        "data.unlabelled=rmd17/toluene/test-01: frame 0 is C7H8, the training frames are C2H6O; "
+        "give frames of these compositions"
+    )
+    with pytest.raises(InputError, match=re.escape(message)):
+        read("rmd17/toluene/test-01")
+    with pytest.raises(InputError, match="is neither a file nor a registered data set"):
+        read("no/such.traj")
+
+
+def test_validation_frames_among_them_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    read("rmd17/ethanol/test-01")
+    assert not caplog.records
+    read("rmd17/ethanol/train-01")
+    assert "9 of its 1000 frames are validation frames" in caplog.text
+
+
+# Runs ---------------------------------------------------------------------------------------------------------------
+
+TINY_MODEL = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_vectors": 3}
+
+
+def run_config(source: Path, **train: Any) -> RunConfig:
+    steps = {
+        "n_steps": 20,
+        "batch_size": 3,
+        "unlabelled_batch_size": 4,
+        "anchor": "prediction",
+        "first_pose": "random",
+        "warmup_steps": 2,
+        "validate_every": 8,
+        "checkpoint_every": 5,
+        "log_every": 4,
+        "device": "cpu",
+    }
+    data = {"molecule": "ethanol", "n_train": 17, "n_validation": 5, "unlabelled": str(source)}
+    return validated_config({"data": data, "model": TINY_MODEL, "train": steps | train}, origin="test")
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = trainer.train_step
+
+    def interrupted(state: Any, *arguments: Any, **options: Any) -> Any:
+        if state.step == step:
+            raise KeyboardInterrupt
+        return original(state, *arguments, **options)
+
+    monkeypatch.setattr(trainer, "train_step", interrupted)
+
+
+def test_a_run_with_unlabelled_frames_resumes_bit_for_bit_and_only_with_the_same_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = own_trajectory(tmp_path / "own.traj")
+    config = run_config(path)
+    whole = train_potential(config, run_dir=tmp_path / "whole", progress=False)
+    interrupt_at(13, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train_potential(config, run_dir=tmp_path / "cut", progress=False)
+    monkeypatch.undo()
+    assert read_checkpoint(tmp_path / "cut" / "checkpoint.pt")["step"] == 10
+    # Other labels are the same frames, another geometry is not.
+    write(path, [ETHANOL.atoms(index) for index in range(11)])
+    original = path.read_bytes()
+    shaken = replace(ETHANOL, positions=ETHANOL.positions + 1e-9 * (np.arange(99)[:, None] == 40))
+    write(path, [shaken.atoms(index) for index in range(11)])
+    with pytest.raises(InputError, match="the checkpoint belongs to another config or data"):
+        train_potential(config, run_dir=tmp_path / "cut", resume=True, progress=False)
+    path.write_bytes(original)
+    resumed = train_potential(config, run_dir=tmp_path / "cut", resume=True, progress=False)
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+    record = load_potential(tmp_path / "whole" / "potential.pt").provenance.data["unlabelled"]
+    assert record == {"name": "own.traj", "n_frames": 11, "data_hash": read(path).content_hash()}
+    assert whole.coverage.n_frames == 17  # what was never labelled is not covered
+
+
+def test_unlabelled_frames_change_what_is_learned(tmp_path: Path) -> None:
+    """The same run with other geometries beside it: another result, from the same initial weights."""
+    paths = [own_trajectory(tmp_path / "a.traj"), tmp_path / "b.traj"]
+    own_trajectory(paths[1], frames=read_frames("rmd17/ethanol/test-01").select(range(20, 31)))
+    one, other = (
+        train_potential(run_config(path, n_steps=3), run_dir=tmp_path / path.stem, progress=False) for path in paths
+    )
+    gaps = [(a - b).abs().max().item() for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True)]
+    assert max(gaps) > 1e-5
