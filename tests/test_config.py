@@ -115,6 +115,18 @@ def test_options_that_exclude_each_other() -> None:
             ["estimator=one-forward", "anchor=prediction"],
             "and train.anchor=label, got 1 and prediction",
         ),
+        (
+            ["estimator=one-forward", "first_pose=random"],
+            "mixes unturned and turned poses: train.first_pose=stock, got",
+        ),
+        (["first_pose=random", "alpha=0"], "train.first_pose=random has no effect without train.alpha > 0"),
+        (["first_pose=turned"], "train.first_pose: Input should be 'stock' or 'random', got 'turned'"),
+        (["unlabelled_batch_size=-1"], "train.unlabelled_batch_size: Input should be greater than or equal to 0, got"),
+        (["unlabelled_batch_size=5"], "train.unlabelled_batch_size=5 needs train.anchor=prediction, got label"),
+        (
+            ["unlabelled_batch_size=5", "anchor=prediction"],
+            "train.unlabelled_batch_size how many a step: give both or none, got None and 5",
+        ),
         (["axis=[0, 0, 1]"], "train.axis and train.max_angle_deg restrict proper rotations; set train.group=SO3"),
         (["max_angle_deg=30"], "train.axis and train.max_angle_deg restrict proper rotations; set train.group=SO3"),
         (["axis=[0, 0, 0]", "group=SO3"], "axis must be 3 numbers that are not all 0, got [0.0, 0.0, 0.0]"),
@@ -128,12 +140,21 @@ def test_options_of_the_losses_that_do_not_fit_together(overrides: list[str], me
     refused([f"train.{override}" for override in overrides], message)
 
 
+def test_unlabelled_frames_need_a_number_and_their_unit_needs_them() -> None:
+    refused(["data.unlabelled=own.traj"], "how many a step: give both or none, got own.traj and 0")
+    refused(["data.unlabelled_length_unit=Bohr"], "data.unlabelled_length_unit=Bohr has no effect without data.unlabel")
+    given = ["data.unlabelled=own.traj", "train.unlabelled_batch_size=5", "train.anchor=prediction"]
+    assert load_config(None, overrides=given).data.unlabelled == "own.traj"
+
+
 def test_options_of_the_losses_that_do_fit_together(tmp_path: Path) -> None:
     for chosen in (
         ["weighting=linear", "beta_start=0.5", "ramp_steps=50"],
         ["weighting=gradual", "gradnorm_exponent=0", "n_turned=3", "anchor=prediction"],
         ["estimator=one-forward", "beta=0.25", "force_loss=huber", "huber_delta=0.2"],
         ["group=SO3", "axis=[0, 1, 0.5]", "max_angle_deg=30", "equivariant_outputs=energy"],
+        ["first_pose=random", "beta=0"],
+        ["first_pose=random", "anchor=prediction", "weighting=gradual"],
     ):
         config = load_config(None, overrides=[f"train.{override}" for override in chosen])
         assert load_config(write(tmp_path, dump_config(config))) == config != RunConfig()

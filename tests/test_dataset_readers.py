@@ -213,6 +213,8 @@ def test_unlabelled_structures_are_read_and_the_missing_labels_named(
         InputError, match=r"bare.xyz: has no forces, which is needed here; name its entry with forces_key"
     ):
         read_frames(tmp_path / "bare.xyz", require=["forces"])
+    with pytest.raises(InputError, match=r"require=\['forces'\] asks for labels, with_labels=False leaves them out"):
+        read_frames(tmp_path / "bare.xyz", require=["forces"], with_labels=False)
 
 
 def test_float32_energies_of_large_size_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -68,6 +68,8 @@ def test_less_than_the_share_of_the_poses_is_measured(changes: dict[str, Any]) -
 def test_the_default_run_is_watched_finely() -> None:
     config = TrainConfig()
     assert poses_trained_on(config) == config.n_steps * config.batch_size * 2
+    beside = TrainConfig(unlabelled_batch_size=5, anchor="prediction", n_turned=3)
+    assert poses_trained_on(beside) == beside.n_steps * (beside.batch_size + 5) * 4
     assert monitored_steps(config) == log_spaced(config.n_steps, per_decade=6)
     assert monitored_frames(config, n_held_out=50) > 2 * MIN_FRAMES
     assert monitored_frames(config, n_held_out=7) == 7

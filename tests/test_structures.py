@@ -12,7 +12,7 @@ from ase import Atoms
 from remul_md import Batch, Frames, InputError
 from remul_md.datasets import read_frames
 from remul_md.neighbors import build_batch
-from remul_md.structures import BatchStore, concatenated_ranges, frames_from_atoms
+from remul_md.structures import BatchStore, concatenated_ranges, frames_from_atoms, joined_geometries
 
 
 def mixed_frames(*, with_cell: bool) -> Frames:
@@ -81,6 +81,21 @@ def test_numbers_that_are_not_finite_are_refused(key: str, place: tuple[int, ...
     values[place] = bad
     with pytest.raises(InputError, match=re.escape(text)):
         replace(frames, **{key: values})
+
+
+@pytest.mark.parametrize("with_cell", [True, False])
+def test_joined_geometries_are_those_of_the_parts_without_labels(with_cell: bool) -> None:
+    molecules, mixed = mixed_frames(with_cell=False).select([3, 1]), mixed_frames(with_cell=with_cell)
+    joined = joined_geometries([molecules, mixed], name="both")
+    assert (joined.name, joined.energy, joined.forces) == ("both", None, None)
+    assert joined.n_atoms.tolist() == [9, 7, 5, 7, 2, 9, 7]
+    assert (joined.cell is None) == (not with_cell)
+    found = build_batch(joined, cutoff=3.0)
+    for part, rows in ((molecules, range(2)), (mixed, range(2, 7))):
+        cut, alone = BatchStore(found).select(rows), build_batch(part, cutoff=3.0)
+        for name in ("positions", "atomic_numbers", "pbc", "system_index"):
+            assert torch.equal(getattr(cut, name), getattr(alone, name)), name
+        assert cut.neighbor_mask.sum(1).tolist() == alone.neighbor_mask.sum(1).tolist()
 
 
 @pytest.mark.parametrize("with_cell", [True, False])
