@@ -90,7 +90,7 @@ def test_a_resumed_study_keeps_what_is_done_and_takes_more_arms(study: Path) -> 
     with pytest.raises(InputError, match="--resume"):
         run_study(config, study.parent, calculator=RemulCalculator)
     with pytest.raises(InputError, match="n_train was 31, now 30"):
-        run_study(tiny("n_train=30"), study.parent, calculator=RemulCalculator, resume=True)
+        run_study(tiny("n_train=30", "grid_widths=[]"), study.parent, calculator=RemulCalculator, resume=True)
     run_study(config, study.parent, calculator=RemulCalculator, resume=True)
     after = json.loads(study.read_text())["runs"]
     assert [run for run in after if run["arm"] != "augmentation-2pose"] == before
@@ -122,7 +122,7 @@ def test_equal_time_gives_cheap_arms_more_steps_and_runs_nothing_twice() -> None
 
 
 def test_a_step_with_two_poses_costs_more() -> None:
-    config = tiny("batch_size=8", "width=48", "n_layers=2")
+    config = tiny("batch_size=8", "width=48", "n_layers=2", "grid_widths=[]")
     arms = {"one": "augmentation", "two": "augmentation-2pose", "remul": "remul-1"}
     seconds = step_seconds({name: config.run_config("ethanol", arm, seed=0) for name, arm in arms.items()}, n_rounds=9)
     assert 1.1 < seconds["two"] / seconds["one"] < 3.0
