@@ -80,7 +80,7 @@ class ForceFieldConfig(BaseModel):
     width: int = Field(128, ge=1, description="of the transformer")
     n_layers: int = Field(4, ge=1, description="of the transformer")
     n_heads: int = Field(8, ge=1, description="of the transformer")
-    painn_width: int = Field(64, ge=1, description="of the equivariant control")
+    painn_width: int = Field(128, ge=1, description="of the equivariant control")
     learning_rate: float = Field(2e-3, gt=0, description="peak of the schedule, transformer")
     painn_learning_rate: float = Field(2e-3, gt=0, description="peak of the schedule, equivariant control")
     grid_arms: tuple[str, ...] = Field(("augmentation", "remul-1"), description="arms of the grid of sizes")
