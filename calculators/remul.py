@@ -17,7 +17,7 @@ from remul_md.coverage import coverage_warnings, require_known_composition
 from remul_md.errors import InputError
 from remul_md.neighbors import build_batch
 from remul_md.potential import Dtype, ForcesChoice, Potential, load_potential, resolve_device
-from remul_md.structures import Batch, frames_from_atoms
+from remul_md.structures import Batch, Prediction, frames_from_atoms
 from remul_md.symmetry.rotations import FixedSet, fixed_rotations, pose_batch, random_rotations, turn_vectors
 
 
@@ -38,8 +38,9 @@ class RemulCalculator(Calculator):
         InputError: no such potential, an untrained head, an unknown option or device.
 
     `calc.diagnostics` holds what the last calculation says about itself: `forces` (the head used), `n_rotations`,
-    and with `symmetrize` `rotational_spread` (meV/Angstrom per component) and `energy_spread` (meV), the scatter
-    over the rotations. It stands outside `results`, where ASE's exporters refuse unknown keys.
+    with `symmetrize` `rotational_spread` (meV/Angstrom per component) and `energy_spread` (meV), the scatter
+    over the rotations, and for a committee `forces_std` ([N, 3], eV/Angstrom) and `energy_std` (eV), the standard
+    deviations over its members. It stands outside `results`, where ASE's exporters refuse unknown keys.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "energies"]  # noqa: RUF012 (ASE's protocol)
@@ -119,22 +120,29 @@ class RemulCalculator(Calculator):
             rotations = self._rotations.to(batch.positions.device)
             poses = pose_batch(batch, rotations.unsqueeze(1))
         out = self.potential.predict(poses, forces=self._forces)
+        energies, atomic_energies, forces = self._turned_back(out, rotations, batch.n_atoms)
+        if rotations is not None:
+            several = len(rotations) > 1
+            self.diagnostics |= {
+                "n_rotations": len(rotations),
+                "rotational_spread": 1000.0 * float(forces.var(dim=0).mean().sqrt()) if several else 0.0,
+                "energy_spread": 1000.0 * float(energies.std()) if several else 0.0,
+            }
+        if out.members is not None:
+            members = [self._turned_back(member, rotations, batch.n_atoms) for member in out.members]
+            energy_std, forces_std = (torch.stack([_mean(member[k]) for member in members]).std(0) for k in (0, 2))
+            self.diagnostics |= {"energy_std": float(energy_std), "forces_std": forces_std.double().cpu().numpy()}
+        return float(_mean(energies)), _mean(atomic_energies), _mean(forces)
+
+    def _turned_back(self, out: Prediction, rotations: Tensor | None, n_atoms: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies [G], atomic energies [G, N] and forces [G, N, 3] of the poses, turned back to the stock pose."""
         forces = out.forces if self._forces == "conservative" else out.direct_forces
         assert forces is not None
         assert out.energy is not None
         assert out.atomic_energies is not None
-        if rotations is None:
-            return float(out.energy.item()), out.atomic_energies, forces
-        n_rotations = len(rotations)
-        back = turn_vectors(forces.double(), rotations.mT, system_index=poses.system_index)
-        back = back.view(n_rotations, batch.n_atoms, 3)
-        self.diagnostics |= {
-            "n_rotations": n_rotations,
-            "rotational_spread": 1000.0 * float(back.var(dim=0).mean().sqrt()) if n_rotations > 1 else 0.0,
-            "energy_spread": 1000.0 * float(out.energy.std()) if n_rotations > 1 else 0.0,
-        }
-        atomic = out.atomic_energies.view(n_rotations, batch.n_atoms).mean(0)
-        return float(out.energy.mean()), atomic, back.mean(0)
+        if rotations is not None:
+            forces = turn_vectors(forces.double(), rotations.mT, system_index=out.system_index)
+        return out.energy, out.atomic_energies.view(-1, n_atoms), forces.view(-1, n_atoms, 3)
 
     def _check_structure(self, atoms: Atoms) -> None:
         coverage = self.potential.coverage
@@ -154,6 +162,11 @@ class RemulCalculator(Calculator):
             for line in coverage_warnings(coverage, atoms.numbers, atoms.positions):
                 warnings.warn(f"{line}: outside the training data, errors may be large", UserWarning, stacklevel=4)
         self._checked_numbers = atoms.numbers.copy()
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Mean over the poses, [G, ...] -> [...]; without `symmetrize` the one pose as it is."""
+    return values[0] if len(values) == 1 else values.mean(0)
 
 
 def symmetrizing_rotations(symmetrize: FixedSet | int | str, *, seed: int = 0) -> Tensor:

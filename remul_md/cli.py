@@ -10,6 +10,7 @@ import typer
 
 from remul_md._version import __version__
 from remul_md.cli_data import data_app
+from remul_md.cli_potentials import committee, label
 from remul_md.errors import InputError
 from remul_md.studies.cli import study_app
 
@@ -25,6 +26,8 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
+app.command()(committee)
+app.command()(label)
 
 PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]

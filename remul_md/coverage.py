@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,34 @@ def coverage_of(frames: Frames) -> Coverage:
         n_frames=len(frames),
         periodic=bool(frames.pbc.any()),
     )
+
+
+def merged_coverage(coverages: Mapping[str, Coverage]) -> Coverage:
+    """What the members of a committee covered together, by the members' names.
+
+    Ranges of distances and bonds are the widest ones; the reference frame, its bond graph and angle, and the number
+    of frames are those of the first member. Bond ranges of members that chose a frame with other bonds do not enter.
+
+    Raises:
+        InputError: the members know other compositions, or some know cells and some do not.
+    """
+    (first_name, first), *others = coverages.items()
+    bond_min, bond_max = np.array(first.bond_min), np.array(first.bond_max)
+    ranges = {pair: list(limits) for pair, limits in first.distance_ranges.items()}
+    for name, other in others:
+        for what in ("compositions", "periodic"):
+            ours, theirs = getattr(first, what), getattr(other, what)
+            if ours != theirs and not (isinstance(ours, list) and sorted(map(str, ours)) == sorted(map(str, theirs))):
+                raise InputError(
+                    f"{first_name} and {name} were trained on other {what}: {ours} and {theirs}; "
+                    "members share one kind of data"
+                )
+        if other.bonds == first.bonds and other.reference_numbers == first.reference_numbers:
+            bond_min, bond_max = np.minimum(bond_min, other.bond_min), np.maximum(bond_max, other.bond_max)
+        for pair, (low, high) in other.distance_ranges.items():
+            known = ranges.setdefault(pair, [low, high])
+            ranges[pair] = [min(known[0], low), max(known[1], high)]
+    return replace(first, bond_min=bond_min.tolist(), bond_max=bond_max.tolist(), distance_ranges=ranges)
 
 
 def element_distance_ranges(

@@ -2,7 +2,8 @@
 
 File format (`*.pt`): one dict of plain values, loaded with `weights_only=True`, so nothing in a file is executed:
 `format_version` (integer), `metadata` (a JSON string), `weights` (name -> tensor), `reference_energies` (float64).
-Old versions are upgraded by the functions in `_UPGRADES`.
+Format 2 is a committee: stacked weights, and `member_references`. A single model is still written as format 1, which
+every release reads. Old versions are upgraded by the functions in `_UPGRADES`.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ from remul_md.structures import Batch, Frames, Prediction
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "mass": "amu"}
 ForcesChoice = Literal["auto", "conservative", "direct"]
 Dtype = Literal["float32", "float64"]
 
 # version -> function that lifts a payload of that version to the next one
-_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda payload: payload,  # format 2 only adds what a committee needs
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class Provenance:
         commit: commit of the source tree, or "" if it was no checkout.
         seconds: training time.
         origin: sha256 of the potential it was fine-tuned from, or "".
+        members: of a committee, sha256 of the file (`sha256`) and provenance of each member.
     """
 
     trained_forces: Literal["conservative", "direct", "both"]
@@ -62,6 +66,7 @@ class Provenance:
     commit: str = ""
     seconds: float = 0.0
     origin: str = ""
+    members: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,6 +79,8 @@ class Potential:
         coverage: what the training data covered.
         provenance: where it comes from.
         sha256: of the file it was loaded from, or "".
+        member_references: of a committee, reference energies of each member, [M, S], eV, float64, whose mean is
+            `reference_energies`; members that saw other frames have slightly others.
     """
 
     model: nn.Module
@@ -81,6 +88,7 @@ class Potential:
     coverage: Coverage
     provenance: Provenance
     sha256: str = ""
+    member_references: Tensor | None = None
 
     @property
     def config(self) -> Any:
@@ -98,6 +106,11 @@ class Potential:
         return float(self.config.cutoff)
 
     @property
+    def n_members(self) -> int:
+        """1, or the number of members of a committee."""
+        return 1 if self.member_references is None else len(self.member_references)
+
+    @property
     def device(self) -> torch.device:
         """Where the model lies."""
         return next(self.model.parameters()).device
@@ -111,7 +124,13 @@ class Potential:
             return self
         # A copy: `Module.to` would change the model under the hands of every calculator that shares it.
         model = copy.deepcopy(self.model).to(device=where, dtype=precision)
-        return replace(self, model=model, reference_energies=self.reference_energies.to(device=where))
+        references = self.member_references
+        return replace(
+            self,
+            model=model,
+            reference_energies=self.reference_energies.to(device=where),
+            member_references=None if references is None else references.to(device=where),
+        )
 
     def resolve_forces(self, forces: ForcesChoice) -> Literal["conservative", "direct"]:
         """The head to use: "auto" serves what was trained, conservative first.
@@ -137,18 +156,19 @@ class Potential:
         Args:
             batch: systems on the potential's device, neighbours within `cutoff`.
             forces: as `ForceModel`.
+        Returns:
+            The prediction; of a committee the mean, with the members in `members`.
         """
         with torch.no_grad():
             out = self.model(batch, forces=forces)
-            atomic = self.atomic_references(batch)
-            total = out.energy.double().index_add(0, batch.system_index, atomic)
-        return Prediction(
-            system_index=batch.system_index,
-            energy=total.detach(),
-            forces=None if out.forces is None else out.forces.detach(),
-            direct_forces=None if out.direct_forces is None else out.direct_forces.detach(),
-            atomic_energies=(out.atomic_energies.double() + atomic).detach(),
-        )
+            total = _with_references(out, self.atomic_references(batch))
+            if out.members is None or self.member_references is None:
+                return total
+            members = [
+                _with_references(member, atomic_references(batch.atomic_numbers, self.species, own))
+                for member, own in zip(out.members, self.member_references, strict=True)
+            ]
+        return replace(total, members=tuple(members))
 
     def atomic_references(self, batch: Batch) -> Tensor:
         """Reference energy of each atom, [A], eV, float64."""
@@ -166,16 +186,18 @@ class Potential:
             "units": UNITS,
             "model": {"kind": kind, "options": options},
             "coverage": self.coverage.to_json(),
-            "provenance": self.provenance.__dict__,
+            "provenance": {key: value for key, value in self.provenance.__dict__.items() if value or key != "members"},
         }
+        committee = {} if self.member_references is None else {"member_references": self.member_references.cpu()}
         weights = {name: value.detach().to("cpu", torch.float32) for name, value in self.model.state_dict().items()}
         save_tensors(
             Path(path),
             {
-                "format_version": FORMAT_VERSION,
+                "format_version": 2 if committee else 1,
                 "metadata": json.dumps(metadata),
                 "weights": weights,
                 "reference_energies": self.reference_energies.cpu(),
+                **committee,
             },
         )
 
@@ -209,6 +231,7 @@ def load_potential(path: str | Path, *, device: torch.device | str = "cpu", dtyp
         coverage=coverage,
         provenance=provenance,
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        member_references=payload.get("member_references"),
     )
     return potential.to(device=device, dtype=dtype)
 
@@ -292,6 +315,19 @@ def atomic_references(atomic_numbers: Tensor, species: tuple[int, ...], referenc
     table = reference_energies.new_zeros(119)
     table[list(species)] = reference_energies
     return table[atomic_numbers]
+
+
+def _with_references(out: Prediction, atomic: Tensor) -> Prediction:
+    """The prediction of a model with the references of its atoms, [A], put back in float64; no graph."""
+    assert out.energy is not None
+    assert out.atomic_energies is not None
+    return Prediction(
+        system_index=out.system_index,
+        energy=out.energy.double().index_add(0, out.system_index, atomic).detach(),
+        forces=None if out.forces is None else out.forces.detach(),
+        direct_forces=None if out.direct_forces is None else out.direct_forces.detach(),
+        atomic_energies=(out.atomic_energies.double() + atomic).detach(),
+    )
 
 
 def _read_payload(file: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -264,6 +264,7 @@ class Prediction:
         forces: -dE/dr, [A, 3], eV/Angstrom.
         direct_forces: forces of the direct head, [A, 3], eV/Angstrom.
         atomic_energies: [A], eV.
+        members: of a committee, what each member predicts; the other fields are the means.
     """
 
     system_index: Tensor
@@ -271,6 +272,16 @@ class Prediction:
     forces: Tensor | None = None
     direct_forces: Tensor | None = None
     atomic_energies: Tensor | None = None
+    members: tuple[Prediction, ...] | None = None
+
+    def std(self, name: Literal["energy", "forces", "direct_forces"]) -> Tensor | None:
+        """Standard deviation (M - 1) over the members of a committee, by component: [B] eV or [A, 3] eV/Angstrom.
+
+        None for a single model, or where that output was not asked for.
+        """
+        if self.members is None or getattr(self, name) is None:
+            return None
+        return torch.stack([getattr(member, name) for member in self.members]).std(0)
 
 
 class BatchStore:

@@ -31,12 +31,15 @@ ORDER = (
     "symmetry",
     "config",
     "potential",
+    "committee",
+    "labelling",
     "calculators",
     "training",
     "dynamics",
     "analysis",
     "studies",
     "cli_data",
+    "cli_potentials",
     "cli",
 )
 MAX_LINES = 400

@@ -368,6 +368,13 @@ def test_stored_files_still_predict_what_they_did(path: Path) -> None:
         expected = np.array(stored[name])
         assert np.abs(expected).max() > 1e-3
         np.testing.assert_allclose(out[name].numpy(), expected, rtol=1e-9, atol=1e-9, err_msg=name)
+    assert ("forces_std" in stored) == (potential.n_members > 1)
+    if potential.n_members > 1:
+        whole = potential.predict(build_batch(frames, cutoff=potential.cutoff), forces="conservative")
+        for name in ("energy", "forces"):
+            std = whole.std(name)
+            assert std is not None
+            np.testing.assert_allclose(std.numpy(), np.array(stored[f"{name}_std"]), rtol=1e-9, atol=1e-9)
 
 
 def key_tree(path: Path) -> dict[str, list[str]]:
@@ -377,7 +384,13 @@ def key_tree(path: Path) -> dict[str, list[str]]:
     return {"file": sorted(payload), "metadata": sorted(metadata), **sections}
 
 
-def test_the_format_version_is_bumped_when_what_is_saved_changes(file: Path) -> None:
-    """Fails when a key is added, renamed or dropped: raise FORMAT_VERSION, write an upgrade, store a new file."""
-    assert raw(file)["format_version"] == FORMAT_VERSION
-    assert key_tree(file) == key_tree(STORED / f"format_{FORMAT_VERSION}.pt")
+def test_the_format_version_is_bumped_when_what_is_saved_changes(file: Path, tmp_path: Path) -> None:
+    """Fails when a key is added, renamed or dropped: raise FORMAT_VERSION, write an upgrade, store a new file.
+
+    A single model is written as format 1, so that older releases read it too; a committee they refuse by its number.
+    """
+    assert raw(file)["format_version"] == 1
+    assert key_tree(file) == key_tree(STORED / "format_1.pt")
+    load_potential(STORED / "format_2.pt").save(tmp_path / "committee.pt")
+    assert raw(tmp_path / "committee.pt")["format_version"] == FORMAT_VERSION == 2
+    assert key_tree(tmp_path / "committee.pt") == key_tree(STORED / "format_2.pt")

@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 from tqdm import tqdm
 
+from remul_md.analysis.calibration import Calibration, calibration
 from remul_md.analysis.local import LocalErrors, local_errors
 from remul_md.coverage import require_known_composition
 from remul_md.errors import InputError
@@ -54,6 +55,9 @@ class Accuracy:
             over the three axes, meV/Angstrom per radian.
         jacobian_asymmetry: |(J - J^T)/2| / |J| of the forces' Jacobian; rounding for conservative forces.
         n_jacobian_frames: frames, evenly spread, that the last two were measured on.
+        n_members: 1, or the members of a committee.
+        forces_std: of a committee, its error bar against the errors of the stock forces, by component, in
+            meV/Angstrom.
     """
 
     n_frames: int
@@ -79,6 +83,8 @@ class Accuracy:
     lie_derivative: float | None
     jacobian_asymmetry: float
     n_jacobian_frames: int
+    n_members: int = 1
+    forces_std: Calibration | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, lists and strings."""
@@ -105,6 +111,13 @@ class Accuracy:
             rows += [
                 ("net torque, RMS", f"{1000 * self.net_torque_rms_eV:.2f} meV"),
                 ("Lie derivative of the forces", f"{self.lie_derivative:.2f} meV/A per radian"),
+            ]
+        if self.forces_std is not None:
+            bar = self.forces_std
+            rows += [
+                ("RMS force error / RMS forces_std", f"{bar.rms_error:.2f} / {bar.rms_std:.2f} meV/A"),
+                ("errors within 1 / 2 forces_std", f"{bar.within_1_std:.1f} / {bar.within_2_std:.1f} % (68.3 / 95.4)"),
+                ("rank correlation, |error| and forces_std", f"{bar.spearman:.2f}"),
             ]
         return rows
 
@@ -141,7 +154,7 @@ def evaluate_potential(
     # All draws before the first pass, so that the figures do not depend on how many frames fit into one.
     generator = torch.Generator().manual_seed(seed)
     drawn = random_rotations((n_draws + 1) * len(frames), generator=generator).view(n_draws + 1, len(frames), 3, 3)
-    at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * (n_draws + 2)))
+    at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * (n_draws + 2) * potential.n_members))
     columns: dict[str, list[Tensor]] = {}
     for start in tqdm(range(0, len(frames), at_once), desc="evaluate", unit="batch", disable=not progress):
         chosen = np.arange(start, min(start + at_once, len(frames)))
@@ -170,6 +183,10 @@ def evaluate_potential(
         per_frame = forces_GA3.new_zeros(n_draws, len(chosen)).index_add(
             1, batch.system_index, gaps_KA3.square().sum(-1)
         )
+        std = out.std("forces" if head == "conservative" else "direct_forces")
+        if std is not None:
+            columns.setdefault("error", []).append((forces_GA3[0] - labels_GA3[0]).cpu())
+            columns.setdefault("std", []).append(std.double().view(n_poses, -1, 3)[0].cpu())
         for name, value in {
             "stock": (forces_GA3[0] - labels_GA3[0]).abs().mean(1),
             "turned": (forces_GA3[1:-1] - labels_GA3[1:-1]).abs().mean((0, 2)),
@@ -187,7 +204,8 @@ def evaluate_potential(
         }.items():
             columns.setdefault(name, []).append(value.cpu())
     local = local_errors(potential, store, forces=head, seed=seed)
-    return _summary({name: torch.cat(parts) for name, parts in columns.items()}, local, frames, head, n_draws, seed)
+    figures = {name: torch.cat(parts) for name, parts in columns.items()}
+    return _summary(figures, local, frames, head, n_draws, seed, potential.n_members)
 
 
 def pose_batch_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor) -> Tensor:
@@ -198,7 +216,13 @@ def pose_batch_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor)
 
 
 def _summary(
-    columns: dict[str, Tensor], local: LocalErrors, frames: Frames, head: str, n_draws: int, seed: int
+    columns: dict[str, Tensor],
+    local: LocalErrors,
+    frames: Frames,
+    head: str,
+    n_draws: int,
+    seed: int,
+    n_members: int,
 ) -> Accuracy:
     def milli(name: str) -> float:
         return 1000.0 * float(columns[name].mean())
@@ -236,4 +260,8 @@ def _summary(
         lie_derivative=None if local.lie_derivative_eV_per_A is None else 1000.0 * local.lie_derivative_eV_per_A,
         jacobian_asymmetry=local.jacobian_asymmetry,
         n_jacobian_frames=local.n_frames,
+        n_members=n_members,
+        forces_std=calibration(1000.0 * columns["error"].numpy(), 1000.0 * columns["std"].numpy())
+        if n_members > 1
+        else None,
     )

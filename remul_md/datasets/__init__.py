@@ -8,6 +8,7 @@ from remul_md.datasets.readers import read_frames
 from remul_md.datasets.registry import DatasetEntry, DatasetStatus, list_datasets
 from remul_md.datasets.splits import Split, make_split
 from remul_md.datasets.summary import describe
+from remul_md.datasets.writers import write_frames
 
 __all__ = [
     "DatasetEntry",
@@ -18,4 +19,5 @@ __all__ = [
     "list_datasets",
     "make_split",
     "read_frames",
+    "write_frames",
 ]

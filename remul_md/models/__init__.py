@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from remul_md.errors import InputError
+from remul_md.models.committee import Committee, CommitteeConfig
 from remul_md.models.neighborhood import Forces
 from remul_md.models.painn import Painn, PainnConfig
 from remul_md.models.transformer import Transformer, TransformerConfig
@@ -37,11 +38,16 @@ MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
 }
 
 
+def _table() -> dict[str, tuple[type[Any], type[nn.Module]]]:
+    # A committee is made of trained models and never trained itself, so no config names it.
+    return {**MODELS, "committee": (CommitteeConfig, Committee)}
+
+
 def build_model(kind: str, options: Mapping[str, Any]) -> nn.Module:
     """A freshly initialised model; its numbers come from torch's global generator.
 
     Args:
-        kind: a key of `MODELS`.
+        kind: a key of `MODELS`, or committee.
         options: the fields of its config.
     Raises:
         InputError: unknown kind or option, a value out of range.
@@ -52,7 +58,7 @@ def build_model(kind: str, options: Mapping[str, Any]) -> nn.Module:
         if name not in known:
             raise InputError(f"model option {name!r} is unknown to {kind}; it knows {', '.join(sorted(known))}")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-    return MODELS[kind][1](config_type(**values))
+    return _table()[kind][1](config_type(**values))
 
 
 def model_config_type(kind: str) -> type[Any]:
@@ -61,9 +67,9 @@ def model_config_type(kind: str) -> type[Any]:
     Raises:
         InputError: unknown kind.
     """
-    if kind not in MODELS:
+    if kind not in _table():
         raise InputError(f"model kind {kind!r} is unknown; choose one of {', '.join(MODELS)}")
-    return MODELS[kind][0]
+    return _table()[kind][0]
 
 
 def model_config(model: nn.Module) -> tuple[str, dict[str, Any]]:
@@ -72,7 +78,7 @@ def model_config(model: nn.Module) -> tuple[str, dict[str, Any]]:
     Raises:
         InputError: the model is of no registered type.
     """
-    for kind, (_, model_type) in MODELS.items():
+    for kind, (_, model_type) in _table().items():
         if type(model) is model_type:
             return kind, asdict(model.config)  # type: ignore[call-overload]
     raise InputError(f"model of type {type(model).__name__} is in no row of remul_md.models.MODELS; register it there")

@@ -210,4 +210,10 @@ def turn_prediction(prediction: Prediction, rotations: Tensor) -> Prediction:
     def turned(vectors: Tensor | None) -> Tensor | None:
         return None if vectors is None else turn_vectors(vectors, rotations, system_index=prediction.system_index)
 
-    return replace(prediction, forces=turned(prediction.forces), direct_forces=turned(prediction.direct_forces))
+    members = prediction.members
+    return replace(
+        prediction,
+        forces=turned(prediction.forces),
+        direct_forces=turned(prediction.direct_forces),
+        members=None if members is None else tuple(turn_prediction(member, rotations) for member in members),
+    )

@@ -235,6 +235,10 @@ def _labelled_frames(config: RunConfig) -> Frames:
 
 def _with_model_of(origin: Potential, config: RunConfig) -> RunConfig:
     """The config with the sizes of the potential that a run starts from; a size asked for must be that one."""
+    if origin.n_members > 1:
+        raise InputError(
+            f"--init-from is a committee of {origin.n_members}, one model is trained at a time; give one of its members"
+        )
     kind, options = model_config(origin.model)
     known = {**options, "kind": kind}
     for name in sorted(config.model.model_fields_set):

@@ -1,0 +1,66 @@
+"""The commands that make potentials and labels out of potentials; heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from remul_md.errors import InputError
+
+
+def committee(
+    output: Annotated[Path, typer.Argument(metavar="OUT.pt", help="The committee, one file.")],
+    members: Annotated[list[str], typer.Argument(help="Potentials of one architecture, at least two.")],
+) -> None:
+    """Make one potential of several: their mean, with their scatter as error bar (forces_std)."""
+    from remul_md.committee import make_committee
+
+    if output.suffix != ".pt":
+        raise InputError(f"{output}: the committee comes first and ends in .pt; its members follow")
+    if str(output) in members:
+        raise InputError(f"{output}: is a member too; the committee, which comes first, needs a name of its own")
+    made = make_committee(members)
+    made.save(output)
+    typer.echo(f"{output}: {made.n_members} members, {made.provenance.trained_forces} forces")
+
+
+def label(
+    potential: Annotated[str, typer.Argument(help="The teacher: a *.pt file, or the name of a shipped potential.")],
+    frames: Annotated[str, typer.Argument(help="Geometries: a trajectory (.traj), any data file, or a name.")],
+    output: Annotated[Path, typer.Argument(help="Training data: .extxyz, .xyz or .npz.")],
+    max_std: Annotated[
+        float | None, typer.Option(help="Of a committee: leave out frames with an atom less certain, meV/A.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every n-th frame; those of a trajectory are alike.")] = 1,
+    forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    n_threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
+) -> None:
+    """Label geometries with a potential; `remul-md train --set data.source=OUTPUT` then trains a student on them."""
+    import numpy as np
+    import torch
+
+    from remul_md.datasets import read_frames
+    from remul_md.datasets.writers import check_written_format, write_frames
+    from remul_md.labelling import label_frames
+    from remul_md.potential import load_potential, resolve_device
+
+    check_written_format(output)
+    torch.set_num_threads(n_threads)
+    teacher = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
+    read = read_frames(frames)
+    labelled = label_frames(
+        teacher,
+        read.select(np.arange(0, len(read), every)),
+        forces=forces,  # type: ignore[arg-type]
+        max_std_meV_per_A=max_std,
+        progress=True,
+    )
+    further = {} if labelled.forces_std is None else {"forces_std_eV_per_A": labelled.forces_std}
+    provenance = {**labelled.provenance, "potential": Path(potential).name, "every": every}
+    write_frames(labelled.frames, output, provenance=provenance, per_frame=further)
+    left_out = "" if max_std is None else f", {labelled.n_left_out} left out as too uncertain"
+    typer.echo(f"{output}: {len(labelled.frames)} frames{left_out}")

@@ -1,0 +1,99 @@
+"""One potential out of several: `remul-md committee OUT.pt MEMBER.pt MEMBER.pt ...`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from remul_md.coverage import merged_coverage
+from remul_md.errors import InputError
+from remul_md.models import model_config
+from remul_md.models.committee import Committee, CommitteeConfig, stacked_states
+from remul_md.potential import Potential, Provenance, load_potential
+
+
+def make_committee(files: Sequence[str | Path]) -> Potential:
+    """The committee of potentials of one architecture: their mean, with their scatter as error bar.
+
+    The members should differ in their split (`data.split_seed`) and in their seed (`train.seed`). The committee's
+    reference energies are the means of theirs, so its energy is the mean of their energies exactly.
+
+    Args:
+        files: potentials by path or shipped name, at least 2.
+    Raises:
+        InputError: fewer than 2, a committee among them, two with the same weights, members that differ in
+            architecture, elements or compositions, or that have no trained head in common.
+    """
+    if len(files) < 2:
+        raise InputError(f"a committee needs at least 2 members, got {len(files)}; use the potential alone")
+    members = {str(file): load_potential(file) for file in files}
+    if len(members) < len(files):
+        raise InputError(f"a member is given twice among {', '.join(map(str, files))}; give each once")
+    kind, options = _same_architecture(members)
+    for (first, one), (second, other) in combinations(members.items(), 2):
+        # Equal weights, not equal files: a copy tells nothing about the error, it only makes the scatter smaller.
+        state = one.model.state_dict()
+        if all(torch.equal(state[name], value) for name, value in other.model.state_dict().items()):
+            raise InputError(f"{first} and {second} have the same weights; give members of other seeds or splits")
+    potentials = list(members.values())
+    config = CommitteeConfig(
+        member_kind=kind,
+        member_options=options,
+        energy_scales=tuple(float(potential.config.energy_scale) for potential in potentials),
+    )
+    with torch.random.fork_rng(devices=[]):  # the members' weights replace what is drawn here
+        model = Committee(config)
+    model.member.model.load_state_dict(stacked_states([potential.model for potential in potentials]))
+    references = torch.stack([potential.reference_energies for potential in potentials])
+    return Potential(
+        model=model.eval().requires_grad_(False),
+        reference_energies=references.mean(0),
+        member_references=references,
+        coverage=merged_coverage({name: potential.coverage for name, potential in members.items()}),
+        provenance=_provenance(members),
+    )
+
+
+def _same_architecture(members: dict[str, Potential]) -> tuple[str, dict[str, Any]]:
+    """Kind and options that all members share, without the energy scale, which belongs to each member's data."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, potential in members.items():
+        if potential.n_members > 1:
+            raise InputError(f"{name} is a committee of {potential.n_members}; give its members instead")
+        kind, options = model_config(potential.model)
+        del options["energy_scale"]
+        found[name] = kind, options
+    first = next(iter(found))
+    for name, (kind, options) in found.items():
+        ours = {"kind": found[first][0], **found[first][1]}
+        theirs = {"kind": kind, **options}
+        unlike = [f"{key} {ours.get(key)} and {theirs.get(key)}" for key in ours if ours.get(key) != theirs.get(key)]
+        if unlike:
+            raise InputError(f"{first} and {name} differ in {'; '.join(unlike)}; members share one architecture")
+    return found[first]
+
+
+def _provenance(members: dict[str, Potential]) -> Provenance:
+    each = {name: potential.provenance for name, potential in members.items()}
+    heads: set[Literal["conservative", "direct"]] = {"conservative", "direct"}
+    for own in each.values():
+        heads &= {"conservative", "direct"} if own.trained_forces == "both" else {own.trained_forces}
+    if not heads:
+        told = ", ".join(f"{name} {own.trained_forces}" for name, own in each.items())
+        raise InputError(f"the members have no trained head in common ({told}); train them with one train.forces")
+    sources = sorted({str(own.data.get("name", "unknown")) for own in each.values()})
+    return Provenance(
+        trained_forces="both" if len(heads) == 2 else heads.pop(),
+        data={"name": ", ".join(sources)},
+        seconds=sum(own.seconds for own in each.values()),
+        members=[
+            {"name": Path(name).name, "sha256": members[name].sha256}
+            | {key: value for key, value in asdict(own).items() if key != "members"}
+            for name, own in each.items()
+        ],
+    )

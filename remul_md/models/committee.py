@@ -1,0 +1,154 @@
+"""Several models of one architecture whose mean is the prediction and whose scatter is its error bar.
+
+The weights of the M members are stacked, [M, ...], and all of them are evaluated in one call (`torch.func.vmap`):
+where a small molecule leaves a device idle, M members cost little more than one. The mean of conservative forces is
+minus the gradient of the mean energy, so a committee of conservative members is conservative.
+
+Letters of the shape suffixes: M members, A atoms of all systems, K neighbours of an atom (padded), B systems, 3 space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from remul_md.errors import InputError
+from remul_md.models.neighborhood import Forces, MappedBatch, pair_displacements, sum_over_pairs, sum_over_systems
+from remul_md.structures import Batch, Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitteeConfig:
+    """What the members are.
+
+    Args:
+        member_kind: kind of every member, a key of `remul_md.models.MODELS`.
+        member_options: options that all of them share: everything but the energy scale.
+        energy_scales: energy scale of each member, [M], eV; it comes from the data that member was trained on.
+    Raises:
+        InputError: fewer than two members.
+    """
+
+    member_kind: str
+    member_options: dict[str, Any]
+    energy_scales: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.energy_scales) < 2:
+            raise InputError(f"a committee needs at least 2 members, got {len(self.energy_scales)}; use one model")
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers the members know."""
+        return tuple(self.member_options["species"])
+
+    @property
+    def cutoff(self) -> float:
+        """Pair distance limit of the members, Angstrom."""
+        return float(self.member_options["cutoff"])
+
+
+class _Outputs(nn.Module):
+    """`outputs` of a model as the forward that `functional_call` runs with other weights."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, ...]:
+        model: Any = self.model
+        atomic_A, direct_A3 = model.outputs(displacements_AK3, batch, direct=direct)
+        return (atomic_A, direct_A3) if direct else (atomic_A,)
+
+
+class Committee(nn.Module):
+    """Mean and members of M models; see the contract in `remul_md.models`. A fresh one has M random members."""
+
+    def __init__(self, config: CommitteeConfig) -> None:
+        from remul_md.models import build_model  # the table that names this class too
+
+        super().__init__()
+        self.config = config
+        # The scale of each member is applied here, so it is 1 in the model they share.
+        options = {**config.member_options, "energy_scale": 1.0}
+        members = [build_model(config.member_kind, options) for _ in config.energy_scales]
+        self.member = _Outputs(members[0])
+        for name, value in stacked_states(members).items():
+            path, _, leaf = name.rpartition(".")
+            owner = members[0].get_submodule(path)
+            held = isinstance(getattr(owner, leaf), nn.Parameter)
+            setattr(owner, leaf, nn.Parameter(value) if held else value)
+
+    def forward(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
+        """Means over the members, and each of them in `members`; eV and eV/Angstrom, in the members' dtype.
+
+        Args:
+            batch: systems with neighbours within `config.cutoff`.
+            forces: as `ForceModel`.
+            create_graph: as `ForceModel`.
+        Raises:
+            InputError: unknown kind of forces.
+        """
+        if forces not in get_args(Forces):
+            raise InputError(f"forces must be one of {', '.join(get_args(Forces))}, got {forces!r}")
+        conservative, direct = forces in ("conservative", "both"), forces in ("direct", "both")
+        state = self.member.state_dict(keep_vars=True)
+        mapped = MappedBatch(**{field.name: getattr(batch, field.name) for field in fields(batch)})
+
+        def outputs(state: dict[str, Tensor], displacements_AK3: Tensor) -> tuple[Tensor, ...]:
+            return functional_call(self.member, state, (displacements_AK3, mapped), {"direct": direct})
+
+        dtype = next(self.parameters()).dtype
+        displacements_AK3 = pair_displacements(batch, padding=self.config.cutoff).to(dtype)
+        with torch.enable_grad() if conservative else torch.set_grad_enabled(torch.is_grad_enabled()):
+            # A leaf for each member, so that one backward pass gives the gradient of each of them.
+            displacements_MAK3 = displacements_AK3.expand(len(self.config.energy_scales), -1, -1, -1)
+            if conservative:
+                displacements_MAK3 = displacements_MAK3.requires_grad_()
+            atomic_MA, *direct_MA3 = vmap(outputs)(state, displacements_MAK3)
+            scale_M = atomic_MA.new_tensor(self.config.energy_scales)
+            atomic_MA = atomic_MA * scale_M.unsqueeze(1)
+            forces_AM3 = None
+            if conservative:
+                (gradient_MAK3,) = torch.autograd.grad(atomic_MA.sum(), displacements_MAK3, create_graph=create_graph)
+                forces_AM3 = sum_over_pairs(gradient_MAK3.movedim(0, 2), batch)
+        if not (create_graph or torch.is_grad_enabled()):
+            atomic_MA = atomic_MA.detach()
+        return _mean_of(
+            Prediction(
+                system_index=batch.system_index,
+                energy=energy_B,
+                forces=None if forces_AM3 is None else forces_AM3[:, m],
+                direct_forces=direct_MA3[0][m] * scale_M[m] if direct else None,
+                atomic_energies=atomic_MA[m],
+            )
+            for m, energy_B in enumerate(sum_over_systems(atomic_MA.mT, batch).unbind(1))
+        )
+
+
+def stacked_states(members: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Weights and buffers of models of one architecture, each [M, ...], without a graph."""
+    states = [member.state_dict() for member in members]
+    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+
+
+def _mean_of(predictions: Any) -> Prediction:
+    members = tuple(predictions)
+
+    def mean(name: str) -> Tensor | None:
+        values = [getattr(member, name) for member in members]
+        return None if values[0] is None else torch.stack(values).mean(0)
+
+    return Prediction(
+        system_index=members[0].system_index,
+        energy=mean("energy"),
+        forces=mean("forces"),
+        direct_forces=mean("direct_forces"),
+        atomic_energies=mean("atomic_energies"),
+        members=members,
+    )
