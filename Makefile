@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+RUNS ?= $(HOME)/remul-md-runs
+MOLECULE ?= aspirin benzene ethanol malonaldehyde naphthalene salicylic toluene
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo test lint test-wheel torch-cluster clean
+.PHONY: install demo potentials test lint test-wheel torch-cluster clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +27,17 @@ demo: install
 	    --rotation thermal --timestep-fs 0.5 --equilibrate-ps 2 --length-ps 5 --output $(DEMO)/nve.traj --resume
 	$(BIN)/remul-md analyze $(DEMO)/nve.traj --potential $(DEMO)/run/potential.pt --evaluation $(DEMO)/evaluation.json \
 	    --report $(DEMO)/report.html --picture $(DEMO)/picture.png --json $(DEMO)/analysis.json
+
+# Retrain what ships: make potentials MOLECULE="ethanol aspirin" RUNS=FOLDER. Preset: data/presets/NAME.yaml. Resumes
+# where it was stopped. Evaluated by its name, so that the figures beside the potential hold no path of this machine.
+potentials: install
+	mkdir -p $(RUNS)
+	for molecule in $(MOLECULE); do \
+	    $(BIN)/remul-md train $$molecule --run-dir $(RUNS)/$$molecule --resume && \
+	    cp $(RUNS)/$$molecule/potential.pt data/potentials/$$molecule.pt && \
+	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --json data/potentials/$$molecule.json || exit 1; \
+	done
+	$(BIN)/remul-md potentials
 
 test: install
 	$(BIN)/ruff check .

@@ -92,7 +92,8 @@ def evaluate(
         result.rows(),
     )
     # After the table: a file that cannot be written must not cost the figures.
-    _write_json(json_file, {"potential": str(potential), "data": data, **result.to_json()})
+    origin = {"potential": str(potential), "potential_sha256": loaded.sha256, "data": data, "version": __version__}
+    _write_json(json_file, {**origin, **result.to_json()})
     if by_angle is not None:
         write_pose_errors(pose_errors(loaded, frames, forces=head, seed=seed, progress=True), by_angle)
 
@@ -238,6 +239,23 @@ def analyze(
     for written in (report, picture, json_file):
         if written is not None:
             typer.echo(f"wrote {written}")
+
+
+@app.command()
+def potentials(
+    json_file: JsonOption = None,
+    latency: Annotated[bool, typer.Option(help="Time each of them here (not on a GPU).")] = True,
+    n_threads: ThreadsOption = 1,
+) -> None:
+    """The potentials in the package: error, rotational spread, training time, speed, size."""
+    from remul_md.cli_potentials import shelf_lines
+    from remul_md.shipped import describe_shipped
+
+    _use_threads(n_threads)
+    rows = describe_shipped(measure_latency=latency)
+    for line in shelf_lines(rows):
+        typer.echo(line)
+    _write_json(json_file, {"version": __version__, "potentials": [row.to_json() for row in rows]})
 
 
 def _version(value: bool) -> None:

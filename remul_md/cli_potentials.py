@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from remul_md.shipped import ShippedPotential
 
 
 def committee(
@@ -64,3 +68,20 @@ def label(
     write_frames(labelled.frames, output, provenance=provenance, per_frame=further)
     left_out = "" if max_std is None else f", {labelled.n_left_out} left out as too uncertain"
     typer.echo(f"{output}: {len(labelled.frames)} frames{left_out}")
+
+
+def shelf_lines(rows: Sequence[ShippedPotential]) -> list[str]:
+    """The table of `remul-md potentials`, a line for each potential below two of headings."""
+    cells = [
+        ("name", "molecule", "heads", "force MAE", "turned", "rot. spread", "trained", "latency", "size", "tested on"),
+        ("", "", "", "meV/A", "meV/A", "meV/A", "min", "ms", "MB", ""),
+    ]
+    for row in rows:
+        figures = (row.force_mae_stock, row.force_mae_turned, row.rotational_spread)
+        measured = ["-" if value is None else f"{value:.2f}" for value in figures]
+        heads = row.heads if row.n_members == 1 else f"{row.heads} x {row.n_members}"
+        latency = "-" if row.latency_ms is None else f"{row.latency_ms:.1f}"
+        size = (f"{row.training_minutes:.1f}", latency, f"{row.megabytes:.1f}", row.tested_on or "-")
+        cells.append((row.name, row.molecule, heads, *measured, *size))
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    return ["  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]

@@ -33,6 +33,7 @@ ORDER = (
     "potential",
     "committee",
     "labelling",
+    "shipped",
     "calculators",
     "training",
     "dynamics",

@@ -57,5 +57,5 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
         calibration(ones[:1], ones[:1])
     with pytest.raises(InputError, match="must be >= 0 and not all 0, got -1"):
         calibration(ones, -ones)
-    with pytest.raises(InputError, match="must be >= 0 and not all 0, got 0.0 to 0.0"):
+    with pytest.raises(InputError, match=r"must be >= 0 and not all 0, got 0\.0 to 0\.0"):
         calibration(ones, 0 * ones)

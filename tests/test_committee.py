@@ -1,4 +1,4 @@
-"""A committee is its members: the same numbers in one call, their mean, their scatter, and what a file keeps of them."""
+"""A committee is its members: the same numbers in one call, their mean, their scatter, and what a file keeps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import torch
 from ase import Atoms
 from potentials import molecule_frames, untrained_potential
+from remul_md.calculators import RemulCalculator
 
 import remul_md.potential as potential_module
 from remul_md.analysis.accuracy import evaluate_potential
-from remul_md.calculators import RemulCalculator
 from remul_md.committee import make_committee
 from remul_md.config import validated_config
 from remul_md.coverage import coverage_of, merged_coverage
@@ -179,7 +179,7 @@ def test_an_older_release_refuses_the_file_by_its_number(
     make_committee(files).save(tmp_path / "committee.pt")
     monkeypatch.setattr(potential_module, "FORMAT_VERSION", 1)  # what 0.1.0 reads
     assert load_potential(files[0]).n_members == 1
-    with pytest.raises(InputError, match="has format 2, this remul-md .* reads up to 1; upgrade with"):
+    with pytest.raises(InputError, match=r"has format 2, this remul-md .* reads up to 1; upgrade with"):
         load_potential(tmp_path / "committee.pt")
 
 
@@ -247,7 +247,9 @@ def test_heads_in_common(files: list[Path], frames: Frames, tmp_path: Path) -> N
         made.save(told[head])
     assert make_committee(files).provenance.trained_forces == "both"
     assert make_committee([files[0], told["direct"]]).provenance.trained_forces == "direct"
-    with pytest.raises(InputError, match=r"no trained head in common .*conservative\.pt conservative, .*direct\.pt dir"):
+    with pytest.raises(
+        InputError, match=r"no trained head in common .*conservative\.pt conservative, .*direct\.pt dir"
+    ):
         make_committee(list(told.values()))
 
 

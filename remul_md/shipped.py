@@ -1,0 +1,136 @@
+"""The shelf: what every potential in the package is, how good and how fast."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from remul_md.errors import InputError
+from remul_md.neighbors import build_batch
+from remul_md.potential import Potential, load_potential, shipped_potentials
+from remul_md.structures import Frames
+
+logger = logging.getLogger(__name__)
+
+N_CALLS = 21  # timed calls, of which the median counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShippedPotential:
+    """One row of `remul-md potentials`.
+
+    Args:
+        name: what `RemulCalculator` takes.
+        molecule: its formula; several if it was trained on several.
+        heads: conservative, direct or both.
+        n_members: 1, or the members of a committee.
+        data: what it was trained on.
+        training_minutes: time of its training.
+        megabytes: size of its file.
+        sha256: of its file.
+        force_mae_stock: meV/Angstrom, on the test frames `tested_on`; this and the next two None if not measured.
+        force_mae_turned: in random poses, likewise.
+        rotational_spread: s per component, likewise.
+        tested_on: name of the test frames, or "".
+        latency_ms: neighbour list, energy and forces of one geometry, on this machine; None if not asked for.
+    """
+
+    name: str
+    molecule: str
+    heads: str
+    n_members: int
+    data: str
+    training_minutes: float
+    megabytes: float
+    sha256: str
+    force_mae_stock: float | None
+    force_mae_turned: float | None
+    rotational_spread: float | None
+    tested_on: str
+    latency_ms: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and strings."""
+        return asdict(self)
+
+
+def describe_shipped(*, measure_latency: bool = True) -> list[ShippedPotential]:
+    """All potentials in the package, by name.
+
+    Test figures are those of `remul-md evaluate NAME TEST --json data/potentials/NAME.json`, kept beside the file.
+
+    Args:
+        measure_latency: time each of them on the CPU, with the threads that torch has now.
+    Raises:
+        InputError: a potential or the figures beside it cannot be read.
+    """
+    return [_describe(name, file, measure_latency) for name, file in shipped_potentials().items()]
+
+
+def measured_latency_ms(potential: Potential) -> float:
+    """Median wall time of a neighbour list, energy and forces of its reference geometry, milliseconds."""
+    coverage = potential.coverage
+    frames = Frames(
+        positions=np.array(coverage.reference_positions),
+        atomic_numbers=np.array(coverage.reference_numbers),
+        n_atoms=np.array([len(coverage.reference_numbers)]),
+        pbc=np.zeros((1, 3), dtype=bool),
+    )
+    head = potential.resolve_forces("auto")
+    times = []
+    for _ in range(N_CALLS + 2):  # the first calls load libraries and warm up
+        start = time.perf_counter()
+        batch = build_batch(frames, cutoff=potential.cutoff).to(potential.device)
+        out = potential.predict(batch, forces=head)
+        assert out.energy is not None
+        out.energy.sum().item()  # waits for a GPU
+        times.append(time.perf_counter() - start)
+    return 1000.0 * statistics.median(times[2:])
+
+
+def _describe(name: str, file: Path, measure_latency: bool) -> ShippedPotential:
+    potential = load_potential(file)
+    figures = _figures(file, potential.sha256)
+    return ShippedPotential(
+        name=name,
+        molecule=", ".join(_formula(entry) for entry in potential.coverage.compositions),
+        heads=potential.provenance.trained_forces,
+        n_members=potential.n_members,
+        data=str(potential.provenance.data.get("name", "")),
+        training_minutes=potential.provenance.seconds / 60.0,
+        megabytes=file.stat().st_size / 1e6,
+        sha256=potential.sha256,
+        force_mae_stock=figures.get("force_mae_stock"),
+        force_mae_turned=figures.get("force_mae_turned"),
+        rotational_spread=figures.get("rotational_spread"),
+        tested_on=str(figures.get("data", "")),
+        latency_ms=measured_latency_ms(potential) if measure_latency else None,
+    )
+
+
+def _formula(composition: dict[str, int]) -> str:
+    return "".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in sorted(composition.items()))
+
+
+def _figures(file: Path, sha256: str) -> dict[str, Any]:
+    """The stored test figures of a potential; none if they are missing or belong to another file."""
+    stored = file.with_suffix(".json")
+    again = f"`remul-md evaluate {file.stem} TEST --json {stored.name}` makes them"
+    if not stored.is_file():
+        logger.warning("%s: no test figures beside it; %s", file.name, again)
+        return {}
+    try:
+        figures = dict(json.loads(stored.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{stored}: cannot be read ({error}); {again}") from error
+    if figures.get("potential_sha256") != sha256:
+        logger.warning("%s: are figures of another file than %s and not shown; %s", stored.name, file.name, again)
+        return {}
+    return figures

@@ -1,0 +1,135 @@
+"""`remul-md committee`, `label` and `potentials` on real, small inputs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from potentials import untrained_potential
+
+from remul_md.cli import main
+from remul_md.datasets import read_frames
+from remul_md.potential import load_potential, shipped_potentials
+
+Run = Callable[..., tuple[int, str, str]]
+SMALL = [
+    *("model.width=16", "model.n_layers=1", "model.n_heads=2", "model.pair_width=12", "model.n_radial=6"),
+    *("model.n_vectors=4", "model.cutoff=4.0", "train.batch_size=4", "train.warmup_steps=2", "train.n_steps=6"),
+    *("train.device=cpu", "data.n_train=14", "data.n_validation=5", "train.monitor_per_decade=0"),
+]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The entry point in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["remul-md", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three untrained potentials for ethanol."""
+    folder = tmp_path_factory.mktemp("members")
+    frames = read_frames("rmd17/ethanol/train-01").select(range(60))
+    paths = [folder / f"member_{seed}.pt" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        untrained_potential(frames, seed=seed, energy_scale=0.02).save(path)
+    return paths
+
+
+def test_from_members_to_a_student(cli: Run, members: list[Path], tmp_path: Path) -> None:
+    """The whole recipe: a committee, labels of it on a trajectory, a student trained on them."""
+    committee, trajectory, labels = tmp_path / "committee.pt", tmp_path / "run.traj", tmp_path / "labels.extxyz"
+    code, out, err = cli("committee", committee, *members)
+    assert code == 0, err
+    assert f"{committee}: 3 members, both forces" in out
+    frames = read_frames("rmd17/ethanol/train-01").select(range(100, 148))
+    ase.io.write(trajectory, [frames.atoms(index) for index in range(48)])
+    code, out, err = cli("label", committee, trajectory, labels, "--every", "2", "--dtype", "float64")
+    assert code == 0, err
+    assert f"{labels}: 24 frames\n" in out
+    labelled = read_frames(labels, require=("energy", "forces"))
+    np.testing.assert_allclose(labelled.frame_positions(3), frames.frame_positions(6), atol=1e-8)
+    note = ase.io.read(labels, index=5).info["provenance"]
+    note = note if isinstance(note, dict) else json.loads(note)
+    assert note["potential"] == "committee.pt"
+    assert note["potential_sha256"] == load_potential(committee).sha256
+    assert (note["every"], note["geometries"], note["max_std_meV_per_A"]) == (2, "run.traj", None)
+    settings = [part for option in [f"data.source={labels}", *SMALL] for part in ("--set", option)]
+    code, out, err = cli("train", "--run-dir", tmp_path / "student", *settings)
+    assert code == 0, err
+    assert load_potential(tmp_path / "student" / "potential.pt").provenance.data["name"] == "labels.extxyz"
+
+
+def test_a_limit_leaves_frames_out(cli: Run, members: list[Path], tmp_path: Path) -> None:
+    committee = tmp_path / "committee.pt"
+    assert cli("committee", committee, *members)[0] == 0
+    code, _, err = cli("label", committee, "rmd17/ethanol/test-01", tmp_path / "all.npz", "--every", "20")
+    assert code == 0, err
+    with np.load(tmp_path / "all.npz", allow_pickle=False) as arrays:
+        stds = 1000.0 * arrays["forces_std_eV_per_A"]
+    assert len(stds) == 50
+    limit = float(np.median(stds))
+    arguments = [committee, "rmd17/ethanol/test-01", tmp_path / "some.npz", "--every", "20", "--max-std", f"{limit}"]
+    code, out, err = cli("label", *arguments)
+    assert code == 0, err
+    assert "some.npz: 25 frames, 25 left out as too uncertain" in out
+
+
+def test_evaluate_reports_the_error_bar_of_a_committee(cli: Run, members: list[Path], tmp_path: Path) -> None:
+    committee, json_file = tmp_path / "committee.pt", tmp_path / "figures.json"
+    assert cli("committee", committee, *members[:2])[0] == 0
+    few = tmp_path / "few.extxyz"
+    assert cli("label", members[2], "rmd17/ethanol/test-01", few, "--every", "200")[0] == 0
+    code, out, err = cli("evaluate", committee, few, "--n-draws", "2", "--json", json_file)
+    assert code == 0, err
+    assert "RMS force error / RMS forces_std" in out
+    figures = json.loads(json_file.read_text())
+    assert figures["n_members"] == 2
+    assert figures["forces_std"]["n_values"] == 5 * 27
+    assert figures["potential_sha256"] == load_potential(committee).sha256
+
+
+def test_mistakes_are_one_line(cli: Run, members: list[Path], tmp_path: Path) -> None:
+    for arguments, message in (
+        (("committee", tmp_path / "out.pt", members[0]), "a committee needs at least 2 members, got 1"),
+        (("committee", tmp_path / "out", *members), "the committee comes first and ends in .pt"),
+        (("committee", members[0], *members), "is a member too; the committee, which comes first, needs a name"),
+        (("label", members[0], "ethanol.traj", tmp_path / "out.db"), "ending '.db' cannot be written"),
+        (("label", members[0], "rmd17/ethanol/test-01", tmp_path / "o.npz", "--max-std", "9"), "needs a committee"),
+        (("label", members[0], "rmd17/aspirin/test-01", tmp_path / "o.npz"), "was never trained on"),
+    ):
+        code, out, err = cli(*arguments)
+        assert code == 2, err
+        assert message in " ".join(err.split()), err
+        assert "Traceback" not in out + err
+    assert not list(tmp_path.glob("o*"))
+
+
+def test_potentials_lists_the_shelf(cli: Run, tmp_path: Path) -> None:
+    code, out, err = cli("potentials", "--json", tmp_path / "shelf.json")
+    assert code == 0, err
+    stored = json.loads(shipped_potentials()["ethanol"].with_suffix(".json").read_text())
+    line = next(line for line in out.splitlines() if line.startswith("ethanol"))
+    for figure in ("force_mae_stock", "force_mae_turned", "rotational_spread"):
+        assert f" {stored[figure]:.2f} " in line
+    (row,) = (
+        row for row in json.loads((tmp_path / "shelf.json").read_text())["potentials"] if row["name"] == "ethanol"
+    )
+    assert row["force_mae_stock"] == stored["force_mae_stock"]
+    assert row["latency_ms"] > 0
+    code, out, _ = cli("potentials", "--no-latency")
+    assert code == 0
+    assert "-" in next(line for line in out.splitlines() if line.startswith("ethanol")).split()

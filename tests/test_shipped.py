@@ -1,0 +1,92 @@
+"""The shelf: every potential in the package with the figures that belong to its very file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from potentials import molecule_frames, untrained_potential
+
+import remul_md.shipped as shipped
+from remul_md.config import load_config
+from remul_md.datasets import list_datasets
+from remul_md.errors import InputError
+from remul_md.potential import load_potential, shipped_potentials
+from remul_md.shipped import describe_shipped, measured_latency_ms
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shelf with one untrained potential."""
+    untrained_potential(molecule_frames(), trained_forces="direct").save(tmp_path / "own.pt")
+    monkeypatch.setattr(shipped, "shipped_potentials", lambda: {"own": tmp_path / "own.pt"})
+    return tmp_path
+
+
+def test_every_shipped_potential_has_its_figures() -> None:
+    rows = describe_shipped(measure_latency=False)
+    assert [row.name for row in rows] == list(shipped_potentials())
+    assert "ethanol" in [row.name for row in rows]
+    for row in rows:
+        assert row.tested_on == f"rmd17/{row.name}/test-01"
+        assert row.data == f"rmd17/{row.name}/train-01"
+        assert row.force_mae_stock is not None
+        assert row.force_mae_turned is not None
+        assert row.rotational_spread is not None
+        assert 0 < row.rotational_spread < row.force_mae_stock
+        assert row.training_minutes > 1
+        assert row.megabytes < 5
+        assert row.latency_ms is None
+        assert not {"/", "\\"} & set(json.loads(file_of(row.name).read_text())["potential"]), "a path of one machine"
+    assert next(row for row in rows if row.name == "ethanol").molecule == "C2H6O"
+
+
+def file_of(name: str) -> Path:
+    return shipped_potentials()[name].with_suffix(".json")
+
+
+def test_figures_of_another_file_are_not_shown(shelf: Path, caplog: pytest.LogCaptureFixture) -> None:
+    figures = {"force_mae_stock": 4.5, "force_mae_turned": 5.5, "rotational_spread": 0.25, "data": "own/test"}
+    with caplog.at_level(logging.WARNING):
+        (bare,) = describe_shipped(measure_latency=False)
+    assert "own.pt: no test figures beside it; `remul-md evaluate own TEST --json own.json` makes them" in caplog.text
+    own = {**figures, "potential_sha256": load_potential(shelf / "own.pt").sha256}
+    (shelf / "own.json").write_text(json.dumps(own))
+    (known,) = describe_shipped(measure_latency=False)
+    (shelf / "own.json").write_text(json.dumps({**figures, "potential_sha256": "0" * 64}))
+    with caplog.at_level(logging.WARNING):
+        (stale,) = describe_shipped(measure_latency=False)
+    assert "own.json: are figures of another file than own.pt and not shown" in caplog.text
+    assert (known.force_mae_stock, known.force_mae_turned, known.rotational_spread) == (4.5, 5.5, 0.25)
+    assert known.tested_on == "own/test"
+    assert bare.force_mae_stock is stale.force_mae_stock is None
+    assert known.heads == "direct"
+    assert known.molecule == "C2H3O2, CH3O"
+    (shelf / "own.json").write_text("[1, 2")
+    with pytest.raises(InputError, match=r"own\.json: cannot be read .* `remul-md evaluate own TEST --json own\.json`"):
+        describe_shipped(measure_latency=False)
+
+
+def test_every_packaged_molecule_can_be_retrained() -> None:
+    """`make potentials` names the molecules whose frames are in the package, and each has a preset of its own."""
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    listed = next(line for line in makefile.splitlines() if line.startswith("MOLECULE ?= ")).split()[2:]
+    packaged = {entry.entry.name.split("/")[1] for entry in list_datasets() if entry.where == "packaged"}
+    assert len(packaged) == 7
+    assert set(listed) == packaged
+    for name in listed:
+        assert load_config(name).data.resolved_source == f"rmd17/{name}/train-01"
+
+
+def test_latency_is_measured(shelf: Path) -> None:
+    """A wider and deeper model takes longer, and the figure is of the size of one call."""
+    (row,) = describe_shipped()
+    assert row.latency_ms is not None
+    assert 0.05 < row.latency_ms < 5_000
+    torch.set_num_threads(1)
+    small = untrained_potential(molecule_frames(), width=8, n_layers=1)
+    large = untrained_potential(molecule_frames(), width=64, n_layers=12)
+    assert measured_latency_ms(large) > 2.0 * measured_latency_ms(small)
