@@ -72,7 +72,7 @@ def label(
 
 def shelf_lines(rows: Sequence[ShippedPotential]) -> list[str]:
     """The table of `remul-md potentials`, a line for each potential below two of headings."""
-    cells = [
+    cells: list[tuple[str, ...]] = [
         ("name", "molecule", "heads", "force MAE", "turned", "rot. spread", "trained", "latency", "size", "tested on"),
         ("", "", "", "meV/A", "meV/A", "meV/A", "min", "ms", "MB", ""),
     ]
