@@ -1,6 +1,6 @@
 """Random rotations are Haar-distributed, the fixed sets are groups, and batches turn as physics says."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -206,5 +206,9 @@ def test_turn_prediction_turns_forces_and_leaves_energies() -> None:
         expected = turn_vectors(values[name], rotations, system_index=index)
         assert torch.equal(getattr(turned, name), expected)
         assert not torch.allclose(expected, values[name])
+    committee = turn_prediction(replace(prediction, members=(prediction, Prediction(system_index=index))), rotations)
+    assert committee.members is not None
+    assert torch.equal(committee.members[0].forces, turned.forces)
+    assert committee.members[1].forces is None
     empty = turn_prediction(Prediction(system_index=index), rotations)
     assert all(getattr(empty, field.name) is None for field in fields(Prediction) if field.name != "system_index")
