@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
 import time
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from remul_md.errors import InputError
+from remul_md.files import read_json
 from remul_md.neighbors import build_batch
 from remul_md.potential import Potential, load_potential, shipped_potentials
 from remul_md.structures import Frames
@@ -126,10 +125,7 @@ def _figures(file: Path, sha256: str) -> dict[str, Any]:
     if not stored.is_file():
         logger.warning("%s: no test figures beside it; %s", file.name, again)
         return {}
-    try:
-        figures = dict(json.loads(stored.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{stored}: cannot be read ({error}); {again}") from error
+    figures = read_json(stored, hint=again)
     if figures.get("potential_sha256") != sha256:
         logger.warning("%s: are figures of another file than %s and not shown; %s", stored.name, file.name, again)
         return {}

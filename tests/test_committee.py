@@ -20,7 +20,7 @@ from remul_md.config import validated_config
 from remul_md.coverage import coverage_of, merged_coverage
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
-from remul_md.models import build_model
+from remul_md.models import MODELS, build_model
 from remul_md.neighbors import build_batch
 from remul_md.potential import Potential, Provenance, load_potential
 from remul_md.structures import Batch, Frames, Prediction
@@ -83,6 +83,22 @@ def test_one_call_gives_what_the_members_give(members: list[Potential], committe
             std = whole.std(name)
             assert std is not None
             np.testing.assert_allclose(std.numpy(), expected.std(0, ddof=1), rtol=1e-9, atol=1e-11, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_models_of_every_kind_can_be_members(kind: str, frames: Frames, tmp_path: Path) -> None:
+    files = [save_member(tmp_path, frames, index, kind=kind) for index in range(3)]
+    whole = make_committee(files).to(dtype="float64")
+    batch = build_batch(frames, cutoff=whole.cutoff)
+    outs = [load_potential(file, dtype="float64").predict(batch, forces="both") for file in files]
+    found = whole.predict(batch, forces="both")
+    for name in ("energy", "forces", "direct_forces"):
+        expected = stacked(outs, name)
+        assert expected.std(0, ddof=1).max() > 1e-3, name
+        np.testing.assert_allclose(getattr(found, name).numpy(), expected.mean(0), rtol=1e-12, atol=1e-12, err_msg=name)
+    other = save_member(tmp_path, frames, 5, kind=next(name for name in MODELS if name != kind))
+    with pytest.raises(InputError, match=f"differ in kind {kind} and"):
+        make_committee([*files, other])
 
 
 def test_reference_energies_of_the_members_are_kept(members: list[Potential], committee: Potential) -> None:

@@ -66,7 +66,7 @@ def test_figures_of_another_file_are_not_shown(shelf: Path, caplog: pytest.LogCa
     assert known.heads == "direct"
     assert known.molecule == "C2H3O2, CH3O"
     (shelf / "own.json").write_text("[1, 2")
-    with pytest.raises(InputError, match=r"own\.json: cannot be read .* `remul-md evaluate own TEST --json own\.json`"):
+    with pytest.raises(InputError, match=r"own\.json: cannot be read as JSON .* `remul-md evaluate own TEST"):
         describe_shipped(measure_latency=False)
 
 
