@@ -24,12 +24,19 @@ BUDGET_TITLES = {"steps": "equal steps", "time": "equal wall time"}
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSummary:
-    """What an arm reached on a molecule with a budget: one run a seed."""
+    """What an arm reached on a molecule with a budget: one run a seed.
+
+    Args:
+        molecule, arm, budget: which.
+        runs: as in the file of results.
+        seconds_a_step: measured before the study; None where it was not.
+    """
 
     molecule: str
     arm: str
     budget: Budget
     runs: list[dict[str, Any]]
+    seconds_a_step: float | None = None
 
     @property
     def label(self) -> str:
@@ -42,6 +49,13 @@ class ArmSummary:
         options = ARMS[self.arm].train
         swept = set(options) == {"alpha", "beta"} and options["alpha"] > 0 and options["beta"] > 0
         return float(options["beta"]) if swept else None
+
+    @property
+    def minutes(self) -> float:
+        """What training takes: steps by their measured time, which other work on the machine does not change much."""
+        if self.seconds_a_step is None:
+            return float(np.mean([run["train_seconds"] for run in self.runs])) / 60.0
+        return self.runs[0]["n_steps"] * self.seconds_a_step / 60.0
 
     def accuracy(self, name: str) -> NDArray[np.float64]:
         """A figure of `Accuracy`, one value a seed."""
@@ -72,8 +86,10 @@ def summaries(content: dict[str, Any], *, molecule: str, budget: Budget) -> list
     for run in content["runs"]:
         if run["part"] == "arms" and run["molecule"] == molecule and budget in run["budgets"]:
             arms.setdefault(run["arm"], []).append(run)
+    costs = content.get("seconds_a_step", {}).get(molecule, {})
     return [
-        ArmSummary(molecule=molecule, arm=arm, budget=budget, runs=arms[arm]) for arm in sorted(arms, key=[*ARMS].index)
+        ArmSummary(molecule=molecule, arm=arm, budget=budget, runs=arms[arm], seconds_a_step=costs.get(ARMS[arm].cost))
+        for arm in sorted(arms, key=[*ARMS].index)
     ]
 
 
@@ -107,7 +123,7 @@ def accuracy_table(arms: Sequence[ArmSummary]) -> list[str]:
     """Errors in meV/Angstrom and meV, symmetry, and how training got there."""
     marks = " / ".join(str(mark) for mark in MARKS)
     lines = [
-        "| arm | seeds | steps | training, s | force MAE stock | turned | energy MAE turned | rotational error "
+        "| arm | seeds | steps | training, min | force MAE stock | turned | energy MAE turned | rotational error "
         f"| spread | percent [95 %] | steps to {SMALL_PERCENT:g} % | percent in validation at step {marks} |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -119,7 +135,7 @@ def accuracy_table(arms: Sequence[ArmSummary]) -> list[str]:
             arm.label,
             str(len(arm.runs)),
             str(arm.runs[0]["n_steps"]),
-            f"{np.mean([run['train_seconds'] for run in arm.runs]):.0f}",
+            f"{arm.minutes:.1f}",
             *(
                 mean_and_scatter(arm.accuracy(name))
                 for name in (
