@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ def run_jobs(
         raise InputError(f"the number of parallel jobs must be >= 1, got {n_jobs}")
     results: dict[str, dict[str, Any]] = {}
     bar = tqdm(total=len(jobs), unit="run", dynamic_ncols=True)
-    with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"), initializer=_prepare_process) as pool:
         futures = {pool.submit(function, *arguments): name for name, arguments in jobs.items()}
         try:
             with logging_redirect_tqdm():
@@ -116,10 +118,19 @@ def finished_result(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     raise InputError(f"{folder}: holds a result of other options; use a new --run-dir")
 
 
-def _one_thread() -> None:
+def _prepare_process() -> None:
     import torch
 
     torch.set_num_threads(1)  # several processes share the cores; and one thread gives the same bits everywhere
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed study leaves no process behind that a resumed one would share its folders with."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
