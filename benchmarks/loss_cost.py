@@ -26,6 +26,7 @@ from remul_md.datasets import read_frames
 from remul_md.models.transformer import Transformer, TransformerConfig
 from remul_md.neighbors import build_batch
 from remul_md.structures import Batch, BatchStore
+from remul_md.training.compiled import compile_losses
 from remul_md.training.fit import TrainState, train_step
 from remul_md.training.objectives import make_objective
 from remul_md.training.weighting import make_weighting
@@ -42,10 +43,12 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-def step_of(arm: str, molecule: str, *, forces: str, device: str) -> Callable[[], None]:
-    """One training step of an arm on packaged frames, with the model and the batch of the defaults."""
-    config = TrainConfig(**ARMS[arm], forces=forces, batch_size=BATCH_SIZE, device=device)
-    frames = read_frames(f"rmd17/{molecule}/train-01").select(range(10 * BATCH_SIZE))
+def step_of(
+    arm: str, molecule: str, *, forces: str, device: str, batch_size: int = BATCH_SIZE, compiled: bool = False
+) -> Callable[[], None]:
+    """One training step of an arm on packaged frames, with the model of the defaults."""
+    config = TrainConfig(**ARMS[arm], forces=forces, batch_size=batch_size, device=device, compile=compiled)
+    frames = read_frames(f"rmd17/{molecule}/train-01").select(range(10 * batch_size))
     assert frames.energy is not None
     assert frames.forces is not None
     scale = float(np.sqrt(np.square(frames.forces).mean()))
@@ -61,10 +64,11 @@ def step_of(arm: str, molecule: str, *, forces: str, device: str) -> Callable[[]
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
     state = TrainState(model, average, optimizer, torch.Generator().manual_seed(0), make_weighting(config))
     objective, rng = make_objective(config, force_scale=scale), np.random.default_rng(0)
+    losses = compile_losses(model, store, objective, config=config, progress=False) if compiled else None
 
     def step() -> None:
-        chosen = store.select(rng.integers(0, len(store), BATCH_SIZE))
-        train_step(state, chosen, objective=objective, config=config)
+        chosen = store.select(rng.integers(0, len(store), batch_size))
+        train_step(state, chosen, objective=objective, config=config, compiled=losses)
         if device != "cpu":
             torch.cuda.synchronize()
 

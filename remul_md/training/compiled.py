@@ -16,10 +16,11 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,6 @@ from remul_md.training.schedule import frame_order
 
 logger = logging.getLogger(__name__)
 
-B = TypeVar("B")
 LOSSES = ("task", "equivariance")
 N_LOOKED_AT = 8  # first batches of a run, whose shapes are the ones that are compiled
 MAX_SHAPES = 3  # each costs a minute
@@ -47,7 +47,7 @@ class PureObjective(Protocol):
         ...
 
     def losses(self, model: Any, batch: Any, drawn: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The losses by name; of the model, only its call is used."""
+        """The losses by name."""
         ...
 
 
@@ -60,14 +60,14 @@ def require_compiler(device: torch.device) -> None:
     name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch looks for it
     if shutil.which(name) is None:
         raise InputError(
-            f"train.compile=true needs a C++ compiler, and {name!r} was not found; install one (such as the package "
-            "g++), name yours in the environment variable CXX, or leave train.compile off"
+            f"train.compile=true needs a C++ compiler, and {name!r} was not found; install one, name yours in the "
+            "environment variable CXX, or leave train.compile off"
         )
     if device.type == "cuda" and find_spec("triton") is None:
         raise InputError("train.compile=true needs Triton on a GPU, and it is not installed; leave train.compile off")
 
 
-class CompiledLosses(Generic[B]):
+class CompiledLosses:
     """Losses and gradients of a batch, compiled at the first batch of each shape; sets `.grad` of the parameters.
 
     State lives here because compiled functions are kept.
@@ -82,73 +82,55 @@ class CompiledLosses(Generic[B]):
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        objective: object,
-        *,
-        shapes: Iterable[Shape],
-        say: Callable[[str], None] = logger.info,
+        self, model: nn.Module, objective: object, *, shapes: Iterable[Shape], say: Callable[[str], None] = logger.info
     ) -> None:
         if not isinstance(objective, PureObjective):
-            raise InputError(
-                f"train.compile=true needs an objective with draw and losses, {type(objective).__name__} has not both; "
-                "leave train.compile off"
-            )
+            name = type(objective).__name__
+            raise InputError(f"train.compile=true needs an objective with draw and losses, not {name}; leave it off")
         self._model, self._objective, self._shapes, self._say = model, objective, frozenset(shapes), say
         self._trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._device = next(iter(self._trained.values())).device
         self._compiled: dict[Shape, tuple[Callable[..., Any], list[str]]] = {}
         require_compiler(self._device)
 
-    def knows(self, batch: B) -> bool:
-        """Whether a batch has one of the shapes that are compiled."""
+    def knows(self, batch: Any) -> bool:
+        """Whether a batch has one of these shapes."""
         return shape_of(batch) in self._shapes
 
     def __call__(
-        self, batch: B, generator: torch.Generator, weights: Mapping[str, float | Tensor]
+        self, batch: Any, generator: torch.Generator, weights: Mapping[str, float | Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the losses, and the losses, all without a graph.
+        """The weighted sum of the losses, and the losses, all without a graph, of a batch that `knows` accepts.
 
-        Args:
-            batch: one that `knows` accepts.
-            generator: what the objective draws from.
-            weights: of the losses, numbers.
         Raises:
             InputError: the graph cannot be compiled on this machine.
         """
         shape, tensors = shape_of(batch), {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         weighting = torch.tensor([float(weights[name]) for name in LOSSES]).to(self._device, non_blocking=True)
-        inputs = (
-            list(tensors.values()),
-            list(_tensors_of(batch).values()),
-            list(self._objective.draw(batch, generator)),
-            weighting,
-        )
+        drawn = list(self._objective.draw(batch, generator))
+        inputs = (list(tensors.values()), list(_tensors_of(batch).values()), drawn, weighting)
         if shape not in self._compiled:
             self._compiled[shape] = self._compile(batch, inputs, list(tensors))
         function, names = self._compiled[shape]
         with torch.no_grad():
             total, losses, gradients = function(*inputs)
         for parameter, gradient in zip(self._trained.values(), gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = gradient  # each a tensor of its own: clipping scales in place
         return total, dict(zip(names, losses, strict=True))
 
     def _compile(
-        self, batch: B, inputs: tuple[Any, ...], names_of_model: list[str]
+        self, batch: Any, inputs: tuple[Any, ...], names_of_model: list[str]
     ) -> tuple[Callable[..., Any], list[str]]:
         from torch.fx.experimental.proxy_tensor import make_fx
 
         names_of_batch, batch_type = list(_tensors_of(batch)), type(batch)
-        names: list[str] = []
+        pure, names = _Losses(self._model, self._objective), list[str]()
 
         def step(of_model: list[Tensor], of_batch: list[Tensor], drawn: list[Tensor], weighting: Tensor) -> Any:
             tensors = dict(zip(names_of_model, of_model, strict=True))
-
-            def model(*args: Any, **options: Any) -> Any:
-                return torch.func.functional_call(self._model, tensors, args, options)
-
             traced = batch_type(**dict(zip(names_of_batch, of_batch, strict=True)))
-            losses = self._objective.losses(model, traced, drawn)
+            of_pure = {f"model.{name}": tensor for name, tensor in tensors.items()}
+            losses = torch.func.functional_call(pure, of_pure, (traced, drawn))
             names[:] = losses
             total = torch.stack([weighting[LOSSES.index(name)] * loss for name, loss in losses.items()]).sum()
             wanted = [tensors[name] for name in self._trained]
@@ -156,7 +138,7 @@ class CompiledLosses(Generic[B]):
             gradients = torch.autograd.grad(total, wanted, allow_unused=True)
             return total.detach(), [loss.detach() for loss in losses.values()], list(gradients)
 
-        self._say("compiling the training step (about a minute) ...")
+        self._say("compiling the training step (one to two minutes; a few seconds where it was done before) ...")
         started = time.perf_counter()
         compiled = torch.compile(make_fx(step)(*inputs), fullgraph=True, dynamic=False)
         try:
@@ -171,25 +153,35 @@ class CompiledLosses(Generic[B]):
         return compiled, names
 
 
+class _Losses(nn.Module):
+    """The losses as a module, so that `functional_call` can hand the parameters to it as arguments."""
+
+    def __init__(self, model: nn.Module, objective: PureObjective) -> None:
+        super().__init__()
+        self.model, self._objective = model, objective
+
+    def forward(self, batch: Any, drawn: Sequence[Tensor]) -> dict[str, Tensor]:
+        return self._objective.losses(self.model, batch, drawn)
+
+
 def compile_losses(
     model: nn.Module, source: Any, objective: object, *, config: TrainConfig, progress: bool
-) -> CompiledLosses[Any]:
+) -> CompiledLosses:
     """`CompiledLosses` for the shapes of a run's first batches, the most frequent MAX_SHAPES of them.
 
     The first of the run, not of the process: a resumed run compiles the same ones, hence ends with the same bits.
     """
-    counts: dict[Shape, int] = {}
-    for step in range(N_LOOKED_AT):
-        indices = frame_order(step, n_frames=len(source), batch_size=config.batch_size, seed=config.seed)
-        shape = shape_of(source.select(indices))
-        counts[shape] = counts.get(shape, 0) + 1
-    shapes = sorted(counts, key=lambda shape: -counts[shape])[:MAX_SHAPES]
+    first = (
+        frame_order(step, n_frames=len(source), batch_size=config.batch_size, seed=config.seed)
+        for step in range(N_LOOKED_AT)
+    )
+    counts = Counter(shape_of(source.select(indices)) for indices in first)
+    shapes = [shape for shape, _ in counts.most_common(MAX_SHAPES)]
     if len(counts) > 1:
         logger.warning(
-            "train.compile: systems of different sizes make batches of different shapes; the %d most frequent shapes "
-            "are compiled (%d of the first %d batches), the others run uncompiled",
+            "train.compile: systems of different sizes make batches of different shapes; the %d most frequent of the "
+            "first %d batches are compiled, the others run uncompiled",
             len(shapes),
-            sum(counts[shape] for shape in shapes),
             N_LOOKED_AT,
         )
     say: Callable[[str], None] = (lambda text: tqdm.write(text, file=sys.stderr)) if progress else logger.info
@@ -197,18 +189,13 @@ def compile_losses(
 
 
 def shape_of(batch: object) -> Shape:
-    """Names and shapes of the tensors of a batch.
-
-    Raises:
-        InputError: the batch is no dataclass of tensors.
-    """
+    """Names and shapes of the tensors of a batch, which is a dataclass of tensors; anything else is refused."""
     return tuple((name, tuple(value.shape)) for name, value in _tensors_of(batch).items())
 
 
 def _tensors_of(batch: object) -> dict[str, Tensor]:
     if not is_dataclass(batch):
         raise InputError(
-            f"train.compile=true needs batches that are dataclasses of tensors, got {type(batch).__name__}; "
-            "leave train.compile off"
+            f"train.compile=true needs batches that are dataclasses, got {type(batch).__name__}; leave it off"
         )
     return {field.name: value for field in fields(batch) if (value := getattr(batch, field.name)) is not None}

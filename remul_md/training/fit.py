@@ -63,7 +63,7 @@ def train_step(
     objective: Objective[B],
     config: TrainConfig,
     diagnose: bool = False,
-    compiled: CompiledLosses[B] | None = None,
+    compiled: CompiledLosses | None = None,
 ) -> dict[str, Tensor]:
     """One optimiser update. Changes `state` in place; returns detached scalars; reads nothing back from the device.
 
