@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,12 @@ def both_ways(
     *,
     shapes: list[Any] | None = None,
     check_first: bool = False,
+    say: Callable[[str], None] = print,
 ) -> tuple[list[dict[str, Tensor]], TrainState, TrainState]:
     """Steps on the same batches, uncompiled and compiled: how far each logged number differs, and both states."""
     plain, fast = (train_state(copy.deepcopy(model), config) for _ in range(2))
     known = [shape_of(batches[0])] if shapes is None else shapes
-    compiled = CompiledLosses(fast.model, objective, shapes=known)
+    compiled = CompiledLosses(fast.model, objective, shapes=known, say=say)
     pairs = []
     for batch in batches:
         wanted = train_step(plain, batch, objective=objective, config=config)
@@ -165,10 +166,15 @@ def test_weights_are_inputs_of_the_compiled_step(weighting: Any) -> None:
 def test_a_batch_of_unknown_shape_takes_the_uncompiled_step() -> None:
     config = TrainConfig(warmup_steps=2, n_steps=50)
     batches = [rows(7), rows(5, seed=1), rows(7, seed=2)]
-    differences, plain, fast = both_ways(TwoBiases(), RowsObjective(), batches[1:2], config, shapes=[shape_of(rows(7))])
+    said: list[str] = []
+    differences, plain, fast = both_ways(
+        TwoBiases(), RowsObjective(), batches[1:2], config, shapes=[shape_of(rows(7))], say=said.append
+    )
+    assert not said  # nothing was compiled
     assert all(value == 0 for value in differences[0].values())
     assert torch.equal(plain.model.weight, fast.model.weight)  # type: ignore[arg-type]
-    differences, *_ = both_ways(TwoBiases(), RowsObjective(), batches, config)
+    differences, *_ = both_ways(TwoBiases(), RowsObjective(), batches, config, say=said.append)
+    assert len(said) == 2  # once, for the shape that came twice
     assert max(value.item() for step in differences for value in step.values()) < 1e-5
 
 
