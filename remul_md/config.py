@@ -120,7 +120,7 @@ class TrainConfig(BaseModel):
     checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
     log_every: int = Field(50, ge=1, description="steps between log lines")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    compile: bool = Field(False, description="compile the losses and their gradients; needs a C++ compiler, a minute")
+    compile: bool = Field(False, description="compile losses and gradients: faster steps after minutes of compiling")
     n_threads: int = Field(1, ge=1, description="CPU threads; more gain nothing for small molecules and change bits")
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 LOSSES = ("task", "equivariance")
 N_LOOKED_AT = 8  # first batches of a run, whose shapes are the ones that are compiled
-MAX_SHAPES = 3  # each costs a minute
+MAX_SHAPES = 3  # each costs minutes
 Shape = tuple[tuple[str, tuple[int, ...]], ...]
 
 
@@ -138,7 +138,7 @@ class CompiledLosses:
             gradients = torch.autograd.grad(total, wanted, allow_unused=True)
             return total.detach(), [loss.detach() for loss in losses.values()], list(gradients)
 
-        self._say("compiling the training step (one to two minutes; a few seconds where it was done before) ...")
+        self._say("compiling the training step (about two minutes, much less from the second start on) ...")
         started = time.perf_counter()
         compiled = torch.compile(make_fx(step)(*inputs), fullgraph=True, dynamic=False)
         try:
