@@ -29,6 +29,7 @@ from remul_md.structures import Batch, BatchStore
 from remul_md.training.compiled import compile_losses
 from remul_md.training.fit import TrainState, train_step
 from remul_md.training.objectives import make_objective
+from remul_md.training.schedule import shuffled
 from remul_md.training.weighting import make_weighting
 
 BATCH_SIZE = 8
@@ -64,7 +65,7 @@ def step_of(
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
     state = TrainState(model, average, optimizer, torch.Generator().manual_seed(0), make_weighting(config))
     objective, rng = make_objective(config, force_scale=scale), np.random.default_rng(0)
-    losses = compile_losses(model, store, objective, config=config, progress=False) if compiled else None
+    losses = compile_losses(model, shuffled(store, config), objective, progress=False) if compiled else None
 
     def step() -> None:
         chosen = store.select(rng.integers(0, len(store), batch_size))

@@ -30,7 +30,9 @@ from remul_md.training.checkpoint import TrainState, read_checkpoint, read_metri
 from remul_md.training.compiled import MAX_SHAPES, CompiledLosses, compile_losses, require_compiler, shape_of
 from remul_md.training.fit import train_step
 from remul_md.training.objectives import make_objective
+from remul_md.training.schedule import shuffled
 from remul_md.training.train import train_potential
+from remul_md.training.unlabelled import PartlyLabelled
 from remul_md.training.weighting import make_weighting
 
 TINY = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_vectors": 3}
@@ -191,15 +193,15 @@ class Unlike:
 def test_the_shapes_of_a_run_are_those_of_its_first_batches(caplog: pytest.LogCaptureFixture) -> None:
     """So a resumed run, which starts with other batches, compiles the same ones."""
     config = TrainConfig(batch_size=1, seed=4)
-    found = [compile_losses(TwoBiases(), Unlike(), RowsObjective(), config=config, progress=False) for _ in range(2)]
+    batches = shuffled(Unlike(), config)
+    found = [compile_losses(TwoBiases(), batches, RowsObjective(), progress=False) for _ in range(2)]
     known = [[n for n in range(2, 10) if compiled.knows(rows(n))] for compiled in found]
     assert known[0] == known[1]
     assert len(known[0]) == MAX_SHAPES
     assert "batches of different shapes" in caplog.text
     caplog.clear()
-    same = compile_losses(
-        random_model(), ethanol_store(), make_objective(config, force_scale=1.1), config=config, progress=False
-    )
+    objective = make_objective(config, force_scale=1.1)
+    same = compile_losses(random_model(), shuffled(ethanol_store(), config), objective, progress=False)
     assert same.knows(ethanol_store().select([3]))
     assert not same.knows(ethanol_store().select([3, 4]))
     assert not caplog.text
@@ -340,6 +342,21 @@ def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
     )
     assert "refused: the training step could not be compiled" in done.stdout, done.stdout + done.stderr
     assert "leave train.compile off" in done.stdout
+
+
+def test_batches_in_batches_are_inputs_too() -> None:
+    """Labelled frames beside unlabelled ones: no tensor of the first batch may be left in the graph."""
+    config = TrainConfig(anchor="prediction", unlabelled_batch_size=2, warmup_steps=2, n_steps=50, max_grad_norm=1e3)
+    store, rng = ethanol_store(), np.random.default_rng(5)
+    batches = []
+    for _ in range(3):
+        chosen = rng.choice(20, 5, replace=False)
+        systems = replace(store.select(chosen), energy=None, forces=None)
+        batches.append(PartlyLabelled(systems=systems, labelled=store.select(chosen[:3])))
+    assert dict(shape_of(batches[0]))["labelled.energy"] == (3,)
+    assert "systems.energy" not in dict(shape_of(batches[0]))
+    differences, *_ = both_ways(PairModel(), make_objective(config, force_scale=1.1), batches, config)
+    assert max(value.item() for step in differences for value in step.values()) < 1e-4
 
 
 def test_what_cannot_be_compiled_is_refused() -> None:

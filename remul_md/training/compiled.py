@@ -17,8 +17,8 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,9 +26,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from remul_md.config import TrainConfig
 from remul_md.errors import InputError
-from remul_md.training.schedule import frame_order
+from remul_md.training.schedule import Batches
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +43,9 @@ class PureObjective(Protocol):
 
     def draw(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, ...]:
         """All that is random in a step."""
-        ...
 
     def losses(self, model: Any, batch: Any, drawn: Sequence[Tensor]) -> dict[str, Tensor]:
         """The losses by name."""
-        ...
 
 
 def require_compiler(device: torch.device) -> None:
@@ -60,8 +57,8 @@ def require_compiler(device: torch.device) -> None:
     name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch looks for it
     if shutil.which(name) is None:
         raise InputError(
-            f"train.compile=true needs a C++ compiler, and {name!r} was not found; install one, name yours in the "
-            "environment variable CXX, or leave train.compile off"
+            f"train.compile=true needs a C++ compiler, and {name!r} was not found; install one, name it in CXX, or "
+            "leave train.compile off"
         )
     if device.type == "cuda" and find_spec("triton") is None:
         raise InputError("train.compile=true needs Triton on a GPU, and it is not installed; leave train.compile off")
@@ -123,12 +120,11 @@ class CompiledLosses:
     ) -> tuple[Callable[..., Any], list[str]]:
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        names_of_batch, batch_type = list(_tensors_of(batch)), type(batch)
         pure, names = _Losses(self._model, self._objective), list[str]()
 
         def step(of_model: list[Tensor], of_batch: list[Tensor], drawn: list[Tensor], weighting: Tensor) -> Any:
             tensors = dict(zip(names_of_model, of_model, strict=True))
-            traced = batch_type(**dict(zip(names_of_batch, of_batch, strict=True)))
+            traced = _with_tensors(batch, iter(of_batch))
             of_pure = {f"model.{name}": tensor for name, tensor in tensors.items()}
             losses = torch.func.functional_call(pure, of_pure, (traced, drawn))
             names[:] = losses
@@ -164,32 +160,24 @@ class _Losses(nn.Module):
         return self._objective.losses(self.model, batch, drawn)
 
 
-def compile_losses(
-    model: nn.Module, source: Any, objective: object, *, config: TrainConfig, progress: bool
-) -> CompiledLosses:
+def compile_losses(model: nn.Module, batch_of: Batches[Any], objective: object, *, progress: bool) -> CompiledLosses:
     """`CompiledLosses` for the shapes of a run's first batches, the most frequent MAX_SHAPES of them.
 
     The first of the run, not of the process: a resumed run compiles the same ones, hence ends with the same bits.
     """
-    first = (
-        frame_order(step, n_frames=len(source), batch_size=config.batch_size, seed=config.seed)
-        for step in range(N_LOOKED_AT)
-    )
-    counts = Counter(shape_of(source.select(indices)) for indices in first)
+    counts = Counter(shape_of(batch_of(step)) for step in range(N_LOOKED_AT))
     shapes = [shape for shape, _ in counts.most_common(MAX_SHAPES)]
     if len(counts) > 1:
         logger.warning(
             "train.compile: systems of different sizes make batches of different shapes; the %d most frequent of the "
-            "first %d batches are compiled, the others run uncompiled",
-            len(shapes),
-            N_LOOKED_AT,
-        )
+            "first %d batches are compiled, the others run uncompiled", len(shapes), N_LOOKED_AT,
+        )  # fmt: skip
     say: Callable[[str], None] = (lambda text: tqdm.write(text, file=sys.stderr)) if progress else logger.info
     return CompiledLosses(model, objective, shapes=shapes, say=say)
 
 
 def shape_of(batch: object) -> Shape:
-    """Names and shapes of the tensors of a batch, which is a dataclass of tensors; anything else is refused."""
+    """Names and shapes of the tensors of a batch: a dataclass of tensors, None, and other such dataclasses."""
     return tuple((name, tuple(value.shape)) for name, value in _tensors_of(batch).items())
 
 
@@ -198,4 +186,18 @@ def _tensors_of(batch: object) -> dict[str, Tensor]:
         raise InputError(
             f"train.compile=true needs batches that are dataclasses, got {type(batch).__name__}; leave it off"
         )
-    return {field.name: value for field in fields(batch) if (value := getattr(batch, field.name)) is not None}
+    found: dict[str, Tensor] = {}
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        inner = {"": value} if isinstance(value, Tensor) else {} if value is None else _tensors_of(value)
+        found |= {f"{field.name}.{name}".strip("."): tensor for name, tensor in inner.items()}
+    return found
+
+
+def _with_tensors(batch: Any, tensors: Iterator[Tensor]) -> Any:
+    """The batch with other tensors, in the order of `_tensors_of`."""
+    present = {field.name: value for field in fields(batch) if (value := getattr(batch, field.name)) is not None}
+    return replace(
+        batch,
+        **{name: next(tensors) if isinstance(v, Tensor) else _with_tensors(v, tensors) for name, v in present.items()},
+    )

@@ -143,7 +143,7 @@ def fit(
     logs, monitored = [log], monitored_steps(config)
     if monitor is not None:
         logs += [MetricsLog(run_dir, columns=["step", *monitor_columns], from_step=state.step, file_name=SYMMETRY)]
-    compiled = compile_losses(model, source, objective, config=config, progress=progress) if config.compile else None
+    compiled = compile_losses(model, batch_of, objective, progress=progress) if config.compile else None
     before, started = state.seconds, time.perf_counter()
     bar = tqdm(
         total=config.n_steps,
