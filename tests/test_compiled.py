@@ -308,7 +308,7 @@ def test_a_missing_compiler_is_named_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(InputError, match=r"needs a C\+\+ compiler, and 'no-such-compiler' was not found"):
+    with pytest.raises(InputError, match=r"needs a C\+\+ compiler; 'no-such-compiler' was not found"):
         train_potential(run_config(), run_dir=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
     monkeypatch.setenv("CXX", sys.executable)

@@ -1,9 +1,8 @@
 """The losses of a step and their gradients as one compiled function.
 
-Conservative forces are a derivative, so training differentiates twice, which `torch.compile` alone does not see
-through. Here forward, forces, losses and the gradient by the parameters are written down as one plain graph of tensor
-operations (`make_fx`), in which nothing is left to be differentiated, and that graph is compiled. The uncompiled step
-stays the reference.
+Training on conservative forces differentiates twice, which `torch.compile` alone does not see through. Here forward,
+forces, losses and gradient are written down as one plain graph of tensor operations (`make_fx`), in which nothing is
+left to be differentiated, and that graph is compiled. The uncompiled step stays the reference.
 
 A graph holds for one shape of the batch. On one CPU thread the same run gives the same bits, resumed or not; with
 more threads sums over systems and over embedding rows become atomic, and their order is left to chance.
@@ -57,8 +56,7 @@ def require_compiler(device: torch.device) -> None:
     name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch looks for it
     if shutil.which(name) is None:
         raise InputError(
-            f"train.compile=true needs a C++ compiler, and {name!r} was not found; install one, name it in CXX, or "
-            "leave train.compile off"
+            f"train.compile=true needs a C++ compiler; {name!r} was not found: install it, or leave it off"
         )
     if device.type == "cuda" and find_spec("triton") is None:
         raise InputError("train.compile=true needs Triton on a GPU, and it is not installed; leave train.compile off")
@@ -196,8 +194,6 @@ def _tensors_of(batch: object) -> dict[str, Tensor]:
 
 def _with_tensors(batch: Any, tensors: Iterator[Tensor]) -> Any:
     """The batch with other tensors, in the order of `_tensors_of`."""
-    present = {field.name: value for field in fields(batch) if (value := getattr(batch, field.name)) is not None}
-    return replace(
-        batch,
-        **{name: next(tensors) if isinstance(v, Tensor) else _with_tensors(v, tensors) for name, v in present.items()},
-    )
+    values = {field.name: value for field in fields(batch) if (value := getattr(batch, field.name)) is not None}
+    new = {name: next(tensors) if isinstance(v, Tensor) else _with_tensors(v, tensors) for name, v in values.items()}
+    return replace(batch, **new)
