@@ -21,19 +21,10 @@ import numpy as np
 import torch
 
 from remul_md import __version__
-from remul_md.config import TrainConfig
-from remul_md.datasets import read_frames
-from remul_md.models.transformer import Transformer, TransformerConfig
-from remul_md.neighbors import build_batch
-from remul_md.structures import Batch, BatchStore
-from remul_md.training.compiled import compile_losses
-from remul_md.training.fit import TrainState, train_step
-from remul_md.training.objectives import make_objective
-from remul_md.training.schedule import shuffled
-from remul_md.training.weighting import make_weighting
+from remul_md.config import RunConfig
+from remul_md.training.step_cost import N_WARM, training_step
 
 BATCH_SIZE = 8
-N_WARM = 3
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {"beta": 0.0},
     "augmented": {"alpha": 0.0},
@@ -48,32 +39,8 @@ def step_of(
     arm: str, molecule: str, *, forces: str, device: str, batch_size: int = BATCH_SIZE, compiled: bool = False
 ) -> Callable[[], None]:
     """One training step of an arm on packaged frames, with the model of the defaults."""
-    config = TrainConfig(**ARMS[arm], forces=forces, batch_size=batch_size, device=device, compile=compiled)
-    frames = read_frames(f"rmd17/{molecule}/train-01").select(range(10 * batch_size))
-    assert frames.energy is not None
-    assert frames.forces is not None
-    scale = float(np.sqrt(np.square(frames.forces).mean()))
-    species = tuple(int(number) for number in np.unique(frames.atomic_numbers))
-    batch = build_batch(frames, cutoff=6.0)
-    energy = torch.from_numpy(frames.energy - frames.energy.mean()).float()
-    residual = Batch(**{**batch.__dict__, "energy": energy, "forces": torch.from_numpy(frames.forces).float()})
-    store = BatchStore(residual.to(device))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Transformer(TransformerConfig(species=species, energy_scale=scale)).to(device)
-        average = Transformer(TransformerConfig(species=species, energy_scale=scale)).to(device).requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    state = TrainState(model, average, optimizer, torch.Generator().manual_seed(0), make_weighting(config))
-    objective, rng = make_objective(config, force_scale=scale), np.random.default_rng(0)
-    losses = compile_losses(model, shuffled(store, config), objective, progress=False) if compiled else None
-
-    def step() -> None:
-        chosen = store.select(rng.integers(0, len(store), batch_size))
-        train_step(state, chosen, objective=objective, config=config, compiled=losses)
-        if device != "cpu":
-            torch.cuda.synchronize()
-
-    return step
+    train = {**ARMS[arm], "forces": forces, "batch_size": batch_size, "device": device, "compile": compiled}
+    return training_step(RunConfig.model_validate({"data": {"molecule": molecule}, "train": train}))
 
 
 def timed(molecule: str, *, forces: str, device: str, n_steps: int) -> dict[str, tuple[float, float]]:

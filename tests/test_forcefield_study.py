@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from remul_md.cli import app
 from remul_md.errors import InputError
 from remul_md.studies.forcefield.arms import ARMS, REFERENCE_COST, ForceFieldConfig, forcefield_config
-from remul_md.studies.forcefield.cost import step_seconds, steps_for_equal_time
 from remul_md.studies.forcefield.plots import write_plots
 from remul_md.studies.forcefield.report import at_step, markdown_report, read_results, summaries
-from remul_md.studies.forcefield.run import Job, planned_jobs, run_study
+from remul_md.studies.forcefield.run import Job, planned_jobs, run_study, steps_for_equal_time
+from remul_md.training.step_cost import step_seconds
 
 TINY = [
     "molecules=[ethanol]",

@@ -14,7 +14,6 @@ from remul_md.dynamics import SimulationStopped, run_md
 from remul_md.errors import InputError
 from remul_md.potential import load_potential, resolve_device
 from remul_md.studies.forcefield.arms import ARMS, REFERENCE_COST, ForceFieldConfig
-from remul_md.studies.forcefield.cost import step_seconds, steps_for_equal_time
 from remul_md.studies.jobs import (
     RESULT,
     RESULTS,
@@ -28,6 +27,7 @@ from remul_md.studies.jobs import (
 )
 from remul_md.studies.record import provenance
 from remul_md.training.checkpoint import SYMMETRY, read_metrics
+from remul_md.training.step_cost import step_seconds
 from remul_md.training.train import POTENTIAL, train_potential
 
 if TYPE_CHECKING:
@@ -169,6 +169,11 @@ def planned_jobs(config: ForceFieldConfig, costs: dict[str, dict[str, float]]) -
             for seed in config.seeds
         ]
     return jobs
+
+
+def steps_for_equal_time(n_steps: int, *, reference_s: float, own_s: float) -> int:
+    """Steps that take as long as `n_steps` of the reference arm; a multiple of 10, at least 10."""
+    return max(10, 10 * round(n_steps * reference_s / own_s / 10))
 
 
 def _arm_job(molecule: str, arm: str, seed: int, budgets: tuple[str, ...], n_steps: int) -> Job:

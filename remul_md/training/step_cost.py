@@ -1,0 +1,62 @@
+"""What a step of training costs: for benchmarks, and to give ways of training equal time while the seed decides."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from remul_md.config import RunConfig
+from remul_md.training.compiled import compile_losses
+from remul_md.training.fit import new_state, train_step
+from remul_md.training.schedule import shuffled
+from remul_md.training.train import prepare_training
+
+N_WARM = 3
+
+
+def training_step(config: RunConfig) -> Callable[[], None]:
+    """A function that takes the next step of a run, without logs, validation and checkpoints.
+
+    On CUDA it returns when the device is done.
+
+    Raises:
+        InputError: see `prepare_training`.
+    """
+    prepared, options = prepare_training(config), config.train
+    state, batch_of = new_state(prepared.model, options), shuffled(prepared.source, options)
+    compiled = None
+    if options.compile:
+        compiled = compile_losses(prepared.model, batch_of, prepared.objective, progress=False)
+    device = next(prepared.model.parameters()).device
+
+    def step() -> None:
+        train_step(state, batch_of(state.step), objective=prepared.objective, config=options, compiled=compiled)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return step
+
+
+def step_seconds(configs: Mapping[str, RunConfig], *, n_rounds: int = 20) -> dict[str, float]:
+    """Median seconds of one training step by each config, measured in turns.
+
+    On the CPU the time that this process computes, which other work on the machine changes little; on CUDA wall time.
+
+    Args:
+        configs: name -> options of a run; the data are read and the model is built as for training.
+        n_rounds: steps of each that count, after `N_WARM` that do not.
+    """
+    steps = {name: training_step(config) for name, config in configs.items()}
+    on_cpu = all(config.train.device == "cpu" for config in configs.values())
+    clock = time.process_time if on_cpu else time.perf_counter
+    seconds: dict[str, list[float]] = {name: [] for name in configs}
+    for turn in range(N_WARM + n_rounds):
+        for name, step in steps.items():
+            began = clock()
+            step()
+            if turn >= N_WARM:
+                seconds[name].append(clock() - began)
+    return {name: float(np.median(values)) for name, values in seconds.items()}
