@@ -35,6 +35,7 @@ from remul_md.training.train import train_potential
 from remul_md.training.unlabelled import PartlyLabelled
 from remul_md.training.weighting import make_weighting
 
+pytestmark = pytest.mark.timeout(900)  # compiling takes seconds of CPU time, minutes where others have the cores
 TINY = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_vectors": 3}
 
 
@@ -337,7 +338,7 @@ def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=800,
         check=False,
     )
     assert "refused: the training step could not be compiled" in done.stdout, done.stdout + done.stderr
