@@ -1,0 +1,77 @@
+"""What must not change the physics: turns, mirrors, translations, the order of the atoms, and asking twice."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remul_md.analysis.audit.probe import Array, Frames, Probe
+
+
+class Changes(NamedTuple):
+    """Deviations under operations that should change nothing, of K = frames x draws.
+
+    forces: f(g x) - g f(x), [K, N, 3], eV/Angstrom; energies: E(g x) - E(x), [K], eV.
+    """
+
+    forces: Array
+    energies: Array
+
+
+def pose_changes(probe: Probe, frames: Frames, matrices: Array) -> Changes:
+    """Deviations when each frame is turned (or mirrored) about its centre; a cell turns with its atoms.
+
+    Args:
+        probe: what is asked.
+        frames: T geometries.
+        matrices: orthogonal, [T, K, 3, 3].
+    """
+    forces, energies = [], []
+    cell = np.array(probe.atoms.cell)
+    for place, energy, reference, draws in zip(*frames, matrices, strict=True):
+        centre = place.mean(axis=0)
+        for g in draws:
+            turned = probe((place - centre) @ g.T + centre, cell=cell @ g.T)
+            forces.append(turned.forces - reference @ g.T)
+            energies.append(turned.energy - energy)
+    return Changes(np.stack(forces), np.array(energies))
+
+
+def translation_changes(probe: Probe, frames: Frames, shifts: Array) -> Changes:
+    """Deviations when all atoms are moved by [T, K, 3] Angstrom."""
+    forces, energies = [], []
+    for place, energy, reference, draws in zip(*frames, shifts, strict=True):
+        for shift in draws:
+            moved = probe(place + shift)
+            forces.append(moved.forces - reference)
+            energies.append(moved.energy - energy)
+    return Changes(np.stack(forces), np.array(energies))
+
+
+def permutation_changes(probe: Probe, frames: Frames, orders: NDArray[np.int64]) -> Changes:
+    """Deviations when the atoms are handed over in the orders [T, K, N]."""
+    forces, energies = [], []
+    for place, energy, reference, draws in zip(*frames, orders, strict=True):
+        for order in draws:
+            reordered = probe(place, order=order)
+            forces.append(reordered.forces - reference)
+            energies.append(reordered.energy - energy)
+    return Changes(np.stack(forces), np.array(energies))
+
+
+def repeat_changes(probe: Probe, frames: Frames, *, n_repeats: int) -> Changes:
+    """Deviations when frames are asked again, each time after another geometry.
+
+    Another geometry in between empties ASE's cache and shows what a calculator carries over: stale neighbour lists,
+    wave functions, sums in another order.
+    """
+    forces, energies = [], []
+    for _ in range(n_repeats):
+        for place, energy, reference in zip(*frames, strict=True):
+            probe(probe.atoms.get_positions())
+            again = probe(place)
+            forces.append(again.forces - reference)
+            energies.append(again.energy - energy)
+    return Changes(np.stack(forces), np.array(energies))

@@ -1,0 +1,92 @@
+"""What an audit calls good enough, and why: every limit in one place, in units of two scales.
+
+The *thermal scale* is kT at 300 K, 25.9 meV: an energy that is small against it changes no dynamics at room
+temperature. The *force scale* F is the root mean square force component at the probed geometries, but at least
+kT/Angstrom: forces below that do not move an atom at 300 K, so a system without forces is not judged by their noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from remul_md.dynamics.velocities import boltzmann_eV_per_K
+from remul_md.errors import InputError
+
+TEMPERATURE_K = 300.0
+THERMAL_ENERGY = boltzmann_eV_per_K() * TEMPERATURE_K  # eV
+NAMES = (
+    "rotation",
+    "mirror",
+    "translation",
+    "permutation",
+    "gradient",
+    "closed_loop",
+    "jacobian",
+    "smoothness",
+    "net_force",
+    "net_torque",
+    "repeatability",
+    "nve",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Limits of the checks. Shares of forces count in F, those of energies in kT at 300 K (see the module).
+
+    Args:
+        pose_force_share: rotation, mirror: mean absolute component of f(gx) - g f(x). The best potentials for small
+            molecules miss the true forces by 0.2 % of F, so a smaller error of the pose is lost among others.
+        pose_energy_share: rotation, mirror: RMS change of the energy; a tenth of kT shifts populations of
+            orientations by a tenth.
+        exact_force_share: translation, permutation, net force (a share per atom): exact in exact arithmetic. Single
+            precision costs 1e-6 of F to 1e-4 of F (positions rounded far from the origin, times stiff bonds).
+        exact_energy_share: the same for the energy; a hundredth of kT is ten times the rounding of a float32 sum of
+            some eV.
+        repeat_force_share: repeatability. Sums in another order on a GPU differ by 1e-6 of F.
+        repeat_energy_share: repeatability. 26 ueV, ten times what a converged self-consistent field leaves.
+        gradient_share: RMS component of forces + central differences of the energy. Single precision costs 1e-5 to
+            1e-4 of F, a missing term or a wrong unit far more than 1e-2.
+        loop_energy_share: work round a closed loop of thermal size. A vibration goes round in some 20 fs: a
+            hundredth of kT each time would heat it by kT within 2 ps.
+        jacobian_asymmetry: |(J - J^T)/2| / |J|, 0 for every gradient. Heads that predict forces directly have 1e-2
+            and more, differences of single precision forces 1e-5 to 1e-4.
+        jump_energy_share: jump of the energy along a scan; each crossing changes the total energy by as much.
+        jump_force_share: jump of the forces along a scan, in kT/Angstrom. A time step moves an atom by some
+            0.01 Angstrom, so that one crossing costs at most a hundredth of kT.
+        minimum_depth_share: depth of a spurious minimum; one of less than kT holds nothing at 300 K.
+        torque_share: RMS net torque; below kT a turn by one radian changes the energy by less than kT.
+        drift_K_per_ps: NVE; the 95 % interval of the drift must lie within what heats 3 N classical vibrations by
+            this. Forces that are no gradient heat by several K/ps.
+    Raises:
+        InputError: a limit <= 0.
+    """
+
+    pose_force_share: float = 2e-3
+    pose_energy_share: float = 0.1
+    exact_force_share: float = 1e-3
+    exact_energy_share: float = 1e-2
+    repeat_force_share: float = 1e-4
+    repeat_energy_share: float = 1e-3
+    gradient_share: float = 2e-3
+    loop_energy_share: float = 1e-2
+    jacobian_asymmetry: float = 1e-3
+    jump_energy_share: float = 1e-2
+    jump_force_share: float = 1.0
+    minimum_depth_share: float = 1.0
+    torque_share: float = 1.0
+    drift_K_per_ps: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) > 0.0:
+                raise InputError(f"limit {field.name} must be > 0, got {getattr(self, field.name)}")
+
+    @property
+    def drift_meV_per_atom_ps(self) -> float:
+        """The drift that heats classical vibrations (3 kT an atom) by `drift_K_per_ps`, meV/atom/ps."""
+        return 3e3 * boltzmann_eV_per_K() * self.drift_K_per_ps
+
+
+# What can be reached at 300 K: a barrier of 1 eV is crossed once in an hour or so (1e13/s exp(-39)), not in a simulation.
+REACHABLE_eV = 1.0

@@ -1,0 +1,133 @@
+"""Energies and forces of any ASE calculator, for whatever positions a check asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Array = NDArray[np.float64]
+
+
+class Sample(NamedTuple):
+    """Energy, eV, and forces [N, 3], eV/Angstrom, at one geometry."""
+
+    energy: float
+    forces: Array
+
+
+class CalculationFailed(RuntimeError):
+    """The calculator raised, or gave energies or forces that are not finite."""
+
+
+class Probe:
+    """A structure with its calculator, to be asked at other positions; it counts its calls.
+
+    Args:
+        atoms: structure with a calculator attached. It is copied without its constraints and stays as it is, but the
+            calculator keeps the last structure it saw.
+        on_call: told the number of calculations after each, for progress.
+    Raises:
+        InputError: no calculator, no atoms, or the calculator fails at the structure itself.
+    """
+
+    def __init__(self, atoms: Atoms, *, on_call: Callable[[int], object] | None = None) -> None:
+        if len(atoms) == 0 or atoms.calc is None:
+            what = "atoms.calc is None" if len(atoms) else "the structure has no atoms"
+            raise InputError(f"nothing to audit: {what}; give a structure with an ASE calculator attached")
+        self.calculator = atoms.calc
+        self.atoms = atoms.copy()
+        self.atoms.set_constraint()
+        self.n_calls = 0
+        self._on_call = on_call
+        self.force_consistent = True
+        try:
+            self.start = self(self.atoms.get_positions())
+        except CalculationFailed as error:
+            raise InputError(f"the calculator cannot be audited: {error}; choose another structure") from error
+
+    def __call__(self, positions: Array, *, cell: Array | None = None, order: NDArray[np.int64] | None = None) -> Sample:
+        """Energy and forces at other positions.
+
+        Where the calculator has a free energy (smeared occupations), that is the energy: it belongs to the forces.
+
+        Args:
+            positions: [N, 3], Angstrom, in the order of the structure.
+            cell: [3, 3], Angstrom, rows are lattice vectors; that of the structure by default.
+            order: the atoms are handed to the calculator in this order, [N]; the forces come back in the structure's.
+        Raises:
+            CalculationFailed: the calculator raised anything, or its results are not finite numbers of the right shape.
+        """
+        atoms = self.atoms.copy()
+        atoms.set_positions(positions)
+        if cell is not None:
+            atoms.set_cell(cell, scale_atoms=False)
+        if order is not None:
+            atoms = atoms[order]
+        atoms.calc = self.calculator
+        self.count_call()
+        try:
+            forces = np.array(atoms.get_forces(), dtype=np.float64)
+            energy = self.energy_of(atoms)
+        except Exception as error:  # calculators raise whatever their code raises
+            reason = str(error).strip().splitlines() or [""]
+            raise CalculationFailed(f"the calculator raised {type(error).__name__}: {reason[0]}") from error
+        if forces.shape != positions.shape or not np.isfinite(forces).all() or not np.isfinite(energy):
+            raise CalculationFailed(
+                f"the calculator gave energy {energy} eV and forces of shape {forces.shape}, "
+                f"{'all' if np.isfinite(forces).all() else 'not all'} finite, expected {positions.shape}"
+            )
+        if order is not None:
+            forces[order] = forces.copy()
+        return Sample(energy, forces)
+
+    def count_call(self) -> None:
+        """One more calculation; for those that others make with the probe's calculator."""
+        self.n_calls += 1
+        if self._on_call is not None:
+            self._on_call(self.n_calls)
+
+    def energy_of(self, atoms: Atoms) -> float:
+        """The energy that belongs to the forces, eV; plain energy where a calculator knows no other."""
+        from ase.calculators.calculator import PropertyNotImplementedError
+
+        if self.force_consistent:
+            try:
+                return float(atoms.get_potential_energy(force_consistent=True))
+            except PropertyNotImplementedError:
+                self.force_consistent = False
+        return float(atoms.get_potential_energy())
+
+
+class Frames(NamedTuple):
+    """Probed geometries, [T, N, 3], Angstrom, with energies [T], eV, and forces [T, N, 3], eV/Angstrom."""
+
+    positions: Array
+    energies: Array
+    forces: Array
+
+
+def probed_frames(probe: Probe, *, n_frames: int, amplitude_A: float, rng: np.random.Generator) -> Frames:
+    """The structure with normal displacements of each coordinate.
+
+    Never the structure itself: its forces may all be zero by symmetry, and errors of them with them.
+
+    Args:
+        probe: what is asked.
+        n_frames: number of geometries.
+        amplitude_A: standard deviation of a coordinate, Angstrom.
+        rng: source of the displacements.
+    Raises:
+        CalculationFailed: as the probe.
+    """
+    start = probe.atoms.get_positions()
+    positions = start + amplitude_A * rng.standard_normal((n_frames, *start.shape))
+    samples = [probe(place) for place in positions]
+    return Frames(positions, np.array([s.energy for s in samples]), np.stack([s.forces for s in samples]))

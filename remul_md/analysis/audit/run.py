@@ -1,0 +1,233 @@
+"""`run_audit`: twelve checks of any ASE calculator on one structure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from remul_md._version import __version__
+from remul_md.analysis.audit.checks import Check, Judge, failed, not_applicable
+from remul_md.analysis.audit.derivatives import finite_differences, loop_works
+from remul_md.analysis.audit.invariance import (
+    permutation_changes,
+    pose_changes,
+    repeat_changes,
+    translation_changes,
+)
+from remul_md.analysis.audit.limits import NAMES, TEMPERATURE_K, THERMAL_ENERGY, Limits
+from remul_md.analysis.audit.nve import ShortRun, short_nve
+from remul_md.analysis.audit.paths import scan_paths
+from remul_md.analysis.audit.probe import CalculationFailed, Frames, Probe, probed_frames
+from remul_md.analysis.audit.smoothness import Scan, scan
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+N_FRAMES = 3
+N_TURNS, N_MIRRORS, N_DRAWS = 8, 4, 3
+N_PROBES = 16  # 120 pairs a frame: the asymmetry is then known to some 5 %
+N_LOOPS, N_LOOP_POINTS = 4, 16
+AMPLITUDE_A = 0.03  # root of kT over 30 eV/Angstrom^2: what a stiff bond does at 300 K
+SHIFT_A = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AuditResult:
+    """What an audit found.
+
+    Args:
+        checks: one for each of `NAMES`, in that order.
+        formula: of the structure.
+        n_atoms: atoms of it.
+        calculator: class of the calculator.
+        force_scale_meV_per_A: F of the limits, meV/Angstrom.
+        scans: energies behind `smoothness`.
+        nve: the run behind `nve`; None where there is none.
+        n_calls: calculations made.
+        wall_s: time taken, s.
+        seed: of everything random.
+    """
+
+    checks: tuple[Check, ...]
+    formula: str
+    n_atoms: int
+    calculator: str
+    force_scale_meV_per_A: float
+    scans: tuple[Scan, ...]
+    nve: ShortRun | None
+    n_calls: int
+    wall_s: float
+    seed: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return all(check.passed for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """`passed`, `checks` and what was audited; nothing in it depends on the time."""
+        return {
+            "passed": self.passed,
+            "checks": [check.to_json() for check in self.checks],
+            "audited": {
+                "calculator": self.calculator,
+                "formula": self.formula,
+                "n_atoms": self.n_atoms,
+                "force_scale_meV_per_A": self.force_scale_meV_per_A,
+                "temperature_K": TEMPERATURE_K,
+                "n_calls": self.n_calls,
+                "seed": self.seed,
+                "version": __version__,
+            },
+        }
+
+
+def run_audit(atoms: Atoms, *, limits: Limits | None = None, seed: int = 0, progress: bool = False) -> AuditResult:
+    """Check whether a calculator is fit for dynamics: symmetries, conservation, smoothness, repeatability.
+
+    Costs about 400 calculations, some 100 for each scanned bond, and 600 to 2400 steps of dynamics. What has no
+    meaning for a structure (the torque of a crystal) passes with `why` saying "not applicable".
+
+    Args:
+        atoms: structure with any ASE calculator attached; not changed. Constraints are ignored.
+        limits: what is good enough; the defaults are explained there.
+        seed: of displacements, turns, directions and velocities, >= 0.
+        progress: show a progress bar on stderr.
+    Raises:
+        InputError: no calculator, or it fails at the structure itself.
+    """
+    from tqdm import tqdm
+
+    limits = limits or Limits()
+    began = time.perf_counter()
+    scans: list[Scan] = []
+    runs: list[ShortRun] = []
+    with tqdm(total=len(NAMES), disable=not progress, unit="check") as bar:
+
+        def tell(n_calls: int) -> None:
+            bar.set_postfix(calls=n_calls, refresh=False)
+            bar.update(0)  # draws at most ten times a second
+
+        probe = Probe(atoms, on_call=tell)
+        rng = {name: np.random.default_rng([seed, index]) for index, name in enumerate((*NAMES, "frames"))}
+        frames = probed_frames(probe, n_frames=N_FRAMES, amplitude_A=AMPLITUDE_A, rng=rng["frames"])
+        force_scale = max(float(np.sqrt(np.mean(frames.forces**2))), THERMAL_ENERGY)
+        judge = Judge(limits=limits, force_scale=force_scale)
+        measure = _measurements(probe, frames, judge, rng=rng, seed=seed, scans=scans, runs=runs)
+        checks = []
+        for name in NAMES:
+            bar.set_description(name)
+            try:
+                checks.append(measure[name]())
+            except CalculationFailed as error:
+                checks.append(failed(name, str(error)))
+            bar.update()
+    return AuditResult(
+        checks=tuple(checks),
+        formula=atoms.get_chemical_formula(),
+        n_atoms=len(atoms),
+        calculator=type(atoms.calc).__name__,
+        force_scale_meV_per_A=1e3 * force_scale,
+        scans=tuple(scans),
+        nve=runs[0] if runs else None,
+        n_calls=probe.n_calls,
+        wall_s=time.perf_counter() - began,
+        seed=seed,
+    )
+
+
+def _measurements(
+    probe: Probe,
+    frames: Frames,
+    judge: Judge,
+    *,
+    rng: dict[str, np.random.Generator],
+    seed: int,
+    scans: list[Scan],
+    runs: list[ShortRun],
+) -> dict[str, Callable[[], Check]]:
+    """What measures and judges each check; scans and the run are kept for the report."""
+    import torch
+
+    from remul_md.symmetry.rotations import random_rotations
+
+    n_frames, n_atoms, _ = frames.positions.shape
+    periodic = bool(probe.atoms.pbc.any())
+    one = "one atom has no internal coordinate"
+
+    def poses(name: str, n_draws: int, sign: float) -> Check:
+        generator = torch.Generator().manual_seed(int(rng[name].integers(2**31)))
+        draws = random_rotations(n_frames * n_draws, generator=generator).numpy()
+        changes = pose_changes(probe, frames, sign * draws.reshape(n_frames, n_draws, 3, 3))
+        return judge.poses(name, changes, periodic=periodic)
+
+    def translation() -> Check:
+        shifts = SHIFT_A * rng["translation"].standard_normal((n_frames, N_DRAWS, 3))
+        return judge.exact("translation", translation_changes(probe, frames, shifts))
+
+    def permutation() -> Check:
+        if n_atoms == 1:
+            return not_applicable("permutation", "there is one atom only")
+        rows = np.tile(np.arange(n_atoms), (n_frames, N_DRAWS, 1))
+        return judge.exact("permutation", permutation_changes(probe, frames, rng["permutation"].permuted(rows, axis=2)))
+
+    derivatives = []
+
+    def differences() -> Any:
+        # Energies and forces of one stencil serve two checks.
+        if not derivatives:
+            derivatives.append(finite_differences(probe, frames, n_probes=N_PROBES, rng=rng["gradient"]))
+        return derivatives[0]
+
+    def closed_loop() -> Check:
+        works = loop_works(
+            probe,
+            frames,
+            n_loops=N_LOOPS,
+            n_points=N_LOOP_POINTS,
+            amplitude_A=AMPLITUDE_A,
+            rng=rng["closed_loop"],
+        )
+        return judge.closed_loop(works)
+
+    def smoothness() -> Check:
+        paths = scan_paths(probe.atoms)
+        if not paths:
+            return not_applicable("smoothness", one)
+        jump, kink = judge.limits.jump_energy_share, judge.limits.jump_force_share
+        for path in paths:
+            scans.append(
+                scan(probe, path, energy_limit=jump * THERMAL_ENERGY, force_limit=kink * THERMAL_ENERGY)
+            )
+        return judge.smoothness(scans)
+
+    def torque() -> Check:
+        if periodic or n_atoms == 1:
+            return not_applicable("net_torque", "a periodic structure has no centre" if periodic else one)
+        return judge.net_torque(frames)
+
+    def nve() -> Check:
+        if n_atoms == 1:
+            return not_applicable("nve", one)
+        bound = judge.limits.drift_meV_per_atom_ps
+        runs.append(short_nve(probe, bound_meV_per_atom_ps=bound, rng=rng["nve"]))
+        return judge.nve(runs[0])
+
+    return {
+        "rotation": lambda: poses("rotation", N_TURNS, 1.0),
+        "mirror": lambda: poses("mirror", N_MIRRORS, -1.0),
+        "translation": translation,
+        "permutation": permutation,
+        "gradient": lambda: judge.gradient(differences()),
+        "closed_loop": closed_loop,
+        "jacobian": lambda: judge.jacobian(differences()),
+        "smoothness": smoothness,
+        "net_force": lambda: judge.net_force(frames),
+        "net_torque": torque,
+        "repeatability": lambda: judge.exact("repeatability", repeat_changes(probe, frames, n_repeats=N_DRAWS)),
+        "nve": nve,
+    }
