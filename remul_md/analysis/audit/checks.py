@@ -129,9 +129,7 @@ class Judge:
 
     def exact(self, name: str, changes: Changes) -> Check:
         """translation, permutation and repeatability: nothing but rounding may change."""
-        again = name == "repeatability"
-        force_share = self.limits.repeat_force_share if again else self.limits.exact_force_share
-        energy_share = self.limits.repeat_energy_share if again else self.limits.exact_energy_share
+        force_share, energy_share = self.limits.exact_force_share, self.limits.exact_energy_share
         how = {
             "translation": "Moved as a whole by some 10 Å",
             "permutation": "The atoms in another order",
@@ -201,7 +199,8 @@ class Judge:
     def smoothness(self, scans: Sequence[Scan]) -> Check:
         """Jumps along the scans, and wells that should not be there."""
         depths = [(depth, s.path.label, at) for s in scans for at, depth, barrier in s.minima if barrier <= REACHABLE_eV]
-        far = [minimum for s in scans for minimum in s.minima if minimum[2] > REACHABLE_eV]
+        deep = self.limits.minimum_depth_share * THERMAL_ENERGY
+        far = [1 for s in scans for _, depth, barrier in s.minima if barrier > REACHABLE_eV and depth > deep]
         depth, label, at = max(depths, default=(0.0, "", 0.0))
         steps = max(scans, key=lambda s: s.energy_jump)
         kinks = max(scans, key=lambda s: s.force_jump)

@@ -39,12 +39,11 @@ class Limits:
             molecules miss the true forces by 0.2 % of F, so a smaller error of the pose is lost among others.
         pose_energy_share: rotation, mirror: RMS change of the energy; a tenth of kT shifts populations of
             orientations by a tenth.
-        exact_force_share: translation, permutation, net force (a share per atom): exact in exact arithmetic. Single
-            precision costs 1e-6 of F to 1e-4 of F (positions rounded far from the origin, times stiff bonds).
+        exact_force_share: translation, permutation, repeatability, net force (a share per atom): exact in exact
+            arithmetic. Single precision costs 1e-6 to 1e-4 of F (positions rounded far from the origin, times stiff
+            bonds), a self-consistent field that starts from the last one 2e-4.
         exact_energy_share: the same for the energy; a hundredth of kT is ten times the rounding of a float32 sum of
-            some eV.
-        repeat_force_share: repeatability. Sums in another order on a GPU differ by 1e-6 of F.
-        repeat_energy_share: repeatability. 26 ueV, ten times what a converged self-consistent field leaves.
+            some hundred eV.
         gradient_share: RMS component of forces + central differences of the energy. Single precision costs 1e-5 to
             1e-4 of F, a missing term or a wrong unit far more than 1e-2.
         loop_energy_share: work round a closed loop of thermal size. A vibration goes round in some 20 fs: a
@@ -66,8 +65,6 @@ class Limits:
     pose_energy_share: float = 0.1
     exact_force_share: float = 1e-3
     exact_energy_share: float = 1e-2
-    repeat_force_share: float = 1e-4
-    repeat_energy_share: float = 1e-3
     gradient_share: float = 2e-3
     loop_energy_share: float = 1e-2
     jacobian_asymmetry: float = 1e-3

@@ -31,7 +31,7 @@ N_FRAMES = 3
 N_TURNS, N_MIRRORS, N_DRAWS = 8, 4, 3
 N_PROBES = 16  # 120 pairs a frame: the asymmetry is then known to some 5 %
 N_LOOPS, N_LOOP_POINTS = 4, 16
-AMPLITUDE_A = 0.03  # root of kT over 30 eV/Angstrom^2: what a stiff bond does at 300 K
+AMPLITUDE_A = 0.02  # a bond then changes by 0.028 Angstrom, the root of kT over 33 eV/Angstrom^2, as at 300 K
 SHIFT_A = 10.0
 
 
@@ -198,10 +198,16 @@ def _measurements(
         paths = scan_paths(probe.atoms)
         if not paths:
             return not_applicable("smoothness", one)
-        jump, kink = judge.limits.jump_energy_share, judge.limits.jump_force_share
+        limits = judge.limits
         for path in paths:
             scans.append(
-                scan(probe, path, energy_limit=jump * THERMAL_ENERGY, force_limit=kink * THERMAL_ENERGY)
+                scan(
+                    probe,
+                    path,
+                    energy_limit=limits.jump_energy_share * THERMAL_ENERGY,
+                    force_limit=limits.jump_force_share * THERMAL_ENERGY,
+                    depth_limit=limits.minimum_depth_share * THERMAL_ENERGY,
+                )
             )
         return judge.smoothness(scans)
 

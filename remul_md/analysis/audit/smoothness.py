@@ -176,7 +176,7 @@ def _lagrange_weights(nodes: Array, at: Array) -> list[Array]:
     return weights
 
 
-def scan(probe: Probe, path: Path, *, energy_limit: float, force_limit: float) -> Scan:
+def scan(probe: Probe, path: Path, *, energy_limit: float, force_limit: float, depth_limit: float) -> Scan:
     """Scan one path, halving where the limits ask for it.
 
     Args:
@@ -184,6 +184,7 @@ def scan(probe: Probe, path: Path, *, energy_limit: float, force_limit: float) -
         path: where.
         energy_limit: jumps of the energy below it do not matter, eV.
         force_limit: jumps of the forces below it do not matter, eV/Angstrom.
+        depth_limit: wells shallower than it do not matter, eV; below a tenth of it they are not listed.
     Raises:
         CalculationFailed: at the structure itself, or between two points where the calculator worked.
     """
@@ -208,13 +209,15 @@ def scan(probe: Probe, path: Path, *, energy_limit: float, force_limit: float) -
         energy_jump=float(found.energy[settled].max(initial=0.0)),
         force_jump=float(found.force[settled].max(initial=0.0)),
         jump_at=tuple(float(value) for value in middles[settled & (score > 1.0)]),
-        minima=other_minima(values, energies, start=path.start) if path.one_well else (),
+        minima=other_minima(values, energies, start=path.start, min_depth=0.1 * depth_limit) if path.one_well else (),
         ended_early=tuple(points.ended),
         n_unresolved=int((~settled).sum()),
     )
 
 
-def other_minima(values: Array, energies: Array, *, start: float) -> tuple[tuple[float, float, float], ...]:
+def other_minima(
+    values: Array, energies: Array, *, start: float, min_depth: float
+) -> tuple[tuple[float, float, float], ...]:
     """Minima besides the one downhill of `start`: (coordinate, depth, barrier) of each.
 
     The barrier is the highest energy on the way there, relative to the first minimum; the depth is how far the energy
@@ -224,7 +227,10 @@ def other_minima(values: Array, energies: Array, *, start: float) -> tuple[tuple
         values: increasing coordinate, [S].
         energies: [S], eV.
         start: coordinate where the structure stands.
+        min_depth: shallower ones are left out, and so are ripples of one well, eV, > 0.
     """
+    from scipy.signal import find_peaks
+
     home = int(np.argmin(np.abs(values - start)))
     while True:
         around = [index for index in (home - 1, home + 1) if 0 <= index < len(energies)]
@@ -232,12 +238,11 @@ def other_minima(values: Array, energies: Array, *, start: float) -> tuple[tuple
         if not around or energies[lowest] >= energies[home]:
             break
         home = lowest
+    walled = np.concatenate([[energies.max() + 1.0], energies, [energies.max() + 1.0]])
+    wells, _ = find_peaks(-walled, prominence=min_depth)
     found = []
-    for index in range(len(energies)):
-        beside = [energies[other] for other in (index - 1, index + 1) if 0 <= other < len(energies)]
-        if index == home or any(other < energies[index] for other in beside):
-            continue
+    for index in (wells - 1).tolist():
         way = energies[min(home, index) : max(home, index) + 1].max()
-        if way > energies[index]:
+        if way - energies[index] >= min_depth:
             found.append((float(values[index]), float(way - energies[index]), float(way - energies[home])))
     return tuple(found)
