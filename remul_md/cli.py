@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from remul_md._version import __version__
+from remul_md.cli_audit import audit
 from remul_md.cli_data import data_app
 from remul_md.cli_potentials import committee, label
 from remul_md.errors import InputError
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
+app.command()(audit)
 app.command()(committee)
 app.command()(label)
 

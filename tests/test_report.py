@@ -11,7 +11,7 @@ from report_cases import EVALUATION, analysed_run, training_rows
 
 from remul_md.analysis.report import write_report, write_summary_png
 from remul_md.analysis.report.figures import MAX_POINTS, drift_band, learning_curve, report_figures, thin
-from remul_md.analysis.report.page import figure_data
+from remul_md.analysis.report.parts import figure_data
 from remul_md.errors import InputError
 
 

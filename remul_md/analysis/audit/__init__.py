@@ -1,7 +1,7 @@
 """Audit of any ASE calculator: is it fit for molecular dynamics?
 
 `limits` says what is good enough and why; `probe` asks the calculator; `invariance`, `derivatives`, `smoothness` (on
-the `paths` it scans) and `nve` measure; `checks` judges; `run` does all of it; `report` writes HTML.
+the `paths` it scans) and `nve` measure; `judge` makes `checks` of it; `run` does all of it; `report` writes HTML.
 """
 
 from __future__ import annotations

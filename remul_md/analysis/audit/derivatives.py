@@ -108,8 +108,9 @@ def loop_works(
     for frame, place in enumerate(frames.positions):
         for loop in range(n_loops):
             first, second = amplitude_A * rng.standard_normal((2, *place.shape))
-            works[frame, loop] = sum(
-                (probe(place + np.cos(a) * first + np.sin(a) * second).forces * (np.cos(a) * second - np.sin(a) * first)).sum()
-                for a in angles
-            ) * (2.0 * np.pi / n_points)
+            work = 0.0
+            for angle in angles:
+                sample = probe(place + np.cos(angle) * first + np.sin(angle) * second)
+                work += float((sample.forces * (np.cos(angle) * second - np.sin(angle) * first)).sum())
+            works[frame, loop] = work * 2.0 * np.pi / n_points
     return works

@@ -14,6 +14,8 @@ from remul_md.errors import InputError
 
 TEMPERATURE_K = 300.0
 THERMAL_ENERGY = boltzmann_eV_per_K() * TEMPERATURE_K  # eV
+# A barrier of 1 eV is crossed once in two hours at 300 K (1e13/s exp(-39)): no simulation comes behind it.
+REACHABLE_eV = 1.0
 NAMES = (
     "rotation",
     "mirror",
@@ -83,7 +85,3 @@ class Limits:
     def drift_meV_per_atom_ps(self) -> float:
         """The drift that heats classical vibrations (3 kT an atom) by `drift_K_per_ps`, meV/atom/ps."""
         return 3e3 * boltzmann_eV_per_K() * self.drift_K_per_ps
-
-
-# What can be reached at 300 K: a barrier of 1 eV is crossed once in an hour or so (1e13/s exp(-39)), not in a simulation.
-REACHABLE_eV = 1.0

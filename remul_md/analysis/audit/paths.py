@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from remul_md.analysis.audit.graph import BondGraph
 from remul_md.analysis.audit.probe import Array
-from remul_md.bonds import bond_pairs
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -58,41 +58,11 @@ def scan_paths(atoms: Atoms) -> list[Path]:
         return []
     if atoms.pbc.any():
         return [_neighbour_path(atoms)]
-    graph = _Graph(atoms)
+    graph = BondGraph(atoms)
     return [*_bond_paths(graph), *_angle_paths(graph), *_pair_paths(graph)]
 
 
-class _Graph:
-    """Bond graph of a molecule with its positions."""
-
-    def __init__(self, atoms: Atoms) -> None:
-        self.positions: Array = atoms.get_positions()
-        self.numbers = atoms.numbers
-        self.names = [f"{symbol}{index}" for index, symbol in enumerate(atoms.get_chemical_symbols())]
-        self.bonds = bond_pairs(self.numbers, self.positions)
-        self.neighbours: list[list[int]] = [[] for _ in self.numbers]
-        for i, j in self.bonds.tolist():
-            self.neighbours[i].append(j)
-            self.neighbours[j].append(i)
-
-    def reached(self, start: int, *, without: tuple[int, int] | None = None) -> dict[int, int]:
-        """Atoms connected to `start` with their number of bonds from it, as if the bond `without` were not."""
-        distance, front = {start: 0}, [start]
-        while front:
-            atom = front.pop(0)
-            for other in self.neighbours[atom]:
-                if other not in distance and {atom, other} != set(without or ()):
-                    distance[other] = distance[atom] + 1
-                    front.append(other)
-        return distance
-
-    def part(self, fixed: int, moved: int) -> tuple[list[int], bool]:
-        """What hangs on `moved` when its bond to `fixed` is cut; the atom alone, and False, in a ring."""
-        part = self.reached(moved, without=(fixed, moved))
-        return ([moved], False) if fixed in part else (sorted(part), True)
-
-
-def _bond_paths(graph: _Graph) -> Iterator[Path]:
+def _bond_paths(graph: BondGraph) -> Iterator[Path]:
     centre = graph.positions.mean(axis=0)
     best: dict[tuple[int, int], tuple[float, int, int]] = {}
     for i, j in [*graph.bonds.tolist(), *graph.bonds[:, ::-1].tolist()]:
@@ -117,9 +87,7 @@ def _bond_paths(graph: _Graph) -> Iterator[Path]:
         )
 
 
-def _angle_paths(graph: _Graph) -> Iterator[Path]:
-    from scipy.spatial.transform import Rotation
-
+def _angle_paths(graph: BondGraph) -> Iterator[Path]:
     chosen: dict[tuple[int, int, int], tuple[int, int, int]] = {}
     for middle, neighbours in enumerate(graph.neighbours):
         for first in neighbours:
@@ -130,34 +98,41 @@ def _angle_paths(graph: _Graph) -> Iterator[Path]:
                 low, high = _sorted_pair(int(graph.numbers[first]), int(graph.numbers[last]))
                 chosen.setdefault((low, int(graph.numbers[middle]), high), (first, middle, last))
     for first, middle, last in list(chosen.values())[:MAX_KINDS]:
-        part, separates = graph.part(middle, last)
-        one, other = (graph.positions[atom] - graph.positions[middle] for atom in (first, last))
-        normal = np.cross(one, other)
-        size = float(np.linalg.norm(normal))
-        start = float(np.degrees(np.arctan2(size, one @ other)))
-        if size < 1e-3:  # straight: any plane through it
-            normal = np.cross(one, np.eye(3)[np.argmin(np.abs(one))])
-        axis = normal / np.linalg.norm(normal)
-
-        def place(angle_deg: float, part: list[int] = part, middle: int = middle, axis: Array = axis, start: float = start) -> Array:
-            moved = graph.positions.copy()
-            turn = Rotation.from_rotvec(np.radians(angle_deg - start) * axis).as_matrix()
-            moved[part] = (moved[part] - moved[middle]) @ turn.T + moved[middle]
-            return moved
-
-        yield Path(
-            kind="angle",
-            label=f"angle {graph.names[first]}-{graph.names[middle]}-{graph.names[last]}",
-            unit="degrees",
-            start=start,
-            outwards=np.arange(start, min(start + ANGLE_REACH_DEG, 178.0), ANGLE_STEP_DEG)[1:],
-            inwards=np.arange(start, max(start - ANGLE_REACH_DEG, 40.0), -ANGLE_STEP_DEG)[1:],
-            place=place,
-            one_well=separates,
-        )
+        yield _angle_path(graph, first, middle, last)
 
 
-def _pair_paths(graph: _Graph) -> Iterator[Path]:
+def _angle_path(graph: BondGraph, first: int, middle: int, last: int) -> Path:
+    """Turn what hangs on `last` about `middle`, in the plane of the three atoms."""
+    from scipy.spatial.transform import Rotation
+
+    part, separates = graph.part(middle, last)
+    one, other = (graph.positions[atom] - graph.positions[middle] for atom in (first, last))
+    normal = np.cross(one, other)
+    size = float(np.linalg.norm(normal))
+    start = float(np.degrees(np.arctan2(size, one @ other)))
+    if size < 1e-3:  # straight: any plane through it
+        normal = np.cross(one, np.eye(3)[np.argmin(np.abs(one))])
+    axis = normal / np.linalg.norm(normal)
+
+    def place(angle_deg: float) -> Array:
+        moved = graph.positions.copy()
+        turn = Rotation.from_rotvec(np.radians(angle_deg - start) * axis).as_matrix()
+        moved[part] = (moved[part] - moved[middle]) @ turn.T + moved[middle]
+        return moved
+
+    return Path(
+        kind="angle",
+        label=f"angle {graph.names[first]}-{graph.names[middle]}-{graph.names[last]}",
+        unit="degrees",
+        start=start,
+        outwards=np.arange(start, min(start + ANGLE_REACH_DEG, 178.0), ANGLE_STEP_DEG)[1:],
+        inwards=np.arange(start, max(start - ANGLE_REACH_DEG, 40.0), -ANGLE_STEP_DEG)[1:],
+        place=place,
+        one_well=separates,
+    )
+
+
+def _pair_paths(graph: BondGraph) -> Iterator[Path]:
     """The closest pair of two molecules, taken apart; within a molecule the closest pair three bonds apart."""
     first, second = np.triu_indices(len(graph.numbers), k=1)
     lengths = np.linalg.norm(graph.positions[second] - graph.positions[first], axis=1)
@@ -201,7 +176,7 @@ def _neighbour_path(atoms: Atoms) -> Path:
     # From the image next to j, so that j moves along the shortest line.
     positions[i] = positions[j] - atoms.get_distance(i, j, mic=True, vector=True)
     symbols = atoms.get_chemical_symbols()
-    path = _distance_path(
+    return _distance_path(
         positions,
         (i, j),
         [j],
@@ -210,7 +185,6 @@ def _neighbour_path(atoms: Atoms) -> Path:
         shares=(1.0 - PAIR_SHARE, 1.0 + PAIR_SHARE),
         one_well=False,
     )
-    return path
 
 
 def _distance_path(

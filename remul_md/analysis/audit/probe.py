@@ -53,7 +53,9 @@ class Probe:
         except CalculationFailed as error:
             raise InputError(f"the calculator cannot be audited: {error}; choose another structure") from error
 
-    def __call__(self, positions: Array, *, cell: Array | None = None, order: NDArray[np.int64] | None = None) -> Sample:
+    def __call__(
+        self, positions: Array, *, cell: Array | None = None, order: NDArray[np.int64] | None = None
+    ) -> Sample:
         """Energy and forces at other positions.
 
         Where the calculator has a free energy (smeared occupations), that is the energy: it belongs to the forces.

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from remul_md._version import __version__
-from remul_md.analysis.audit.checks import Check, Judge, failed, not_applicable
-from remul_md.analysis.audit.derivatives import finite_differences, loop_works
+from remul_md.analysis.audit.checks import Check, failed, not_applicable
+from remul_md.analysis.audit.derivatives import Derivatives, finite_differences, loop_works
 from remul_md.analysis.audit.invariance import (
     permutation_changes,
     pose_changes,
     repeat_changes,
     translation_changes,
 )
+from remul_md.analysis.audit.judge import Judge
 from remul_md.analysis.audit.limits import NAMES, TEMPERATURE_K, THERMAL_ENERGY, Limits
 from remul_md.analysis.audit.nve import ShortRun, short_nve
 from remul_md.analysis.audit.paths import scan_paths
@@ -106,7 +107,7 @@ def run_audit(atoms: Atoms, *, limits: Limits | None = None, seed: int = 0, prog
     began = time.perf_counter()
     scans: list[Scan] = []
     runs: list[ShortRun] = []
-    with tqdm(total=len(NAMES), disable=not progress, unit="check") as bar:
+    with tqdm(total=len(NAMES), disable=not progress, unit="check", miniters=0) as bar:
 
         def tell(n_calls: int) -> None:
             bar.set_postfix(calls=n_calls, refresh=False)
@@ -175,9 +176,9 @@ def _measurements(
         rows = np.tile(np.arange(n_atoms), (n_frames, N_DRAWS, 1))
         return judge.exact("permutation", permutation_changes(probe, frames, rng["permutation"].permuted(rows, axis=2)))
 
-    derivatives = []
+    derivatives: list[Derivatives] = []
 
-    def differences() -> Any:
+    def differences() -> Derivatives:
         # Energies and forces of one stencil serve two checks.
         if not derivatives:
             derivatives.append(finite_differences(probe, frames, n_probes=N_PROBES, rng=rng["gradient"]))

@@ -1,20 +1,23 @@
-"""The report: one HTML file with its script, style and data inside, readable without a network."""
+"""The report of a run: one HTML file with its script, style and data inside, readable without a network."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from remul_md._version import __version__
-from remul_md.analysis.report.figures import Figure, report_figures
+from remul_md.analysis.report.figures import report_figures
+from remul_md.analysis.report.parts import (
+    figure_block,
+    notes_section,
+    number_text,
+    provenance_section,
+    verdict_card,
+    write_page,
+)
 from remul_md.analysis.trajectory import TrajectoryAnalysis
 from remul_md.analysis.verdicts import Verdict
-from remul_md.errors import InputError
-from remul_md.files import replace_atomically
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 SIGNED = ("meV/atom/ps", "K")  # units of the verdicts whose value may miss on either side
@@ -51,49 +54,20 @@ def write_report(
     Raises:
         InputError: the file cannot be written.
     """
-    from plotly.offline import get_plotlyjs
-
     figures = report_figures(analysis, training=training)
-    parts = resources.files("remul_md.analysis.report")
     title = f"{analysis.formula.translate(SUBSCRIPTS)}: {_length_ps(analysis):.3g} ps of molecular dynamics"
-    html = "\n".join(
-        [
-            "<!DOCTYPE html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<link rel="icon" href="data:,">',  # or the browser asks for one and logs an error
-            f"<title>{escape(title)}</title>",
-            f"<style>{(parts / 'style.css').read_text(encoding='utf-8')}</style></head><body><main>",
-            _header(analysis, title),
-            _verdicts(analysis.verdicts),
-            _measures(analysis),
-            "" if evaluation is None else _accuracy(evaluation),
-            "<section><h2>The run in pictures</h2>",
-            *(_figure(figure) for figure in figures),
-            "</section>",
-            _notes(analysis.notes),
-            _provenance(provenance or {}),
-            f"<footer>Written by remul-md {escape(__version__)}. This file holds all it needs and asks no network."
-            "</footer></main>",
-            figure_data(figures),
-            f"<script>{get_plotlyjs()}</script>",
-            f"<script>{(parts / 'draw.js').read_text(encoding='utf-8')}</script>",
-            "</body></html>\n",
-        ]
-    )
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        replace_atomically(target, html.encode())
-    except OSError as error:
-        raise InputError(f"cannot write the report {target}: {error.strerror}; choose another path") from error
-    return target
-
-
-def figure_data(figures: Sequence[Figure]) -> str:
-    """The plots as a script element that the page's script reads; no text in them can end it early."""
-    data = json.dumps([figure.to_json() for figure in figures], separators=(",", ":"), allow_nan=False)
-    return f'<script type="application/json" id="figures">{data.replace("<", chr(92) + "u003c")}</script>'
+    sections = [
+        _header(analysis, title),
+        _verdicts(analysis.verdicts),
+        _measures(analysis),
+        "" if evaluation is None else _accuracy(evaluation),
+        "<section><h2>The run in pictures</h2>",
+        *(figure_block(figure) for figure in figures),
+        "</section>",
+        notes_section(analysis.notes),
+        provenance_section(provenance or {}),
+    ]
+    return write_page(path, title=title, sections=sections, figures=figures)
 
 
 def _header(analysis: TrajectoryAnalysis, title: str) -> str:
@@ -116,12 +90,17 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
     items = []
     for verdict in verdicts:
         style, word = {True: ("pass", "✓ Yes"), False: ("fail", "✗ No"), None: ("open", "? Undecided")}[verdict.passed]
-        unit = escape(f" {verdict.unit}" if verdict.unit else "")
-        sign = "±" if verdict.unit in SIGNED else ""
         items.append(
-            f'<li class="verdict {style}"><span class="badge">{word}</span><h3>{escape(verdict.name.capitalize())}</h3>'
-            f'<div class="number">{_number(verdict.value)}<span class="unit">{unit}</span>'
-            f"<small>limit {sign}{_number(verdict.threshold)}{unit}</small></div><p>{escape(verdict.why)}</p></li>"
+            verdict_card(
+                style=style,
+                word=word,
+                title=verdict.name.capitalize(),
+                value=verdict.value,
+                threshold=verdict.threshold,
+                unit=verdict.unit,
+                sign="±" if verdict.unit in SIGNED else "",
+                why=verdict.why,
+            )
         )
     return (
         "<section><h2>Verdicts</h2><p>Each number stands beside its limit; yes means that it keeps it.</p>"
@@ -135,9 +114,9 @@ def _measures(analysis: TrajectoryAnalysis) -> str:
     if drift is not None:
         low, high = drift.ci95_meV_per_atom_ps
         rows += [
-            ("Energy drift", f"{_number(drift.slope_meV_per_atom_ps)} meV/atom/ps", "slope of the total energy"),
-            ("… 95 % interval", f"{_number(low)} to {_number(high)}", "for correlated noise"),
-            ("Energy scatter", f"{_number(drift.fluctuation_meV_per_atom)} meV/atom", "RMS about that line"),
+            ("Energy drift", f"{number_text(drift.slope_meV_per_atom_ps)} meV/atom/ps", "slope of the total energy"),
+            ("… 95 % interval", f"{number_text(low)} to {number_text(high)}", "for correlated noise"),
+            ("Energy scatter", f"{number_text(drift.fluctuation_meV_per_atom)} meV/atom", "RMS about that line"),
         ]
     if analysis.mean_temperature_K is not None:
         dof = f"{analysis.n_dof} degrees of freedom, {analysis.n_dof_source}"
@@ -145,26 +124,26 @@ def _measures(analysis: TrajectoryAnalysis) -> str:
     if analysis.rotational is not None:
         made = f"{len(analysis.rotation_frames)} frames, {analysis.rotational.n_draws} random turns each"
         rows += [
-            ("Rotational error", f"{_number(analysis.rotational.mean_error_meV_per_A)} meV/Å", made),
-            ("Rotational spread", f"{_number(analysis.rotational.rms_spread_meV_per_A)} meV/Å", "over the turns"),
+            ("Rotational error", f"{number_text(analysis.rotational.mean_error_meV_per_A)} meV/Å", made),
+            ("Rotational spread", f"{number_text(analysis.rotational.rms_spread_meV_per_A)} meV/Å", "over the turns"),
         ]
     if analysis.net_torque_eV is not None and analysis.net_torque_rms_eV is not None:
         frames = f"RMS size over {len(analysis.torque_frames):,} frames"
-        rows.append(("Net torque", f"{_number(1e3 * analysis.net_torque_rms_eV)} meV", frames))
+        rows.append(("Net torque", f"{number_text(1e3 * analysis.net_torque_rms_eV)} meV", frames))
     if analysis.net_force_eV_per_A is not None:
         largest = 1e3 * float((analysis.net_force_eV_per_A**2).sum(axis=1).max() ** 0.5)
-        rows.append(("Net force", f"{_number(largest)} meV/Å", "largest of all frames"))
+        rows.append(("Net force", f"{number_text(largest)} meV/Å", "largest of all frames"))
     if analysis.momentum is not None:
         relative = f"relative to {analysis.momentum.reference}"
         rows += [
-            ("Angular momentum change", _number(analysis.momentum.max_relative_change), f"largest, {relative}"),
-            ("… at the end", _number(analysis.momentum.end_relative_change), relative),
+            ("Angular momentum change", number_text(analysis.momentum.max_relative_change), f"largest, {relative}"),
+            ("… at the end", number_text(analysis.momentum.end_relative_change), relative),
         ]
     turned = f"{analysis.angle_swept_deg.max():.0f}°"
     rows.append(("Angle swept", turned, "largest rotation from the first frame; 180° is the most there is"))
     if analysis.bonds is not None:
         against = f"of {analysis.bonds.n_bonds} bonds, against the {analysis.bonds.reference}"
-        rows.append(("Bond deviation", f"{_number(analysis.bonds.max_bond_deviation_A)} Å", f"largest {against}"))
+        rows.append(("Bond deviation", f"{number_text(analysis.bonds.max_bond_deviation_A)} Å", f"largest {against}"))
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td class="value">{escape(value)}</td><td>{escape(what)}</td></tr>'
         for name, value, what in rows
@@ -181,21 +160,21 @@ def _accuracy(evaluation: Mapping[str, Any]) -> str:
         stock, turned = evaluation.get(f"{key}_stock"), evaluation.get(f"{key}_turned")
         if stock is not None or turned is not None:
             rows.append(
-                f'<tr><th scope="row">{name}, {unit}</th><td class="value">{_number(stock)}</td>'
-                f'<td class="value">{_number(turned)}</td></tr>'
+                f'<tr><th scope="row">{name}, {unit}</th><td class="value">{number_text(stock)}</td>'
+                f'<td class="value">{number_text(turned)}</td></tr>'
             )
     for element, value in (evaluation.get("force_mae_by_element") or {}).items():
         rows.append(
             f'<tr><th scope="row">Force error on {escape(str(element))}, meV/Å</th>'
-            f'<td class="value" colspan="2">{_number(value)}</td></tr>'
+            f'<td class="value" colspan="2">{number_text(value)}</td></tr>'
         )
     symmetry = []
     for key, name, unit, what in SYMMETRY:
         if evaluation.get(key) is not None:
             interval = evaluation.get(f"{key}_ci95")
-            span = "" if not interval else f"<br>95 %: {_number(interval[0])} to {_number(interval[1])}"
+            span = "" if not interval else f"<br>95 %: {number_text(interval[0])} to {number_text(interval[1])}"
             symmetry.append(
-                f'<tr><th scope="row">{name}</th><td class="value">{_number(evaluation[key])} {unit}{span}</td>'
+                f'<tr><th scope="row">{name}</th><td class="value">{number_text(evaluation[key])} {unit}{span}</td>'
                 f"<td>{what}</td></tr>"
             )
     frames = f" on {int(evaluation['n_frames']):,} test frames" if evaluation.get("n_frames") else ""
@@ -207,40 +186,6 @@ def _accuracy(evaluation: Mapping[str, Any]) -> str:
         + ('<table class="measures"><tbody>' + "".join(symmetry) + "</tbody></table>" if symmetry else "")
         + "</section>"
     )
-
-
-def _figure(figure: Figure) -> str:
-    thinned = f'<p class="note">{escape(figure.thinned)}</p>' if figure.thinned else ""
-    return (
-        f"<figure><figcaption><h3>{escape(figure.title)}</h3><p>{escape(figure.reading)}</p></figcaption>"
-        f'<div class="plot" id="{figure.key}" role="img" aria-label="{escape(figure.description)}"></div>{thinned}'
-        "</figure>"
-    )
-
-
-def _notes(notes: Sequence[str]) -> str:
-    if not notes:
-        return ""
-    return "<section><h2>To know besides</h2>" + "".join(f"<p>{escape(note)}</p>" for note in notes) + "</section>"
-
-
-def _provenance(provenance: Mapping[str, Any]) -> str:
-    if not provenance:
-        return ""
-    shown = {
-        key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in provenance.items()
-    }
-    rows = "".join(f"<dt>{escape(str(key))}</dt><dd>{escape(value)}</dd>" for key, value in shown.items())
-    return f"<section><h2>What made it</h2><dl>{rows}</dl></section>"
-
-
-def _number(value: float | None) -> str:
-    """Three digits, without a power of ten where one can do without; a true minus."""
-    if value is None:
-        return "–"
-    size = abs(value)
-    text = f"{value:.3g}" if size == 0.0 or 1e-4 <= size < 1e5 else f"{value:.2e}"
-    return text.replace("-", "−") if "e" not in text else text.replace("e-0", "e-").replace("-", "−")
 
 
 def _length_ps(analysis: TrajectoryAnalysis) -> float:

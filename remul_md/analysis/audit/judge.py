@@ -1,0 +1,182 @@
+"""From measured numbers to verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from remul_md.analysis.audit.checks import Check, Measure, judged, not_applicable
+from remul_md.analysis.audit.derivatives import Derivatives
+from remul_md.analysis.audit.invariance import Changes
+from remul_md.analysis.audit.limits import TEMPERATURE_K, THERMAL_ENERGY, Limits, REACHABLE_eV
+from remul_md.analysis.audit.nve import ShortRun
+from remul_md.analysis.audit.probe import Array, Frames
+from remul_md.analysis.audit.smoothness import Scan
+from remul_md.analysis.rotation import net_force, net_torque
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Makes verdicts of measurements on one structure.
+
+    Args:
+        limits: what is good enough.
+        force_scale: F, eV/Angstrom.
+    """
+
+    limits: Limits
+    force_scale: float
+
+    def _force(self, name: str, value: float, share: float) -> Measure:
+        return Measure(name=name, value=1e3 * value, limit=1e3 * share * self.force_scale, unit="meV/Å")
+
+    def _energy(self, name: str, value: float, share: float) -> Measure:
+        return Measure(name=name, value=1e3 * value, limit=1e3 * share * THERMAL_ENERGY, unit="meV")
+
+    def poses(self, name: str, changes: Changes, *, periodic: bool) -> Check:
+        """rotation and mirror."""
+        how = "turned at random" if name == "rotation" else "mirrored and turned at random"
+        return judged(
+            name,
+            [
+                self._force(
+                    "mean error of a force component",
+                    float(np.abs(changes.forces).mean()),
+                    self.limits.pose_force_share,
+                ),
+                self._energy(
+                    "RMS change of the energy",
+                    float(np.sqrt(np.mean(changes.energies**2))),
+                    self.limits.pose_energy_share,
+                ),
+            ],
+            f"{len(changes.energies)} times {how}{', the cell with the atoms' if periodic else ''}; a force component "
+            f"is {1e3 * self.force_scale:.3g} meV/Å.",
+        )
+
+    def exact(self, name: str, changes: Changes) -> Check:
+        """translation, permutation and repeatability: nothing but rounding may change."""
+        force_share, energy_share = self.limits.exact_force_share, self.limits.exact_energy_share
+        how = {
+            "translation": "Moved as a whole by some 10 Å",
+            "permutation": "The atoms in another order",
+            "repeatability": "The same geometry again, after another one",
+        }[name]
+        return judged(
+            name,
+            [
+                self._force("largest change of a force component", float(np.abs(changes.forces).max()), force_share),
+                self._energy("largest change of the energy", float(np.abs(changes.energies).max()), energy_share),
+            ],
+            f"{how}, {len(changes.energies)} times: only rounding may differ.",
+        )
+
+    def gradient(self, derivatives: Derivatives) -> Check:
+        """Forces against central differences of the energy."""
+        share = 100.0 * derivatives.gradient_error / self.force_scale
+        return judged(
+            "gradient",
+            [self._force("RMS error of a force component", derivatives.gradient_error, self.limits.gradient_share)],
+            f"Forces against central differences of the energy along {derivatives.slope.size} random directions: they "
+            f"differ by {share:.2g} % of the RMS force.",
+        )
+
+    def jacobian(self, derivatives: Derivatives) -> Check:
+        """Symmetry of the Jacobian of the forces."""
+        asymmetry = derivatives.jacobian_asymmetry
+        if asymmetry is None:
+            return not_applicable("jacobian", "the forces do not change with the positions")
+        return judged(
+            "jacobian",
+            [Measure(name="asymmetry", value=asymmetry, limit=self.limits.jacobian_asymmetry, unit="of |J|")],
+            "lambda = |(J - Jᵀ)/2| / |J| of the Jacobian J of the forces; 0 if they are the slope of any energy.",
+        )
+
+    def closed_loop(self, works: Array) -> Check:
+        """Work round closed loops."""
+        return judged(
+            "closed_loop",
+            [self._energy("largest work round a loop", float(np.abs(works).max()), self.limits.loop_energy_share)],
+            f"{works.size} loops of thermal size through all coordinates; forces that are the slope of an energy do "
+            f"none, others heat or cool with every vibration.",
+        )
+
+    def net_force(self, frames: Frames) -> Check:
+        """Sum of the forces, as a share for each atom."""
+        total = np.linalg.norm(net_force(frames.forces), axis=1).max()
+        return judged(
+            "net_force",
+            [self._force("net force per atom", float(total) / frames.forces.shape[1], self.limits.exact_force_share)],
+            "The forces of atoms on each other cancel; what is left pushes the whole structure.",
+        )
+
+    def net_torque(self, frames: Frames) -> Check:
+        """Net torque about the centre."""
+        torque = net_torque(frames.positions, frames.forces)
+        return judged(
+            "net_torque",
+            [self._energy("RMS net torque", float(np.sqrt((torque**2).sum(axis=1).mean())), self.limits.torque_share)],
+            "In free space there is none. What is left is the slope of the energy under rotation, per radian.",
+        )
+
+    def smoothness(self, scans: Sequence[Scan]) -> Check:
+        """Jumps along the scans, and wells that should not be there."""
+        depths = [
+            (depth, s.path.label, at) for s in scans for at, depth, barrier in s.minima if barrier <= REACHABLE_eV
+        ]
+        deep = self.limits.minimum_depth_share * THERMAL_ENERGY
+        far = [1 for s in scans for _, depth, barrier in s.minima if barrier > REACHABLE_eV and depth > deep]
+        depth, label, at = max(depths, default=(0.0, "", 0.0))
+        steps = max(scans, key=lambda s: s.energy_jump)
+        kinks = max(scans, key=lambda s: s.force_jump)
+        limits = self.limits
+        measures = [
+            self._energy(
+                f"largest jump of the energy ({steps.path.label})", steps.energy_jump, limits.jump_energy_share
+            ),
+            Measure(
+                name=f"largest jump of a force component ({kinks.path.label})",
+                value=1e3 * kinks.force_jump,
+                limit=1e3 * limits.jump_force_share * THERMAL_ENERGY,
+                unit="meV/Å",
+            ),
+            self._energy(
+                f"deepest second minimum ({label} at {at:.3g})" if depths else "deepest second minimum",
+                depth,
+                limits.minimum_depth_share,
+            ),
+        ]
+        why = f"{len(scans)} scans of bonds, angles and pairs, {sum(len(s.values) for s in scans)} points."
+        if far:
+            why += (
+                f" {len(far)} more {'minimum lies' if len(far) == 1 else 'minima lie'} behind barriers of more than "
+                f"{REACHABLE_eV:g} eV, out of reach at {TEMPERATURE_K:g} K."
+            )
+        early = [reason for s in scans for reason in s.ended_early]
+        why += f" {'; '.join(early)}." if early else ""
+        unresolved = sum(s.n_unresolved for s in scans)
+        why += f" {unresolved} intervals could not be resolved." if unresolved else ""
+        return judged("smoothness", measures, why)
+
+    def nve(self, run: ShortRun) -> Check:
+        """Drift of a short run at constant energy."""
+        low, high = run.drift.judged_interval
+        bound = self.limits.drift_meV_per_atom_ps
+        reach = max(abs(low), abs(high))
+        said = {
+            "conserves": "keeps its energy",
+            "drifts": "heats or cools",
+            "undecided": "is too noisy to show that it keeps its energy: use a longer run or a shorter step",
+        }[run.conservation]
+        return Check(
+            name="nve",
+            passed=run.conservation == "conserves",
+            value=reach,
+            threshold=bound,
+            unit="meV/atom/ps",
+            why=f"Far end of the 95 % interval of the drift, {low:.2g} to {high:.2g}. {run.drift.length_ps:.2g} ps at "
+            f"{TEMPERATURE_K:g} K with steps of {run.timestep_fs:.2g} fs: the run {said}. The limit heats by "
+            f"{self.limits.drift_K_per_ps:g} K/ps.",
+        )

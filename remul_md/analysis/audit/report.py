@@ -1,0 +1,170 @@
+"""The report of an audit: verdicts in plain words, the scans and the run behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from remul_md.analysis.audit.checks import Check
+from remul_md.analysis.audit.limits import TEMPERATURE_K, REACHABLE_eV
+from remul_md.analysis.audit.nve import ShortRun
+from remul_md.analysis.audit.run import AuditResult
+from remul_md.analysis.audit.smoothness import Scan
+from remul_md.analysis.report.figures import MAX_POINTS, Figure, Trace, drift_band, thin
+from remul_md.analysis.report.parts import (
+    figure_block,
+    number_text,
+    provenance_section,
+    verdict_card,
+    write_page,
+)
+
+TITLES = {
+    "rotation": "Forces turn with the structure",
+    "mirror": "Mirror images are alike",
+    "translation": "The place does not matter",
+    "permutation": "The order of the atoms does not matter",
+    "gradient": "Forces are the slope of the energy",
+    "closed_loop": "No work round a closed loop",
+    "jacobian": "Forces are the slope of some energy",
+    "smoothness": "The energy is smooth",
+    "net_force": "Nothing pushes the whole",
+    "net_torque": "Nothing turns the whole",
+    "repeatability": "The same question has the same answer",
+    "nve": "A short run keeps its energy",
+}
+GROUPS = (
+    ("Symmetry", ("rotation", "mirror", "net_torque", "translation", "net_force", "permutation")),
+    ("Conservation", ("gradient", "closed_loop", "jacobian", "nve")),
+    ("Smooth and repeatable", ("smoothness", "repeatability")),
+)
+
+
+def write_audit_report(result: AuditResult, path: str | Path, *, provenance: Mapping[str, Any] | None = None) -> Path:
+    """Write the audit as one self-contained HTML file (about 5 MB, nearly all of it the plot script).
+
+    Args:
+        result: of `run_audit`.
+        path: file to write; its folder is made.
+        provenance: what was audited and how (calculator, structure, command), shown at the end as it is.
+    Returns:
+        The path written.
+    Raises:
+        InputError: the file cannot be written.
+    """
+    figures = audit_figures(result)
+    title = f"Audit of {result.calculator} on {result.formula}"
+    checks = {check.name: check for check in result.checks}
+    sections = [_header(result, title)]
+    for group, names in GROUPS:
+        cards = "".join(_card(checks[name]) for name in names)
+        sections.append(f'<section><h2>{group}</h2><ul class="verdicts">{cards}</ul></section>')
+    sections += [
+        "<section><h2>What lies behind</h2>",
+        f"<p>Limits count in two scales: the thermal energy at {TEMPERATURE_K:g} K, 25.9 meV, and the RMS force "
+        f"component of this structure, {number_text(result.force_scale_meV_per_A)} meV/Å.</p>",
+        *(figure_block(figure) for figure in figures),
+        "</section>",
+        provenance_section(
+            {**(provenance or {}), "calculations": f"{result.n_calls:,} in {result.wall_s:.0f} s", "seed": result.seed}
+        ),
+    ]
+    return write_page(path, title=title, sections=sections, figures=figures)
+
+
+def audit_figures(result: AuditResult) -> list[Figure]:
+    """The energies of the run and of each scan."""
+    run = [] if result.nve is None else [_run_figure(result.nve, result)]
+    return [*run, *(_scan_figure(scan, index) for index, scan in enumerate(result.scans))]
+
+
+def _header(result: AuditResult, title: str) -> str:
+    failed = [TITLES[check.name] for check in result.checks if not check.passed]
+    skipped = sum(not check.applicable for check in result.checks)
+    n_made = len(result.checks) - skipped
+    lead = f"{n_made - len(failed)} of {n_made} checks passed"
+    lead += f"; not so: {'; '.join(name[0].lower() + name[1:] for name in failed)}." if failed else "."
+    lead += f" {skipped} do not apply to this structure." if skipped else ""
+    verdict = "Fit for dynamics, as far as checked" if result.passed else "Look at what failed before you run dynamics"
+    return (
+        f'<header><div class="kicker">Audit of a calculator</div><h1>{escape(title)}</h1>'
+        f'<p class="lead">{escape(verdict)}. {escape(lead)}</p>'
+        f'<p class="note">{result.n_atoms} atoms · {result.n_calls:,} calculations</p></header>'
+    )
+
+
+def _card(check: Check) -> str:
+    style, word = ("pass", "✓ Yes") if check.passed else ("fail", "✗ No")
+    if not check.applicable:
+        style, word = "open", "– Not applicable"
+    return verdict_card(
+        style=style,
+        word=word,
+        title=TITLES[check.name],
+        value=check.value,
+        threshold=check.threshold,
+        unit=check.unit,
+        sign="",
+        why=check.why,
+    )
+
+
+def _run_figure(run: ShortRun, result: AuditResult) -> Figure:
+    drift = run.drift
+    relative = 1e3 * (run.total_energy_per_atom - drift.intercept_eV_per_atom)
+    ends = np.linspace(run.time_ps[0], run.time_ps[-1], 21)
+    line, low, high = drift_band(drift, ends)
+    x, y = thin(run.time_ps, relative, at_most=MAX_POINTS // 2)
+    interval = f"{drift.ci95_meV_per_atom_ps[0]:.2g} to {drift.ci95_meV_per_atom_ps[1]:.2g}"
+    return Figure(
+        key="audit-run",
+        title="Total energy per atom of the short run",
+        reading="A flat line means that energy is conserved; the scatter about it comes from the finite time step.",
+        description=f"Total energy per atom over {drift.length_ps:.3g} ps of {result.formula}: drift "
+        f"{drift.slope_meV_per_atom_ps:.2g} meV per atom and ps (95 % interval {interval}), scatter "
+        f"{drift.fluctuation_meV_per_atom:.2g} meV per atom.",
+        x_title="time (ps)",
+        y_title="energy − start (meV/atom)",
+        traces=(
+            Trace(x=x, y=y, name="total energy", role="noise"),
+            Trace(x=ends, y=line, name="drift", role="accent"),
+            Trace(x=ends, y=low, name="95 % interval", role="band"),
+            Trace(x=ends, y=high, name="", role="band"),
+        ),
+        thinned="" if len(x) == len(run.time_ps) else f"Thinned to {len(x):,} of {len(run.time_ps):,} points.",
+    )
+
+
+def _scan_figure(scan: Scan, index: int) -> Figure:
+    values, energies = scan.values, scan.energies
+    traces = [Trace(x=values, y=energies, name="energy", role="main")]
+    if len(scan.jump_at):
+        at = np.array(scan.jump_at)
+        traces.append(Trace(x=at, y=np.interp(at, values, energies), name="jump", role="accent", marks=True))
+    if len(scan.minima):
+        at = np.array([minimum[0] for minimum in scan.minima])
+        traces.append(Trace(x=at, y=np.interp(at, values, energies), name="second minimum", role="second", marks=True))
+    jumps = f"{len(scan.jump_at)} jumps" if scan.jump_at else "no jump"
+    minima = f"{len(scan.minima)} second minima" if scan.minima else "no second minimum"
+    if not scan.path.one_well:
+        minima = "second minima are not judged, because the atom moves among others and may find a bond"
+    reading = (
+        f"The {scan.path.kind} from compression to the far end; all else is rigid. {minima.capitalize()}, {jumps}."
+    )
+    if scan.minima:
+        reading += f" Minima behind more than {REACHABLE_eV:g} eV are out of reach at {TEMPERATURE_K:g} K."
+    return Figure(
+        key=f"scan-{index}",
+        title=scan.path.label[0].upper() + scan.path.label[1:],
+        reading=reading,
+        description=f"Energy from {values[0]:.3g} to {values[-1]:.3g} {scan.path.unit}, lowest {energies.min():.3g}, "
+        f"highest {energies.max():.3g} eV relative to the structure at {scan.path.start:.3g}; {minima}, {jumps}.",
+        x_title="angle (degrees)" if scan.path.kind == "angle" else "distance (Å)",
+        y_title="energy − start (eV)",
+        traces=tuple(traces),
+        thinned=" ".join(f"{reason}." for reason in scan.ended_early),
+    )

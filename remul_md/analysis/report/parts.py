@@ -1,0 +1,127 @@
+"""What all reports are built from: the page with its style and scripts, cards of verdicts, figures, provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from remul_md._version import __version__
+from remul_md.analysis.report.figures import Figure
+from remul_md.errors import InputError
+from remul_md.files import replace_atomically
+
+
+def write_page(path: str | Path, *, title: str, sections: Sequence[str], figures: Sequence[Figure]) -> Path:
+    """Write one self-contained HTML file (about 5 MB, nearly all of it the plot script).
+
+    Args:
+        path: file to write; its folder is made.
+        title: of the browser's window, plain text.
+        sections: HTML of the body, in order; a figure among them must be one of `figures`.
+        figures: all plots of the page.
+    Returns:
+        The path written.
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from plotly.offline import get_plotlyjs
+
+    parts = resources.files("remul_md.analysis.report")
+    html = "\n".join(
+        [
+            "<!DOCTYPE html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<link rel="icon" href="data:,">',  # or the browser asks for one and logs an error
+            f"<title>{escape(title)}</title>",
+            f"<style>{(parts / 'style.css').read_text(encoding='utf-8')}</style></head><body><main>",
+            *sections,
+            f"<footer>Written by remul-md {escape(__version__)}. This file holds all it needs and asks no network."
+            "</footer></main>",
+            figure_data(figures),
+            f"<script>{get_plotlyjs()}</script>",
+            f"<script>{(parts / 'draw.js').read_text(encoding='utf-8')}</script>",
+            "</body></html>\n",
+        ]
+    )
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_atomically(target, html.encode())
+    except OSError as error:
+        raise InputError(f"cannot write the report {target}: {error.strerror}; choose another path") from error
+    return target
+
+
+def figure_data(figures: Sequence[Figure]) -> str:
+    """The plots as a script element that the page's script reads; no text in them can end it early."""
+    data = json.dumps([figure.to_json() for figure in figures], separators=(",", ":"), allow_nan=False)
+    return f'<script type="application/json" id="figures">{data.replace("<", chr(92) + "u003c")}</script>'
+
+
+def verdict_card(
+    *, style: str, word: str, title: str, value: float | None, threshold: float | None, unit: str, sign: str, why: str
+) -> str:
+    """One verdict as a list item.
+
+    Args:
+        style: pass, fail or open: the colour of the badge.
+        word: on the badge, with a sign that tells it without colour.
+        title: what is judged.
+        value, threshold: in `unit`; no number is shown where either is None.
+        unit: of both, may be empty.
+        sign: before the threshold, such as ± where the value may miss on either side.
+        why: one or two sentences.
+    """
+    suffix = escape(f" {unit}" if unit else "")
+    number = ""
+    if value is not None and threshold is not None:
+        number = (
+            f'<div class="number">{number_text(value)}<span class="unit">{suffix}</span>'
+            f"<small>limit {sign}{number_text(threshold)}{suffix}</small></div>"
+        )
+    return (
+        f'<li class="verdict {style}"><span class="badge">{word}</span><h3>{escape(title)}</h3>'
+        f"{number}<p>{escape(why)}</p></li>"
+    )
+
+
+def figure_block(figure: Figure) -> str:
+    """A plot with its title and how to read it."""
+    thinned = f'<p class="note">{escape(figure.thinned)}</p>' if figure.thinned else ""
+    return (
+        f"<figure><figcaption><h3>{escape(figure.title)}</h3><p>{escape(figure.reading)}</p></figcaption>"
+        f'<div class="plot" id="{figure.key}" role="img" aria-label="{escape(figure.description)}"></div>{thinned}'
+        "</figure>"
+    )
+
+
+def notes_section(notes: Sequence[str]) -> str:
+    """What a reader should know besides; nothing where there is nothing."""
+    if not notes:
+        return ""
+    return "<section><h2>To know besides</h2>" + "".join(f"<p>{escape(note)}</p>" for note in notes) + "</section>"
+
+
+def provenance_section(provenance: Mapping[str, Any]) -> str:
+    """What made the numbers, as it is; nothing where nothing is known."""
+    if not provenance:
+        return ""
+    shown = {
+        key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in provenance.items()
+    }
+    rows = "".join(f"<dt>{escape(str(key))}</dt><dd>{escape(value)}</dd>" for key, value in shown.items())
+    return f"<section><h2>What made it</h2><dl>{rows}</dl></section>"
+
+
+def number_text(value: float | None) -> str:
+    """Three digits, without a power of ten where one can do without; a true minus."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    text = f"{value:.3g}" if size == 0.0 or 1e-4 <= size < 1e5 else f"{value:.2e}"
+    return text.replace("-", "−") if "e" not in text else text.replace("e-0", "e-").replace("-", "−")

@@ -1,0 +1,107 @@
+"""The command `remul-md audit`; heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remul_md._version import __version__
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from remul_md.analysis.audit import Check
+
+
+def audit(
+    target: Annotated[
+        str, typer.Argument(metavar="POTENTIAL|MODULE:FACTORY", help="A potential, or what makes an ASE calculator.")
+    ],
+    structure: Annotated[str, typer.Option(help="A file, a packaged molecule, or rmd17/ethanol/test-01:17.")],
+    report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the verdicts to this file.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    forces: Annotated[str | None, typer.Option(help="Of a potential: auto, conservative or direct.")] = None,
+    device: Annotated[str | None, typer.Option(help="Of a potential: auto, cpu, cuda or cuda:N.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of a potential: float32 or float64.")] = None,
+    n_threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
+) -> None:
+    """Is a calculator fit for dynamics? Twelve checks of any ASE calculator; exit code 1 if one fails.
+
+    MODULE:FACTORY is called without arguments, as in ase.calculators.emt:EMT or mymodel:make for ./mymodel.py.
+    """
+    import torch
+
+    from remul_md.analysis.audit import run_audit
+    from remul_md.datasets.structure_source import read_structure
+
+    options = {"forces": forces, "device": device, "dtype": dtype}
+    torch.set_num_threads(n_threads)
+    atoms = read_structure(structure)
+    atoms.calc = calculator_of(target, options={key: value for key, value in options.items() if value is not None})
+    result = run_audit(atoms, seed=seed, progress=True)
+    typer.echo(f"\n{target} on {structure}: {result.formula}, {result.n_calls} calculations in {result.wall_s:.0f} s")
+    for check in result.checks:
+        typer.echo(f"  {check.name:13}  {_verdict_line(check)}")
+    typer.echo("all checks passed" if result.passed else "NOT all checks passed")
+    if report is not None:
+        from remul_md.analysis.audit.report import write_audit_report
+
+        command = shlex.join(["remul-md", *sys.argv[1:]])
+        provenance = {"audited": target, "structure": structure, "command": command, "version": __version__}
+        write_audit_report(result, report, provenance=provenance)
+        typer.echo(f"wrote {report}")
+    if json_file is not None:
+        from remul_md.dynamics.recording import write_json
+
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(json_file, result.to_json())
+        typer.echo(f"wrote {json_file}")
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+def calculator_of(target: str, *, options: dict[str, Any]) -> Any:
+    """An ASE calculator: what MODULE:FACTORY makes, else the potential of that file or shipped name.
+
+    Args:
+        target: a file first; with a colon MODULE:FACTORY, imported as `python -m` would from the working folder.
+        options: of `RemulCalculator`; a factory takes none.
+    Raises:
+        InputError: no such module, factory or potential; a factory that fails, or makes no calculator.
+    """
+    from importlib import import_module
+
+    module_name, _, factory_name = target.partition(":")
+    if not factory_name or Path(target).is_file():
+        from remul_md.calculators import RemulCalculator
+
+        return RemulCalculator(target, **options)
+    if options:
+        raise InputError(
+            f"--{next(iter(options))} is an option of potentials; {target} takes no arguments: set it in the factory"
+        )
+    sys.path.insert(0, "")  # the working folder, as for `python -m`
+    try:
+        factory = getattr(import_module(module_name), factory_name)
+        calculator = factory()
+    except Exception as error:  # a user's module raises whatever it raises
+        raise InputError(
+            f"{target}: {type(error).__name__}: {error}; MODULE:FACTORY names something that is called without "
+            "arguments and returns an ASE calculator"
+        ) from error
+    finally:
+        sys.path.remove("")
+    if not hasattr(calculator, "get_potential_energy"):
+        raise InputError(f"{target} made a {type(calculator).__name__}, which is no ASE calculator")
+    return calculator
+
+
+def _verdict_line(check: Check) -> str:
+    if check.value is None or check.threshold is None:
+        return f"{'-' if check.passed else 'NO':4} {check.why}"
+    word = "yes" if check.passed else "NO"
+    return f"{word:4} {check.value:.3g} {check.unit} (limit {check.threshold:.3g}) {check.why}"
