@@ -23,6 +23,7 @@ def audit(
     structure: Annotated[str, typer.Option(help="A file, a packaged molecule, or rmd17/ethanol/test-01:17.")],
     report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the verdicts to this file.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Make this check only; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     forces: Annotated[str | None, typer.Option(help="Of a potential: auto, conservative or direct.")] = None,
     device: Annotated[str | None, typer.Option(help="Of a potential: auto, cpu, cuda or cuda:N.")] = None,
@@ -42,7 +43,7 @@ def audit(
     torch.set_num_threads(n_threads)
     atoms = read_structure(structure)
     atoms.calc = calculator_of(target, options={key: value for key, value in options.items() if value is not None})
-    result = run_audit(atoms, seed=seed, progress=True)
+    result = run_audit(atoms, only=only, seed=seed, progress=True)
     typer.echo(f"\n{target} on {structure}: {result.formula}, {result.n_calls} calculations in {result.wall_s:.0f} s")
     for check in result.checks:
         typer.echo(f"  {check.name:13}  {_verdict_line(check)}")

@@ -77,6 +77,18 @@ def test_nve_ethanol(potential: Path, tmp_path: Path) -> None:
     assert n_energies == 61
 
 
+def test_audit_any_calculator(tmp_path: Path) -> None:
+    checks = ["--only", "gradient", "--only", "rotation", "--only", "net_force"]
+    out = run("audit_any_calculator.py", *checks, "--report", "audit.html", folder=tmp_path)
+    honest, careless = out.split("CarelessEMT")
+    assert honest.startswith("EMT on Cu6: passed")
+    assert "NO" not in honest
+    assert "FAILED" in careless
+    assert "  NO  gradient" in careless
+    assert careless.count("  ok ") == 2
+    assert (tmp_path / "audit.html").stat().st_size > 1e6
+
+
 def test_train_from_extxyz(tmp_path: Path) -> None:
     frames = read_frames("rmd17/ethanol/train-01").select(range(0, 200, 10))
     assert frames.energy is not None

@@ -2,51 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
+from browser_session import PHONE, WIDE, needs_browser, opened
 from report_cases import EVALUATION, analysed_run, training_rows
 
 from remul_md.analysis.report import write_report
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None or DRIVER is None,
-        reason="Chromium or chromedriver is not installed (Debian: apt-get install chromium chromium-driver)",
-    ),
-]
-
-WIDE, PHONE = (1280, 900), (390, 844)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    selenium = pytest.importorskip("selenium", reason="selenium is not installed (pip install remul-md[dev])")
-    from selenium import webdriver
-
-    assert selenium is not None
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--no-first-run",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
-    driver.set_page_load_timeout(60)
-    yield driver
-    driver.quit()
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
@@ -59,21 +21,6 @@ def report(tmp_path_factory):
         training=training_rows(),
         provenance={"potential": "a-potential-with-a-very-long-name-" * 5, "sha256": "0123456789abcdef" * 4},
     )
-
-
-def opened(browser, report, *, size, dark=False):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 600},
-    )
-    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
-    browser.get_log("browser")
-    browser.get_log("performance")
-    browser.get(report.as_uri())
-    WebDriverWait(browser, 30).until(lambda page: page.find_element("css selector", "html").get_attribute("data-drawn"))
 
 
 @pytest.mark.parametrize("size", [WIDE, PHONE])

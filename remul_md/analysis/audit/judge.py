@@ -10,7 +10,7 @@ import numpy as np
 from remul_md.analysis.audit.checks import Check, Measure, judged, not_applicable
 from remul_md.analysis.audit.derivatives import Derivatives
 from remul_md.analysis.audit.invariance import Changes
-from remul_md.analysis.audit.limits import TEMPERATURE_K, THERMAL_ENERGY, Limits, REACHABLE_eV
+from remul_md.analysis.audit.limits import TEMPERATURE_K, THERMAL_ENERGY, WEAKEST_FORCE, Limits, REACHABLE_eV
 from remul_md.analysis.audit.nve import ShortRun
 from remul_md.analysis.audit.probe import Array, Frames
 from remul_md.analysis.audit.smoothness import Scan
@@ -23,11 +23,16 @@ class Judge:
 
     Args:
         limits: what is good enough.
-        force_scale: F, eV/Angstrom.
+        rms_force: root mean square force component at the probed geometries, eV/Angstrom.
     """
 
     limits: Limits
-    force_scale: float
+    rms_force: float
+
+    @property
+    def force_scale(self) -> float:
+        """F of the limits, eV/Angstrom: the RMS force, at least kT/Angstrom."""
+        return max(self.rms_force, THERMAL_ENERGY)
 
     def _force(self, name: str, value: float, share: float) -> Measure:
         return Measure(name=name, value=1e3 * value, limit=1e3 * share * self.force_scale, unit="meV/Å")
@@ -75,12 +80,18 @@ class Judge:
 
     def gradient(self, derivatives: Derivatives) -> Check:
         """Forces against central differences of the energy."""
-        share = 100.0 * derivatives.gradient_error / self.force_scale
+        scale = max(self.rms_force, WEAKEST_FORCE)
+        measure = Measure(
+            name="RMS error of a force component",
+            value=1e3 * derivatives.gradient_error,
+            limit=1e3 * self.limits.gradient_share * scale,
+            unit="meV/Å",
+        )
         return judged(
             "gradient",
-            [self._force("RMS error of a force component", derivatives.gradient_error, self.limits.gradient_share)],
+            [measure],
             f"Forces against central differences of the energy along {derivatives.slope.size} random directions: they "
-            f"differ by {share:.2g} % of the RMS force.",
+            f"differ by {100.0 * derivatives.gradient_error / scale:.2g} % of the RMS force.",
         )
 
     def jacobian(self, derivatives: Derivatives) -> Check:
@@ -154,6 +165,9 @@ class Judge:
                 f" {len(far)} more {'minimum lies' if len(far) == 1 else 'minima lie'} behind barriers of more than "
                 f"{REACHABLE_eV:g} eV, out of reach at {TEMPERATURE_K:g} K."
             )
+        lows = [float(height) for s in scans for height in np.interp(s.jump_at, s.values, s.energies)]
+        if lows:
+            why += f" {len(lows)} jumps, the lowest {min(lows):.2g} eV above the structure."
         early = [reason for s in scans for reason in s.ended_early]
         why += f" {'; '.join(early)}." if early else ""
         unresolved = sum(s.n_unresolved for s in scans)

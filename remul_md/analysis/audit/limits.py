@@ -2,7 +2,8 @@
 
 The *thermal scale* is kT at 300 K, 25.9 meV: an energy that is small against it changes no dynamics at room
 temperature. The *force scale* F is the root mean square force component at the probed geometries, but at least
-kT/Angstrom: forces below that do not move an atom at 300 K, so a system without forces is not judged by their noise.
+kT/Angstrom: forces below that do not move an atom at 300 K, so weak forces are not judged by their noise. The check of
+the gradient alone counts in the RMS force itself (at least 1 meV/Angstrom): a wrong factor is wrong at any size.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from remul_md.dynamics.velocities import boltzmann_eV_per_K
 from remul_md.errors import InputError
 
 TEMPERATURE_K = 300.0
+WEAKEST_FORCE = 1e-3  # eV/Angstrom
 THERMAL_ENERGY = boltzmann_eV_per_K() * TEMPERATURE_K  # eV
 # A barrier of 1 eV is crossed once in two hours at 300 K (1e13/s exp(-39)): no simulation comes behind it.
 REACHABLE_eV = 1.0
@@ -46,8 +48,8 @@ class Limits:
             bonds), a self-consistent field that starts from the last one 2e-4.
         exact_energy_share: the same for the energy; a hundredth of kT is ten times the rounding of a float32 sum of
             some hundred eV.
-        gradient_share: RMS component of forces + central differences of the energy. Single precision costs 1e-5 to
-            1e-4 of F, a missing term or a wrong unit far more than 1e-2.
+        gradient_share: RMS component of forces minus central differences of the energy. Single precision costs 1e-5 to
+            1e-4 of F, a missing term or a wrong unit 1e-2 and far more.
         loop_energy_share: work round a closed loop of thermal size. A vibration goes round in some 20 fs: a
             hundredth of kT each time would heat it by kT within 2 ps.
         jacobian_asymmetry: |(J - J^T)/2| / |J|, 0 for every gradient. Heads that predict forces directly have 1e-2

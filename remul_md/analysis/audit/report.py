@@ -15,6 +15,7 @@ from remul_md.analysis.audit.nve import ShortRun
 from remul_md.analysis.audit.run import AuditResult
 from remul_md.analysis.audit.smoothness import Scan
 from remul_md.analysis.report.figures import MAX_POINTS, Figure, Trace, drift_band, thin
+from remul_md.analysis.report.page import SUBSCRIPTS
 from remul_md.analysis.report.parts import (
     figure_block,
     number_text,
@@ -57,12 +58,13 @@ def write_audit_report(result: AuditResult, path: str | Path, *, provenance: Map
         InputError: the file cannot be written.
     """
     figures = audit_figures(result)
-    title = f"Audit of {result.calculator} on {result.formula}"
+    title = f"Audit of {result.calculator} on {result.formula.translate(SUBSCRIPTS)}"
     checks = {check.name: check for check in result.checks}
     sections = [_header(result, title)]
     for group, names in GROUPS:
-        cards = "".join(_card(checks[name]) for name in names)
-        sections.append(f'<section><h2>{group}</h2><ul class="verdicts">{cards}</ul></section>')
+        cards = "".join(_card(checks[name]) for name in names if name in checks)
+        if cards:
+            sections.append(f'<section><h2>{group}</h2><ul class="verdicts">{cards}</ul></section>')
     sections += [
         "<section><h2>What lies behind</h2>",
         f"<p>Limits count in two scales: the thermal energy at {TEMPERATURE_K:g} K, 25.9 meV, and the RMS force "
@@ -83,11 +85,11 @@ def audit_figures(result: AuditResult) -> list[Figure]:
 
 
 def _header(result: AuditResult, title: str) -> str:
-    failed = [TITLES[check.name] for check in result.checks if not check.passed]
+    failed = [check.name.replace("_", " ") for check in result.checks if not check.passed]
     skipped = sum(not check.applicable for check in result.checks)
     n_made = len(result.checks) - skipped
     lead = f"{n_made - len(failed)} of {n_made} checks passed"
-    lead += f"; not so: {'; '.join(name[0].lower() + name[1:] for name in failed)}." if failed else "."
+    lead += f"; failed: {', '.join(failed)}." if failed else "."
     lead += f" {skipped} do not apply to this structure." if skipped else ""
     verdict = "Fit for dynamics, as far as checked" if result.passed else "Look at what failed before you run dynamics"
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from remul_md.analysis.audit.nve import ShortRun, short_nve
 from remul_md.analysis.audit.paths import scan_paths
 from remul_md.analysis.audit.probe import CalculationFailed, Frames, Probe, probed_frames
 from remul_md.analysis.audit.smoothness import Scan, scan
+from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -41,7 +42,7 @@ class AuditResult:
     """What an audit found.
 
     Args:
-        checks: one for each of `NAMES`, in that order.
+        checks: one for each of `NAMES` (or those asked for), in that order.
         formula: of the structure.
         n_atoms: atoms of it.
         calculator: class of the calculator.
@@ -87,7 +88,14 @@ class AuditResult:
         }
 
 
-def run_audit(atoms: Atoms, *, limits: Limits | None = None, seed: int = 0, progress: bool = False) -> AuditResult:
+def run_audit(
+    atoms: Atoms,
+    *,
+    limits: Limits | None = None,
+    only: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> AuditResult:
     """Check whether a calculator is fit for dynamics: symmetries, conservation, smoothness, repeatability.
 
     Costs about 400 calculations, some 100 for each scanned bond, and 600 to 2400 steps of dynamics. What has no
@@ -96,18 +104,23 @@ def run_audit(atoms: Atoms, *, limits: Limits | None = None, seed: int = 0, prog
     Args:
         atoms: structure with any ASE calculator attached; not changed. Constraints are ignored.
         limits: what is good enough; the defaults are explained there.
+        only: names of the checks to make; all of them by default.
         seed: of displacements, turns, directions and velocities, >= 0.
         progress: show a progress bar on stderr.
     Raises:
-        InputError: no calculator, or it fails at the structure itself.
+        InputError: an unknown check, no calculator, or one that fails at the structure itself.
     """
     from tqdm import tqdm
 
     limits = limits or Limits()
+    names = [name for name in NAMES if only is None or name in only]
+    unknown = sorted(set(only or ()) - set(NAMES))
+    if unknown or not names:
+        raise InputError(f"only: {unknown or 'nothing'} is no check; choose among {', '.join(NAMES)}")
     began = time.perf_counter()
     scans: list[Scan] = []
     runs: list[ShortRun] = []
-    with tqdm(total=len(NAMES), disable=not progress, unit="check", miniters=0) as bar:
+    with tqdm(total=len(names), disable=not progress, unit="check", miniters=0) as bar:
 
         def tell(n_calls: int) -> None:
             bar.set_postfix(calls=n_calls, refresh=False)
@@ -116,11 +129,10 @@ def run_audit(atoms: Atoms, *, limits: Limits | None = None, seed: int = 0, prog
         probe = Probe(atoms, on_call=tell)
         rng = {name: np.random.default_rng([seed, index]) for index, name in enumerate((*NAMES, "frames"))}
         frames = probed_frames(probe, n_frames=N_FRAMES, amplitude_A=AMPLITUDE_A, rng=rng["frames"])
-        force_scale = max(float(np.sqrt(np.mean(frames.forces**2))), THERMAL_ENERGY)
-        judge = Judge(limits=limits, force_scale=force_scale)
+        judge = Judge(limits=limits, rms_force=float(np.sqrt(np.mean(frames.forces**2))))
         measure = _measurements(probe, frames, judge, rng=rng, seed=seed, scans=scans, runs=runs)
         checks = []
-        for name in NAMES:
+        for name in names:
             bar.set_description(name)
             try:
                 checks.append(measure[name]())
@@ -132,7 +144,7 @@ def run_audit(atoms: Atoms, *, limits: Limits | None = None, seed: int = 0, prog
         formula=atoms.get_chemical_formula(),
         n_atoms=len(atoms),
         calculator=type(atoms.calc).__name__,
-        force_scale_meV_per_A=1e3 * force_scale,
+        force_scale_meV_per_A=1e3 * judge.force_scale,
         scans=tuple(scans),
         nve=runs[0] if runs else None,
         n_calls=probe.n_calls,

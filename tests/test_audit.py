@@ -1,0 +1,255 @@
+"""Audits of honest calculators pass, and each planted fault fails the checks that it should fail and no other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
+from audit_faults import (
+    Fault,
+    alloy_emt,
+    copper_lj,
+    cutoff_without_envelope,
+    depends_on_orientation,
+    forces_off_by_one_percent,
+    non_conservative,
+    planted,
+    single_precision,
+)
+from potentials import molecule_frames, untrained_potential
+
+from remul_md import InputError, RemulCalculator
+from remul_md.analysis import run_audit
+from remul_md.analysis.audit import AuditResult, Limits
+from remul_md.analysis.audit.limits import NAMES, THERMAL_ENERGY
+from remul_md.datasets.structure_source import read_structure
+
+# All of them but the two that need hundreds of calculations.
+QUICK = tuple(name for name in NAMES if name not in ("smoothness", "nve"))
+
+
+def failures(result: AuditResult) -> set[str]:
+    return {check.name for check in result.checks if not check.passed}
+
+
+def values(result: AuditResult) -> dict[str, float]:
+    return {check.name: check.value for check in result.checks if check.value is not None}
+
+
+def test_the_thermal_scale_is_kT() -> None:
+    assert pytest.approx(0.025852, abs=1e-6) == THERMAL_ENERGY
+    # 3 kB per atom and kelvin, in meV
+    assert Limits(drift_K_per_ps=2.0).drift_meV_per_atom_ps == pytest.approx(2 * 0.258520, abs=1e-5)
+    with pytest.raises(InputError, match=r"limit gradient_share must be > 0, got 0\.0"):
+        Limits(gradient_share=0.0)
+
+
+@pytest.mark.parametrize("honest", [copper_lj, alloy_emt])
+def test_honest_calculators_pass(honest: Callable[[], Atoms]) -> None:
+    atoms = honest()
+    before = atoms.get_positions()
+    result = run_audit(atoms, seed=3)
+    assert failures(result) == set()
+    assert [check.name for check in result.checks] == list(NAMES)
+    assert all(check.applicable for check in result.checks)
+    assert np.array_equal(atoms.positions, before)
+    # Analytic gradients: what is left is the error of the differences, not zero and far from the limits.
+    assert 0 < values(result)["gradient"] < 0.1 * {c.name: c.threshold for c in result.checks}["gradient"]
+    assert len(result.scans) >= 2
+    assert result.nve is not None
+    assert result.nve.timestep_fs == 2.0
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (forces_off_by_one_percent, {"gradient"}),
+        (single_precision, {"gradient", "smoothness"}),
+        (depends_on_orientation, {"rotation", "mirror"}),
+        (cutoff_without_envelope, {"smoothness"}),
+    ],
+)
+def test_planted_faults_are_found_by_the_checks_they_concern(fault: Fault, expected: set[str]) -> None:
+    assert failures(run_audit(planted(fault))) == expected
+
+
+def test_forces_that_belong_to_no_energy_are_found() -> None:
+    result = run_audit(planted(non_conservative))
+    assert {"gradient", "closed_loop", "jacobian"} <= failures(result) <= {"gradient", "closed_loop", "jacobian", "nve"}
+
+
+def test_a_factor_in_the_forces_is_measured_as_such() -> None:
+    result = run_audit(planted(forces_off_by_one_percent), only=["gradient"])
+    assert result.checks[0].why.count("%") == 1
+    share = float(result.checks[0].why.split("differ by ")[1].split(" %")[0])
+    assert share == pytest.approx(1.0, abs=0.3)  # 48 random directions
+
+
+def test_single_precision_models_pass_where_they_should_and_untrained_ones_do_not_turn() -> None:
+    frames = molecule_frames().select([0])
+    atoms = frames.atoms(0)
+    atoms.calc = RemulCalculator(untrained_potential(frames), forces="conservative")
+    assert failures(run_audit(atoms, only=QUICK)) == {"rotation", "mirror", "net_torque"}
+    atoms.calc = RemulCalculator(untrained_potential(frames), forces="direct")
+    of_direct_heads = {"rotation", "net_force", "gradient", "closed_loop", "jacobian"}
+    assert failures(run_audit(atoms, only=sorted(of_direct_heads))) == of_direct_heads - {"net_force"}
+
+
+def test_the_shipped_potential_passes_near_its_training_data() -> None:
+    atoms = read_structure("ethanol")
+    atoms.calc = RemulCalculator("ethanol")
+    names = ["rotation", "mirror", "permutation", "gradient", "jacobian", "net_torque", "repeatability"]
+    result = run_audit(atoms, only=names)
+    assert [check.name for check in result.checks if check.passed] == names
+    assert 0.1 < values(result)["rotation"] < 1.0  # meV/A: learned, not exact
+
+
+def test_tight_binding_passes() -> None:
+    tblite = pytest.importorskip("tblite.ase", reason="tblite is not installed (pip install tblite)")
+    atoms = molecule("H2O")
+    atoms.calc = tblite.TBLite(method="GFN2-xTB", verbosity=0)
+    assert failures(run_audit(atoms)) == set()
+
+
+def test_periodic_structures() -> None:
+    atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+    atoms.calc = EMT()
+    result = run_audit(atoms)
+    assert failures(result) == set()
+    checks = {check.name: check for check in result.checks}
+    assert "the cell with the atoms" in checks["rotation"].why
+    assert not checks["net_torque"].applicable
+    assert checks["net_torque"].why == "Not applicable: a periodic structure has no centre."
+    assert [scan.path.kind for scan in result.scans] == ["pair"]
+    # A cell that does not turn with its atoms would give other forces.
+    assert checks["rotation"].value is not None
+    assert checks["rotation"].value < 1e-6
+
+
+def test_one_atom_has_little_to_check() -> None:
+    atoms = Atoms("Cu", positions=[[1.0, 2.0, 3.0]])
+    atoms.calc = EMT()
+    result = run_audit(atoms)
+    assert failures(result) == set()
+    skipped = {check.name for check in result.checks if not check.applicable}
+    assert skipped == {"permutation", "jacobian", "smoothness", "net_torque", "nve"}
+
+
+class FieldCalculator(Calculator):
+    """A well fixed in space: it pushes and turns whatever is in it."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 (ASE's own convention)
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        stiffness = np.array([0.5, 1.0, 2.0])
+        self.results = {
+            "energy": float(0.5 * (stiffness * self.atoms.positions**2).sum()),
+            "forces": -stiffness * self.atoms.positions,
+        }
+
+
+def test_a_field_fixed_in_space_is_found() -> None:
+    atoms = molecule("CH3OH")
+    atoms.calc = FieldCalculator()
+    assert failures(run_audit(atoms, only=QUICK)) == {"rotation", "mirror", "translation", "net_force", "net_torque"}
+
+
+def test_dependence_on_the_order_of_the_atoms_is_found() -> None:
+    def first_atom_is_special(atoms: Atoms, energy: float, forces: np.ndarray) -> tuple[float, np.ndarray]:
+        d = atoms.positions[0] - atoms.positions[1:].mean(axis=0)
+        forces = forces.copy()
+        forces[0] -= 0.02 * d
+        forces[1:] += 0.02 * d / (len(atoms) - 1)
+        return energy + 0.01 * d @ d, forces
+
+    assert failures(run_audit(planted(first_atom_is_special), only=QUICK)) == {"permutation"}
+
+
+def test_memory_of_the_last_call_is_found() -> None:
+    last = [0.0]
+
+    def carries_over(atoms: Atoms, energy: float, forces: np.ndarray) -> tuple[float, np.ndarray]:
+        previous, last[0] = last[0], energy
+        return energy, forces * (1.0 + 0.5 * (previous - energy))
+
+    assert "repeatability" in failures(run_audit(planted(carries_over), only=QUICK))
+
+
+def test_a_calculator_that_fails_far_away_ends_the_scan_and_says_so() -> None:
+    def stops(atoms: Atoms, energy: float, forces: np.ndarray) -> tuple[float, np.ndarray]:
+        if atoms.get_all_distances().max() > 6.0:
+            raise RuntimeError("no convergence\nin 250 cycles")
+        return energy, forces
+
+    result = run_audit(planted(stops), only=["smoothness"])
+    assert failures(result) == set()
+    assert "the calculator raised RuntimeError: no convergence." in result.checks[0].why
+    assert max(scan.values.max() for scan in result.scans if scan.path.unit == "Å") < 6.0
+
+
+def test_a_calculator_that_fails_in_a_check_fails_that_check() -> None:
+    def refuses_mirrors(atoms: Atoms, energy: float, forces: np.ndarray) -> tuple[float, np.ndarray]:
+        a, b, c = atoms.positions[1:4] - atoms.positions[0]
+        if np.dot(np.cross(a, b), c) < 0:
+            forces = np.full_like(forces, np.nan)
+        return energy, forces
+
+    result = run_audit(planted(refuses_mirrors), only=["rotation", "mirror"])
+    rotation, mirror = result.checks
+    assert rotation.passed
+    assert not mirror.passed
+    assert mirror.value is None
+    assert mirror.why.startswith("Could not be measured: the calculator gave energy")
+
+
+def test_json_says_what_was_found_and_repeats() -> None:
+    atoms = copper_lj()
+    first = run_audit(atoms, seed=5).to_json()
+    assert first["passed"] is True
+    quick = run_audit(atoms, only=QUICK, seed=5).to_json()["checks"]
+    assert quick == [check for check in first["checks"] if check["name"] in QUICK]  # each has its own random numbers
+    assert quick != run_audit(atoms, only=QUICK, seed=6).to_json()["checks"]
+    for check in first["checks"]:
+        assert set(check) == {"name", "passed", "value", "threshold", "unit", "why"}
+        assert isinstance(check["passed"], bool)
+    json.dumps(first, allow_nan=False)
+    assert first["audited"]["calculator"] == "LennardJones"
+
+
+def test_constraints_do_not_hide_faults() -> None:
+    atoms = planted(forces_off_by_one_percent)
+    atoms.set_constraint(FixAtoms(indices=range(5)))
+    assert failures(run_audit(atoms, only=["gradient"])) == {"gradient"}
+    assert len(atoms.constraints) == 1
+
+
+def test_mistakes_are_explained() -> None:
+    atoms = copper_lj()
+    with pytest.raises(InputError, match=r"only: \['gradients'\] is no check; choose among rotation"):
+        run_audit(atoms, only=["gradients"])
+    with pytest.raises(InputError, match="only: nothing is no check"):
+        run_audit(atoms, only=[])
+    atoms.calc = None
+    with pytest.raises(InputError, match=r"atoms\.calc is None; give a structure with an ASE calculator"):
+        run_audit(atoms)
+    with pytest.raises(InputError, match="the structure has no atoms"):
+        run_audit(Atoms())
+
+    def breaks(_atoms: Atoms, energy: float, forces: np.ndarray) -> tuple[float, np.ndarray]:
+        return float("nan"), forces
+
+    with pytest.raises(InputError, match="cannot be audited: the calculator gave energy nan eV"):
+        run_audit(planted(breaks))
+    methanol = molecule("CH3OH")
+    methanol.symbols[0] = "U"
+    methanol.calc = EMT()
+    with pytest.raises(InputError, match=r"the calculator raised .*; choose another structure"):
+        run_audit(methanol)

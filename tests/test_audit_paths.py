@@ -1,0 +1,113 @@
+"""What an audit scans: one bond and angle of each kind, moved so that only what hangs on it changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from remul_md.analysis.audit.graph import BondGraph
+from remul_md.analysis.audit.paths import Path, scan_paths
+
+
+def labelled(atoms: Atoms) -> dict[str, Path]:
+    return {path.label: path for path in scan_paths(atoms)}
+
+
+def moved_atoms(path: Path, atoms: Atoms, value: float) -> list[int]:
+    return np.flatnonzero(np.abs(path.place(value) - atoms.positions).max(axis=1) > 1e-9).tolist()
+
+
+def test_graph_and_what_comes_off() -> None:
+    ethanol = molecule("CH3CH2OH")
+    graph = BondGraph(ethanol)
+    assert len(graph.bonds) == 8
+    oxygen = ethanol.symbols.indices()["O"][0]
+    (carbon, hydrogen) = sorted(graph.neighbours[oxygen], key=lambda atom: -ethanol.numbers[atom])
+    assert graph.part(carbon, oxygen) == (sorted([oxygen, hydrogen]), True)
+    assert len(graph.part(oxygen, carbon)[0]) == 7
+    assert graph.reached(hydrogen)[carbon] == 2
+    benzene = BondGraph(molecule("C6H6"))
+    assert benzene.part(0, 1) == ([1], False)
+
+
+def test_ethanol_has_a_path_of_each_kind() -> None:
+    ethanol = molecule("CH3CH2OH")
+    paths = scan_paths(ethanol)
+    kinds = [(path.kind, "".join(sorted(c for c in path.label.split()[1] if c.isalpha()))) for path in paths]
+    assert [kind for kind, _ in kinds] == ["bond"] * 4 + ["angle"] * 4 + ["pair"]
+    assert {names for kind, names in kinds if kind == "bond"} == {"CC", "CO", "CH", "HO"}
+    assert len({names for kind, names in kinds if kind == "angle"}) >= 3
+
+
+def test_bonds_stretch_and_rigid_parts_stay_rigid() -> None:
+    ethanol = molecule("CH3CH2OH")
+    for path in scan_paths(ethanol):
+        assert np.abs(path.place(path.start) - ethanol.positions).max() < 1e-12
+        if path.kind != "bond":
+            continue
+        i, j = (int("".join(filter(str.isdigit, name))) for name in path.label.split()[1].split("-"))
+        assert path.start == pytest.approx(ethanol.get_distance(i, j))
+        assert path.outwards[-1] == pytest.approx(path.start + 9.0)
+        assert path.inwards[-1] == pytest.approx(0.6 * path.start)
+        assert np.all(np.diff(path.outwards) > 0)
+        assert np.all(np.diff(path.inwards) < 0)
+        far = path.place(4.0)
+        assert np.linalg.norm(far[j] - far[i]) == pytest.approx(4.0)
+        moved = moved_atoms(path, ethanol, 4.0)
+        assert j in moved
+        assert len(moved) <= 4  # the smaller part
+        for part in (moved, sorted(set(range(9)) - set(moved))):
+            before, after = ethanol.positions[part], far[part]
+            assert np.linalg.norm(after[:, None] - after, axis=2) == pytest.approx(
+                np.linalg.norm(before[:, None] - before, axis=2)
+            )
+
+
+def test_angles_turn_to_the_value_asked_for() -> None:
+    ethanol = molecule("CH3CH2OH")
+    for path in scan_paths(ethanol):
+        if path.kind == "angle":
+            i, j, k = (int("".join(filter(str.isdigit, name))) for name in path.label.split()[1].split("-"))
+            assert path.start == pytest.approx(ethanol.get_angle(i, j, k))
+            for value in (path.outwards[-1], path.inwards[-1]):
+                turned = ethanol.copy()
+                turned.positions = path.place(value)
+                assert turned.get_angle(i, j, k) == pytest.approx(value)
+                assert turned.get_distance(j, k) == pytest.approx(ethanol.get_distance(j, k))
+
+
+def test_straight_angles_bend() -> None:
+    dioxide = molecule("CO2")
+    (angle,) = (path for path in scan_paths(dioxide) if path.kind == "angle")
+    assert angle.start == pytest.approx(180.0, abs=1e-3)
+    bent = dioxide.copy()
+    bent.positions = angle.place(150.0)
+    assert bent.get_angle(1, 0, 2) == pytest.approx(150.0, abs=1e-6)
+
+
+def test_two_molecules_are_taken_apart_and_rings_keep_their_shape() -> None:
+    pair = molecule("H2O") + molecule("CH4")
+    pair.positions[3:] += [0.0, 0.0, 4.0]
+    (between,) = (path for path in scan_paths(pair) if path.kind == "pair")
+    assert between.one_well
+    assert moved_atoms(between, pair, 8.0) == [0, 1, 2]  # the smaller one
+    benzene = labelled(molecule("C6H6"))
+    (ring,) = (path for label, path in benzene.items() if label.startswith("bond C") and label.count("C") == 2)
+    assert len(moved_atoms(ring, molecule("C6H6"), 2.0)) == 1
+
+
+def test_periodic_structures_and_single_atoms() -> None:
+    crystal = bulk("Cu", cubic=True) * (2, 1, 1)
+    (path,) = scan_paths(crystal)
+    assert path.kind == "pair"
+    assert not path.one_well
+    assert path.start == pytest.approx(3.61 / np.sqrt(2.0))
+    for value in (path.inwards[-1], path.outwards[-1]):
+        stretched = crystal.copy()
+        stretched.positions = path.place(value)
+        i, j = (int(name.lstrip("Cu")) for name in path.label.split()[1].split("-"))
+        if value < path.start:
+            assert stretched.get_distance(i, j, mic=True) == pytest.approx(value)
+    assert scan_paths(Atoms("Cu")) == []
