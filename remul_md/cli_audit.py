@@ -11,6 +11,7 @@ import typer
 
 from remul_md._version import __version__
 from remul_md.errors import InputError
+from remul_md.files import write_json
 
 if TYPE_CHECKING:
     from remul_md.analysis.audit import Check
@@ -56,10 +57,7 @@ def audit(
         write_audit_report(result, report, provenance=provenance)
         typer.echo(f"wrote {report}")
     if json_file is not None:
-        from remul_md.dynamics.recording import write_json
-
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(json_file, result.to_json())
+        write_json(json_file, result.to_json(), hint="choose another --json file")
         typer.echo(f"wrote {json_file}")
     if not result.passed:
         raise typer.Exit(1)

@@ -101,7 +101,7 @@ def test_shipped_potentials_by_name(run: Run) -> None:
         (["audited_calculators:Weak", "--structure", "none.xyz"], "'none.xyz' is no file"),
         (
             ["audited_calculators:Weak", "--structure", "cluster.xyz", "--only", "loops"],
-            "choose among rotation, mirror",
+            "choose among rotation",
         ),
         (["ethanol", "--structure", "aspirin"], "cannot be audited: the calculator raised InputError"),
         (["no-such-potential", "--structure", "ethanol"], "no-such-potential"),
