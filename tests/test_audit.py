@@ -11,9 +11,11 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
 from audit_faults import (
     Fault,
+    Faulty,
     alloy_emt,
     copper_lj,
     cutoff_without_envelope,
@@ -28,7 +30,9 @@ from potentials import molecule_frames, untrained_potential
 from remul_md import InputError, RemulCalculator
 from remul_md.analysis import run_audit
 from remul_md.analysis.audit import AuditResult, Limits
+from remul_md.analysis.audit.invariance import repeat_changes
 from remul_md.analysis.audit.limits import NAMES, THERMAL_ENERGY
+from remul_md.analysis.audit.probe import Probe, probed_frames
 from remul_md.datasets.structure_source import read_structure
 
 # All of them but the two that need hundreds of calculations.
@@ -65,6 +69,8 @@ def test_honest_calculators_pass(honest: Callable[[], Atoms]) -> None:
     assert len(result.scans) >= 2
     assert result.nve is not None
     assert result.nve.timestep_fs == 2.0
+    kinetic = result.nve.total_energy_per_atom[0] - atoms.get_potential_energy() / 5
+    assert 0.3 * THERMAL_ENERGY < kinetic < 3.0 * THERMAL_ENERGY  # on average 12 kT / 2 over 5 atoms
 
 
 @pytest.mark.parametrize(
@@ -90,6 +96,16 @@ def test_a_factor_in_the_forces_is_measured_as_such() -> None:
     assert result.checks[0].why.count("%") == 1
     share = float(result.checks[0].why.split("differ by ")[1].split(" %")[0])
     assert share == pytest.approx(1.0, abs=0.3)  # 48 random directions
+
+
+def test_a_wrong_factor_is_wrong_at_any_size() -> None:
+    """Argon at rest has forces far below kT/Angstrom; 1 % of them is harmless and still a mistake."""
+    atoms = Atoms("Ar3", positions=[[0.0, 0.0, 0.0], [3.8, 0.0, 0.0], [1.9, 3.3, 0.0]])
+    honest = LennardJones(sigma=3.4, epsilon=0.0104, rc=9.0, ro=7.0, smooth=True)
+    atoms.calc = honest
+    assert failures(run_audit(atoms, only=["gradient"])) == set()
+    atoms.calc = Faulty(honest, forces_off_by_one_percent)
+    assert failures(run_audit(atoms, only=["gradient"])) == {"gradient"}
 
 
 def test_single_precision_models_pass_where_they_should_and_untrained_ones_do_not_turn() -> None:
@@ -181,6 +197,13 @@ def test_memory_of_the_last_call_is_found() -> None:
         return energy, forces * (1.0 + 0.5 * (previous - energy))
 
     assert "repeatability" in failures(run_audit(planted(carries_over), only=QUICK))
+    rng = np.random.default_rng(0)
+    probe = Probe(planted(carries_over))
+    frames = probed_frames(probe, n_frames=3, amplitude_A=0.05, rng=rng)
+    changes = repeat_changes(probe, frames, n_repeats=2)
+    # Each frame is asked again with another past, also those that followed the same frame before.
+    assert (np.abs(changes.forces).max(axis=(1, 2)) > 1e-6).tolist() == [False, True, True] * 2
+    assert changes.energies.tolist() == [0.0] * 6
 
 
 def test_a_calculator_that_fails_far_away_ends_the_scan_and_says_so() -> None:

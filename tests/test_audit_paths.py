@@ -65,6 +65,15 @@ def test_bonds_stretch_and_rigid_parts_stay_rigid() -> None:
             )
 
 
+@pytest.mark.parametrize("name", ["isobutane", "CH3COCH3", "CH3CH2NH2", "C3H8", "CH3CONH2", "SiH4"])
+def test_the_smaller_part_moves(name: str) -> None:
+    atoms = molecule(name)
+    paths = scan_paths(atoms)
+    assert {path.kind for path in paths} >= {"bond", "angle"}
+    for path in paths:
+        assert 1 <= len(moved_atoms(path, atoms, 0.9 * path.start)) <= len(atoms) / 2, path.label
+
+
 def test_angles_turn_to_the_value_asked_for() -> None:
     ethanol = molecule("CH3CH2OH")
     for path in scan_paths(ethanol):

@@ -49,24 +49,6 @@ def node_residuals(x: Array, y: Array) -> Array | None:
     return np.concatenate([[residual[0]] * 2, residual, [residual[-1]] * 2])
 
 
-def unforeseen_changes(x: Array, y: Array) -> Array:
-    """Change of y over each interval that the slope of neither neighbouring interval foretells, largest component.
-
-    Args:
-        x: increasing, [S], S >= 3.
-        y: [S, N, 3].
-    """
-    widths, change = np.diff(x), np.diff(y, axis=0)
-    slopes = change / widths[:, None, None]
-    found = np.full(len(widths), np.inf)
-    for shift in (-1, 1):
-        beside = np.arange(len(widths)) + shift
-        there = (beside >= 0) & (beside < len(widths))
-        off = np.abs(change - widths[:, None, None] * slopes[np.clip(beside, 0, len(widths) - 1)]).max(axis=(1, 2))
-        found[there] = np.minimum(found, off)[there]
-    return found
-
-
 def _lagrange_weights(nodes: Array, at: Array) -> list[Array]:
     """Weights of the polynomial through 4 nodes [M, 4] at points [M]: four arrays [M]."""
     weights = []

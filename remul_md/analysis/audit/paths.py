@@ -67,12 +67,11 @@ def _bond_paths(graph: BondGraph) -> Iterator[Path]:
     best: dict[tuple[int, int], tuple[float, int, int]] = {}
     for i, j in [*graph.bonds.tolist(), *graph.bonds[:, ::-1].tolist()]:
         part, separates = graph.part(i, j)
-        if separates and 2 * len(part) > len(graph.numbers):
-            continue
         axis = graph.positions[j] - graph.positions[i]
         outward = float(axis @ (graph.positions[part].mean(axis=0) - centre)) / float(np.linalg.norm(axis))
         kind = _sorted_pair(int(graph.numbers[i]), int(graph.numbers[j]))
-        # Of equal bonds the one that leads out of the molecule: nothing stands in the way of the moving part.
+        # Of equal bonds the one that leads out of the molecule: nothing stands in the way of the moving part. Of the two
+        # parts of a bond that is the smaller one, whose centre lies farther out.
         best[kind] = max(best.get(kind, (-np.inf, 0, 0)), (outward + 100.0 * separates, i, j))
     for _, i, j in list(best.values())[:MAX_KINDS]:
         part, separates = graph.part(i, j)

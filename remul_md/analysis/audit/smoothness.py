@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from remul_md.analysis.audit.curves import interval_integrals, node_residuals, other_minima, unforeseen_changes
+from remul_md.analysis.audit.curves import interval_integrals, node_residuals, other_minima
 from remul_md.analysis.audit.paths import Path, path_length
 from remul_md.analysis.audit.probe import Array, CalculationFailed, Probe, Sample
 
@@ -94,8 +94,6 @@ class _Nodes:
         if off is not None:
             # A jump shows at both ends of its interval, by half of its height where the points are evenly spaced.
             force = 2.0 * np.minimum(off[:-1], off[1:])
-            narrow = widths <= MIN_STEP_A
-            force[narrow] = unforeseen_changes(values, forces)[narrow]
         return Mismatches(widths, energy, force)
 
     def _tangent(self, value: float) -> Array:
