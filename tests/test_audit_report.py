@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 from ase import Atoms
@@ -13,9 +14,10 @@ from audit_faults import cutoff_without_envelope, planted
 from browser_session import PHONE, WIDE, needs_browser, opened
 
 from remul_md import InputError
-from remul_md.analysis.audit import AuditResult, run_audit
+from remul_md.analysis.audit import AuditResult, Limits, run_audit
 from remul_md.analysis.audit.limits import NAMES
 from remul_md.analysis.audit.report import GROUPS, TITLES, audit_figures, write_audit_report
+from remul_md.analysis.audit.run import AMPLITUDE_A, N_FRAMES
 
 
 @lru_cache(maxsize=1)
@@ -33,6 +35,19 @@ def page(tmp_path_factory):
 def test_every_check_has_a_title_and_a_place() -> None:
     assert sorted(TITLES) == sorted(NAMES)
     assert sorted(name for _, names in GROUPS for name in names) == sorted(NAMES)
+
+
+def test_the_guide_lists_every_check_with_its_limit() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
+    for name in NAMES:
+        assert f"| `{name}` |" in guide, name
+    limits = Limits()
+    for share in (limits.pose_force_share, limits.exact_force_share, limits.gradient_share):
+        assert f"| {100 * share:g} % of" in guide
+    assert f"| {limits.drift_meV_per_atom_ps:.2g} meV/atom/ps |" in guide
+    assert f"normal displacements of {AMPLITUDE_A:g} Å" in guide
+    assert "three geometries" in " ".join(guide.split())
+    assert N_FRAMES == 3
 
 
 def test_the_page_says_every_verdict(page) -> None:

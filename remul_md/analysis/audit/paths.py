@@ -70,8 +70,8 @@ def _bond_paths(graph: BondGraph) -> Iterator[Path]:
         axis = graph.positions[j] - graph.positions[i]
         outward = float(axis @ (graph.positions[part].mean(axis=0) - centre)) / float(np.linalg.norm(axis))
         kind = _sorted_pair(int(graph.numbers[i]), int(graph.numbers[j]))
-        # Of equal bonds the one that leads out of the molecule: nothing stands in the way of the moving part. Of the two
-        # parts of a bond that is the smaller one, whose centre lies farther out.
+        # Of equal bonds the one that leads out of the molecule: nothing stands in the way of the moving part. Of the
+        # two parts of a bond that is the smaller one, whose centre lies farther out.
         best[kind] = max(best.get(kind, (-np.inf, 0, 0)), (outward + 100.0 * separates, i, j))
     for _, i, j in list(best.values())[:MAX_KINDS]:
         part, separates = graph.part(i, j)

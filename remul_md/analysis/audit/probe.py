@@ -72,7 +72,9 @@ class Probe:
         if cell is not None:
             atoms.set_cell(cell, scale_atoms=False)
         if order is not None:
-            atoms = atoms[order]
+            # Not atoms[order]: subclasses such as ASE's clusters index otherwise.
+            for name, values in atoms.arrays.items():
+                atoms.arrays[name] = values[order]
         atoms.calc = self.calculator
         self.count_call()
         try:
