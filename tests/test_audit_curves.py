@@ -115,6 +115,8 @@ def test_a_jump_of_the_energy_is_located_and_measured() -> None:
     assert found.energy_jump == pytest.approx(0.004, rel=0.02)
     assert found.jump_at
     assert found.jump_at[0] == pytest.approx(3.217, abs=MIN_STEP_A)
+    assert found.barrier_to(found.jump_at[0]) == pytest.approx(4.0 * (1.0 - np.exp(-2.0 * 2.117)) ** 2, abs=0.02)
+    assert found.barrier_to(1.1) < 0.05
     assert len(found.jump_at) == 1
 
 

@@ -165,9 +165,9 @@ class Judge:
                 f" {len(far)} more {'minimum lies' if len(far) == 1 else 'minima lie'} behind barriers of more than "
                 f"{REACHABLE_eV:g} eV, out of reach at {TEMPERATURE_K:g} K."
             )
-        lows = [float(height) for s in scans for height in np.interp(s.jump_at, s.values, s.energies)]
-        if lows:
-            why += f" {len(lows)} jumps, the lowest {min(lows):.2g} eV above the structure."
+        barriers = [s.barrier_to(at) for s in scans for at in s.jump_at]
+        if barriers:
+            why += f" {len(barriers)} jumps, the first behind a barrier of {min(barriers):.2g} eV."
         early = [reason for s in scans for reason in s.ended_early]
         why += f" {'; '.join(early)}." if early else ""
         unresolved = sum(s.n_unresolved for s in scans)

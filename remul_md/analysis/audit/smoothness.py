@@ -49,6 +49,11 @@ class Scan:
     ended_early: tuple[str, ...]
     n_unresolved: int
 
+    def barrier_to(self, value: float) -> float:
+        """Highest energy between the structure and a value of the coordinate, relative to the structure, eV."""
+        low, high = sorted((self.path.start, value))
+        return float(self.energies[(self.values >= low) & (self.values <= high)].max(initial=0.0))
+
 
 class _Nodes:
     """Points of a scan that is being refined, sorted by coordinate."""
