@@ -68,3 +68,12 @@ def test_envelope_vanishes_with_two_derivatives() -> None:
 def test_sum_over_systems_sums_each_system(batch: Batch) -> None:
     values = torch.arange(12.0)
     assert sum_over_systems(values, batch).tolist() == [21.0, 45.0]
+
+
+def test_envelope_is_smooth_in_single_precision_too() -> None:
+    """Close to the cutoff it falls with the third power of what is left; absolute rounding would make steps of it."""
+    r = torch.linspace(0.99 * CUTOFF, 0.9999 * CUTOFF, 200, dtype=torch.float64).float()
+    exact, single = smooth_envelope(r.double(), CUTOFF), smooth_envelope(r, CUTOFF).double()
+    assert exact.min() < 1.2e-11
+    assert (single / exact - 1.0).abs().max() < 5e-3
+    assert (single.diff() < 0).all()
