@@ -44,3 +44,31 @@ def spring_molecule(name: str = "CH3CH2OH") -> Atoms:
     atoms = molecule(name)
     atoms.calc = SpringMolecule(atoms)
     return atoms
+
+
+class Springs(Calculator):
+    """Harmonic springs 1/2 k (r - r0)^2 between given pairs: small vibrations are known in closed form."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 (ASE's own convention)
+
+    def __init__(self, pairs: list[tuple[int, int]], *, stiffness: list[float], lengths: list[float]) -> None:
+        super().__init__()
+        self.pairs, self.stiffness, self.lengths = np.array(pairs), np.array(stiffness), np.array(lengths)
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        vectors = self.atoms.positions[self.pairs[:, 1]] - self.atoms.positions[self.pairs[:, 0]]
+        distances = np.linalg.norm(vectors, axis=1)
+        stretch = distances - self.lengths
+        pull = (self.stiffness * stretch / distances)[:, None] * vectors
+        forces = np.zeros_like(self.atoms.positions)
+        np.add.at(forces, self.pairs[:, 0], pull)
+        np.add.at(forces, self.pairs[:, 1], -pull)
+        self.results = {"energy": 0.5 * float((self.stiffness * stretch**2).sum()), "forces": forces}
+
+
+def spring_dimer(*, stiffness: float = 30.0, length: float = 1.1, symbols: str = "NO") -> Atoms:
+    """Two atoms along z on one spring, eV/Angstrom^2."""
+    atoms = Atoms(symbols, positions=[[0.2, -0.1, 0.3], [0.2, -0.1, 0.3 + length]])
+    atoms.calc = Springs([(0, 1)], stiffness=[stiffness], lengths=[length])
+    return atoms

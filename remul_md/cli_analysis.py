@@ -1,0 +1,86 @@
+"""The commands `remul-md vibrations`, `compare`, `spectrum` and `timestep-scan`; heavy imports wait until needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remul_md._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ase import Atoms
+
+    from remul_md.analysis.verdicts import Verdict
+
+PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
+StructureHelp = "A file, a packaged molecule such as ethanol, or rmd17/ethanol/test-01:17."
+ForcesOption = Annotated[str, typer.Option(help="auto, conservative or direct.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
+ThreadsOption = Annotated[int, typer.Option(help="CPU threads; small molecules are fastest with one.", min=1)]
+
+
+def vibrations(
+    potential: PotentialArgument,
+    structure: Annotated[str, typer.Argument(help=StructureHelp)],
+    json_file: JsonOption = None,
+    fmax: Annotated[float, typer.Option(help="Relax until no force is larger, eV/Angstrom.")] = 1e-4,
+    max_steps: Annotated[int, typer.Option(help="Of the relaxation; 0 takes the geometry as it is.")] = 500,
+    forces: ForcesOption = "auto",
+    device: DeviceOption = "auto",
+    n_threads: ThreadsOption = 1,
+) -> None:
+    """Relax a molecule and compute its vibrations in 1/cm; rotations and translations near zero are a check."""
+    from remul_md.analysis.vibrations import vibrations as compute
+
+    atoms = _structure_with(potential, structure, forces=forces, device=device, n_threads=n_threads)
+    found = compute(atoms, fmax_eV_per_A=fmax, max_steps=max_steps)
+    typer.echo(
+        f"\n{potential} on {structure}: {found.atoms.get_chemical_formula()}, energy {found.energy:.4f} eV, "
+        f"{'relaxed' if found.relaxed else 'NOT relaxed'} in {found.n_steps} steps "
+        f"(largest force {found.max_force:.2g} eV/Angstrom)"
+    )
+    modes = found.modes
+    for name, values in (
+        ("translations, 1/cm:", modes.translations_per_cm),
+        ("rotations, 1/cm:", modes.rotations_per_cm),
+        ("vibrations, 1/cm:", modes.vibrations_per_cm),
+    ):
+        typer.echo(f"  {name:20} {' '.join(f'{value:.1f}' for value in values)}")
+    typer.echo(f"  zero-point energy    {modes.zero_point_energy:.4f} eV (harmonic)")
+    _print_verdicts(found.verdicts)
+    _write(json_file, {"potential": potential, "structure": structure, **found.to_json()})
+
+
+def _structure_with(potential: str, structure: str, *, forces: str, device: str, n_threads: int) -> Atoms:
+    """The structure with the potential in double precision, which finite differences and small errors need."""
+    import torch
+
+    from remul_md.calculators import RemulCalculator
+    from remul_md.datasets.structure_source import read_structure
+
+    torch.set_num_threads(n_threads)
+    calculator = RemulCalculator(potential, device=device, dtype="float64", forces=forces)  # type: ignore[arg-type]
+    atoms = read_structure(structure)
+    atoms.calc = calculator
+    return atoms
+
+
+def _print_verdicts(verdicts: Iterable[Verdict]) -> None:
+    for verdict in verdicts:
+        word = {True: "yes", False: "NO", None: "undecided"}[verdict.passed]
+        value = f"{verdict.value:.3g} {verdict.unit} (limit {verdict.threshold:g})"
+        typer.echo(f"  {verdict.name}: {word}, {value} {verdict.why}")
+
+
+def _write(path: Path | None, content: dict[str, Any]) -> None:
+    if path is None:
+        return
+    from remul_md.files import write_json
+
+    write_json(path, {"version": __version__, **content}, hint="choose another --json file")
+    typer.echo(f"wrote {path}")
