@@ -56,6 +56,32 @@ def vibrations(
     _write(json_file, {"potential": potential, "structure": structure, **found.to_json()})
 
 
+def compare(
+    trajectory: Annotated[str, typer.Argument(help="run.traj, run.h5md, or a data set.")],
+    other: Annotated[str, typer.Argument(metavar="OTHER|DATA", help="Another one, or rmd17/ethanol/test-01.")],
+    json_file: JsonOption = None,
+    picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
+) -> None:
+    """Are the structures of a run those of a data set or another run? Pair distances, bonds, angles, dihedrals.
+
+    Both have to be at one temperature.
+    """
+    from remul_md.analysis.comparison import compare_files, write_comparison_png
+
+    found = compare_files(trajectory, other)
+    typer.echo(f"\n{trajectory}: {found.n_frames[0]} frames, {other}: {found.n_frames[1]} frames")
+    width = max(len(gap.name) for gap in found.gaps)
+    typer.echo(f"  {'':{width}}  gap (0 to 2)  of that sampling  difference of means")
+    for gap in found.gaps:
+        mean = "" if gap.mean_difference is None else f"{gap.mean_difference:+.4f} {gap.unit}"
+        typer.echo(f"  {gap.name:{width}}  {gap.gap:12.3f}  {gap.sampling:16.3f}  {mean}")
+    _print_verdicts([found.verdict])
+    _write(json_file, {"trajectory": trajectory, "reference": other, **found.to_json()})
+    if picture is not None:
+        write_comparison_png(found, picture, labels=(trajectory, other))
+        typer.echo(f"wrote {picture}")
+
+
 def _structure_with(potential: str, structure: str, *, forces: str, device: str, n_threads: int) -> Atoms:
     """The structure with the potential in double precision, which finite differences and small errors need."""
     import torch
@@ -64,7 +90,7 @@ def _structure_with(potential: str, structure: str, *, forces: str, device: str,
     from remul_md.datasets.structure_source import read_structure
 
     torch.set_num_threads(n_threads)
-    calculator = RemulCalculator(potential, device=device, dtype="float64", forces=forces)  # type: ignore[arg-type]
+    calculator = RemulCalculator(potential, device=device, dtype="float64", forces=forces)
     atoms = read_structure(structure)
     atoms.calc = calculator
     return atoms

@@ -155,9 +155,7 @@ def test_a_planted_dependence_on_the_place_is_found_with_its_size():
     atoms.calc = Tethered(atoms.calc, 0.5)
     found = vibrations(atoms)
     # The block of a rigid translation by s: 1/2 c s^2 over the whole mass.
-    np.testing.assert_allclose(
-        found.modes.translations_per_cm, [per_cm(0.5 / atoms.get_masses().sum())] * 3, rtol=1e-3
-    )
+    np.testing.assert_allclose(found.modes.translations_per_cm, [per_cm(0.5 / atoms.get_masses().sum())] * 3, rtol=1e-3)
     judged = {verdict.name: verdict for verdict in found.verdicts}
     assert judged["translations cost nothing"].passed is False
 
@@ -202,7 +200,8 @@ def test_forces_that_are_no_gradient_show_in_the_asymmetry():
 def test_wavenumbers_do_not_depend_on_the_pose():
     atoms = spring_molecule("H2O")
     turned = atoms.copy()
-    turned.positions = atoms.positions @ random_rotations(1, generator=torch.Generator().manual_seed(5))[0].numpy().T + [3.0, -1.0, 2.0]
+    rotation = random_rotations(1, generator=torch.Generator().manual_seed(5))[0].numpy()
+    turned.positions = atoms.positions @ rotation.T + [3.0, -1.0, 2.0]
     turned.calc = atoms.calc
     one, other = vibrations(atoms).modes, vibrations(turned).modes
     assert one.vibrations_per_cm.shape == (3,)

@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from ase.build import molecule
 
-from remul_md.bonds import bond_lengths, bond_pairs
+from remul_md.bonds import bond_angles, bond_lengths, bond_pairs, bonded_chains, dihedral_angles
 from remul_md.errors import InputError
 
 
@@ -36,3 +38,44 @@ def test_lengths_of_many_frames():
 def test_scale_must_be_positive():
     with pytest.raises(InputError, match="scale must be > 0, got -1"):
         bond_pairs(np.array([6, 1]), np.zeros((2, 3)), scale=-1.0)
+
+
+def test_chains_of_ethanol():
+    atoms = molecule("CH3CH2OH")
+    pairs = bond_pairs(atoms.numbers, atoms.positions)
+    angles, dihedrals = bonded_chains(pairs, length=3), bonded_chains(pairs, length=4)
+    assert len(bonded_chains(pairs, length=2)) == len(pairs)
+    assert len(angles) == 13  # six at each carbon, one at the oxygen
+    assert len(dihedrals) == 12  # nine about C-C, three about C-O
+    bonds = {frozenset(pair) for pair in pairs.tolist()}
+    for chain in [*angles.tolist(), *dihedrals.tolist()]:
+        assert all(frozenset(step) in bonds for step in pairwise(chain))
+        assert len(set(chain)) == len(chain)
+        assert chain[0] < chain[-1]
+    assert len({tuple(chain) for chain in dihedrals.tolist()}) == 12
+    with pytest.raises(InputError, match="at least 2 atoms, got length 1"):
+        bonded_chains(pairs, length=1)
+
+
+def test_a_ring_of_three_has_no_dihedral():
+    pairs = np.array([[0, 1], [0, 2], [1, 2]])
+    assert len(bonded_chains(pairs, length=3)) == 3
+    assert bonded_chains(pairs, length=4).shape == (0, 4)
+
+
+def test_angles_and_dihedrals_are_those_of_ase():
+    atoms = molecule("CH3CH2OH")
+    frames = atoms.positions + np.random.default_rng(1).normal(scale=0.1, size=(5, 9, 3))
+    pairs = bond_pairs(atoms.numbers, atoms.positions)
+    angles, dihedrals = bonded_chains(pairs, length=3), bonded_chains(pairs, length=4)
+    found, turned = bond_angles(frames, angles), dihedral_angles(frames, dihedrals)
+    assert found.shape == (5, 13)
+    assert turned.shape == (5, 12)
+    for frame in range(5):
+        moved = atoms.copy()
+        moved.positions = frames[frame]
+        np.testing.assert_allclose(found[frame], moved.get_angles(angles), atol=1e-8)
+        gap = turned[frame] - moved.get_dihedrals(dihedrals)
+        np.testing.assert_allclose(np.cos(np.radians(gap)), 1.0, atol=1e-10)
+    assert (turned < 0).any()
+    assert (turned > 0).any()

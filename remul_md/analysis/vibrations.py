@@ -245,7 +245,7 @@ def rigid_motions(positions: Array, *, masses: Array) -> tuple[Array, Array]:
     return translations, rotations / np.sqrt(moments[turns])[:, None]
 
 
-def wavenumbers_per_cm(curvatures: Array) -> Array:
+def wavenumbers_per_cm(curvatures: NDArray[np.floating[Any]]) -> Array:
     """Wavenumbers, 1/cm, of eigenvalues of the mass-weighted Hessian, eV/(amu Angstrom^2); negative below zero.
 
     nu = sqrt(curvature) / (2 pi c).
@@ -254,7 +254,7 @@ def wavenumbers_per_cm(curvatures: Array) -> Array:
 
     # In ASE's units (eV, Angstrom, amu) the root is an angular frequency in its own unit of time.
     hertz = np.sqrt(np.abs(curvatures)) * units.fs * 1e15 / (2.0 * np.pi)
-    return np.sign(curvatures) * hertz / (100.0 * units._c)
+    return np.asarray(np.sign(curvatures) * hertz / (100.0 * units._c), dtype=np.float64)
 
 
 def _verdicts(modes: NormalModes, *, relaxed: bool, max_force: float) -> tuple[Verdict, ...]:
@@ -266,7 +266,7 @@ def _verdicts(modes: NormalModes, *, relaxed: bool, max_force: float) -> tuple[V
         threshold=-RIGID_BOUND_PER_CM,
         unit="1/cm",
         why=(
-            "The lowest vibration; negative means imaginary: the energy falls along it, and the structure is no minimum."
+            "The lowest vibration; a negative one is imaginary: the energy falls along it, this is no minimum."
             if relaxed
             else f"The structure is not relaxed (a force of {max_force:.2g} eV/Å is left): allow more steps."
         ),

@@ -1,0 +1,235 @@
+"""Does a run visit the structures that a data set or another run does: `remul-md compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remul_md.analysis.distributions import (
+    PAIR_DISTANCES,
+    Distribution,
+    density_gap,
+    sampling_gap,
+    structure_distributions,
+)
+from remul_md.analysis.verdicts import Verdict
+from remul_md.bonds import bond_pairs
+from remul_md.errors import InputError
+
+Array = NDArray[np.float64]
+
+# Half of it, one pair distance in twenty, stands elsewhere: less than what a change of temperature by 200 K makes.
+PAIR_DISTANCE_BOUND = 0.1
+TRAJECTORIES = (".traj", ".h5md", ".h5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """How far two distributions are apart.
+
+    Args:
+        name: which quantity, such as `pair distances` or `bond C-H`.
+        gap: integral of the absolute difference of the densities, 0 to 2.
+        sampling: what finite sampling alone would make of it; NaN if it cannot be told.
+        mean_difference: mean of the first less mean of the second, in `unit`; None for dihedrals.
+        unit: of the quantity.
+    """
+
+    name: str
+    gap: float
+    sampling: float
+    mean_difference: float | None
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """Distributions of two sets of frames and what lies between them.
+
+    Args:
+        one: of the trajectory, name -> distribution.
+        other: of what it is compared with.
+        n_frames: of both.
+        gaps: of every quantity, pair distances first.
+        verdict: on the pair distances.
+    """
+
+    one: Mapping[str, Distribution]
+    other: Mapping[str, Distribution]
+    n_frames: tuple[int, int]
+    gaps: tuple[Gap, ...]
+    verdict: Verdict
+
+    @property
+    def pair_distance_mae(self) -> float:
+        """The h(r) MAE, dimensionless."""
+        return self.gaps[0].gap
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers; `h_r_mae` is the gap of the pair distances; null where sampling noise cannot be told."""
+        rows = [asdict(gap) for gap in self.gaps]
+        for row in rows:
+            row["sampling"] = row["sampling"] if np.isfinite(row["sampling"]) else None
+        return {
+            "h_r_mae": self.pair_distance_mae,
+            "h_r_mae_from_sampling": rows[0]["sampling"],
+            "n_frames": list(self.n_frames),
+            "gaps": rows,
+            "distributions": {
+                name: {"trajectory": self.one[name].to_json(), "reference": self.other[name].to_json()}
+                for name in self.one
+            },
+            "verdict": asdict(self.verdict),
+        }
+
+
+def compare_structures(
+    positions: Array, reference: Array, *, atomic_numbers: NDArray[np.integer[Any]], bound: float = PAIR_DISTANCE_BOUND
+) -> Comparison:
+    """Compare the structures of two sets of frames of one molecule; bonds are those of the first reference frame.
+
+    Args:
+        positions: [T, N, 3], Angstrom, unwrapped.
+        reference: [S, N, 3], Angstrom, the same atoms in the same order.
+        atomic_numbers: [N].
+        bound: of the verdict on the h(r) MAE, > 0.
+    Raises:
+        InputError: shapes that do not fit, no frames, a bound that is not > 0.
+    """
+    if not bound > 0.0:
+        raise InputError(f"the bound of the h(r) MAE must be > 0, got {bound}; {PAIR_DISTANCE_BOUND} is the default")
+    if positions.ndim != 3 or positions.shape[1:] != reference.shape[1:] or len(reference) == 0:
+        raise InputError(f"positions {positions.shape} and reference {reference.shape} must be [T, N, 3] and [S, N, 3]")
+    pairs = bond_pairs(atomic_numbers, reference[0])
+    one = structure_distributions(positions, atomic_numbers=atomic_numbers, pairs=pairs)
+    other = structure_distributions(reference, atomic_numbers=atomic_numbers, pairs=pairs)
+    gaps = []
+    for name in one:
+        means = one[name].mean, other[name].mean
+        gaps.append(
+            Gap(
+                name=name,
+                gap=density_gap(one[name], other[name]),
+                sampling=sampling_gap(one[name], other[name]),
+                mean_difference=None if means[0] is None or means[1] is None else means[0] - means[1],
+                unit=one[name].bins.unit,
+            )
+        )
+    return Comparison(
+        one=one,
+        other=other,
+        n_frames=(len(positions), len(reference)),
+        gaps=tuple(gaps),
+        verdict=_verdict(gaps[0], bound=bound),
+    )
+
+
+def compare_files(trajectory: str | Path, other: str | Path) -> Comparison:
+    """As `compare_structures`, for files: trajectories, or anything `remul_md.read_frames` reads.
+
+    Raises:
+        InputError: files that cannot be read, another molecule, periodic frames, fewer than two atoms.
+    """
+    positions, numbers = read_geometries(trajectory)
+    reference, expected = read_geometries(other)
+    if not np.array_equal(numbers, expected):
+        from ase.symbols import Symbols
+
+        raise InputError(
+            f"{trajectory} holds {Symbols(numbers)}, {other} holds {Symbols(expected)}; "
+            "give the same atoms in the same order"
+        )
+    return compare_structures(positions, reference, atomic_numbers=numbers)
+
+
+def read_geometries(source: str | Path) -> tuple[Array, NDArray[np.int64]]:
+    """Positions [T, N, 3], Angstrom, and atomic numbers [N] of a trajectory file or a data set.
+
+    Raises:
+        InputError: what cannot be read, frames of different molecules, periodic frames.
+    """
+    if Path(source).suffix in TRAJECTORIES:
+        from remul_md.dynamics.trajectory import read_trajectory
+
+        frames = read_trajectory(source)
+        positions, numbers, periodic = frames.positions, frames.atomic_numbers, bool(frames.pbc.any())
+    else:
+        from remul_md.datasets import read_frames
+
+        data = read_frames(source)
+        numbers = data.frame_numbers(0).astype(np.int64)
+        n_frames, n_atoms = len(data), len(numbers)
+        if (data.n_atoms != n_atoms).any() or (data.atomic_numbers.reshape(n_frames, -1) != numbers).any():
+            raise InputError(
+                f"{source}: its frames are not of one molecule in one order of atoms; select those that are"
+            )
+        positions, periodic = data.positions.reshape(n_frames, n_atoms, 3), bool(data.pbc.any())
+    if periodic:
+        raise InputError(f"{source}: is periodic; distances over images are not measured here, give isolated molecules")
+    return positions, numbers
+
+
+def _verdict(gap: Gap, *, bound: float) -> Verdict:
+    assert gap.name == PAIR_DISTANCES
+    noise = "unknown, there are too few frames" if np.isnan(gap.sampling) else f"{gap.sampling:.2g}"
+    why = f"{50.0 * gap.gap:.2g} % of the pair distances stand elsewhere; finite sampling alone makes {noise}."
+    passed: bool | None = gap.gap <= bound
+    # Sampling only adds to the gap: beyond the bound by twice its share it is the structure.
+    if not passed and not gap.gap > bound + 2.0 * gap.sampling:
+        passed, why = None, f"{why} Too few frames to tell: run longer, or compare with more."
+    return Verdict(
+        name="structure as in the reference", passed=passed, value=gap.gap, threshold=bound, unit="", why=why
+    )
+
+
+def write_comparison_png(comparison: Comparison, path: str | Path, *, labels: tuple[str, str]) -> None:
+    """One picture: h(r), bonds, angles and dihedrals, the trajectory drawn solid over the reference dashed.
+
+    Args:
+        comparison: what to draw.
+        path: a .png file; its folder is made.
+        labels: what the two sets are called.
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups = {"pair distances": "h(r)", "bond": "bonds", "angle": "angles", "dihedral": "dihedral angles"}
+    panels = {
+        title: names
+        for word, title in groups.items()
+        if (names := [name for name in comparison.one if name.startswith(word)])
+    }
+    figure = Figure(figsize=(11.0, 3.6 * ((len(panels) + 1) // 2)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (title, names) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot((len(panels) + 1) // 2, min(len(panels), 2), place)
+        for number, name in enumerate(names):
+            one, other = comparison.one[name], comparison.other[name]
+            shown = slice(min(one.filled().start, other.filled().start), max(one.filled().stop, other.filled().stop))
+            colour = f"C{number % 10}"
+            axes.plot(one.centers[shown], one.density[shown], color=colour, linewidth=1.1, label=name.split()[-1])
+            axes.plot(other.centers[shown], other.density[shown], "--", color=colour, linewidth=1.1)
+        unit = comparison.one[names[0]].bins.unit
+        axes.set(title=title, xlabel=f"{'distance' if unit == 'Å' else 'angle'}, {unit}", ylabel=f"density, 1/{unit}")
+        axes.set_ylim(bottom=0.0)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(names) > 1:
+            axes.legend(frameon=False, fontsize=8, ncols=1 + len(names) // 7)
+    figure.suptitle(
+        f"solid: {labels[0]} ({comparison.n_frames[0]} frames); dashed: {labels[1]} ({comparison.n_frames[1]}); "
+        f"h(r) MAE {comparison.pair_distance_mae:.3f}",
+        fontsize=10,
+    )
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(target, dpi=130)
+    except (OSError, ValueError) as error:  # matplotlib refuses an unknown extension with a ValueError
+        raise InputError(f"{target}: cannot be written ({error}); choose another .png file") from error
