@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from remul_md._version import __version__
+from remul_md.cli_analysis import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli_analysis import compare, vibrations
 from remul_md.cli_analysis import vibrations
 from remul_md.cli_audit import audit
@@ -33,6 +34,8 @@ app.command()(audit)
 app.command()(committee)
 app.command()(label)
 app.command()(compare)
+app.command()(spectrum)
+app.command()(timestep_scan)
 app.command()(vibrations)
 
 PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]

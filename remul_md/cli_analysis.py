@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md._version import __version__
+from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,6 +81,62 @@ def compare(
     if picture is not None:
         write_comparison_png(found, picture, labels=(trajectory, other))
         typer.echo(f"wrote {picture}")
+
+
+def spectrum(
+    trajectory: Annotated[Path, typer.Argument(help="run.traj, run.h5md, or an extxyz file, with momenta.")],
+    json_file: JsonOption = None,
+    picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
+    frame_interval_fs: Annotated[float | None, typer.Option(help="For files that do not say their time.")] = None,
+    resolution_per_cm: Annotated[float, typer.Option(help="Width of a sharp line, 1/cm.")] = 10.0,
+) -> None:
+    """Which frequencies the atoms of a run move at: the vibrational density of states."""
+    from remul_md.analysis.spectrum import strongest_lines, trajectory_spectrum, write_spectrum_png
+    from remul_md.dynamics.trajectory import read_trajectory
+
+    frames = read_trajectory(trajectory, frame_interval_fs=frame_interval_fs)
+    found = trajectory_spectrum(frames, resolution_per_cm=resolution_per_cm)
+    typer.echo(
+        f"\n{trajectory}: {found.integral:.2f} degrees of freedom, {found.n_segments} pieces averaged, "
+        f"lines {found.resolution_per_cm:.1f} 1/cm wide"
+    )
+    lines = " ".join(f"{line:.0f}" for line in strongest_lines(found))
+    typer.echo(f"  strongest lines, 1/cm: {lines}")
+    if found.warning:
+        typer.echo(f"note: {found.warning}")
+    _write(json_file, {"trajectory": str(trajectory), **found.to_json()})
+    if picture is not None:
+        write_spectrum_png(found, picture, title=trajectory.name)
+        typer.echo(f"wrote {picture}")
+
+
+def timestep_scan(
+    potential: PotentialArgument,
+    structure: Annotated[str, typer.Option(help=StructureHelp)],
+    timesteps_fs: Annotated[str, typer.Option(help="Femtoseconds, separated by commas.")] = "0.125,0.25,0.5,1",
+    length_ps: Annotated[float, typer.Option(help="Picoseconds of each run.")] = 0.5,
+    temperature: Annotated[float, typer.Option("--temperature-K", help="Kelvin.")] = 300.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first velocities.")] = 0,
+    json_file: JsonOption = None,
+    forces: ForcesOption = "auto",
+    device: DeviceOption = "auto",
+    n_threads: ThreadsOption = 1,
+) -> None:
+    """How the energy error grows with the time step: to the power 2 if forces and energies belong together."""
+    from remul_md.analysis.timestep import timestep_scan as scan
+
+    try:
+        steps = [float(step) for step in timesteps_fs.split(",")]
+    except ValueError as error:
+        raise InputError(f"--timesteps-fs {timesteps_fs!r} is no list of numbers; give them as 0.25,0.5,1") from error
+    atoms = _structure_with(potential, structure, forces=forces, device=device, n_threads=n_threads)
+    found = scan(atoms, timesteps_fs=steps, length_ps=length_ps, temperature_K=temperature, seed=seed, progress=True)
+    typer.echo(f"\n{potential} on {structure}: NVE runs of {length_ps:g} ps from {temperature:g} K, float64")
+    for run in found.runs:
+        value = "blew up" if run.fluctuation_meV_per_atom is None else f"{run.fluctuation_meV_per_atom:.3g} meV/atom"
+        typer.echo(f"  {run.timestep_fs:8g} fs  {value}")
+    _print_verdicts([found.verdict])
+    _write(json_file, {"potential": potential, "structure": structure, "length_ps": length_ps, **found.to_json()})
 
 
 def _structure_with(potential: str, structure: str, *, forces: str, device: str, n_threads: int) -> Atoms:

@@ -19,11 +19,15 @@ from remul_md.errors import InputError
 KEYS = {
     "drift_meV_per_atom_ps",
     "drift_ci95",
+    "heating_K_per_ps",
+    "heating_ci95",
     "fluctuation_meV_per_atom",
     "temperature_K",
     "rotational_error",
     "net_torque_rms_eV",
     "angular_momentum_change",
+    "first_broken_bond_ps",
+    "pair_distances",
     "angle_swept_deg",
     "max_bond_deviation_A",
     "n_frames",
@@ -61,6 +65,12 @@ def test_a_sound_run_passes_every_check(tmp_path):
     assert figures["angular_momentum_change"] < 1e-8
     assert 30.0 < figures["angle_swept_deg"] <= 180.0
     assert 0.02 < figures["max_bond_deviation_A"] < 0.4
+    assert figures["first_broken_bond_ps"] is None
+    assert figures["pair_distances"]["n_values"] == 401 * 36
+    # Nine atoms, 24 degrees of freedom, 21 vibrations: 1 meV/atom/ps is 9e-3 eV / (k (24 + 21) / 2) = 4.6 K/ps.
+    per_slope = 9e-3 / (8.617e-5 * 22.5)
+    assert figures["heating_K_per_ps"] == pytest.approx(per_slope * figures["drift_meV_per_atom_ps"], rel=1e-3)
+    assert figures["heating_ci95"] == pytest.approx([per_slope * end for end in figures["drift_ci95"]], rel=1e-3)
     assert set(figures["verdicts"][0]) == {"name", "passed", "value", "threshold", "unit", "why"}
     assert analysis.formula == "C2H6O"
     assert analysis.notes == ()
@@ -117,6 +127,9 @@ def test_positions_alone_give_what_they_can(tilted_path):
     assert missing == {
         "drift_meV_per_atom_ps",
         "drift_ci95",
+        "heating_K_per_ps",
+        "heating_ci95",
+        "first_broken_bond_ps",  # none broke
         "fluctuation_meV_per_atom",
         "temperature_K",
         "rotational_error",
@@ -134,6 +147,8 @@ def test_a_thermostatted_run_is_not_judged_by_its_energy(tmp_path):
     analysis = analyze_trajectory(path)
     assert analysis.conservation is None
     assert not {"energy conserved", "angular momentum kept"} & set(verdicts(analysis))
+    assert analysis.heating_K_per_ps is None
+    assert analysis.drift is not None
     assert any("thermostat" in note for note in analysis.notes)
 
 
@@ -145,6 +160,22 @@ def test_bonds_out_of_the_training_range_fail(tilted_path):
     assert any("6 of 8 bonds do not occur" in note for note in analysis.notes)
     with pytest.raises(InputError, match="training statistics lack min_A, max_A; they hold pairs"):
         bond_ranges({"pairs": [[0, 1]]})
+
+
+def test_the_first_broken_bond_and_the_heating_are_told(tilted_path):
+    frames = read_trajectory(tilted_path)
+    torn = frames.positions.copy()
+    torn[40:, 1] += [0.0, 0.0, 0.9]  # an atom leaves at frame 40
+    n_frames = len(frames)
+    ramp = 0.4e-3 * 9 * frames.time_ps  # 0.4 meV per atom and ps
+    kinetic_free = replace(frames, positions=torn, energy=frames.energy + ramp)
+    analysis = analyze_frames(kinetic_free, bounds=Bounds(drift_meV_per_atom_ps=1e-3))
+    assert n_frames == 121
+    assert analysis.to_json()["first_broken_bond_ps"] == pytest.approx(frames.time_ps[40] - frames.time_ps[0])
+    intact = {verdict.name: verdict for verdict in analysis.verdicts}["molecule intact"]
+    assert intact.passed is False
+    assert "was the first to be 0.5 Å off, after 0.2 ps" in intact.why
+    assert analysis.n_vibrations == 21
 
 
 def test_wrong_options_are_refused_before_the_file_is_read(tmp_path, tilted_path):

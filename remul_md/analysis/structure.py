@@ -14,6 +14,9 @@ from remul_md.errors import InputError
 # hydrogen swings by up to 0.3 at 500 K without breaking.
 BOUND_TRAINED_A = 0.1
 BOUND_FIRST_FRAME_A = 0.5
+# Angstrom. A bond this far off its usual length ends the run as a simulation of this molecule: a bond
+# to hydrogen swings by 0.3 at 500 K. The criterion of stability of Fu et al. (2023), arXiv:2210.07237.
+BOUND_STABLE_A = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +61,9 @@ class BondDeviation:
         n_bonds: bonds compared.
         n_without_range: bonds of frame 0 that the training data does not hold: compared with frame 0 instead.
         reference: `training data` or `first frame`.
+        first_off_frame: first frame with a bond BOUND_STABLE_A off the middle of its range (its length in frame 0
+            without one), or None.
+        first_off_pair: atom numbers of that bond.
     """
 
     deviation_A: NDArray[np.float64]
@@ -65,6 +71,8 @@ class BondDeviation:
     n_bonds: int
     n_without_range: int
     reference: str
+    first_off_frame: int | None = None
+    first_off_pair: tuple[int, int] | None = None
 
     @property
     def max_bond_deviation_A(self) -> float:
@@ -114,12 +122,18 @@ def bond_deviation(
     deviation = np.maximum(lengths - np.concatenate([high, first]), np.concatenate([low, first]) - lengths)
     deviation = np.maximum(deviation, 0.0)  # inside the range is no deviation; NaN stays NaN
     worst = table[int(np.argmax(deviation.max(axis=0)))]
+    middle = np.concatenate([0.5 * (low + high), first])
+    off = ~(np.abs(lengths - middle) <= BOUND_STABLE_A)  # a length that is not finite is off
+    first_off = int(np.argmax(off.any(axis=1))) if off.any() else None
+    culprit = None if first_off is None else table[int(np.argmax(off[first_off]))]
     return BondDeviation(
         deviation_A=deviation.max(axis=1),
         worst_pair=(int(worst[0]), int(worst[1])),
         n_bonds=len(table),
         n_without_range=0 if ranges is None else len(unknown),
         reference="first frame" if ranges is None else "training data",
+        first_off_frame=first_off,
+        first_off_pair=None if culprit is None else (int(culprit[0]), int(culprit[1])),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.dynamics.momenta import angular_momentum, center_of_mass, linear_momentum, n_rotational_modes
-from remul_md.dynamics.velocities import temperature_K
+from remul_md.dynamics.velocities import boltzmann_eV_per_K, temperature_K
 from remul_md.errors import InputError
 
 # Momenta from single precision files sum to about 1e-6 of the summed sizes; a thermal sum is 0.1 to 1 of it.
@@ -54,6 +54,27 @@ def temperatures(kinetic_energy: NDArray[np.float64], *, n_dof: int) -> NDArray[
         InputError: fewer than 1 degree of freedom.
     """
     return np.asarray(kinetic_energy, dtype=np.float64) * temperature_K(1.0, n_dof)
+
+
+def heating_rate_K_per_ps(slope_meV_per_atom_ps: float, *, n_atoms: int, n_dof: int, n_vibrations: int) -> float:
+    """How fast a drift of the total energy warms the system, K/ps.
+
+    With the classical harmonic heat capacity (equipartition): k/2 for each degree of freedom that moves and k/2 more
+    for each of those that is held by the potential. For a molecule whose rotation is free, n_dof = 3N - 3 and
+    n_vibrations = 3N - 6. An estimate: real potentials are not harmonic.
+
+    Args:
+        slope_meV_per_atom_ps: of the total energy per atom.
+        n_atoms: atoms of the system.
+        n_dof: degrees of freedom that the temperature counts, >= 1.
+        n_vibrations: internal degrees of freedom, 0 to n_dof.
+    Raises:
+        InputError: numbers that do not fit.
+    """
+    if n_dof < 1 or not 0 <= n_vibrations <= n_dof:
+        raise InputError(f"a heating rate needs 0 <= n_vibrations <= n_dof, got {n_vibrations} and {n_dof}")
+    heat_capacity = 0.5 * boltzmann_eV_per_K() * (n_dof + n_vibrations)
+    return 1e-3 * slope_meV_per_atom_ps * n_atoms / heat_capacity
 
 
 def stated_degrees_of_freedom(run: Mapping[str, Any]) -> int | None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.analysis import verdicts as judge
+from remul_md.analysis.distributions import Distribution, pair_distance_distribution
 from remul_md.analysis.energy import MIN_SAMPLES, Conservation, Drift, conserves, energy_drift
 from remul_md.analysis.log import EnergyLog, read_log
 from remul_md.analysis.momentum import MomentumChange, momentum_change
@@ -23,10 +24,15 @@ from remul_md.analysis.rotation import (
     rotational_error_along,
 )
 from remul_md.analysis.structure import BondDeviation, BondRanges, bond_deviation
-from remul_md.analysis.temperature import counted_degrees_of_freedom, stated_degrees_of_freedom, temperatures
+from remul_md.analysis.temperature import (
+    counted_degrees_of_freedom,
+    heating_rate_K_per_ps,
+    stated_degrees_of_freedom,
+    temperatures,
+)
 from remul_md.analysis.verdicts import Bounds, Verdict
 from remul_md.bonds import bond_pairs
-from remul_md.dynamics.momenta import kinetic_energy_eV
+from remul_md.dynamics.momenta import kinetic_energy_eV, n_rotational_modes
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +58,7 @@ class TrajectoryAnalysis:
         temperature_K: of each log row, [L].
         n_dof: degrees of freedom the temperature counts.
         n_dof_source: who counted them.
+        n_vibrations: internal degrees of freedom of the molecule in frame 0.
         asked_temperature_K: what the run was asked for.
         angle_swept_deg: rotation angle from frame 0, [T].
         torque_frames: frames that the net force and torque belong to, [F].
@@ -61,6 +68,7 @@ class TrajectoryAnalysis:
         rotational: rotational error and spread under random turns.
         momentum: change of linear and angular momentum.
         bonds: deviation of the bond lengths.
+        pair_distances: their distribution h(r).
         verdicts: the judged numbers.
         notes: what a reader has to know besides.
     """
@@ -75,6 +83,7 @@ class TrajectoryAnalysis:
     temperature_K: Array | None
     n_dof: int | None
     n_dof_source: str
+    n_vibrations: int
     asked_temperature_K: float | None
     angle_swept_deg: Array
     torque_frames: NDArray[np.int64]
@@ -84,6 +93,7 @@ class TrajectoryAnalysis:
     rotational: RotationalError | None
     momentum: MomentumChange | None
     bonds: BondDeviation | None
+    pair_distances: Distribution | None
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
 
@@ -91,6 +101,27 @@ class TrajectoryAnalysis:
     def mean_temperature_K(self) -> float | None:
         """Mean over the run, K."""
         return None if self.temperature_K is None else float(self.temperature_K.mean())
+
+    @property
+    def heating_K_per_ps(self) -> tuple[float, float, float] | None:
+        """What the drift does to the temperature, K/ps, and the ends of its 95 % interval; None under a thermostat."""
+        if self.drift is None or self.conservation is None or not self.n_dof or self.n_dof < self.n_vibrations:
+            return None
+        counts = {"n_atoms": self.n_atoms, "n_dof": self.n_dof, "n_vibrations": self.n_vibrations}
+        low, high = self.drift.ci95_meV_per_atom_ps
+        slope = self.drift.slope_meV_per_atom_ps
+        return (
+            heating_rate_K_per_ps(slope, **counts),
+            heating_rate_K_per_ps(low, **counts),
+            heating_rate_K_per_ps(high, **counts),
+        )
+
+    @property
+    def first_broken_bond_ps(self) -> float | None:
+        """Time from the first frame until a bond was 0.5 Å off, ps; None if none ever was."""
+        if self.bonds is None or self.bonds.first_off_frame is None:
+            return None
+        return float(self.time_ps[self.bonds.first_off_frame] - self.time_ps[0])
 
     @property
     def net_torque_rms_eV(self) -> float | None:
@@ -103,12 +134,15 @@ class TrajectoryAnalysis:
         """The figures as plain numbers; null where the files do not hold what a figure needs.
 
         Units: drift and its interval meV/atom/ps, fluctuation meV/atom, temperature K, rotational error meV/Å,
-        net torque eV, angle degrees (largest from frame 0), bond deviation Å; the change of the angular momentum is
-        the largest one, relative to the start (dimensionless, see `MomentumChange`).
+        net torque eV, angle degrees (largest from frame 0), bond deviation Å, heating rate K/ps, times ps; the change
+        of the angular momentum is the largest one, relative to the start (dimensionless, see `MomentumChange`).
         """
+        heating = self.heating_K_per_ps
         return {
             "drift_meV_per_atom_ps": None if self.drift is None else self.drift.slope_meV_per_atom_ps,
             "drift_ci95": None if self.drift is None else list(self.drift.ci95_meV_per_atom_ps),
+            "heating_K_per_ps": None if heating is None else heating[0],
+            "heating_ci95": None if heating is None else list(heating[1:]),
             "fluctuation_meV_per_atom": None if self.drift is None else self.drift.fluctuation_meV_per_atom,
             "temperature_K": self.mean_temperature_K,
             "rotational_error": None if self.rotational is None else self.rotational.mean_error_meV_per_A,
@@ -116,6 +150,8 @@ class TrajectoryAnalysis:
             "angular_momentum_change": None if self.momentum is None else self.momentum.max_relative_change,
             "angle_swept_deg": float(self.angle_swept_deg.max()),
             "max_bond_deviation_A": None if self.bonds is None else self.bonds.max_bond_deviation_A,
+            "first_broken_bond_ps": self.first_broken_bond_ps,
+            "pair_distances": None if self.pair_distances is None else self.pair_distances.to_json(),
             "n_frames": len(self.time_ps),
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
         }
@@ -273,6 +309,7 @@ def analyze_frames(
         temperature_K=temperature,
         n_dof=n_dof,
         n_dof_source=n_dof_source,
+        n_vibrations=3 * n_atoms - 3 - (n_rotational_modes(frames.positions[0], frames.masses) if isolated else 0),
         asked_temperature_K=options.get("temperature_K"),
         angle_swept_deg=angle_swept(frames.positions, masses=frames.masses),
         torque_frames=torque_frames,
@@ -282,6 +319,7 @@ def analyze_frames(
         rotational=rotational,
         momentum=momentum,
         bonds=bonds,
+        pair_distances=pair_distance_distribution(frames.positions) if isolated and n_atoms > 1 else None,
         verdicts=(),
         notes=tuple(notes),
     )
@@ -325,11 +363,14 @@ def _judged(analysis: TrajectoryAnalysis, *, isolated: bool, thermostatted: bool
     """The same analysis with a verdict on each number that can be judged."""
     found: list[Verdict] = []
     if analysis.drift is not None and analysis.conservation is not None:
-        found.append(judge.energy_verdict(analysis.drift, analysis.conservation, bounds=bounds))
+        heating = None if analysis.heating_K_per_ps is None else analysis.heating_K_per_ps[0]
+        found.append(
+            judge.energy_verdict(analysis.drift, analysis.conservation, bounds=bounds, heating_K_per_ps=heating)
+        )
     if analysis.rotational is not None:
         found.append(judge.rotation_verdict(analysis.rotational, bounds=bounds))
     if analysis.bonds is not None:
-        found.append(judge.bond_verdict(analysis.bonds))
+        found.append(judge.bond_verdict(analysis.bonds, time_ps=analysis.time_ps))
     mean, asked = analysis.mean_temperature_K, analysis.asked_temperature_K
     if mean is not None and asked and analysis.n_dof:
         found.append(judge.temperature_verdict(mean, asked_K=asked, n_dof=analysis.n_dof, bounds=bounds))

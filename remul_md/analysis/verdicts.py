@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import numpy as np
+from numpy.typing import NDArray
+
 from remul_md.analysis.energy import Conservation, Drift
 from remul_md.analysis.momentum import MomentumChange
 from remul_md.analysis.rotation import RotationalError
-from remul_md.analysis.structure import BondDeviation
+from remul_md.analysis.structure import BOUND_STABLE_A, BondDeviation
 from remul_md.errors import InputError
 
 ROTATION = "forces turn with the molecule"
@@ -62,8 +65,10 @@ class Verdict:
     why: str
 
 
-def energy_verdict(drift: Drift, conservation: Conservation, *, bounds: Bounds) -> Verdict:
-    """Whether an NVE run keeps its total energy."""
+def energy_verdict(
+    drift: Drift, conservation: Conservation, *, bounds: Bounds, heating_K_per_ps: float | None = None
+) -> Verdict:
+    """Whether an NVE run keeps its total energy; the heating rate is said where the run drifts."""
     low, high = drift.judged_interval
     bound = bounds.drift_meV_per_atom_ps
     interval = f"The 95 % interval of the drift, {low:.2g} to {high:.2g} meV/atom/ps,"
@@ -75,7 +80,9 @@ def energy_verdict(drift: Drift, conservation: Conservation, *, bounds: Bounds) 
     if conservation == "conserves":
         why = f"{interval} lies within ±{bound:g}, as it must for conservative forces and a short enough step."
     elif conservation == "drifts":
-        why = f"{interval} lies beyond ±{bound:g}: the run heats or cools. Try conservative forces or a shorter step."
+        pace = "" if heating_K_per_ps is None else f" by about {abs(heating_K_per_ps):.2g} K/ps"
+        word = "heats" if drift.slope_meV_per_atom_ps > 0.0 else "cools"
+        why = f"{interval} lies beyond ±{bound:g}: the run {word}{pace}. Try conservative forces or a shorter step."
     else:
         why = f"{interval} reaches both inside and outside of ±{bound:g}, so neither is shown: run longer."
     return Verdict(
@@ -88,13 +95,21 @@ def energy_verdict(drift: Drift, conservation: Conservation, *, bounds: Bounds) 
     )
 
 
-def bond_verdict(bonds: BondDeviation) -> Verdict:
-    """Whether the molecule stayed in one piece."""
+def bond_verdict(bonds: BondDeviation, *, time_ps: NDArray[np.float64] | None = None) -> Verdict:
+    """Whether the molecule stayed in one piece, and since when not; `time_ps` of the frames, [T], ps."""
     first, second = bonds.worst_pair
     reference = "the range seen in training" if bonds.reference == "training data" else "its length in the first frame"
     why = f"No bond went further than this from {reference}; the bond of atoms {first} and {second} went furthest."
     if not bonds.intact:
         why = f"The bond of atoms {first} and {second} went too far from {reference}: it breaks, or the model guesses."
+    if bonds.first_off_frame is None:
+        why += f" None was ever {BOUND_STABLE_A:g} Å off its usual length."
+    else:
+        when = f"in frame {bonds.first_off_frame}"
+        if time_ps is not None:
+            when = f"after {time_ps[bonds.first_off_frame] - time_ps[0]:.4g} ps"
+        pair = bonds.first_off_pair or bonds.worst_pair
+        why += f" The bond of atoms {pair[0]} and {pair[1]} was the first to be {BOUND_STABLE_A:g} Å off, {when}."
     return Verdict(
         name="molecule intact",
         passed=bonds.intact,

@@ -1,0 +1,213 @@
+"""Vibrational density of states: which frequencies the atoms of a run move at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remul_md.analysis.temperature import counted_degrees_of_freedom
+from remul_md.dynamics.momenta import kinetic_energy_eV
+from remul_md.dynamics.velocities import boltzmann_eV_per_K, temperature_K
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from remul_md.dynamics.trajectory import TrajectoryArrays
+
+Array = NDArray[np.float64]
+
+# 1/cm. No fundamental vibration of a molecule is faster than that of H2 (4401 1/cm, Huber and Herzberg 1979).
+FASTEST_PER_CM = 4401.0
+HYDROGEN_AMU = 2.5  # lighter is hydrogen or deuterium
+MIN_FRAMES = 16
+HANN_WIDTH = 1.44  # full width at half maximum of the power of a line under a Hann window, in bins of 1 / (n dt)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Spectrum:
+    """Vibrational density of states.
+
+    Args:
+        wavenumbers_per_cm: [W], from 0 in even steps.
+        density: degrees of freedom per 1/cm, [W]; its integral is the number of them that are excited.
+        resolution_per_cm: full width at half maximum that a sharp line has, 1/cm.
+        n_segments: overlapping pieces of the run that were averaged.
+        warning: why it cannot be trusted, empty if it can.
+    """
+
+    wavenumbers_per_cm: Array
+    density: Array
+    resolution_per_cm: float
+    n_segments: int
+    warning: str
+
+    @property
+    def integral(self) -> float:
+        """Number of degrees of freedom: 2 <kinetic energy> / (k T)."""
+        return float(self.density.sum() * (self.wavenumbers_per_cm[1] - self.wavenumbers_per_cm[0]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers; 1/cm and degrees of freedom per 1/cm."""
+        return {
+            "wavenumber_step_per_cm": float(self.wavenumbers_per_cm[1]),
+            "density": self.density.tolist(),
+            "resolution_per_cm": self.resolution_per_cm,
+            "integral": self.integral,
+            "n_segments": self.n_segments,
+            "warning": self.warning,
+        }
+
+
+def density_of_states(
+    momenta: Array,
+    *,
+    masses: Array,
+    frame_interval_fs: float,
+    temperature_K: float,
+    resolution_per_cm: float = 10.0,
+) -> Spectrum:
+    """Density of states from the mass-weighted velocity autocorrelation, D(nu) = 2/(k T) sum_i m_i FT<v_i(0) v_i(t)>.
+
+    Computed as a power spectrum, which is the same by the theorem of Wiener and Khinchin: the run is cut into pieces
+    that overlap by half, each is multiplied by a Hann window, and their spectra are averaged (Welch). The window keeps
+    strong lines from leaking over weak ones; it is what the resolution comes from. Each D integrates to 1 for each
+    degree of freedom with its share of kT: frozen ones count less, a rotating molecule has its rotations near 0 and
+    its lines split by twice the speed of its rotation.
+
+    Args:
+        momenta: [T, N, 3], amu Angstrom/fs, T >= 16, at even times.
+        masses: [N], amu.
+        frame_interval_fs: between two frames, fs.
+        temperature_K: of the run, with its degrees of freedom counted, K.
+        resolution_per_cm: width asked for; a run too short for it gives what it can, and says so.
+    Raises:
+        InputError: shapes that do not fit, too few frames, options that are not > 0, momenta that are all zero.
+    Source: Berens et al., J. Chem. Phys. 79 (1983), 2375; Welch, IEEE Trans. Audio Electroacoust. 15 (1967), 70.
+    """
+    from scipy.signal import get_window
+
+    for name, value in (
+        ("frame_interval_fs", frame_interval_fs),
+        ("temperature_K", temperature_K),
+        ("resolution_per_cm", resolution_per_cm),
+    ):
+        if not (np.isfinite(value) and value > 0.0):
+            raise InputError(f"{name} must be > 0, got {value}")
+    if momenta.ndim != 3 or momenta.shape[1:] != (len(masses), 3) or len(momenta) < MIN_FRAMES:
+        raise InputError(
+            f"momenta {momenta.shape} and masses {masses.shape} must be [T, N, 3] and [N], T at least {MIN_FRAMES}"
+        )
+    if not momenta.any():
+        raise InputError("all momenta are zero: nothing vibrates; give a run that moves")
+    step_per_cm = 1.0 / (frame_interval_fs * _per_cm_fs())  # 1 over the interval, as a wavenumber
+    wanted = round(HANN_WIDTH * step_per_cm / resolution_per_cm)
+    length = int(min(max(wanted, MIN_FRAMES), len(momenta)))
+    window = get_window("hann", length)
+    starts = range(0, len(momenta) - length + 1, max(length // 2, 1))
+    power = np.zeros(length // 2 + 1)
+    for start in starts:
+        piece = momenta[start : start + length] / np.sqrt(masses)[:, None]
+        for atom in range(len(masses)):  # one at a time: memory does not grow with the molecule
+            power += (np.abs(np.fft.rfft(piece[:, atom] * window[:, None], axis=0)) ** 2).sum(axis=1)
+    power[1 : (length + 1) // 2] *= 2.0  # the negative frequencies
+    from ase import units
+
+    # Parseval: the sum over the bins is n sum(w^2) times the mean of sum_i m_i v_i^2 = 2 K.
+    twice_kinetic = power / (len(starts) * length * (window**2).sum()) / units.fs**2  # eV in each bin
+    bin_per_cm = step_per_cm / length
+    resolution = HANN_WIDTH * bin_per_cm
+    return Spectrum(
+        wavenumbers_per_cm=np.asarray(bin_per_cm * np.arange(length // 2 + 1), dtype=np.float64),
+        density=twice_kinetic / (boltzmann_eV_per_K() * temperature_K * bin_per_cm),
+        resolution_per_cm=resolution,
+        n_segments=len(starts),
+        warning=_warning(0.5 * step_per_cm, masses, resolution=resolution, asked=resolution_per_cm),
+    )
+
+
+def trajectory_spectrum(frames: TrajectoryArrays, *, resolution_per_cm: float = 10.0) -> Spectrum:
+    """Density of states of a run at its own mean temperature, with the degrees of freedom counted in frame 0.
+
+    Raises:
+        InputError: no momenta, frames at uneven times, or as `density_of_states`.
+    """
+    if frames.momenta is None:
+        raise InputError("the trajectory has no momenta (or not in all frames); a spectrum needs them")
+    if len(frames) < MIN_FRAMES:
+        raise InputError(f"a spectrum needs at least {MIN_FRAMES} frames, got {len(frames)}")
+    intervals = np.diff(frames.time_ps)
+    interval = float(intervals.mean())
+    if np.abs(intervals - interval).max() > 1e-3 * interval:
+        raise InputError(
+            f"the frames are {1e3 * intervals.min():g} to {1e3 * intervals.max():g} fs apart; "
+            "a spectrum needs even times: write every frame at one interval"
+        )
+    kinetic = float(kinetic_energy_eV(frames.momenta, frames.masses).mean())
+    n_dof, _ = counted_degrees_of_freedom(frames.positions[0], frames.momenta[0], masses=frames.masses, pbc=frames.pbc)
+    if kinetic <= 0.0:
+        raise InputError("all momenta are zero: nothing vibrates; give a run that moves")
+    return density_of_states(
+        frames.momenta,
+        masses=frames.masses,
+        frame_interval_fs=1e3 * interval,
+        temperature_K=temperature_K(kinetic, n_dof),
+        resolution_per_cm=resolution_per_cm,
+    )
+
+
+def strongest_lines(spectrum: Spectrum, *, share: float = 0.02) -> Array:
+    """Wavenumbers of the local maxima higher than a share of the highest, ascending, 1/cm."""
+    density = spectrum.density
+    peak = (density[1:-1] > density[:-2]) & (density[1:-1] >= density[2:]) & (density[1:-1] > share * density.max())
+    return np.asarray(spectrum.wavenumbers_per_cm[1:-1][peak])
+
+
+def _per_cm_fs() -> float:
+    """Speed of light in cm/fs: a wavenumber times this is a frequency in 1/fs."""
+    from ase import units
+
+    return float(units._c * 100.0 * 1e-15)
+
+
+def _warning(highest_per_cm: float, masses: Array, *, resolution: float, asked: float) -> str:
+    if masses.min() < HYDROGEN_AMU and highest_per_cm < FASTEST_PER_CM:
+        needed = 1.0 / (2.0 * FASTEST_PER_CM * _per_cm_fs())
+        return (
+            f"Frames end at {highest_per_cm:.0f} 1/cm; hydrogens move faster, and what they do appears elsewhere. "
+            f"Write a frame every {needed:.1f} fs or more often."
+        )
+    if resolution > 1.5 * asked:
+        return f"The run is too short for {asked:g} 1/cm; its lines are {resolution:.0f} 1/cm wide."
+    return ""
+
+
+def write_spectrum_png(spectrum: Spectrum, path: str | Path, *, title: str) -> None:
+    """Draw the density of states.
+
+    Args:
+        spectrum: what to draw.
+        path: a .png file; its folder is made.
+        title: above it.
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(spectrum.wavenumbers_per_cm, 1e3 * spectrum.density, color="black", linewidth=1.0)
+    axes.set(xlabel="wavenumber, 1/cm", ylabel="degrees of freedom per 1000 1/cm", title=title)
+    axes.set_xlim(0.0, min(float(spectrum.wavenumbers_per_cm[-1]), 4200.0))
+    axes.set_ylim(bottom=0.0)
+    axes.spines[["top", "right"]].set_visible(False)
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(target, dpi=130)
+    except (OSError, ValueError) as error:  # matplotlib refuses an unknown extension with a ValueError
+        raise InputError(f"{target}: cannot be written ({error}); choose another .png file") from error
