@@ -52,14 +52,20 @@ def test_lines_stand_where_they_are_and_count_their_degrees_of_freedom():
 
 
 def test_a_line_is_as_wide_as_is_said():
-    momenta = oscillators(n_frames=9000, interval_fs=2.0, temperature_K=250.0)
-    found = density_of_states(
-        momenta, masses=MASSES, frame_interval_fs=2.0, temperature_K=250.0, resolution_per_cm=40.0
-    )
-    fine = np.linspace(1600.0, 1820.0, 4001)
-    curve = np.interp(fine, found.wavenumbers_per_cm, found.density)
-    above = fine[curve > 0.5 * curve.max()]
-    assert above[-1] - above[0] == pytest.approx(40.0, rel=0.2)
+    """One bin's answer while a line is moved past it, at a width of 40 1/cm."""
+    time_fs = 2.0 * np.arange(600)
+    answers, places = [], np.linspace(1600.0, 1700.0, 201)
+    for place in places:
+        momenta = np.zeros((600, 2, 3))
+        momenta[:, 1, 0] = np.cos(2.0 * np.pi * 2.99792458e-5 * place * time_fs)
+        found = density_of_states(
+            momenta, masses=MASSES[1:3], frame_interval_fs=2.0, temperature_K=300.0, resolution_per_cm=40.0
+        )
+        nearest = int(np.argmin(np.abs(found.wavenumbers_per_cm - 1650.0)))
+        answers.append(found.density[nearest])
+    above = places[np.array(answers) > 0.5 * max(answers)]
+    assert found.resolution_per_cm == pytest.approx(40.0, rel=0.02)
+    assert above[-1] - above[0] == pytest.approx(40.0, rel=0.03)
 
 
 def test_coarse_frames_and_short_runs_warn():
@@ -77,16 +83,16 @@ def test_a_run_of_a_molecule_has_its_harmonic_lines(tmp_path: Path):
     atoms = spring_molecule("CH3CH2OH")
     expected = vibrations(atoms).modes.vibrations_per_cm
     path = ethanol_run(
-        tmp_path, tilted=False, length_ps=2.0, equilibrate_ps=0.0, temperature_K=20.0, frame_interval_fs=2.0
+        tmp_path, tilted=False, length_ps=1.0, equilibrate_ps=0.0, temperature_K=20.0, frame_interval_fs=2.0
     )
-    found = trajectory_spectrum(read_trajectory(path), resolution_per_cm=20.0)
+    found = trajectory_spectrum(read_trajectory(path), resolution_per_cm=40.0)
     assert found.warning == ""
     assert found.integral == pytest.approx(24.0, rel=0.1)  # 3N - 3: the centre of mass is at rest
     lines = strongest_lines(found)
     fast = lines[lines > 300.0]
-    assert len(fast) > 5
+    assert len(fast) >= 4
     gaps = np.abs(fast[:, None] - expected[None, :]).min(axis=1)
-    assert gaps.max() < 25.0
+    assert gaps.max() < 30.0
     json.loads(json.dumps(found.to_json(), allow_nan=False))
     write_spectrum_png(found, tmp_path / "new" / "spectrum.png", title="ethanol")
     assert (tmp_path / "new" / "spectrum.png").stat().st_size > 10000

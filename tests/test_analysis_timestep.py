@@ -18,13 +18,13 @@ STEPS = (0.1, 0.2, 0.4, 0.8)
 def test_a_morse_molecule_has_the_order_of_velocity_verlet():
     atoms = spring_molecule("H2O")
     start = atoms.positions.copy()
-    found = timestep_scan(atoms, timesteps_fs=STEPS, length_ps=0.2)
+    found = timestep_scan(atoms, timesteps_fs=STEPS, length_ps=0.12)
     assert found.exponent == pytest.approx(2.0, abs=0.1)
     assert found.ci95[0] < found.exponent < found.ci95[1]
     assert found.ci95[1] - found.ci95[0] < 0.3
     assert found.verdict.passed is True
     values = [run.fluctuation_meV_per_atom for run in found.runs]
-    assert [run.n_steps for run in found.runs] == [2000, 1000, 500, 250]
+    assert [run.n_steps for run in found.runs] == [1200, 600, 300, 150]
     assert values == sorted(values)
     law = found.prefactor_meV_per_atom * np.array(STEPS) ** found.exponent
     np.testing.assert_allclose(values, law, rtol=0.15)
@@ -37,7 +37,7 @@ def test_a_harmonic_dimer_has_the_closed_form():
     The RMS of a sine of that amplitude is smaller by sqrt(2), E the vibrational energy.
     """
     atoms = spring_dimer(symbols="N2", stiffness=30.0)
-    found = timestep_scan(atoms, timesteps_fs=(0.2, 0.5), length_ps=1.0, temperature_K=100.0, seed=3)
+    found = timestep_scan(atoms, timesteps_fs=(0.2, 0.5), length_ps=0.31, temperature_K=100.0, seed=3)
     from ase import units
 
     from remul_md.dynamics.velocities import initial_velocities
@@ -51,7 +51,7 @@ def test_a_harmonic_dimer_has_the_closed_form():
     omega = np.sqrt(30.0 / (mass / 2.0))
     for run in found.runs:
         amplitude = energy * (omega * run.timestep_fs * units.fs) ** 2 / 8.0
-        assert run.fluctuation_meV_per_atom == pytest.approx(1e3 * amplitude / np.sqrt(2.0) / 2, rel=0.03)
+        assert run.fluctuation_meV_per_atom == pytest.approx(1e3 * amplitude / np.sqrt(2.0) / 2, rel=0.05)
     assert found.ci95 is None  # two points have no scatter
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["ci95"] is None
 
@@ -75,7 +75,7 @@ class Twisted(Calculator):
 def test_forces_that_are_not_those_of_the_energy_lower_the_exponent():
     atoms = spring_molecule("H2O")
     atoms.calc = Twisted(atoms.calc, 0.01)
-    found = timestep_scan(atoms, timesteps_fs=STEPS, length_ps=0.1)
+    found = timestep_scan(atoms, timesteps_fs=STEPS, length_ps=0.05)
     assert found.exponent < 1.5
     assert found.verdict.passed is False
     assert "no gradient" in found.verdict.why
@@ -83,12 +83,12 @@ def test_forces_that_are_not_those_of_the_energy_lower_the_exponent():
 
 def test_a_step_that_blows_up_is_said_and_left_out():
     atoms = spring_molecule("H2O")
-    found = timestep_scan(atoms, timesteps_fs=(0.2, 0.4, 30.0), length_ps=0.6)
+    found = timestep_scan(atoms, timesteps_fs=(0.4, 0.8, 30.0), length_ps=0.6)
     assert found.runs[-1].fluctuation_meV_per_atom is None
     assert found.exponent == pytest.approx(2.0, abs=0.1)
     assert "1 longer steps blew up" in found.verdict.why
     with pytest.raises(InputError, match="1 of 2 runs blew up"):
-        timestep_scan(atoms, timesteps_fs=(0.4, 30.0), length_ps=0.6)
+        timestep_scan(atoms, timesteps_fs=(0.8, 30.0), length_ps=0.6)
 
 
 def test_the_fit_gives_back_a_law_and_its_interval_covers():

@@ -1,0 +1,87 @@
+"""The commands over the analysis functions: what they print and write, and that mistakes are one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from analysis_runs import ethanol_run
+from potentials import untrained_potential
+
+from remul_md.cli import main
+from remul_md.datasets import read_frames
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["remul-md", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def potential(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("potential") / "gentle.pt"
+    frames = read_frames("rmd17/ethanol/train-01")
+    untrained_potential(frames, trained_forces="conservative", energy_scale=0.1).save(path)
+    return path
+
+
+def test_vibrations(cli: Run, potential: Path, tmp_path: Path) -> None:
+    code, out, err = cli("vibrations", potential, "ethanol", "--max-steps", "2", "--json", tmp_path / "v.json")
+    assert code == 0, err
+    assert "NOT relaxed in 2 steps" in out
+    figures = json.loads((tmp_path / "v.json").read_text())
+    assert len(figures["vibrations_per_cm"]) == 21
+    assert len(figures["rotations_per_cm"]) == 3
+    assert "translations cost nothing: yes" in out
+    code, _, err = cli("vibrations", potential, "ethanol", "--fmax", "0")
+    assert (code, "fmax_eV_per_A must be > 0" in err) == (2, True)
+
+
+def test_compare(cli: Run, tmp_path: Path) -> None:
+    code, out, err = cli(
+        *("compare", "rmd17/ethanol/test-01", "rmd17/ethanol/train-01"),
+        *("--json", tmp_path / "c.json", "--picture", tmp_path / "c.png"),
+    )
+    assert code == 0, err
+    assert "structure as in the reference: yes" in out
+    figures = json.loads((tmp_path / "c.json").read_text())
+    assert 0.0 < figures["h_r_mae"] < 0.1
+    assert figures["distributions"]["bond C-O"]["trajectory"]["n_values"] == 1000
+    assert (tmp_path / "c.png").stat().st_size > 20000
+    code, _, err = cli("compare", "rmd17/ethanol/test-01", "rmd17/aspirin/test-01")
+    assert (code, "the same atoms in the same order" in err) == (2, True)
+
+
+def test_spectrum(cli: Run, tmp_path: Path) -> None:
+    run = ethanol_run(tmp_path, tilted=False, length_ps=0.1, equilibrate_ps=0.0)
+    code, out, err = cli("spectrum", run, "--json", tmp_path / "s.json", "--picture", tmp_path / "s.png")
+    assert code == 0, err
+    assert "note: Frames end at 3336 1/cm" in out
+    assert "degrees of freedom" in out
+    figures = json.loads((tmp_path / "s.json").read_text())
+    assert len(figures["density"]) == 11
+    assert (tmp_path / "s.png").stat().st_size > 10000
+
+
+def test_timestep_scan(cli: Run, potential: Path, tmp_path: Path) -> None:
+    command = ("timestep-scan", potential, "--structure", "ethanol", "--length-ps", "0.02")
+    code, out, err = cli(*command, "--timesteps-fs", "0.5,1", "--json", tmp_path / "t.json")
+    assert code == 0, err
+    assert "energy error of second order" in out
+    figures = json.loads((tmp_path / "t.json").read_text())
+    assert [run["timestep_fs"] for run in figures["runs"]] == [0.5, 1.0]
+    assert figures["ci95"] is None
+    code, _, err = cli(*command, "--timesteps-fs", "0.5,one")
+    assert (code, "'0.5,one' is no list of numbers" in err) == (2, True)
