@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-# 1/cm. No fundamental vibration of a molecule is faster than that of H2 (4401 1/cm, Huber and Herzberg 1979).
+# 1/cm. No molecule vibrates faster than H2, whose harmonic wavenumber this is (Huber and Herzberg 1979).
 FASTEST_PER_CM = 4401.0
 HYDROGEN_AMU = 2.5  # lighter is hydrogen or deuterium
 MIN_FRAMES = 16
