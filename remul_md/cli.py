@@ -10,8 +10,6 @@ import typer
 
 from remul_md._version import __version__
 from remul_md.cli_analysis import compare, spectrum, timestep_scan, vibrations
-from remul_md.cli_analysis import compare, vibrations
-from remul_md.cli_analysis import vibrations
 from remul_md.cli_audit import audit
 from remul_md.cli_data import data_app
 from remul_md.cli_potentials import committee, label

@@ -3,7 +3,6 @@
 `energy`, `rotation`, `momentum`, `structure` and `temperature` measure; `verdicts` judges; `trajectory` does all of it
 for one file; `vibrations` and `timestep` ask a potential, `comparison` (over `distributions`) and `spectrum` a run;
 `mdanalysis` (the only module that imports MDAnalysis) works on a Universe; `report` writes HTML and PNG.
-for one file; `mdanalysis` (the only module that imports MDAnalysis) works on a Universe; `report` writes HTML and PNG.
 `audit` checks any ASE calculator; `run_audit` is resolved on first use, so that the other modules load without it.
 """
 

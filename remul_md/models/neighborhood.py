@@ -113,8 +113,8 @@ def smooth_envelope(distances: Tensor, cutoff: float) -> Tensor:
     The quintic smoothstep: a cosine falls earlier and has a jump in its second derivative.
     """
     x = (distances / cutoff).clamp(max=1.0)
-    # The same as 1 - x^3 (10 - 15 x + 6 x^2), without the difference of numbers near 1 close to the cutoff: there single
-    # precision came in steps of 6e-8, which large attention weights made into jumps of the energy.
+    # The same as 1 - x^3 (10 - 15 x + 6 x^2), without the difference of numbers near 1 close to the cutoff: there
+    # single precision came in steps of 6e-8, which large attention weights made into jumps of the energy.
     left = 1.0 - x
     return left * left * left * (1.0 + x * (3.0 + 6.0 * x))
 
