@@ -110,13 +110,17 @@ def md(
     potential: PotentialArgument,
     structure: Annotated[str, typer.Option(help="A file, a packaged molecule, or rmd17/ethanol/test-01:17.")],
     output: Annotated[Path, typer.Option(help="run.traj or run.h5md; the log and run.json go beside it.")],
-    ensemble: Annotated[str, typer.Option(help="nve or langevin.")] = "nve",
+    ensemble: Annotated[str, typer.Option(help="nve, langevin, bussi or nose-hoover.")] = "nve",
     temperature: Annotated[float, typer.Option("--temperature-K", help="Kelvin.")] = 300.0,
+    final_temperature: Annotated[
+        float | None, typer.Option("--final-temperature-K", help="Ramp to it, linear in time over production.")
+    ] = None,
     rotation: Annotated[str, typer.Option(help="thermal: the molecule turns; zero: it does not.")] = "thermal",
     timestep_fs: Annotated[float, typer.Option(help="Femtoseconds.")] = 0.5,
     length_ps: Annotated[float, typer.Option(help="Picoseconds of production.")] = 5.0,
     equilibrate_ps: Annotated[float, typer.Option(help="Picoseconds of Langevin dynamics before it.")] = 2.0,
     friction_per_ps: Annotated[float, typer.Option(help="Of the Langevin thermostat.")] = 10.0,
+    thermostat_time_fs: Annotated[float, typer.Option(help="Time constant of bussi and nose-hoover.")] = 100.0,
     frame_interval_fs: Annotated[float, typer.Option(help="Time between two frames of the trajectory.")] = 5.0,
     forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
     symmetrize: Annotated[
@@ -129,18 +133,20 @@ def md(
     allow_unseen: Annotated[bool, typer.Option("--allow-unseen", help="Accept an untrained composition.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
 ) -> None:
-    """Molecular dynamics with a potential: Langevin equilibration, then NVE or Langevin production."""
+    """Molecular dynamics with a potential: Langevin equilibration, then production in the ensemble."""
     from remul_md.datasets.structure_source import read_structure
     from remul_md.dynamics import MDOptions, SimulationStopped, run_md
 
     options = MDOptions(
         ensemble=ensemble,  # type: ignore[arg-type]
         temperature_K=temperature,
+        final_temperature_K=final_temperature,
         rotation=rotation,  # type: ignore[arg-type]
         timestep_fs=timestep_fs,
         length_ps=length_ps,
         equilibrate_ps=equilibrate_ps,
         friction_per_ps=friction_per_ps,
+        thermostat_time_fs=thermostat_time_fs,
         frame_interval_fs=frame_interval_fs,
         seed=seed,
     )

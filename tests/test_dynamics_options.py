@@ -30,6 +30,14 @@ from remul_md.errors import InputError
         ({"frame_interval_fs": 1.2}, "frame_interval_fs 1.2 is no multiple of timestep_fs 0.5; take 1"),
         ({"frame_interval_fs": 0.1}, "frame_interval_fs 0.1 is no multiple of timestep_fs 0.5; take 0.5"),
         ({"ensemble": "langevin", "rotation": "zero"}, "rotation 'zero' and ensemble 'langevin' exclude each other"),
+        ({"thermostat_time_fs": 0.0}, "thermostat_time_fs must be a number > 0, got 0.0"),
+        ({"ensemble": "bussi", "temperature_K": 0.0}, "temperature_K must be > 0 with ensemble 'bussi', got 0"),
+        ({"final_temperature_K": 500.0}, "final_temperature_K 500.0 needs a thermostat, the ensemble is 'nve'"),
+        ({"ensemble": "langevin", "final_temperature_K": -1}, "final_temperature_K must be a number >= 0, got -1"),
+        (
+            {"ensemble": "nose-hoover", "final_temperature_K": 0.0},
+            "final_temperature_K must be > 0 with ensemble 'nose",
+        ),
         ({"match_energy": True, "equilibrate_ps": 0.0}, "match_energy needs ensemble 'nve' after an equilibration"),
         ({"match_energy": True, "ensemble": "langevin"}, "match_energy needs ensemble 'nve' .* ensemble 'langevin'"),
     ],
@@ -88,6 +96,7 @@ def single():
         (coincident, {}, r"atoms 1 and 5 are 1e-05 Angstrom apart; two atoms cannot be at one place"),
         (periodic, {"rotation": "zero"}, "periodic system keeps no angular momentum"),
         (single, {}, "Cu has no degree of freedom in NVE with rotation 'thermal'"),
+        (single, {"ensemble": "bussi"}, "Cu has no degree of freedom in BUSSI with rotation 'thermal'"),
     ],
 )
 def test_structures_that_cannot_run_are_named(tmp_path, make, change, message):

@@ -58,6 +58,9 @@ def kill_when(process: subprocess.Popen, path: Path, *, n_lines: int) -> None:
 
 def assert_same_run(one: Path, other: Path) -> None:
     for suffix in GROWING:
+        if not one.with_suffix(suffix).exists():
+            assert suffix == ".equilibration.csv"
+            continue
         assert one.with_suffix(suffix).read_bytes() == other.with_suffix(suffix).read_bytes()
     first, second = read(one, index=":"), read(other, index=":")
     assert len(first) == len(second)
@@ -71,10 +74,20 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 # 37 divides neither phase nor intervals: files are always longer than at the checkpoint. The last run is killed
 # before any checkpoint but those that begin a phase.
-@pytest.mark.parametrize(("ensemble", "checkpoint_interval"), [("nve", 37), ("langevin", 37), ("nve", 10**6)])
-def test_a_run_killed_twice_equals_an_uninterrupted_one_bit_for_bit(tmp_path, ensemble, checkpoint_interval):
+@pytest.mark.parametrize(
+    ("more", "checkpoint_interval"),
+    [
+        ({"ensemble": "nve"}, 37),
+        ({"ensemble": "langevin"}, 37),
+        ({"ensemble": "langevin", "final_temperature_K": 500.0}, 37),
+        ({"ensemble": "bussi", "final_temperature_K": 500.0, "thermostat_time_fs": 30.0}, 37),
+        ({"ensemble": "nose-hoover", "rotation": "zero", "thermostat_time_fs": 30.0}, 37),
+        ({"ensemble": "nve"}, 10**6),
+    ],
+)
+def test_a_run_killed_twice_equals_an_uninterrupted_one_bit_for_bit(tmp_path, more, checkpoint_interval):
     whole, killed = tmp_path / "whole.traj", tmp_path / "killed.traj"
-    chosen = {**BASE, "ensemble": ensemble, "checkpoint_interval": checkpoint_interval}
+    chosen = {**BASE, **more, "checkpoint_interval": checkpoint_interval}
     straight = run_md(spring_molecule(), MDOptions(**chosen), output=whole, progress=False)
     kill_when(start(killed, chosen, resume=False), killed.with_suffix(".equilibration.csv"), n_lines=100)
     assert not killed.exists()
@@ -142,6 +155,30 @@ def test_other_options_are_refused_by_name(finished):
     output, chosen = finished
     with pytest.raises(InputError, match=r"seed was 8, now 9; timestep_fs was 0.5, now 0.25; give the same"):
         again(output, {**chosen, "seed": 9, "timestep_fs": 0.25})
+
+
+def test_a_run_made_before_an_option_existed_goes_on(tmp_path):
+    output, older = tmp_path / "run.traj", ("thermostat_time_fs", "final_temperature_K")
+    chosen = {**BASE, "equilibrate_ps": 0.0, "length_ps": 0.05, "checkpoint_interval": 37}
+    whole = run_md(spring_molecule(), MDOptions(**chosen), output=tmp_path / "whole.traj", progress=False)
+    kill_when(start(output, {**chosen, "length_ps": 5.0}, resume=False), output.with_suffix(".log.csv"), n_lines=20)
+    description = output.with_suffix(".json")
+    said = json.loads(description.read_text())
+    said["options"] = {key: value for key, value in said["options"].items() if key not in older}
+    said["options"]["length_ps"] = 0.05  # shortened, so that the test is
+    description.write_text(json.dumps(said))
+    checkpoint = output.with_suffix(".checkpoint.npz")
+    with np.load(checkpoint) as archive:
+        arrays = dict(archive)
+    scalars = json.loads(str(arrays["scalars"]))
+    assert scalars.pop("thermostat") == {}
+    arrays["scalars"] = np.array(json.dumps(scalars))
+    np.savez(checkpoint, **arrays)
+    with pytest.raises(InputError, match=r"thermostat_time_fs was 100.0, now 55.0; give the same"):
+        run_md(spring_molecule(), MDOptions(**chosen, thermostat_time_fs=55.0), output=output, resume=True)
+    assert run_md(spring_molecule(), MDOptions(**chosen), output=output, resume=True, progress=False).n_frames == 15
+    assert whole.n_frames == 15
+    assert_same_run(tmp_path / "whole.traj", output)
 
 
 def test_another_potential_or_structure_is_refused(finished):

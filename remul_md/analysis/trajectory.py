@@ -310,7 +310,8 @@ def analyze_frames(
         n_dof=n_dof,
         n_dof_source=n_dof_source,
         n_vibrations=3 * n_atoms - 3 - (n_rotational_modes(frames.positions[0], frames.masses) if isolated else 0),
-        asked_temperature_K=options.get("temperature_K"),
+        # A mean says nothing about a ramp, so it is not judged.
+        asked_temperature_K=None if options.get("final_temperature_K") is not None else options.get("temperature_K"),
         angle_swept_deg=angle_swept(frames.positions, masses=frames.masses),
         torque_frames=torque_frames,
         net_force_eV_per_A=force,

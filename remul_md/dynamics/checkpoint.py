@@ -41,6 +41,7 @@ class RunState:
         first_total_energy: at the first step of this phase, eV.
         steps_done: steps of all phases that this and earlier processes made.
         wall_s: the time they took.
+        thermostat: its own variables, see `remul_md.dynamics.integrators`.
         marks: lengths of the files, see `Recorder.marks`.
     """
 
@@ -61,6 +62,7 @@ class RunState:
     steps_done: int = 0
     wall_s: float = 0.0
     marks: dict[str, Any] = field(default_factory=dict)
+    thermostat: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, state: RunState) -> None:

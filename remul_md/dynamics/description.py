@@ -77,10 +77,12 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], *, path: P
     missing = [key for key in ("finished", "options", "versions", "provenance", *_SAME) if key not in before]
     if missing:
         raise InputError(f"{str(path)!r} lacks {', '.join(missing)}; it is no description of a run")
+    # A run made by an older version lacks the options that came later; it ran as their defaults do.
+    then_options = {**asdict(MDOptions()), **before["options"]}
     differences = [
         f"{name} was {then!r}, now {value!r}"
-        for part in ("options", "provenance")
-        for name, then, value in _differences(before[part], now[part])
+        for past, present in ((then_options, now["options"]), (before["provenance"], now["provenance"]))
+        for name, then, value in _differences(past, present)
     ]
     differences += [f"{name} was {before[name]!r}, now {now[name]!r}" for name in _SAME if before[name] != now[name]]
     if differences:

@@ -1,8 +1,8 @@
 """The loop of a run: integrate, watch, record, checkpoint.
 
-The integrators are ASE's. Langevin runs with all 3N degrees of freedom (its `fixcm` does not sample the canonical
-distribution and is deprecated), so the centre of mass moves during equilibration and temperatures count 3N there;
-the motion of the centre of mass is taken off when NVE begins.
+The integrators are ASE's (`remul_md.dynamics.integrators`). Langevin runs with all 3N degrees of freedom (its `fixcm`
+does not sample the canonical distribution and is deprecated), so the centre of mass moves during equilibration and
+temperatures count 3N there; that motion is taken off when production in another ensemble begins.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from remul_md.dynamics.momenta import (
     momenta_from_ase,
     momenta_to_ase,
 )
-from remul_md.dynamics.options import MDOptions
+from remul_md.dynamics.options import Ensemble, MDOptions
 from remul_md.dynamics.recording import OutputFiles, Recorder
 from remul_md.dynamics.start import production_dof
 from remul_md.dynamics.switch import (
@@ -33,13 +33,15 @@ from remul_md.dynamics.switch import (
     energy_matched_velocities,
     internal_kinetic_energy,
     is_good_moment,
-    nve_velocities,
+    resting_velocities,
 )
 from remul_md.dynamics.velocities import temperature_K
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from remul_md.dynamics.integrators import Integrator
 
 
 class SimulationStopped(RuntimeError):
@@ -76,6 +78,7 @@ class Engine:
         self.first_lengths = bond_lengths(state.first_positions, self.bonds)
         atoms.set_positions(state.positions)
         atoms.set_momenta(state.momenta)
+        self.integrator: Integrator  # of the present phase
         self.clock = time.perf_counter()
 
     def run(self, *, progress: bool) -> None:
@@ -94,25 +97,21 @@ class Engine:
                 self._switch()
             self._phase(self.options.n_steps, ensemble=self.options.ensemble)
 
-    def _phase(self, n_steps: int, *, ensemble: str) -> None:
+    def _phase(self, n_steps: int, *, ensemble: Ensemble) -> None:
         """Integrate to `n_steps` of this phase; equilibration may take more until the moment suits."""
-        from ase import units
-        from ase.md.langevin import Langevin
-        from ase.md.verlet import VelocityVerlet
+        from remul_md.dynamics.integrators import make_integrator
 
         state, options = self.state, self.options
-        timestep = options.timestep_fs * units.fs
-        integrator: VelocityVerlet | Langevin
-        if ensemble == "nve":
-            integrator = VelocityVerlet(self.atoms, timestep)
-        else:
-            friction = options.friction_per_ps / (1000.0 * units.fs)
-            kT = {"temperature_K": options.temperature_K, "friction": friction}
-            integrator = Langevin(self.atoms, timestep, **kT, fixcm=False, rng=self.rng)
+        integrator = make_integrator(self.atoms, options, ensemble=ensemble, n_dof=state.n_dof, rng=self.rng)
+        integrator.restore(state.thermostat)
+        self.integrator = integrator
+        ramps = state.phase == "production" and options.final_temperature_K is not None
         if state.step == 0:
             self._checkpoint()  # before the first record: a run killed right after it must not record twice
             self._record()
         while state.step < n_steps or not self._may_switch(n_steps):
+            if ramps:
+                integrator.aim_at(options.temperature_at(state.step))
             with self._watching():
                 # Passing the forces on saves the integrator's second look at the calculator in each step.
                 state.forces = integrator.step(state.forces)
@@ -143,7 +142,8 @@ class Engine:
             temperature = temperature_K(kinetic, state.n_dof)
             vectors = [*linear_momentum(momenta), *angular_momentum(positions, momenta, masses=self.masses)]
             row = (state.step, time_ps, energy, kinetic, total, temperature, *(float(v) for v in vectors))
-            self.recorder.log(row, production=production)
+            heat = self.integrator.thermostat_energy()
+            self.recorder.log(row if heat is None else (*row, heat), production=production)
             if state.first_total_energy is None:
                 state.first_total_energy = total
             if production:
@@ -164,7 +164,7 @@ class Engine:
     def _switch(self) -> None:
         """From equilibration to production: momenta, energy and counted degrees of freedom of the ensemble."""
         state, options = self.state, self.options
-        if options.ensemble == "nve":
+        if options.ensemble != "langevin":
             positions, velocities = self._phase_space()
             if options.matches_energy:
                 velocities = energy_matched_velocities(
@@ -176,11 +176,11 @@ class Engine:
                     periodic=self.periodic,
                 )
             else:
-                velocities = nve_velocities(
+                velocities = resting_velocities(
                     positions, velocities, self.masses, rotation=options.rotation, periodic=self.periodic
                 )
             self.atoms.set_momenta(momenta_to_ase(velocities * self.masses[:, None]))
-        state.phase, state.step, state.first_total_energy = "production", 0, None
+        state.phase, state.step, state.first_total_energy, state.thermostat = "production", 0, None, {}
         state.n_dof = production_dof(self.atoms, options)
 
     def _samples_excess(self) -> bool:
@@ -257,6 +257,7 @@ class Engine:
         state.rng_state = dict(self.rng.bit_generator.state)
         state.wall_s += now - self.clock
         self.clock = now
+        state.thermostat = self.integrator.thermostat_state()
         state.marks = self.recorder.marks()
         save_checkpoint(self.files.checkpoint, state)
 

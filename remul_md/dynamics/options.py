@@ -9,7 +9,8 @@ from typing import Literal, get_args
 from remul_md.dynamics.velocities import Rotation
 from remul_md.errors import InputError
 
-Ensemble = Literal["nve", "langevin"]
+Ensemble = Literal["nve", "langevin", "bussi", "nose-hoover"]
+THERMOSTATS_OF_A_SYSTEM_AT_REST = ("bussi", "nose-hoover")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,15 +21,20 @@ class MDOptions:
     `length_ps` of production in the asked ensemble.
 
     Args:
-        ensemble: "nve" (velocity Verlet) or "langevin" (constant temperature, all 3N degrees of freedom).
-        temperature_K: target temperature, >= 0.
+        ensemble: "nve" (velocity Verlet), or at constant temperature "langevin" (all 3N degrees of freedom), "bussi"
+            (stochastic velocity rescaling) or "nose-hoover" (a chain of three). The last two keep the centre of mass
+            at rest and leave the motion along each trajectory smooth.
+        temperature_K: target temperature, >= 0; > 0 for "bussi" and "nose-hoover".
+        final_temperature_K: where a ramp ends that is linear in time over production; None: no ramp. Not for NVE.
         rotation: "thermal" lets the molecule turn as it does at this temperature; "zero" removes its angular
-            momentum when NVE begins (not with "langevin", whose thermostat turns the molecule again at once).
+            momentum when production begins (not with "langevin", whose thermostat turns the molecule again at once).
         timestep_fs: integration step.
         length_ps: production.
         equilibrate_ps: Langevin dynamics before it, 0 for none. NVE that starts from a relaxed structure without
             it settles near half of the temperature, because half of the kinetic energy becomes potential energy.
         friction_per_ps: of the Langevin thermostat; the energy relaxes within about 1/friction.
+        thermostat_time_fs: time constant of "bussi" (decay of the kinetic energy) or "nose-hoover" (period of the
+            chain's first link, over 2 pi).
         match_energy: begin NVE at the canonical mean of the energy, see `remul_md.dynamics.switch`. None: yes for
             NVE after equilibration. Otherwise the energy of one moment is kept for the whole run, whose mean
             temperature then scatters by about 20 % for a molecule of nine atoms.
@@ -50,6 +56,8 @@ class MDOptions:
     length_ps: float = 5.0
     equilibrate_ps: float = 2.0
     friction_per_ps: float = 10.0
+    thermostat_time_fs: float = 100.0
+    final_temperature_K: float | None = None
     match_energy: bool | None = None
     seed: int = 0
     log_interval: int = 2
@@ -61,7 +69,7 @@ class MDOptions:
         for name, known in (("ensemble", get_args(Ensemble)), ("rotation", get_args(Rotation))):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
-        for name in ("timestep_fs", "length_ps", "friction_per_ps", "frame_interval_fs"):
+        for name in ("timestep_fs", "length_ps", "friction_per_ps", "thermostat_time_fs", "frame_interval_fs"):
             self._check_number(name, above=0.0)
         for name in ("temperature_K", "equilibrate_ps"):
             self._check_number(name, at_least=0.0)
@@ -86,12 +94,26 @@ class MDOptions:
                 "rotation 'zero' and ensemble 'langevin' exclude each other: the thermostat turns the molecule; "
                 "use rotation 'thermal', or ensemble 'nve'"
             )
+        self._check_targets()
         if self.match_energy and (self.ensemble != "nve" or self.n_equilibration_steps == 0):
             raise InputError(
                 "match_energy needs ensemble 'nve' after an equilibration, got "
                 f"ensemble {self.ensemble!r} and equilibrate_ps {self.equilibrate_ps}; "
                 "set equilibrate_ps (2 is a start) or leave match_energy out"
             )
+
+    def _check_targets(self) -> None:
+        if self.final_temperature_K is not None:
+            self._check_number("final_temperature_K", at_least=0.0)
+            if self.ensemble == "nve":
+                raise InputError(
+                    f"final_temperature_K {self.final_temperature_K} needs a thermostat, the ensemble is 'nve'; "
+                    "use langevin, bussi or nose-hoover, or leave final_temperature_K out"
+                )
+        if self.ensemble in THERMOSTATS_OF_A_SYSTEM_AT_REST:
+            for name in ("temperature_K", "final_temperature_K"):
+                if getattr(self, name) == 0.0:  # they scale momenta, and nothing scaled is still nothing
+                    raise InputError(f"{name} must be > 0 with ensemble {self.ensemble!r}, got 0; use 'langevin'")
 
     def _check_number(self, name: str, *, above: float | None = None, at_least: float | None = None) -> None:
         value = getattr(self, name)
@@ -121,6 +143,12 @@ class MDOptions:
         if self.match_energy is None:
             return self.ensemble == "nve" and self.n_equilibration_steps > 0
         return self.match_energy
+
+    def temperature_at(self, step: int) -> float:
+        """Target temperature, K, of the step that begins after `step` steps of production."""
+        if self.final_temperature_K is None:
+            return self.temperature_K
+        return self.temperature_K + (self.final_temperature_K - self.temperature_K) * step / self.n_steps
 
     def time_ps(self, step: int) -> float:
         """Time after `step` steps, ps."""

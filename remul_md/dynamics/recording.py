@@ -39,6 +39,7 @@ LOG_COLUMNS = (
     "angular_momentum_y_amu_A2_per_fs",
     "angular_momentum_z_amu_A2_per_fs",
 )
+THERMOSTAT_COLUMN = "thermostat_energy_eV"  # after the others, where the thermostat has one
 GO_ON = "choose another output, then go on with resume (what was written up to the last checkpoint is kept)"
 TRAJECTORY_HEADER_BYTES = 48  # magic, tag, version, number of frames, where the table of frames stands
 
@@ -124,13 +125,17 @@ class Recorder:
         self.close()
 
     def log(self, values: tuple[float, ...], *, production: bool) -> None:
-        """Append a row; floats as the shortest text that reads back as the same float64."""
+        """Append a row of LOG_COLUMNS, or of these and THERMOSTAT_COLUMN.
+
+        Floats are written as the shortest text that reads back as the same float64.
+        """
         path = self._files.log if production else self._files.equilibration_log
         with writing(path):
             if path not in self._logs:
                 self._logs[path] = path.open("a", buffering=1, newline="\n")
                 if self._logs[path].tell() == 0:
-                    self._logs[path].write(",".join(LOG_COLUMNS) + "\n")
+                    names = (*LOG_COLUMNS, THERMOSTAT_COLUMN)[: len(values)]
+                    self._logs[path].write(",".join(names) + "\n")
             self._logs[path].write(",".join(repr(value) for value in values) + "\n")
 
     def frame(self, atoms: Atoms, *, energy: float, forces: Array, step: int, time_ps: float) -> None:

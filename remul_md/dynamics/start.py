@@ -49,15 +49,17 @@ def check_structure(atoms: Atoms, options: MDOptions) -> None:
             )
     if production_dof(atoms, options) < 1:
         raise InputError(
-            f"{atoms.get_chemical_formula()} has no degree of freedom in NVE with rotation {options.rotation!r}; "
+            f"{atoms.get_chemical_formula()} has no degree of freedom in {options.ensemble.upper()} with rotation "
+            f"{options.rotation!r}; "
             "use rotation 'thermal', ensemble 'langevin' or a larger molecule"
         )
 
 
 def production_dof(atoms: Atoms, options: MDOptions) -> int:
-    """Degrees of freedom that temperatures of production count: all 3N under the thermostat, fewer in NVE."""
-    nve = options.ensemble == "nve"
-    return n_degrees_of_freedom(atoms, translation_removed=nve, rotation_removed=nve and options.rotation == "zero")
+    """Degrees of freedom that temperatures of production count: all 3N under Langevin, else fewer."""
+    at_rest = options.ensemble != "langevin"
+    spinless = at_rest and options.rotation == "zero"
+    return n_degrees_of_freedom(atoms, translation_removed=at_rest, rotation_removed=spinless)
 
 
 def first_state(atoms: Atoms, options: MDOptions) -> RunState:

@@ -72,7 +72,9 @@ def is_good_moment(means: CanonicalMeans, *, potential_energy: float, internal_k
     return means.internal_kinetic == 0.0 or (left >= lowest and internal_kinetic >= 0.01 * means.internal_kinetic)
 
 
-def nve_velocities(positions: Array, velocities: Array, masses: Array, *, rotation: Rotation, periodic: bool) -> Array:
+def resting_velocities(
+    positions: Array, velocities: Array, masses: Array, *, rotation: Rotation, periodic: bool
+) -> Array:
     """Velocities [N, 3] without translation, and with rotation="zero" without angular momentum; else unchanged."""
     motion = split_motion(positions, velocities, masses=masses)
     keep_rotation = periodic or rotation == "thermal"
