@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from numpy.typing import NDArray
+from remul_md.calculators.geometries import MovingSystems
 from torch import Tensor
 
 from remul_md.coverage import coverage_warnings, require_known_composition
@@ -18,7 +20,11 @@ from remul_md.errors import InputError
 from remul_md.neighbors import build_batch
 from remul_md.potential import Dtype, ForcesChoice, Potential, load_potential, resolve_device
 from remul_md.structures import Batch, Prediction, frames_from_atoms
+from remul_md.symmetry.rigid import RigidPart, without_net_force_and_torque
 from remul_md.symmetry.rotations import FixedSet, fixed_rotations, pose_batch, random_rotations, turn_vectors
+
+Geometries = NDArray[np.float64]  # [R, N, 3]
+Energies = NDArray[np.float64]  # [R]
 
 
 class RemulCalculator(Calculator):
@@ -33,6 +39,8 @@ class RemulCalculator(Calculator):
             icosahedral (60), or that many seeded Haar draws. The set is fixed for the calculator's life, so an
             averaged conservative potential is still conservative.
         seed: seed of those draws.
+        remove_net_torque: take net force and net torque off the forces, see `remul_md.symmetry.rigid`: angular
+            momentum is then conserved, and energy exactly so only where the molecule does not turn.
         allow_unseen: accept compositions that were never trained on (their elements must be known).
     Raises:
         InputError: no such potential, an untrained head, an unknown option or device.
@@ -40,7 +48,8 @@ class RemulCalculator(Calculator):
     `calc.diagnostics` holds what the last calculation says about itself: `forces` (the head used), `n_rotations`,
     with `symmetrize` `rotational_spread` (meV/Angstrom per component) and `energy_spread` (meV), the scatter
     over the rotations, and for a committee `forces_std` ([N, 3], eV/Angstrom) and `energy_std` (eV), the standard
-    deviations over its members. It stands outside `results`, where ASE's exporters refuse unknown keys.
+    deviations over its members. With `remove_net_torque` it holds what was taken off, `net_force` (eV/Angstrom) and
+    `net_torque` (eV), [3] each. It stands outside `results`, where ASE's exporters refuse unknown keys.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "energies"]  # noqa: RUF012 (ASE's protocol)
@@ -54,6 +63,7 @@ class RemulCalculator(Calculator):
         forces: ForcesChoice = "auto",
         symmetrize: FixedSet | int | None = None,
         seed: int = 0,
+        remove_net_torque: bool = False,
         allow_unseen: bool = False,
     ) -> None:
         super().__init__()  # nothing is forwarded: ASE would keep a misspelt option without complaint
@@ -64,6 +74,7 @@ class RemulCalculator(Calculator):
         else:
             self.potential = load_potential(potential, device=chosen, dtype=dtype)
         self._forces = self.potential.resolve_forces(forces)
+        self._remove_net_torque = remove_net_torque
         self._allow_unseen = allow_unseen
         self._checked_numbers: np.ndarray | None = None
         self.diagnostics: dict[str, Any] = {}
@@ -84,6 +95,8 @@ class RemulCalculator(Calculator):
             changes.append("cell")
         if not np.array_equal(self.atoms.pbc, atoms.pbc):
             changes.append("pbc")
+        if self._remove_net_torque and not np.array_equal(self.atoms.get_masses(), atoms.get_masses()):
+            changes.append("masses")
         return changes
 
     def calculate(
@@ -101,11 +114,15 @@ class RemulCalculator(Calculator):
         structure = self.atoms if atoms is None else atoms
         if structure is None:
             raise InputError("no structure was given; call with atoms")
-        self._check_structure(structure)
+        self.check_structure(structure)
         self.atoms = structure.copy()
         # Nothing is kept from the last call, not even the padding: a resumed run must give the same bits.
         batch = build_batch(frames_from_atoms([structure], name="structure"), cutoff=self.potential.cutoff)
         energy, atomic_energies, forces = self._evaluate(batch.to(self.potential.device))
+        if self._remove_net_torque:
+            rest = self._without_rigid_part(forces, batch, torch.from_numpy(structure.get_masses()))
+            self.diagnostics |= {"net_force": rest.net_force[0].numpy(), "net_torque": rest.net_torque[0].numpy()}
+            forces = rest.forces
         self.results = {
             "energy": energy,
             "free_energy": energy,
@@ -113,12 +130,61 @@ class RemulCalculator(Calculator):
             "forces": forces.double().cpu().numpy(),
         }
 
+    def evaluate_batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Energies [B], eV, float64, and forces [A, 3], eV/Angstrom, of many systems at once; not checked, not kept.
+
+        With the options of this calculator but `remove_net_torque`, since a batch has no masses.
+
+        Args:
+            batch: on the potential's device.
+        """
+        poses, rotations = self._poses(batch)
+        out = self.potential.predict(poses, forces=self._forces)
+        energies, _, forces = self._turned_back(out, rotations, batch.n_atoms)
+        return _mean(energies.view(-1, batch.n_systems)), _mean(forces)
+
+    def copies(self, atoms: Atoms, *, n_copies: int) -> Callable[[Geometries], tuple[Energies, Geometries]]:
+        """A function of positions [R, N, 3], Angstrom, of R copies of `atoms`: energies [R], eV, and forces.
+
+        All copies go through the model in one call, with the options of this calculator.
+
+        Raises:
+            InputError: as `calculate`.
+        """
+        self.check_structure(atoms)
+        frames = frames_from_atoms([atoms] * n_copies, name="structure")
+        systems = MovingSystems(frames, cutoff=self.potential.cutoff, device=self.potential.device)
+        masses = torch.from_numpy(np.tile(atoms.get_masses(), n_copies))
+
+        def evaluate(positions: Geometries) -> tuple[Energies, Geometries]:
+            batch = systems.at(torch.from_numpy(positions).flatten(0, 1))
+            energies, forces = self.evaluate_batch(batch)
+            if self._remove_net_torque:
+                forces = self._without_rigid_part(forces, batch, masses).forces
+            return energies.cpu().numpy(), forces.double().cpu().numpy().reshape(positions.shape)
+
+        return evaluate
+
+    def _without_rigid_part(self, forces: Tensor, batch: Batch, masses: Tensor) -> RigidPart:
+        """On the CPU: a few flops, of which every one would be a launch on another device."""
+        return without_net_force_and_torque(
+            forces.cpu(),
+            batch.positions.cpu(),
+            masses,
+            system_index=batch.system_index.cpu(),
+            n_systems=batch.n_systems,
+        )
+
+    def _poses(self, batch: Batch) -> tuple[Batch, Tensor | None]:
+        """The batch in all poses to average over, and their rotations [G, 3, 3]; as it is without `symmetrize`."""
+        if self._rotations is None:
+            return batch, None
+        rotations = self._rotations.to(batch.positions.device)
+        return pose_batch(batch, rotations.unsqueeze(1).expand(-1, batch.n_systems, 3, 3)), rotations
+
     def _evaluate(self, batch: Batch) -> tuple[float, Tensor, Tensor]:
         self.diagnostics = {"forces": self._forces, "n_rotations": 1}
-        poses, rotations = batch, None
-        if self._rotations is not None:
-            rotations = self._rotations.to(batch.positions.device)
-            poses = pose_batch(batch, rotations.unsqueeze(1))
+        poses, rotations = self._poses(batch)
         out = self.potential.predict(poses, forces=self._forces)
         energies, atomic_energies, forces = self._turned_back(out, rotations, batch.n_atoms)
         if rotations is not None:
@@ -135,21 +201,33 @@ class RemulCalculator(Calculator):
         return float(_mean(energies)), _mean(atomic_energies), _mean(forces)
 
     def _turned_back(self, out: Prediction, rotations: Tensor | None, n_atoms: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies [G], atomic energies [G, N] and forces [G, N, 3] of the poses, turned back to the stock pose."""
+        """Energies [G * B], atomic energies [G, N] and forces [G, N, 3] of the poses, turned back to the stock pose."""
         forces = out.forces if self._forces == "conservative" else out.direct_forces
         assert forces is not None
         assert out.energy is not None
         assert out.atomic_energies is not None
         if rotations is not None:
-            forces = turn_vectors(forces.double(), rotations.mT, system_index=out.system_index)
+            back = rotations.mT.repeat_interleave(len(out.energy) // len(rotations), dim=0)
+            forces = turn_vectors(forces.double(), back, system_index=out.system_index)
         return out.energy, out.atomic_energies.view(-1, n_atoms), forces.view(-1, n_atoms, 3)
 
-    def _check_structure(self, atoms: Atoms) -> None:
+    def check_structure(self, atoms: Atoms) -> None:
+        """Refuse what this potential cannot know, and warn of what is far from its training data.
+
+        Raises:
+            InputError: a composition never trained on, a periodic cell for a molecule-only potential, or a periodic
+                cell with `remove_net_torque`.
+        """
         coverage = self.potential.coverage
         if atoms.pbc.any() and not coverage.periodic:
             raise InputError(
                 f"pbc is {atoms.pbc.tolist()}, but this potential was trained on isolated molecules; "
                 "set atoms.pbc = False"
+            )
+        if atoms.pbc.any() and self._remove_net_torque:
+            raise InputError(
+                f"pbc is {atoms.pbc.tolist()}: a periodic system has no net torque to remove; "
+                "leave remove_net_torque out"
             )
         if self._checked_numbers is not None and np.array_equal(self._checked_numbers, atoms.numbers):
             return

@@ -12,6 +12,7 @@ from remul_md._version import __version__
 from remul_md.cli_analysis import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli_audit import audit
 from remul_md.cli_data import data_app
+from remul_md.cli_md import replica_rows, run_rows
 from remul_md.cli_potentials import committee, label
 from remul_md.errors import InputError
 from remul_md.studies.cli import study_app
@@ -126,6 +127,10 @@ def md(
     symmetrize: Annotated[
         str | None, typer.Option(help="tetrahedral, octahedral, icosahedral or a number of rotations.")
     ] = None,
+    remove_net_torque: Annotated[
+        bool, typer.Option("--remove-net-torque", help="Take net force and torque off the forces.")
+    ] = False,
+    replicas: Annotated[int, typer.Option(help="Runs side by side with the seeds seed, seed + 1, ...", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Of velocities, thermostat and drawn rotations.")] = 0,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
@@ -158,6 +163,7 @@ def md(
         forces=forces,
         symmetrize=int(symmetrize) if symmetrize and symmetrize.lstrip("-").isdigit() else symmetrize,
         seed=seed,
+        remove_net_torque=remove_net_torque,
         allow_unseen=allow_unseen,
     )
     atoms = read_structure(structure)
@@ -170,22 +176,32 @@ def md(
         "dtype": dtype,
         "device": str(calculator.potential.device),
         "structure": structure,
+        # Only where it is on: runs made before the option existed go on.
+        **({"remove_net_torque": True} if remove_net_torque else {}),
     }
+    if replicas > 1:
+        from remul_md.dynamics.replicas import run_replicas
+
+        outcomes = run_replicas(
+            atoms,
+            options,
+            n_replicas=replicas,
+            output=output,
+            evaluate=calculator.copies(atoms, n_copies=replicas),
+            resume=resume,
+            provenance=provenance,
+        )
+        _table(f"{replicas} runs of {options.n_steps} steps of {timestep_fs} fs", replica_rows(outcomes))
+        if any(isinstance(outcome, SimulationStopped) for outcome in outcomes):
+            _fail("not all of them ended well; their files hold the runs up to there", code=1)
+        return
     try:
         result = run_md(atoms, options, output=output, resume=resume, provenance=provenance)
     except SimulationStopped as stop:
         _fail(f"{stop}; the files hold the run up to there", code=1)
     _table(
         f"{result.trajectory}: {result.n_steps} steps of {timestep_fs} fs, {result.n_frames} frames",
-        [
-            (
-                "mean temperature",
-                f"{result.mean_temperature_K:.0f} K ({result.n_degrees_of_freedom} degrees of freedom)",
-            ),
-            ("speed", f"{result.steps_per_s:.0f} steps/s"),
-            *([("H5MD", str(result.h5md))] if result.h5md else []),
-            ("next", f"remul-md analyze {result.trajectory} --potential {potential} --report report.html"),
-        ],
+        run_rows(result, potential=potential),
     )
 
 
@@ -313,6 +329,7 @@ def _run_calculator(trajectory: Path, potential: str, *, device: str) -> RemulCa
         dtype=facts.get("dtype", "float32"),
         forces=facts.get("forces", "auto"),
         symmetrize=int(symmetrize) if symmetrize and str(symmetrize).isdigit() else symmetrize,
+        remove_net_torque=facts.get("remove_net_torque", False),
         allow_unseen=True,
     )
 

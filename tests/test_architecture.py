@@ -42,6 +42,7 @@ ORDER = (
     "cli_analysis",
     "cli_audit",
     "cli_data",
+    "cli_md",
     "cli_potentials",
     "cli",
 )

@@ -1,0 +1,107 @@
+"""A potential as a model of torch-sim (`pip install remul-md[torchsim]`): thousands of systems on one device.
+
+    import torch_sim
+    model = RemulTorchSimModel("ethanol")
+    torch_sim.integrate([atoms] * 512, model, integrator=torch_sim.nve, n_steps=1000, temperature=300, timestep=0.0005)
+
+Stresses are not trained, so integrators at constant pressure refuse it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from remul_md.calculators.geometries import MovingSystems
+from remul_md.calculators.remul import RemulCalculator
+from torch import Tensor
+from torch_sim import SimState
+from torch_sim.models.interface import ModelInterface
+
+from remul_md.potential import Dtype, ForcesChoice, Potential
+from remul_md.structures import Frames
+from remul_md.symmetry.rotations import FixedSet
+
+
+class RemulTorchSimModel(ModelInterface):
+    """Energies, eV, and forces, eV/Angstrom, of all systems of a torch-sim state in one call.
+
+    States are float64 (`model.dtype`), whatever the precision of the weights: displacements are formed in float64.
+
+    Args:
+        potential: a file, else the name of a shipped potential, or a loaded `Potential`.
+        device: auto, cpu, cuda or cuda:N.
+        dtype: of the weights, float32 or float64.
+        forces: auto, conservative or direct.
+        symmetrize: average over a fixed set of rotations, see `RemulCalculator`.
+        seed: of drawn rotations.
+        allow_unseen: accept compositions that were never trained on.
+    Raises:
+        InputError: as `RemulCalculator`.
+    """
+
+    def __init__(
+        self,
+        potential: str | Path | Potential,
+        *,
+        device: str = "auto",
+        dtype: Dtype = "float32",
+        forces: ForcesChoice = "auto",
+        symmetrize: FixedSet | int | None = None,
+        seed: int = 0,
+        allow_unseen: bool = False,
+    ) -> None:
+        super().__init__()
+        self.calculator = RemulCalculator(
+            potential,
+            device=device,
+            dtype=dtype,
+            forces=forces,
+            symmetrize=symmetrize,
+            seed=seed,
+            allow_unseen=allow_unseen,
+        )
+        self._device, self._dtype = self.calculator.potential.device, torch.float64
+        self._compute_forces, self._compute_stress = True, False
+        self._known: tuple[Any, ...] | None = None
+        self._systems: MovingSystems | None = None
+
+    def forward(self, state: SimState | dict[str, Any]) -> dict[str, Tensor]:
+        """`energy` [B], float64, and `forces` [A, 3] in the precision of the state; the state is left alone.
+
+        Raises:
+            InputError: a composition never trained on, a periodic state for a molecule-only potential.
+        """
+        if not isinstance(state, SimState):
+            state = SimState(**{"masses": torch.ones_like(state["positions"][:, 0]), **state})
+        systems = self._systems_of(state)
+        batch = systems.at(state.positions, cell=state.cell.mT if state.pbc else None)
+        energy, forces = self.calculator.evaluate_batch(batch)
+        return {"energy": energy, "forces": forces.to(state.positions.dtype)}
+
+    def _systems_of(self, state: SimState) -> MovingSystems:
+        # Tensors are compared by identity and version: comparing values would wait for the device at every step.
+        tensors = (state.atomic_numbers, state.system_idx)
+        versions = tuple(tensor._version for tensor in tensors)
+        if self._systems is not None and self._known is not None:
+            known, known_versions, pbc = self._known
+            same = all(a is b for a, b in zip(known, tensors, strict=True))
+            if same and versions == known_versions and pbc == bool(state.pbc):
+                return self._systems
+        periodic = bool(state.pbc)
+        n_atoms = torch.bincount(state.system_idx).cpu().numpy()
+        frames = Frames(
+            positions=state.positions.detach().double().cpu().numpy(),
+            atomic_numbers=state.atomic_numbers.cpu().numpy().astype(np.int64),
+            n_atoms=n_atoms.astype(np.int64),
+            pbc=np.full((len(n_atoms), 3), periodic),
+            cell=state.cell.mT.detach().double().cpu().numpy() if periodic else None,
+            name="torch-sim state",
+        )
+        for system in range(len(frames)):
+            self.calculator.check_structure(frames.atoms(system))
+        self._systems = MovingSystems(frames, cutoff=self.calculator.potential.cutoff, device=self._device)
+        self._known = (tensors, versions, periodic)
+        return self._systems
