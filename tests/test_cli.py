@@ -222,6 +222,24 @@ def test_data_commands(cli: Run, workplace: Path) -> None:
     assert "C2H6O" in out
 
 
+def test_md_of_replicas_in_a_ramp_and_without_net_torque(cli: Run, potential: Path, tmp_path: Path) -> None:
+    options = ["--structure", "ethanol", "--ensemble", "bussi", "--length-ps", "0.003", "--equilibrate-ps", "0.001"]
+    options += ["--final-temperature-K", "400", "--thermostat-time-fs", "50", "--remove-net-torque", "--device", "cpu"]
+    options += ["--replicas", "2", "--seed", "5", "--output", str(tmp_path / "run.traj")]
+    code, out, err = cli("md", potential, *options)
+    assert code == 0, err
+    assert "2 runs of 6 steps" in out
+    assert "steps/s, all replicas together" in out
+    said = json.loads((tmp_path / "run-1.json").read_text())
+    assert said["provenance"]["remove_net_torque"] is True
+    chosen = said["options"]
+    assert (chosen["seed"], chosen["final_temperature_K"], chosen["thermostat_time_fs"]) == (6, 400.0, 50.0)
+    code, _, err = cli("md", potential, *options)
+    assert code == 2
+    assert "run-0.traj' exists already" in err
+    assert cli("md", potential, *options, "--resume")[0] == 0
+
+
 @pytest.mark.parametrize("command", ["train", "evaluate", "md", "analyze", "data", "data list", "data fetch"])
 def test_every_command_has_help(cli: Run, command: str) -> None:
     code, out, _ = cli(*command.split(), "--help")
