@@ -83,7 +83,15 @@ def main() -> None:
             rows.append({**row, "atom_steps_per_cpu_s": work / cpu})
             print(f"  {name:24} N = {n_replicas:4}  {work / wall:8.0f}  ({work / cpu:8.0f})", flush=True)
     if options.json:
-        facts = {"structure": options.structure, "device": options.device, "steps": options.steps}
+        command = f"python benchmarks/replicas.py {options.potential} --steps {options.steps} --device {options.device}"
+        facts = {
+            "command": command,
+            "threads": 1,
+            "dtype": "float32",
+            "structure": options.structure,
+            "device": options.device,
+            "steps": options.steps,
+        }
         result = {**facts, "n_atoms": len(atoms), "torch": torch.__version__, "rows": rows}
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 
