@@ -12,7 +12,7 @@ from remul_md._version import __version__
 from remul_md.cli_analysis import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli_audit import audit
 from remul_md.cli_data import data_app
-from remul_md.cli_md import replica_rows, run_rows
+from remul_md.cli_md import run_many, run_one
 from remul_md.cli_potentials import committee, label
 from remul_md.errors import InputError
 from remul_md.studies.cli import study_app
@@ -140,7 +140,7 @@ def md(
 ) -> None:
     """Molecular dynamics with a potential: Langevin equilibration, then production in the ensemble."""
     from remul_md.datasets.structure_source import read_structure
-    from remul_md.dynamics import MDOptions, SimulationStopped, run_md
+    from remul_md.dynamics import MDOptions
 
     options = MDOptions(
         ensemble=ensemble,  # type: ignore[arg-type]
@@ -179,30 +179,16 @@ def md(
         # Only where it is on: runs made before the option existed go on.
         **({"remove_net_torque": True} if remove_net_torque else {}),
     }
+    kept: dict[str, Any] = {"output": output, "resume": resume, "provenance": provenance}
     if replicas > 1:
-        from remul_md.dynamics.replicas import run_replicas
-
-        outcomes = run_replicas(
-            atoms,
-            options,
-            n_replicas=replicas,
-            output=output,
-            evaluate=calculator.copies(atoms, n_copies=replicas),
-            resume=resume,
-            provenance=provenance,
-        )
-        _table(f"{replicas} runs of {options.n_steps} steps of {timestep_fs} fs", replica_rows(outcomes))
-        if any(isinstance(outcome, SimulationStopped) for outcome in outcomes):
-            _fail("not all of them ended well; their files hold the runs up to there", code=1)
-        return
-    try:
-        result = run_md(atoms, options, output=output, resume=resume, provenance=provenance)
-    except SimulationStopped as stop:
-        _fail(f"{stop}; the files hold the run up to there", code=1)
-    _table(
-        f"{result.trajectory}: {result.n_steps} steps of {timestep_fs} fs, {result.n_frames} frames",
-        run_rows(result, potential=potential),
-    )
+        evaluate = calculator.copies(atoms, n_copies=replicas)
+        table, failure = run_many(atoms, options, n_replicas=replicas, evaluate=evaluate, **kept)
+    else:
+        table, failure = run_one(atoms, options, potential=potential, **kept)
+    if table is not None:
+        _table(*table)
+    if failure:
+        _fail(failure, code=1)
 
 
 @app.command()
