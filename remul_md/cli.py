@@ -180,6 +180,7 @@ def md(
         **({"remove_net_torque": True} if remove_net_torque else {}),
     }
     kept: dict[str, Any] = {"output": output, "resume": resume, "provenance": provenance}
+    table: tuple[str, list[tuple[str, str]]] | None
     if replicas > 1:
         evaluate = calculator.copies(atoms, n_copies=replicas)
         table, failure = run_many(atoms, options, n_replicas=replicas, evaluate=evaluate, **kept)
