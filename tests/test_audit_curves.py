@@ -61,6 +61,16 @@ def test_minima_besides_the_first() -> None:
     assert other_minima(x, x**2 + 1e-4 * np.sin(300 * x), start=0.3, min_depth=1e-3) == ()
 
 
+def test_ripples_of_a_plateau_are_one_minimum() -> None:
+    r = np.linspace(0.0, 10.0, 101)
+    energies = np.where(r < 3.0, r, 2.0)  # up to 3, down to a plateau
+    energies[40:90:10] -= 1e-4  # rounding: dips of one depth
+    ((at, depth, barrier),) = other_minima(r, energies, start=0.0, min_depth=1e-2)
+    assert at >= 3.9
+    assert depth == pytest.approx(0.9, abs=0.01)
+    assert barrier == pytest.approx(2.9, abs=0.01)
+
+
 def test_an_end_lower_than_the_way_to_it_is_a_hole() -> None:
     r = np.linspace(0.5, 4.0, 200)
     morse = (1.0 - np.exp(-2.0 * (r - 1.0))) ** 2

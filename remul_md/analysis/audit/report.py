@@ -149,11 +149,11 @@ def _scan_figure(scan: Scan, index: int) -> Figure:
         traces.append(Trace(x=at, y=np.interp(at, values, energies), name="jump", role="accent", marks=True))
     if len(scan.minima):
         at = np.array([minimum[0] for minimum in scan.minima])
-        traces.append(Trace(x=at, y=np.interp(at, values, energies), name="second minimum", role="second", marks=True))
-    jumps = f"{len(scan.jump_at)} jumps" if scan.jump_at else "no jump"
-    minima = f"{len(scan.minima)} second minima" if scan.minima else "no second minimum"
+        traces.append(Trace(x=at, y=np.interp(at, values, energies), name="other minimum", role="second", marks=True))
+    jumps = _counted(len(scan.jump_at), "jump", "jumps")
+    minima = _counted(len(scan.minima), "other minimum", "other minima")
     if not scan.path.one_well:
-        minima = "second minima are not judged, because the atom moves among others and may find a bond"
+        minima = "other minima are not judged, because the atom moves among others and may find a bond"
     reading = (
         f"The {scan.path.kind} from compression to the far end; all else is rigid. {minima.capitalize()}, {jumps}."
     )
@@ -170,3 +170,7 @@ def _scan_figure(scan: Scan, index: int) -> Figure:
         traces=tuple(traces),
         thinned=" ".join(f"{reason}." for reason in scan.ended_early),
     )
+
+
+def _counted(n: int, one: str, many: str) -> str:
+    return f"no {one}" if n == 0 else f"1 {one}" if n == 1 else f"{n} {many}"
