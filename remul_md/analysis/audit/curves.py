@@ -84,7 +84,7 @@ def other_minima(
         if not around or energies[lowest] >= energies[home]:
             break
         home = lowest
-    # Points of one height would each be the bottom of the whole: a tilt too small to matter makes one of them the lowest.
+    # Points of one height would each be the bottom of the whole: a tilt too small to matter makes one the lowest.
     energies = energies + 1e-6 * min_depth * np.arange(len(energies)) / len(energies)
     walled = np.concatenate([[energies.max() + 1.0], energies, [energies.max() + 1.0]])
     wells, _ = find_peaks(-walled, prominence=min_depth)
