@@ -200,17 +200,29 @@ def aim_lines(arms: Sequence[ArmSummary]) -> list[str]:
     swept = [arm for arm in arms if arm.arm.startswith(("remul-", "consistent-"))]
     if base is None or not swept:
         return []
-    spread, error = base.accuracy("rotational_spread").mean(), base.accuracy("force_mae_turned").mean()
     lines = []
     for arm in swept:
-        of_spread = arm.accuracy("rotational_spread").mean() / spread
-        of_error = arm.accuracy("force_mae_turned").mean() / error
+        of_spread, of_error = ratios(arm, base)
         reached = of_spread <= AIM_SPREAD and of_error <= AIM_ACCURACY
+        beside = ""
+        if "augmentation-2pose" in by_name:
+            beside = " ({:.2f} x and {:.2f} x of 2-pose augmentation)".format(
+                *ratios(arm, by_name["augmentation-2pose"])
+            )
         lines.append(
-            f"{arm.label}: {of_spread:.2f} x the spread and {of_error:.2f} x the error of augmentation; "
+            f"{arm.label}: {of_spread:.2f} x the spread and {of_error:.2f} x the error of augmentation{beside}; "
             f"the aim (at most {AIM_SPREAD:g} x and {AIM_ACCURACY:g} x) is {'reached' if reached else 'NOT reached'}."
         )
     return lines
+
+
+def ratios(arm: ArmSummary, base: ArmSummary) -> tuple[float, float]:
+    """Spread and turned force MAE of an arm over those of another one; of the means over seeds."""
+    spread, error = (
+        float(arm.accuracy(name).mean() / base.accuracy(name).mean())
+        for name in ("rotational_spread", "force_mae_turned")
+    )
+    return spread, error
 
 
 def grid_table(content: dict[str, Any]) -> list[str]:
