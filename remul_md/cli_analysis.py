@@ -17,22 +17,24 @@ if TYPE_CHECKING:
 
     from remul_md.analysis.verdicts import Verdict
 
-PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
+TargetArgument = Annotated[
+    str, typer.Argument(metavar="POTENTIAL|MODULE:FACTORY", help="A potential, or what makes an ASE calculator.")
+]
 StructureHelp = "A file, a packaged molecule such as ethanol, or rmd17/ethanol/test-01:17."
-ForcesOption = Annotated[str, typer.Option(help="auto, conservative or direct.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+ForcesOption = Annotated[str | None, typer.Option(help="Of a potential: auto, conservative or direct.")]
+DeviceOption = Annotated[str | None, typer.Option(help="Of a potential: auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 ThreadsOption = Annotated[int, typer.Option(help="CPU threads; small molecules are fastest with one.", min=1)]
 
 
 def vibrations(
-    potential: PotentialArgument,
+    potential: TargetArgument,
     structure: Annotated[str, typer.Argument(help=StructureHelp)],
     json_file: JsonOption = None,
     fmax: Annotated[float, typer.Option(help="Relax until no force is larger, eV/Angstrom.")] = 1e-4,
     max_steps: Annotated[int, typer.Option(help="Of the relaxation; 0 takes the geometry as it is.")] = 500,
-    forces: ForcesOption = "auto",
-    device: DeviceOption = "auto",
+    forces: ForcesOption = None,
+    device: DeviceOption = None,
     n_threads: ThreadsOption = 1,
 ) -> None:
     """Relax a molecule and compute its vibrations in 1/cm; rotations and translations near zero are a check."""
@@ -111,15 +113,15 @@ def spectrum(
 
 
 def timestep_scan(
-    potential: PotentialArgument,
+    potential: TargetArgument,
     structure: Annotated[str, typer.Option(help=StructureHelp)],
     timesteps_fs: Annotated[str, typer.Option(help="Femtoseconds, separated by commas.")] = "0.125,0.25,0.5,1",
     length_ps: Annotated[float, typer.Option(help="Picoseconds of each run.")] = 0.5,
     temperature: Annotated[float, typer.Option("--temperature-K", help="Kelvin.")] = 300.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the first velocities.")] = 0,
     json_file: JsonOption = None,
-    forces: ForcesOption = "auto",
-    device: DeviceOption = "auto",
+    forces: ForcesOption = None,
+    device: DeviceOption = None,
     n_threads: ThreadsOption = 1,
 ) -> None:
     """How the energy error grows with the time step: to the power 2 if forces and energies belong together."""
@@ -131,7 +133,7 @@ def timestep_scan(
         raise InputError(f"--timesteps-fs {timesteps_fs!r} is no list of numbers; give them as 0.25,0.5,1") from error
     atoms = _structure_with(potential, structure, forces=forces, device=device, n_threads=n_threads)
     found = scan(atoms, timesteps_fs=steps, length_ps=length_ps, temperature_K=temperature, seed=seed, progress=True)
-    typer.echo(f"\n{potential} on {structure}: NVE runs of {length_ps:g} ps from {temperature:g} K, float64")
+    typer.echo(f"\n{potential} on {structure}: NVE runs of {length_ps:g} ps from {temperature:g} K")
     for run in found.runs:
         value = "blew up" if run.fluctuation_meV_per_atom is None else f"{run.fluctuation_meV_per_atom:.3g} meV/atom"
         typer.echo(f"  {run.timestep_fs:8g} fs  {value}")
@@ -139,15 +141,18 @@ def timestep_scan(
     _write(json_file, {"potential": potential, "structure": structure, "length_ps": length_ps, **found.to_json()})
 
 
-def _structure_with(potential: str, structure: str, *, forces: str, device: str, n_threads: int) -> Atoms:
-    """The structure with the potential in double precision, which finite differences and small errors need."""
+def _structure_with(target: str, structure: str, *, forces: str | None, device: str | None, n_threads: int) -> Atoms:
+    """The structure with its calculator; a potential in double precision, which small differences need."""
     import torch
 
-    from remul_md.calculators import RemulCalculator
+    from remul_md.cli_audit import calculator_of
     from remul_md.datasets.structure_source import read_structure
 
     torch.set_num_threads(n_threads)
-    calculator = RemulCalculator(potential, device=device, dtype="float64", forces=forces)
+    options = {key: value for key, value in {"forces": forces, "device": device}.items() if value is not None}
+    if ":" not in target or Path(target).is_file():  # else a factory, which knows its own precision
+        options["dtype"] = "float64"
+    calculator = calculator_of(target, options=options)
     atoms = read_structure(structure)
     atoms.calc = calculator
     return atoms

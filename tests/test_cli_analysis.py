@@ -49,6 +49,19 @@ def test_vibrations(cli: Run, potential: Path, tmp_path: Path) -> None:
     assert (code, "fmax_eV_per_A must be > 0" in err) == (2, True)
 
 
+def test_any_calculator_vibrates(cli: Run, tmp_path: Path) -> None:
+    from ase.build import molecule
+    from ase.io import write
+
+    write(tmp_path / "n2.xyz", molecule("N2"))
+    code, out, err = cli("vibrations", "ase.calculators.emt:EMT", tmp_path / "n2.xyz")
+    assert code == 0, err
+    assert "vibrations, 1/cm:    123" in out  # 1230 to 1239
+    assert "rotations cost nothing: yes" in out
+    code, _, err = cli("vibrations", "ase.calculators.emt:EMT", tmp_path / "n2.xyz", "--forces", "direct")
+    assert (code, "--forces is an option of potentials" in err) == (2, True)
+
+
 def test_compare(cli: Run, tmp_path: Path) -> None:
     code, out, err = cli(
         *("compare", "rmd17/ethanol/test-01", "rmd17/ethanol/train-01"),
