@@ -39,8 +39,8 @@ ORDER = (
     "dynamics",
     "analysis",
     "studies",
-    "cli_analysis",
     "cli_audit",
+    "cli_analysis",  # takes its calculators from the audit
     "cli_data",
     "cli_md",
     "cli_potentials",
