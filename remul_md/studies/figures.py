@@ -11,23 +11,29 @@ from remul_md.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLORS = ("#23282d", "#b8431f", "#2f6f8f", "#7a8b2f", "#8a4f9e", "#c98a1b", "#4f7a6a", "#9a5a4a", "#5a6a9a")
+COLORS = (
+    *("#23282d", "#b8431f", "#2f6f8f", "#7a8b2f", "#8a4f9e", "#c98a1b", "#4f7a6a", "#9a5a4a", "#5a6a9a"),
+    *("#d6336c", "#0b9e8e", "#6b4e16", "#3b5bdb"),
+)
 MARKERS = "osD^vP<>X"
 DPI = 160
 
 
 def style(index: int) -> dict[str, Any]:
-    """Colour and marker of the arm with this number; together they are unlike for 81 arms."""
+    """Colour and marker of the arm with this number, unlike those of all others of a study."""
     return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[(index + index // len(COLORS)) % len(MARKERS)]}
 
 
 def plain_numbers(axes: Axes) -> None:
     """Label log axes with 30 instead of 3 x 10^1, also between the powers where few of them are seen."""
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import FuncFormatter
+
+    def named(value: float, position: int | None = None) -> str:
+        return f"{value:g}" if f"{value:e}"[0] in "1235" else ""  # all nine between two powers would touch
 
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.6)))
+        axis.set_minor_formatter(FuncFormatter(named))
 
 
 def write_panels(folder: str | Path, panels: Mapping[str, Callable[[Axes], None]]) -> list[Path]:

@@ -88,7 +88,7 @@ def _trade_off(axes: Axes, arms: list[ArmSummary]) -> None:
         ]
         axes.axvline(limits[0], color="#66707a", lw=0.8, ls=":", label="aim: left of this line ...")
         axes.axhline(limits[1], color="#66707a", lw=0.8, ls="-.", label="... and below this one")
-    axes.set(xscale="log", yscale="log", xlabel="rotational spread, meV/Å", ylabel="force MAE in turned poses, meV/Å")
+    axes.set(xscale="log", xlabel="rotational spread, meV/Å", ylabel="force MAE in turned poses, meV/Å")
     plain_numbers(axes)
     axes.set_title(f"{arms[0].molecule}, test frames, {BUDGET_TITLES[arms[0].budget]}", fontsize=9, loc="left")
 
