@@ -120,6 +120,7 @@ class TrainConfig(BaseModel):
     checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
     log_every: int = Field(50, ge=1, description="steps between log lines")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    compile: bool = Field(False, description="compile the losses and their gradients; needs a C++ compiler, a minute")
     n_threads: int = Field(1, ge=1, description="CPU threads; more gain nothing for small molecules and change bits")
 
     @model_validator(mode="after")
@@ -152,6 +153,11 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 f"train.weighting={self.weighting} shifts weight between two losses: alpha, beta > 0, "
                 f"got {self.alpha:g} and {self.beta:g}"
+            )
+        if self.compile and self.weighting == "gradual":
+            raise ValueError(
+                "train.compile=true compiles one gradient of both losses, train.weighting=gradual needs one of each; "
+                "choose constant, linear or cosine, or leave train.compile off"
             )
         if ramped and self.ramp_steps is not None and self.ramp_steps > self.n_steps:
             raise ValueError(f"train.ramp_steps ({self.ramp_steps}) is more than train.n_steps ({self.n_steps})")

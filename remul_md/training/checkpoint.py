@@ -1,19 +1,64 @@
-"""Reading back the state of a run, and metrics that resume without a gap."""
+"""The state of a run, kept and read back, and metrics that resume without a gap."""
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from remul_md.errors import InputError
+from remul_md.training.weighting import Weighting
 
 METRICS = "metrics.csv"
 SYMMETRY = "symmetry.csv"
+
+
+@dataclass
+class TrainState:
+    """What a run has besides its config and its data; all of it goes into the checkpoint."""
+
+    model: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    weighting: Weighting
+    step: int = 0
+    best_score: float = math.inf
+    best_step: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    n_worse: int = 0
+    seconds: float = 0.0
+
+    def to_payload(self, fingerprint: str) -> dict[str, Any]:
+        """Plain tensors, numbers and strings."""
+        return {
+            "fingerprint": fingerprint,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "weighting": self.weighting.state_dict(),
+            "best_weights": self.best_weights,
+            **{name: getattr(self, name) for name in ("step", "best_score", "best_step", "n_worse", "seconds")},
+        }
+
+    def load_payload(self, payload: Mapping[str, Any]) -> None:
+        """Take over a checkpoint in place."""
+        self.model.load_state_dict(payload["model"])
+        self.average.load_state_dict(payload["average"])
+        self.optimizer.load_state_dict(payload["optimizer"])
+        self.generator.set_state(payload["generator"])
+        self.weighting.load_state_dict(payload["weighting"])
+        self.best_weights = dict(payload["best_weights"])
+        for name in ("step", "best_score", "best_step", "n_worse", "seconds"):
+            setattr(self, name, payload[name])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

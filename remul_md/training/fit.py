@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -23,9 +23,10 @@ from tqdm import tqdm
 from remul_md.config import TrainConfig
 from remul_md.errors import InputError
 from remul_md.files import save_tensors
-from remul_md.training.checkpoint import SYMMETRY, MetricsLog, read_checkpoint
+from remul_md.training.checkpoint import SYMMETRY, MetricsLog, TrainState, read_checkpoint
+from remul_md.training.compiled import CompiledLosses, compile_losses
 from remul_md.training.schedule import Batches, Source, learning_rate, monitored_steps, shuffled
-from remul_md.training.weighting import GRADIENT_COLUMNS, Weighting, gradient_diagnostics, make_weighting
+from remul_md.training.weighting import GRADIENT_COLUMNS, gradient_diagnostics, make_weighting
 
 B = TypeVar("B")
 CHECKPOINT = "checkpoint.pt"
@@ -33,47 +34,6 @@ CHECKPOINT = "checkpoint.pt"
 
 Objective = Callable[[Any, B, torch.Generator], dict[str, Tensor]]
 Validate = Callable[[nn.Module], dict[str, float]]
-
-
-@dataclass
-class TrainState:
-    """What a run has besides its config and its data; all of it goes into the checkpoint."""
-
-    model: nn.Module
-    average: nn.Module
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator
-    weighting: Weighting
-    step: int = 0
-    best_score: float = math.inf
-    best_step: int = 0
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    n_worse: int = 0
-    seconds: float = 0.0
-
-    def to_payload(self, fingerprint: str) -> dict[str, Any]:
-        """Plain tensors, numbers and strings."""
-        return {
-            "fingerprint": fingerprint,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "weighting": self.weighting.state_dict(),
-            "best_weights": self.best_weights,
-            **{name: getattr(self, name) for name in ("step", "best_score", "best_step", "n_worse", "seconds")},
-        }
-
-    def load_payload(self, payload: Mapping[str, Any]) -> None:
-        """Take over a checkpoint in place."""
-        self.model.load_state_dict(payload["model"])
-        self.average.load_state_dict(payload["average"])
-        self.optimizer.load_state_dict(payload["optimizer"])
-        self.generator.set_state(payload["generator"])
-        self.weighting.load_state_dict(payload["weighting"])
-        self.best_weights = dict(payload["best_weights"])
-        for name in ("step", "best_score", "best_step", "n_worse", "seconds"):
-            setattr(self, name, payload[name])
 
 
 def new_state(model: nn.Module, config: TrainConfig) -> TrainState:
@@ -97,18 +57,30 @@ class FitResult(Generic[B]):
 
 
 def train_step(
-    state: TrainState, batch: B, *, objective: Objective[B], config: TrainConfig, diagnose: bool = False
+    state: TrainState,
+    batch: B,
+    *,
+    objective: Objective[B],
+    config: TrainConfig,
+    diagnose: bool = False,
+    compiled: CompiledLosses[B] | None = None,
 ) -> dict[str, Tensor]:
     """One optimiser update. Changes `state` in place; returns detached scalars; reads nothing back from the device.
 
-    With `diagnose`, also the gradient norm of each loss and their cosine, which costs a backward for each.
+    With `diagnose`, also the gradient norm of each loss and their cosine, which costs a backward for each; such a
+    step is not compiled, nor one whose batch has a shape that `compiled` does not know.
     """
-    losses = objective(state.model, batch, state.generator)
-    diagnostics = gradient_diagnostics(losses, state.model) if diagnose else {}
-    weights = state.weighting(losses, step=state.step, model=state.model)
-    total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
-    state.optimizer.zero_grad(set_to_none=True)
-    total.backward()
+    diagnostics: dict[str, Tensor] = {}
+    if compiled is not None and not diagnose and compiled.knows(batch):
+        weights = state.weighting({}, step=state.step, model=state.model)
+        total, losses = compiled(batch, state.generator, weights)
+    else:
+        losses = objective(state.model, batch, state.generator)
+        diagnostics = gradient_diagnostics(losses, state.model) if diagnose else {}
+        weights = state.weighting(losses, step=state.step, model=state.model)
+        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+        state.optimizer.zero_grad(set_to_none=True)
+        total.backward()
     grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.max_grad_norm, error_if_nonfinite=False)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, config)
@@ -171,6 +143,7 @@ def fit(
     logs, monitored = [log], monitored_steps(config)
     if monitor is not None:
         logs += [MetricsLog(run_dir, columns=["step", *monitor_columns], from_step=state.step, file_name=SYMMETRY)]
+    compiled = compile_losses(model, batch_of, objective, progress=progress) if config.compile else None
     before, started = state.seconds, time.perf_counter()
     bar = tqdm(
         total=config.n_steps,
@@ -185,7 +158,9 @@ def fit(
     try:
         while state.step < config.n_steps and not (config.patience and state.n_worse >= config.patience):
             due = state.step + 1 in monitored
-            losses = train_step(state, batch_of(state.step), objective=objective, config=config, diagnose=due)
+            losses = train_step(
+                state, batch_of(state.step), objective=objective, config=config, diagnose=due, compiled=compiled
+            )
             for name, value in losses.items():
                 total, n = sums.get(name, (0.0, 0))
                 sums[name] = (total + value, n + 1)

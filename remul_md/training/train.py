@@ -33,6 +33,7 @@ from remul_md.potential import (
 )
 from remul_md.structures import Batch, BatchStore, Frames
 from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
+from remul_md.training.compiled import require_compiler
 from remul_md.training.fit import CHECKPOINT, fit
 from remul_md.training.monitor import MONITOR_COLUMNS, SymmetryMonitor, plot_symmetry
 from remul_md.training.objectives import PotentialObjective, make_objective
@@ -102,7 +103,9 @@ def train_potential(
     origin = None if init_from is None else load_potential(init_from)
     if origin is not None:
         config = _with_model_of(origin, config)
-    resolve_device(options.device)
+    device = resolve_device(options.device)
+    if options.compile:
+        require_compiler(device)
     prepare_run(folder, config, resume=resume)
     torch.set_num_threads(options.n_threads)
     prepared = prepare_training(config, origin=origin)

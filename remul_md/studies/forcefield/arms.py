@@ -92,6 +92,7 @@ class ForceFieldConfig(BaseModel):
     nve_ps: float = Field(5.0, gt=0, description="length of the NVE run of each potential")
     equilibrate_ps: float = Field(2.0, ge=0, description="Langevin dynamics before it")
     temperature_K: float = Field(300.0, gt=0, description="of the NVE run")
+    compile: bool = Field(False, description="compile training steps; not those of the gradual arm")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
 
     @field_validator("arms", "grid_arms")
@@ -154,6 +155,8 @@ class ForceFieldConfig(BaseModel):
             "warmup_steps": min(200, steps // 10),
             "validate_every": max(1, steps // STEPS_TO_VALIDATE),
             "device": self.device,
+            # GradNorm needs a gradient of each loss, the compiled step has one of their sum.
+            "compile": self.compile and chosen.train.get("weighting") != "gradual",
             "monitor_share": 1.0,  # the steps are never thinned out: arms are compared at the same ones
             **chosen.train,
         }

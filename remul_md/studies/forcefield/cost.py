@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from remul_md.config import RunConfig
+from remul_md.training.compiled import compile_losses
 from remul_md.training.fit import new_state, train_step
+from remul_md.training.schedule import shuffled
 from remul_md.training.train import prepare_training
 
 N_WARM = 3
@@ -39,11 +41,14 @@ def _step_of(config: RunConfig) -> tuple[Callable[[], None], Callable[[], float]
     prepared = prepare_training(config)
     state = new_state(prepared.model, config.train)
     device = next(prepared.model.parameters()).device
-    rng = np.random.default_rng(config.train.seed)
+    batch_of = shuffled(prepared.source, config.train)
+    compiled = None
+    if config.train.compile:
+        compiled = compile_losses(prepared.model, batch_of, prepared.objective, progress=False)
 
     def step() -> None:
-        chosen = prepared.source.select(rng.integers(0, len(prepared.source), config.train.batch_size))
-        train_step(state, chosen, objective=prepared.objective, config=config.train)
+        chosen = batch_of(state.step)
+        train_step(state, chosen, objective=prepared.objective, config=config.train, compiled=compiled)
 
     def clock() -> float:
         if device.type == "cuda":
