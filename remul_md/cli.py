@@ -12,7 +12,7 @@ from remul_md._version import __version__
 from remul_md.cli_analysis import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli_audit import audit
 from remul_md.cli_data import data_app
-from remul_md.cli_md import run_many, run_one
+from remul_md.cli_md import Table, run_many, run_one
 from remul_md.cli_potentials import committee, label
 from remul_md.errors import InputError
 from remul_md.studies.cli import study_app
@@ -179,6 +179,7 @@ def md(
         # Only where it is on: runs made before the option existed go on.
         **({"remove_net_torque": True} if remove_net_torque else {}),
     }
+    table: Table | None
     kept: dict[str, Any] = {"output": output, "resume": resume, "provenance": provenance}
     table: tuple[str, list[tuple[str, str]]] | None
     if replicas > 1:
