@@ -181,7 +181,6 @@ def md(
     }
     table: Table | None
     kept: dict[str, Any] = {"output": output, "resume": resume, "provenance": provenance}
-    table: tuple[str, list[tuple[str, str]]] | None
     if replicas > 1:
         evaluate = calculator.copies(atoms, n_copies=replicas)
         table, failure = run_many(atoms, options, n_replicas=replicas, evaluate=evaluate, **kept)
