@@ -112,7 +112,7 @@ def test_nose_hoover_ties_the_spin_of_a_free_molecule_to_its_chain(tmp_path):
 def test_a_ramp_is_linear_in_time(tmp_path, ensemble):
     _, log = harmonic_run(
         tmp_path,
-        length_ps=20.0,
+        length_ps=12.0,
         ensemble=ensemble,
         friction_per_ps=40.0,
         temperature_K=200.0,
