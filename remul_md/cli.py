@@ -29,13 +29,6 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
-app.command()(audit)
-app.command()(committee)
-app.command()(label)
-app.command()(compare)
-app.command()(spectrum)
-app.command()(timestep_scan)
-app.command()(vibrations)
 
 PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -272,6 +265,11 @@ def potentials(
     for line in shelf_lines(rows):
         typer.echo(line)
     _write_json(json_file, {"version": __version__, "potentials": [row.to_json() for row in rows]})
+
+
+# After the commands that everybody needs.
+for _command in (audit, vibrations, compare, spectrum, timestep_scan, committee, label):
+    app.command()(_command)
 
 
 def _version(value: bool) -> None:
