@@ -22,7 +22,6 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from remul_md._version import __version__
-from remul_md.cli import main
 from remul_md.datasets import read_frames
 
 Run = Callable[..., tuple[int, str, str]]
@@ -48,20 +47,6 @@ def ethanol_frames(n_frames: int) -> list[Atoms]:
         atoms.calc = SinglePointCalculator(atoms, energy=frames.energy[index], forces=forces)
         structures.append(atoms)
     return structures
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The entry point in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["remul-md", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

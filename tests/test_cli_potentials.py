@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from potentials import untrained_potential
 
-from remul_md.cli import main
 from remul_md.datasets import read_frames
 from remul_md.potential import load_potential, shipped_potentials
 
@@ -22,20 +20,6 @@ SMALL = [
     *("model.n_vectors=4", "model.cutoff=4.0", "train.batch_size=4", "train.warmup_steps=2", "train.n_steps=6"),
     *("train.device=cpu", "data.n_train=14", "data.n_validation=5", "train.monitor_per_decade=0"),
 ]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The entry point in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["remul-md", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
