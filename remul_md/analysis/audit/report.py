@@ -14,7 +14,7 @@ from remul_md.analysis.audit.limits import TEMPERATURE_K, REACHABLE_eV
 from remul_md.analysis.audit.nve import ShortRun
 from remul_md.analysis.audit.run import AuditResult
 from remul_md.analysis.audit.smoothness import Scan
-from remul_md.analysis.report.figures import MAX_POINTS, Figure, Trace, drift_band, thin
+from remul_md.analysis.report.figures import MAX_POINTS, Figure, Trace, drift_traces
 from remul_md.analysis.report.page import SUBSCRIPTS
 from remul_md.analysis.report.parts import (
     figure_block,
@@ -117,10 +117,8 @@ def _card(check: Check) -> str:
 
 def _run_figure(run: ShortRun, result: AuditResult) -> Figure:
     drift = run.drift
-    relative = 1e3 * (run.total_energy_per_atom - drift.intercept_eV_per_atom)
-    ends = np.linspace(run.time_ps[0], run.time_ps[-1], 21)
-    line, low, high = drift_band(drift, ends)
-    x, y = thin(run.time_ps, relative, at_most=MAX_POINTS // 2)
+    traces = drift_traces(run.time_ps, run.total_energy_per_atom, drift, at_most=MAX_POINTS // 2)
+    n_drawn = len(traces[0].x)
     interval = f"{drift.ci95_meV_per_atom_ps[0]:.2g} to {drift.ci95_meV_per_atom_ps[1]:.2g}"
     return Figure(
         key="audit-run",
@@ -131,13 +129,8 @@ def _run_figure(run: ShortRun, result: AuditResult) -> Figure:
         f"{drift.fluctuation_meV_per_atom:.2g} meV per atom.",
         x_title="time (ps)",
         y_title="energy − start (meV/atom)",
-        traces=(
-            Trace(x=x, y=y, name="total energy", role="noise"),
-            Trace(x=ends, y=line, name="drift", role="accent"),
-            Trace(x=ends, y=low, name="95 % interval", role="band"),
-            Trace(x=ends, y=high, name="", role="band"),
-        ),
-        thinned="" if len(x) == len(run.time_ps) else f"Thinned to {len(x):,} of {len(run.time_ps):,} points.",
+        traces=traces,
+        thinned="" if n_drawn == len(run.time_ps) else f"Thinned to {n_drawn:,} of {len(run.time_ps):,} points.",
     )
 
 

@@ -18,6 +18,7 @@ from remul_md.analysis.energy import Drift
 from remul_md.analysis.trajectory import TrajectoryAnalysis
 
 MAX_POINTS = 2000  # in one plot; a browser on a phone draws that at once
+BAND_POINTS = 21  # of a fitted line and of both edges of its interval
 ENERGY_WINDOW_PS = 0.4
 
 Array = NDArray[np.float64]
@@ -119,14 +120,32 @@ def drift_band(drift: Drift, time_ps: Array) -> tuple[Array, Array, Array]:
     return line, low, high
 
 
+def drift_traces(time_ps: Array, total_energy_per_atom: Array, drift: Drift, *, at_most: int) -> tuple[Trace, ...]:
+    """Total energy from the start of the fitted line, meV/atom, in at most so many points; line; both ends of its fan.
+
+    Args:
+        time_ps, total_energy_per_atom: of the run, [L], ps and eV/atom.
+        drift: fitted to them.
+        at_most: points that are drawn of them.
+    """
+    x, y = thin(time_ps, 1e3 * (total_energy_per_atom - drift.intercept_eV_per_atom), at_most=at_most)
+    ends = np.linspace(time_ps[0], time_ps[-1], BAND_POINTS)
+    line, low, high = drift_band(drift, ends)
+    return (
+        Trace(x=x, y=y, name="total energy", role="noise"),
+        Trace(x=ends, y=line, name="drift", role="accent"),
+        Trace(x=ends, y=low, name="95 % interval", role="band"),
+        Trace(x=ends, y=high, name="", role="band"),
+    )
+
+
 def _total_energy(analysis: TrajectoryAnalysis) -> Figure | None:
     energies, drift = analysis.energies, analysis.drift
     if energies is None or drift is None:
         return None
-    relative = 1e3 * (energies.total_energy / analysis.n_atoms - drift.intercept_eV_per_atom)
-    ends = np.linspace(energies.time_ps[0], energies.time_ps[-1], 21)
-    line, low, high = drift_band(drift, ends)
-    x, y = thin(energies.time_ps, relative, at_most=MAX_POINTS - 3 * len(ends))
+    traces = drift_traces(
+        energies.time_ps, energies.total_energy / analysis.n_atoms, drift, at_most=MAX_POINTS - 3 * BAND_POINTS
+    )
     interval = f"{drift.ci95_meV_per_atom_ps[0]:.2g} to {drift.ci95_meV_per_atom_ps[1]:.2g}"
     return Figure(
         key="total-energy",
@@ -138,13 +157,8 @@ def _total_energy(analysis: TrajectoryAnalysis) -> Figure | None:
         f"{drift.fluctuation_meV_per_atom:.2g} meV per atom.",
         x_title="time (ps)",
         y_title="energy − start (meV/atom)",
-        traces=(
-            Trace(x=x, y=y, name="total energy", role="noise"),
-            Trace(x=ends, y=line, name="drift", role="accent"),
-            Trace(x=ends, y=low, name="95 % interval", role="band"),
-            Trace(x=ends, y=high, name="", role="band"),
-        ),
-        thinned=_thinned(len(energies.time_ps), len(x)),
+        traces=traces,
+        thinned=_thinned(len(energies.time_ps), len(traces[0].x)),
     )
 
 
