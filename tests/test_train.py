@@ -126,7 +126,7 @@ def test_training_learns_forces_and_rotations(trained: Path, ethanol: Frames, tm
 
 def test_a_run_of_the_defaults_is_a_plain_loop_over_the_two_losses(tmp_path: Path) -> None:
     """Bit for bit, 20 steps: options that are off and figures that are logged change nothing."""
-    config = run_config(n_steps=20, warmup_steps=5, checkpoint_every=20)
+    config = run_config(n_steps=20, warmup_steps=5, checkpoint_every=20, optimizer="adamw")
     train_potential(config, run_dir=tmp_path, progress=False)
     found = read_checkpoint(tmp_path / "checkpoint.pt")["model"]
     options, frames = config.train, read_frames("rmd17/ethanol/train-01")

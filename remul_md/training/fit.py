@@ -25,6 +25,7 @@ from remul_md.errors import InputError
 from remul_md.files import save_tensors
 from remul_md.training.checkpoint import SYMMETRY, MetricsLog, TrainState, read_checkpoint
 from remul_md.training.compiled import CompiledLosses, compile_losses
+from remul_md.training.optimizers import make_optimizer
 from remul_md.training.schedule import Batches, Source, learning_rate, monitored_steps, shuffled
 from remul_md.training.weighting import GRADIENT_COLUMNS, gradient_diagnostics, make_weighting
 
@@ -38,11 +39,8 @@ Validate = Callable[[nn.Module], dict[str, float]]
 
 def new_state(model: nn.Module, config: TrainConfig) -> TrainState:
     """The state before the first step."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
-    )
-    average = copy.deepcopy(model).requires_grad_(False)
-    return TrainState(model, average, optimizer, torch.Generator().manual_seed(config.seed), make_weighting(config))
+    average, generator = copy.deepcopy(model).requires_grad_(False), torch.Generator().manual_seed(config.seed)
+    return TrainState(model, average, make_optimizer(model, config), generator, make_weighting(config))
 
 
 @dataclass(frozen=True)

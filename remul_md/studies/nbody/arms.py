@@ -89,6 +89,7 @@ class NBodyConfig(BaseModel):
             "seed": seed,
             "n_steps": self.n_steps,
             "batch_size": self.batch_size,
+            "optimizer": "adamw",
             "learning_rate": self.egnn_learning_rate if chosen.model == "egnn" else self.learning_rate,
             "warmup_steps": min(100, self.n_steps // 10),
             "weight_decay": 0.0,
