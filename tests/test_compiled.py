@@ -36,7 +36,7 @@ from remul_md.training.unlabelled import PartlyLabelled
 from remul_md.training.weighting import make_weighting
 
 pytestmark = pytest.mark.timeout(900)  # compiling takes seconds of CPU time, minutes where others have the cores
-TINY = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_vectors": 3}
+TINY = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_moments": 3}
 
 
 @pytest.fixture(autouse=True)

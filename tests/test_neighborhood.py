@@ -10,6 +10,7 @@ from torch import Tensor
 from remul_md.models.neighborhood import (
     gather_neighbors,
     pair_displacements,
+    reverse_pairs,
     smooth_envelope,
     sum_over_pairs,
     sum_over_systems,
@@ -45,6 +46,20 @@ def test_gather_and_sum_take_more_axes(batch: Batch) -> None:
     (one,) = torch.autograd.grad((together * weight).sum(), values)
     (other,) = torch.autograd.grad((flat * weight.flatten(2)).sum(), values)
     assert torch.equal(one, other)
+
+
+def test_values_of_the_reverse_pairs_have_derivatives_of_second_order(batch: Batch) -> None:
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randn(*batch.neighbor_index.shape, 2, dtype=torch.float64, generator=generator)
+    displacements = pair_displacements(batch, padding=CUTOFF)
+    reverse = reverse_pairs(displacements, batch)
+    assert torch.equal(reverse[batch.neighbor_mask], -displacements[batch.neighbor_mask])
+    assert torch.equal(reverse_pairs(reverse_pairs(values, batch), batch), values)  # padding too: its adjoint is exact
+
+    def through_reverse(x: Tensor) -> Tensor:
+        return reverse_pairs(x.square(), batch) * x
+
+    assert torch.autograd.gradgradcheck(through_reverse, (values.requires_grad_(),))
 
 
 def test_displacements_reverse_under_the_reverse_index(batch: Batch) -> None:

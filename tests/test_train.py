@@ -27,7 +27,7 @@ from remul_md.models.transformer import Transformer, TransformerConfig
 from remul_md.neighbors import build_batch
 from remul_md.potential import Potential, fit_reference_energies, load_potential
 from remul_md.structures import BatchStore, Frames
-from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_vectors
+from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_moments
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint, read_metrics
 from remul_md.training.objectives import mean_over_systems
@@ -35,8 +35,8 @@ from remul_md.training.schedule import frame_order
 from remul_md.training.train import train_potential
 from remul_md.training.validation import TurnedValidation
 
-SMALL_MODEL = {"width": 32, "n_layers": 2, "n_heads": 4, "pair_width": 24, "n_radial": 10, "n_vectors": 8}
-TINY_MODEL = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_vectors": 3}
+SMALL_MODEL = {"width": 32, "n_layers": 2, "n_heads": 4, "pair_width": 24, "n_radial": 10, "n_moments": 8}
+TINY_MODEL = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_moments": 3}
 
 
 def run_config(*, data: dict[str, Any] | None = None, model: dict[str, Any] = TINY_MODEL, **train: Any) -> RunConfig:
@@ -60,7 +60,7 @@ def symmetry_and_accuracy(potential: Potential, frames: Frames) -> tuple[float, 
     assert stock is not None
     assert turned is not None
     assert batch.forces is not None
-    error = (turned - turn_vectors(stock, rotations, system_index=batch.system_index)).abs().mean().item()
+    error = (turned - turn_moments(stock, rotations, system_index=batch.system_index)).abs().mean().item()
     return error, (stock - batch.forces).abs().mean().item(), stock.square().mean().sqrt().item()
 
 
@@ -444,11 +444,11 @@ def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
     config = run_config()
     train_potential(config, run_dir=tmp_path, progress=False)
     written = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    del written["train"]["monitor_share"], written["model"]["n_vectors"]
+    del written["train"]["monitor_share"], written["model"]["n_moments"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
-    with pytest.raises(InputError, match=r"model\.n_vectors was 16, now 3"):
+    with pytest.raises(InputError, match=r"model\.n_moments was 16, now 3"):
         train_potential(config, run_dir=tmp_path, resume=True, progress=False)
-    written["model"]["n_vectors"] = 3
+    written["model"]["n_moments"] = 3
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
     again = train_potential(config, run_dir=tmp_path, resume=True, progress=False)
     assert again.provenance.metrics["last_step"] == config.train.n_steps

@@ -351,7 +351,7 @@ def test_validation_frames_among_them_are_named(caplog: pytest.LogCaptureFixture
 
 # Runs ---------------------------------------------------------------------------------------------------------------
 
-TINY_MODEL = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_vectors": 3}
+TINY_MODEL = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_moments": 3}
 
 
 def run_config(source: Path, **train: Any) -> RunConfig:

@@ -150,6 +150,11 @@ def gather_neighbors(values: Tensor, batch: Batch) -> Tensor:
     return gather.apply(values, batch.neighbor_index, batch.reverse_index)
 
 
+def reverse_pairs(values: Tensor, batch: Batch) -> Tensor:
+    """Of each pair i, j the value of the pair j, i: [A, K, F] -> [A, K, F]."""
+    return (_MappedReverse if isinstance(batch, MappedBatch) else _Reverse).apply(values, batch.reverse_index)
+
+
 def sum_over_pairs(values: Tensor, batch: Batch) -> Tensor:
     """Sum over the neighbours of value(i, j) minus value(j, i), [A, K, F] -> [A, F].
 
@@ -191,6 +196,19 @@ class _Collect(torch.autograd.Function):
         return _Gather.apply(grad_outputs[0], *ctx.saved_tensors), None, None
 
 
+class _Reverse(torch.autograd.Function):
+    """y[i, k] = x[reverse pair of i, k]; its own adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, reverse_index: Tensor) -> Tensor:
+        ctx.save_for_backward(reverse_index)
+        return x.flatten(0, 1).index_select(0, reverse_index.flatten()).view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None]:
+        return _Reverse.apply(grad_outputs[0], *ctx.saved_tensors), None
+
+
 class _MappedGather(torch.autograd.Function):
     """`_Gather` of the values of M members, whose rows become the rows of M copies of the systems."""
 
@@ -221,6 +239,25 @@ class _MappedCollect(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int, None, None], x: Tensor, *index: Tensor) -> tuple[Tensor, int]:
         return _over_copies(_Collect, x.movedim(in_dims[0], 0), *index), 0
+
+
+class _MappedReverse(torch.autograd.Function):
+    """`_Reverse`, likewise."""
+
+    @staticmethod
+    def forward(x: Tensor, reverse_index: Tensor) -> Tensor:
+        return _Reverse.apply(x, reverse_index)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Nothing to keep: `vmap` takes the place of forward and backward."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int, None], x: Tensor, reverse_index: Tensor) -> tuple[Tensor, int]:
+        x = x.movedim(in_dims[0], 0)
+        copy = torch.arange(len(x), device=x.device).view(-1, 1, 1)
+        slots = (reverse_index + copy * reverse_index.numel()).flatten(0, 1)
+        return _Reverse.apply(x.flatten(0, 1), slots).unflatten(0, (len(x), x.shape[1])), 0
 
 
 def _over_copies(function: Any, x: Tensor, neighbor_index: Tensor, reverse_index: Tensor) -> Tensor:

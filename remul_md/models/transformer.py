@@ -1,13 +1,19 @@
 """THE model: an unconstrained transformer on atoms, to be read from top to bottom.
 
-Atoms attend to their neighbours; what a pair looks like enters as a bias of the attention and as a gate of the
-values, learned from the distance *and* the raw direction vector. Nothing makes the output turn with the input:
-training teaches it (`remul_md.symmetry.remul`). Translations, permutations and padding are exact, and every
-message carries an envelope that vanishes at the cutoff with two derivatives, so energy and forces have no jumps.
+Atoms attend to their neighbours. Beside its features an atom carries moments: learned sums, over its neighbours, of
+the harmonics of the directions to them. Scalar products of moments tell angles, and products of moments with a pair's
+harmonics tell how the pair stands among the others, both without a loop over triplets. Raw directions enter the
+messages too, and nothing makes the output turn with the input: training teaches it (`remul_md.symmetry.remul`).
+Translations, permutations and padding are exact, and every message carries an envelope that vanishes at the cutoff
+with two derivatives, so energy and forces have no jumps.
+
+What each part is worth was measured: `docs/ablations.md`.
 
 Letters of the shape suffixes: A atoms of all systems, K neighbours of an atom (padded), B systems, E width,
-H heads, D width of a head (E = H D), P width of the pair features, R radial functions, C learned sums of
-direction vectors, S species, 3 space; a bare digit is a size.
+H heads, D width of a head (E = H D), C moments of each degree, L degrees, S components of all degrees (3 + 5 + 7),
+N components of one degree, P width of the pair features, R radial functions, I what a pair's network reads (radial
+functions and the raw direction), G gates of a message, F several features side by side, 3 space;
+other digits are sizes.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from remul_md.errors import InputError
+from remul_md.models.harmonics import COMPONENTS, harmonics
 from remul_md.models.neighborhood import (
     Forces,
     check_options,
@@ -27,16 +34,21 @@ from remul_md.models.neighborhood import (
     gather_neighbors,
     radial_centers,
     radial_functions,
+    reverse_pairs,
     smooth_envelope,
     species_table,
     sum_over_pairs,
 )
 from remul_md.structures import Batch, Prediction
 
-# Where raw directions enter, weights start this much smaller. The start still depends on the orientation (half of
-# the force), but what training has to unlearn is less: at equal steps the rotational spread was 8.2 instead of 11.2
-# meV/Angstrom, and 4.7 instead of 8.3 when all poses are turned, with the same accuracy.
+# Where raw directions enter, weights start this much smaller. The start still depends on the orientation, but what
+# training has to unlearn is less: at equal steps the rotational spread and the error were lower.
 DIRECTION_SCALE = 0.3
+# Attention averages over neighbours, energies are sums over them: with about as many as a molecule has, messages start
+# at the size of a sum, and training is faster than with the plain average.
+MESSAGE_SCALE = 8.0
+# The length of a moment is sqrt(|m|^2 + SOFTENING^2): at m = 0, where an atom has no neighbour, it stays smooth.
+SOFTENING = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,90 +61,146 @@ class TransformerConfig:
         width: channels of an atom, divisible by n_heads.
         n_layers: attention blocks.
         n_heads: attention heads.
-        pair_width: channels of the pair features.
         n_radial: Gaussian radial functions of the distance, evenly spaced in exp(-r / 2 Angstrom).
-        n_vectors: learned sums of direction vectors for each atom and block.
-        mlp_factor: hidden width of the blocks' MLPs over `width`.
+        n_moments: moments of each degree that an atom carries.
+        max_degree: highest degree of the harmonics, 1 to 3.
+        pair_width: channels of the network that reads a pair's place among the others.
         energy_scale: eV that one unit of the raw output stands for; set from the training forces (RMS x 1 Angstrom).
     Raises:
-        InputError: a size < 1, a width that the heads do not divide, cutoff or scale <= 0, no species.
+        InputError: a size < 1, a width that the heads do not divide, a degree above 3, cutoff or scale <= 0, no
+            species.
     """
 
     species: tuple[int, ...]
     cutoff: float = 6.0
     width: int = 128
-    n_layers: int = 4
+    n_layers: int = 3
     n_heads: int = 8
-    pair_width: int = 64
     n_radial: int = 16
-    n_vectors: int = 16
-    mlp_factor: int = 2
+    n_moments: int = 32
+    max_degree: int = 3
+    pair_width: int = 32
     energy_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        sizes = ("width", "n_layers", "n_heads", "pair_width", "n_radial", "n_vectors", "mlp_factor")
+        sizes = ("width", "n_layers", "n_heads", "n_radial", "n_moments", "max_degree", "pair_width")
         check_options(self, sizes=sizes)
         if self.width % self.n_heads:
             raise InputError(f"model.width must be divisible by model.n_heads, got {self.width} and {self.n_heads}")
+        if self.max_degree > len(COMPONENTS):
+            raise InputError(f"model.max_degree must be 1 to {len(COMPONENTS)}, got {self.max_degree}")
+
+    @property
+    def components(self) -> tuple[int, ...]:
+        """Components of the harmonics of each degree, from 1 on."""
+        return COMPONENTS[: self.max_degree]
 
 
-class PairEmbedding(nn.Module):
-    """Features of a pair from distance, raw direction and the two species."""
+class MixMoments(nn.Module):
+    """Linear combinations of the moments of each degree; without bias, since a constant moment would not turn."""
 
-    centers: Tensor
+    def __init__(self, config: TransformerConfig, width: int) -> None:
+        super().__init__()
+        self.components = config.components
+        self.degrees = nn.ModuleList(nn.Linear(config.n_moments, width, bias=False) for _ in self.components)
+
+    def forward(self, moments_ASC: Tensor) -> Tensor:
+        """[A, S, C] -> [A, S, width]."""
+        parts = zip(self.degrees, moments_ASC.split(self.components, dim=1), strict=True)
+        return torch.cat([mix(part_ANC) for mix, part_ANC in parts], dim=1)
+
+
+class PairNetwork(nn.Module):
+    """What a pair is: its distance, its raw direction, and how it stands among the pairs of both of its atoms."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        centers, self.inverse_width = radial_centers(config.n_radial, cutoff=config.cutoff)
-        self.register_buffer("centers", centers)
-        self.species = nn.Embedding(len(config.species) ** 2, config.pair_width)
         self.inputs = nn.Linear(config.n_radial + 3, config.pair_width)
-        self.outputs = nn.Linear(config.pair_width, config.pair_width)
+        self.mix = MixMoments(config, 2 * config.pair_width)
 
-    def forward(self, distances_AK: Tensor, directions_AK3: Tensor, species_pair_AK: Tensor) -> Tensor:
+    def forward(self, inputs_AKI: Tensor, harmonics_AKS: Tensor, moments_ASC: Tensor, batch: Batch) -> Tensor:
         """Pair features, [A, K, P]."""
-        radial_AKR = radial_functions(distances_AK, self.centers, self.inverse_width)
-        hidden_AKP = self.inputs(torch.cat([radial_AKR, directions_AK3], dim=-1))
-        hidden_AKP = functional.silu(hidden_AKP + self.species(species_pair_AK))
-        return functional.silu(self.outputs(hidden_AKP))
+        from_here_AKP, from_there_AKP = (harmonics_AKS @ self.mix(moments_ASC)).chunk(2, dim=-1)
+        hidden_AKP = self.inputs(inputs_AKI) + from_here_AKP + reverse_pairs(from_there_AKP, batch)
+        return functional.silu(hidden_AKP)
 
 
 class AtomBlock(nn.Module):
-    """Attention over neighbours, products of learned sums of direction vectors, then an MLP."""
+    """Attention over neighbours that also carries moments, then a network that reads scalar products of moments."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, *, first: bool, last: bool) -> None:
         super().__init__()
-        width, self.n_heads, self.n_vectors = config.width, config.n_heads, config.n_vectors
-        self.width = width
-        self.scale = (width // config.n_heads) ** -0.5
-        self.norm_attention = nn.RMSNorm(width, eps=1e-6)
-        self.query = nn.Linear(width, width)
-        self.sent = nn.Linear(width, 2 * width + config.n_vectors)  # key, value, weight of the direction
-        self.pair = nn.Linear(config.pair_width, width + config.n_heads + config.n_vectors)  # gate, bias, weight
-        self.out = nn.Linear(width + config.n_vectors * (config.n_vectors + 3), width)
-        self.norm_mlp = nn.RMSNorm(width, eps=1e-6)
+        self.width, self.n_heads, self.components, self.last = config.width, config.n_heads, config.components, last
+        self.scale = (config.width // config.n_heads) ** -0.5
+        n_moments = config.n_moments * config.max_degree
+        # Gates of a message: its features, its harmonics and, where there are some already, the moments of the sender.
+        self.gates = [config.width, n_moments, 0 if first else n_moments]
+        self.norm_attention = nn.RMSNorm(config.width, eps=1e-6)
+        self.query_key = nn.Linear(config.width, 2 * config.width)
+        self.sent = nn.Sequential(
+            nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, sum(self.gates))
+        )
+        self.pair = nn.Linear(config.n_radial + 3, sum(self.gates) + config.n_heads)
+        self.pair_network = None if first else PairNetwork(config)
+        self.pair_more = None if first else nn.Linear(config.pair_width, sum(self.gates) + config.n_heads, bias=False)
+        self.mix = MixMoments(config, 2 * config.n_moments)
+        self.norm_mlp = nn.RMSNorm(config.width, eps=1e-6)
         self.mlp = nn.Sequential(
-            nn.Linear(width, config.mlp_factor * width), nn.SiLU(), nn.Linear(config.mlp_factor * width, width)
+            nn.Linear(config.width + 2 * n_moments, config.width),
+            nn.SiLU(),
+            nn.Linear(config.width, config.width + (0 if last else n_moments)),
         )
 
     def forward(
-        self, x_AE: Tensor, pair_AKP: Tensor, directions_AK3: Tensor, envelope_AK: Tensor, batch: Batch
-    ) -> Tensor:
-        """Atom features after the block, [A, E]."""
-        sizes = [self.width, self.width, self.n_vectors]
+        self,
+        x_AE: Tensor,
+        moments_ASC: Tensor | None,
+        inputs_AKI: Tensor,
+        harmonics_AKS: Tensor,
+        envelope_AK: Tensor,
+        batch: Batch,
+    ) -> tuple[Tensor, Tensor]:
+        """Atom features [A, E] and moments [A, S, C] after the block; no moments come into the first."""
         normed_AE = self.norm_attention(x_AE)
-        query_AHD = self.query(normed_AE).unflatten(-1, (self.n_heads, -1))
-        key_AKE, value_AKE, sent_AKC = gather_neighbors(self.sent(normed_AE), batch).split(sizes, dim=-1)
-        gate_AKE, bias_AKH, weight_AKC = self.pair(pair_AKP).split([self.width, self.n_heads, self.n_vectors], dim=-1)
-        logits_AKH = (query_AHD.unsqueeze(1) * key_AKE.unflatten(-1, (self.n_heads, -1))).sum(-1) * self.scale
-        attention_AKH = smooth_softmax(logits_AKH + bias_AKH, envelope_AK)
-        messages_AKHD = (value_AKE * gate_AKE).unflatten(-1, (self.n_heads, -1))
-        message_AE = (attention_AKH.unsqueeze(-1) * messages_AKHD).sum(1).flatten(1)
-        # Learned sums of raw directions; their scalar products tell angles without a loop over triplets.
-        vectors_AC3 = ((weight_AKC * sent_AKC) * envelope_AK.unsqueeze(-1)).mT @ directions_AK3
-        products_ACC = vectors_AC3 @ vectors_AC3.mT
-        x_AE = x_AE + self.out(torch.cat([message_AE, vectors_AC3.flatten(1), products_ACC.flatten(1)], dim=-1))
-        return x_AE + self.mlp(self.norm_mlp(x_AE))
+        query_AE, key_AE = self.query_key(normed_AE).chunk(2, dim=-1)
+        of_neighbor_AKF = gather_neighbors(torch.cat([key_AE, self.sent(normed_AE)], dim=-1), batch)
+        key_AKE, sent_AKG = of_neighbor_AKF.split([self.width, sum(self.gates)], dim=-1)
+        pair_AKG = self.pair(inputs_AKI)
+        if self.pair_network is not None and self.pair_more is not None and moments_ASC is not None:
+            pair_AKG = pair_AKG + self.pair_more(self.pair_network(inputs_AKI, harmonics_AKS, moments_ASC, batch))
+        pair_AKG, bias_AKH = pair_AKG.split([sum(self.gates), self.n_heads], dim=-1)
+        value_AKE, new_AKG, kept_AKG = (sent_AKG * pair_AKG).split(self.gates, dim=-1)
+
+        heads = (self.n_heads, -1)
+        logits_AKH = (query_AE.unflatten(-1, heads).unsqueeze(1) * key_AKE.unflatten(-1, heads)).sum(-1) * self.scale
+        attention_AKH = smooth_softmax(logits_AKH + bias_AKH, envelope_AK) * MESSAGE_SCALE
+        x_AE = x_AE + (attention_AKH.unsqueeze(-1) * value_AKE.unflatten(-1, heads)).sum(1).flatten(1)
+
+        harmonics_of_degrees = harmonics_AKS.split(self.components, dim=-1)
+        new_of_degrees = (new_AKG * envelope_AK.unsqueeze(-1)).chunk(len(self.components), dim=-1)
+        pairs = zip(harmonics_of_degrees, new_of_degrees, strict=True)
+        found_ASC = torch.cat([part_AKN.mT @ gate_AKC for part_AKN, gate_AKC in pairs], dim=1)
+        if moments_ASC is not None:
+            kept_of_degrees = (kept_AKG * envelope_AK.unsqueeze(-1)).chunk(len(self.components), dim=-1)
+            moments_of_degrees = gather_neighbors(moments_ASC, batch).split(self.components, dim=2)
+            pairs = zip(kept_of_degrees, moments_of_degrees, strict=True)
+            carried_ASC = torch.cat([(gate.unsqueeze(2) * part_AKNC).sum(1) for gate, part_AKNC in pairs], dim=1)
+            found_ASC = moments_ASC + found_ASC + carried_ASC
+
+        one_ASC, other_ASC = self.mix(found_ASC).chunk(2, dim=-1)
+        products_AG = self.sum_of_each_degree(one_ASC * other_ASC)
+        lengths_AG = (self.sum_of_each_degree(other_ASC.square()) + SOFTENING**2).sqrt()
+        update_AF = self.mlp(torch.cat([self.norm_mlp(x_AE), lengths_AG, products_AG], dim=-1))
+        x_AE = x_AE + update_AF[:, : self.width]
+        if not self.last:
+            gates = update_AF[:, self.width :].unsqueeze(1).chunk(len(self.components), dim=-1)
+            pairs = zip(gates, one_ASC.split(self.components, dim=1), strict=True)
+            found_ASC = found_ASC + torch.cat([gate_A1C * part_ANC for gate_A1C, part_ANC in pairs], dim=1)
+        return x_AE, found_ASC
+
+    def sum_of_each_degree(self, values_ASC: Tensor) -> Tensor:
+        """Sum over the components of each degree, [A, L C]."""
+        return torch.cat([part_ANC.sum(1) for part_ANC in values_ASC.split(self.components, dim=1)], dim=-1)
 
 
 class DirectHead(nn.Module):
@@ -141,32 +209,45 @@ class DirectHead(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
-        self.atom = nn.Linear(config.width, config.pair_width)
-        self.pair = nn.Linear(config.pair_width, config.pair_width)
-        self.outputs = nn.Linear(config.pair_width, 4)
+        self.atom = nn.Linear(config.width, config.width)
+        self.pair_network = PairNetwork(config)
+        self.pair = nn.Linear(config.pair_width, config.width)
+        self.outputs = nn.Linear(config.width, 4)
 
     def forward(
-        self, x_AE: Tensor, pair_AKP: Tensor, directions_AK3: Tensor, envelope_AK: Tensor, batch: Batch
+        self,
+        x_AE: Tensor,
+        moments_ASC: Tensor,
+        inputs_AKI: Tensor,
+        harmonics_AKS: Tensor,
+        envelope_AK: Tensor,
+        batch: Batch,
     ) -> Tensor:
         """Raw direct forces, [A, 3]."""
-        atom_AP = self.atom(self.norm(x_AE))
-        hidden_AKP = functional.silu(atom_AP.unsqueeze(1) + gather_neighbors(atom_AP, batch) + self.pair(pair_AKP))
-        raw_AK3, along_AK1 = self.outputs(hidden_AKP).split([3, 1], dim=-1)
-        return sum_over_pairs((raw_AK3 + along_AK1 * directions_AK3) * envelope_AK.unsqueeze(-1), batch)
+        atom_AE = self.atom(self.norm(x_AE))
+        pair_AKP = self.pair_network(inputs_AKI, harmonics_AKS, moments_ASC, batch)
+        hidden_AKE = functional.silu(atom_AE.unsqueeze(1) + gather_neighbors(atom_AE, batch) + self.pair(pair_AKP))
+        raw_AK3, along_AK1 = self.outputs(hidden_AKE).split([3, 1], dim=-1)
+        return sum_over_pairs((raw_AK3 + along_AK1 * harmonics_AKS[..., :3]) * envelope_AK.unsqueeze(-1), batch)
 
 
 class Transformer(nn.Module):
     """Energy and forces from an unconstrained transformer; see the contract in `remul_md.models`."""
 
+    centers: Tensor
     species_index: Tensor
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
+        centers, self.inverse_width = radial_centers(config.n_radial, cutoff=config.cutoff)
+        self.register_buffer("centers", centers)
         self.register_buffer("species_index", species_table(config.species), persistent=False)
         self.species = nn.Embedding(len(config.species), config.width)
-        self.pair_embedding = PairEmbedding(config)
-        self.blocks = nn.ModuleList(AtomBlock(config) for _ in range(config.n_layers))
+        last = config.n_layers - 1
+        self.blocks = nn.ModuleList(
+            AtomBlock(config, first=layer == 0, last=layer == last) for layer in range(config.n_layers)
+        )
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
         self.energy_head = nn.Sequential(nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, 1))
         self.direct_head = DirectHead(config)
@@ -179,20 +260,19 @@ class Transformer(nn.Module):
         return last.mlp[2].weight
 
     def initialize(self) -> None:
-        """Small outputs of every residual branch and of both heads, so that training starts near zero forces."""
+        """Small outputs of both heads, so that training starts near zero forces, and small raw directions."""
         lasts: list[Any] = [self.energy_head[2], self.direct_head.outputs]
-        for block in self.blocks:
-            assert isinstance(block, AtomBlock)
-            lasts += [block.out, block.mlp[2]]
         for last in lasts:
             nn.init.normal_(last.weight, std=0.02)
             nn.init.zeros_(last.bias)
         with torch.no_grad():
-            self.pair_embedding.inputs.weight[:, -3:] *= DIRECTION_SCALE
-            for block in self.blocks:
-                assert isinstance(block, AtomBlock)
-                raw = slice(self.config.width, self.config.width + 3 * self.config.n_vectors)
-                block.out.weight[:, raw] *= DIRECTION_SCALE
+            for module in self.modules():
+                if isinstance(module, AtomBlock):
+                    module.pair.weight[:, -3:] *= DIRECTION_SCALE
+                    if module.pair_more is not None:
+                        nn.init.normal_(module.pair_more.weight, std=0.02)
+                elif isinstance(module, PairNetwork):
+                    module.inputs.weight[:, -3:] *= DIRECTION_SCALE
 
     def forward(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
         """Residual energies and the forces asked for; see `energies_and_forces`."""
@@ -210,17 +290,16 @@ class Transformer(nn.Module):
         distances_AK = displacements_AK3.square().sum(-1).sqrt()
         directions_AK3 = displacements_AK3 / distances_AK.unsqueeze(-1)
         envelope_AK = smooth_envelope(distances_AK, self.config.cutoff) * batch.neighbor_mask
-        species_A = self.species_index[batch.atomic_numbers]
-        neighbor_species_AK = species_A.index_select(0, batch.neighbor_index.flatten()).view_as(batch.neighbor_index)
-        species_pair_AK = species_A.unsqueeze(1) * len(self.config.species) + neighbor_species_AK
-        pair_AKP = self.pair_embedding(distances_AK, directions_AK3, species_pair_AK)
-        x_AE = self.species(species_A)
+        radial_AKR = radial_functions(distances_AK, self.centers, self.inverse_width)
+        inputs_AKI = torch.cat([radial_AKR, directions_AK3], dim=-1)
+        harmonics_AKS = harmonics(directions_AK3, self.config.max_degree)
+        x_AE, moments_ASC = self.species(self.species_index[batch.atomic_numbers]), None
         for block in self.blocks:
-            x_AE = block(x_AE, pair_AKP, directions_AK3, envelope_AK, batch)
+            x_AE, moments_ASC = block(x_AE, moments_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
         atomic_A = self.energy_head(self.norm(x_AE)).squeeze(-1) * self.config.energy_scale
         if not direct:
             return atomic_A, None
-        direct_A3 = self.direct_head(x_AE, pair_AKP, directions_AK3, envelope_AK, batch)
+        direct_A3 = self.direct_head(x_AE, moments_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
         return atomic_A, direct_A3 * self.config.energy_scale
 
 
