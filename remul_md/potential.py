@@ -2,8 +2,8 @@
 
 File format (`*.pt`): one dict of plain values, loaded with `weights_only=True`, so nothing in a file is executed:
 `format_version` (integer), `metadata` (a JSON string), `weights` (name -> tensor), `reference_energies` (float64).
-Format 2 is a committee: stacked weights, and `member_references`. A single model is still written as format 1, which
-every release reads. Old versions are upgraded by the functions in `_UPGRADES`.
+Format 2 added committees: stacked weights, and `member_references`. Since format 3 the kind "transformer" is the one
+with moments. Old versions are upgraded by the functions in `_UPGRADES`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,27 @@ from remul_md.structures import Batch, Frames, Prediction
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "mass": "amu"}
 ForcesChoice = Literal["auto", "conservative", "direct"]
 Dtype = Literal["float32", "float64"]
 
+
+def _name_the_first_transformer(payload: dict[str, Any]) -> dict[str, Any]:
+    """Format 3 gave the name "transformer" to another architecture; the older one keeps its weights and its code."""
+    metadata = json.loads(payload["metadata"])
+    model = metadata["model"]
+    if model["kind"] == "transformer":
+        model["kind"] = "first-transformer"
+    if model["options"].get("member_kind") == "transformer":
+        model["options"]["member_kind"] = "first-transformer"
+    return {**payload, "metadata": json.dumps(metadata)}
+
+
 # version -> function that lifts a payload of that version to the next one
 _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda payload: payload,  # format 2 only adds what a committee needs
+    2: _name_the_first_transformer,
 }
 
 
@@ -193,7 +206,7 @@ class Potential:
         save_tensors(
             Path(path),
             {
-                "format_version": 2 if committee else 1,
+                "format_version": FORMAT_VERSION,
                 "metadata": json.dumps(metadata),
                 "weights": weights,
                 "reference_energies": self.reference_energies.cpu(),

@@ -194,9 +194,8 @@ def test_an_older_release_refuses_the_file_by_its_number(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_committee(files).save(tmp_path / "committee.pt")
-    monkeypatch.setattr(potential_module, "FORMAT_VERSION", 1)  # what 0.1.0 reads
-    assert load_potential(files[0]).n_members == 1
-    with pytest.raises(InputError, match=r"has format 2, this remul-md .* reads up to 1; upgrade with"):
+    monkeypatch.setattr(potential_module, "FORMAT_VERSION", 2)
+    with pytest.raises(InputError, match=r"has format 3, this remul-md .* reads up to 2; upgrade with"):
         load_potential(tmp_path / "committee.pt")
 
 

@@ -19,7 +19,11 @@ from remul_md.structures import Batch, BatchStore, Frames
 
 CUTOFF = 4.5
 # A matrix deep in each model, through which the second derivatives of a force loss go.
-INNER = {"transformer": "blocks.1.pair.weight", "painn": "messages.1.filters.weight"}
+INNER = {
+    "transformer": "blocks.1.pair.weight",
+    "first-transformer": "blocks.1.pair.weight",
+    "painn": "messages.1.filters.weight",
+}
 
 
 @pytest.fixture(scope="module", params=sorted(MODELS))

@@ -16,6 +16,7 @@ import torch
 from potentials import molecule_frames, untrained_potential
 
 from remul_md.errors import InputError
+from remul_md.models import model_config
 from remul_md.neighbors import build_batch
 from remul_md.potential import (
     FORMAT_VERSION,
@@ -385,12 +386,21 @@ def key_tree(path: Path) -> dict[str, list[str]]:
 
 
 def test_the_format_version_is_bumped_when_what_is_saved_changes(file: Path, tmp_path: Path) -> None:
-    """Fails when a key is added, renamed or dropped: raise FORMAT_VERSION, write an upgrade, store a new file.
-
-    A single model is written as format 1, so that older releases read it too; a committee they refuse by its number.
-    """
-    assert raw(file)["format_version"] == 1
-    assert key_tree(file) == key_tree(STORED / "format_1.pt")
+    """Fails when a key is added, renamed or dropped: raise FORMAT_VERSION, write an upgrade, store a new file."""
+    assert raw(file)["format_version"] == FORMAT_VERSION == 3
+    assert key_tree(file) == key_tree(STORED / "format_3.pt")
     load_potential(STORED / "format_2.pt").save(tmp_path / "committee.pt")
-    assert raw(tmp_path / "committee.pt")["format_version"] == FORMAT_VERSION == 2
+    assert raw(tmp_path / "committee.pt")["format_version"] == FORMAT_VERSION
     assert key_tree(tmp_path / "committee.pt") == key_tree(STORED / "format_2.pt")
+
+
+def test_a_saved_old_potential_keeps_its_architecture(tmp_path: Path) -> None:
+    """Format 3 gave its name to another one: read, written and read again, it is still the first."""
+    for name, kind in (("format_1", "first-transformer"), ("format_2", "committee"), ("format_3", "transformer")):
+        old = load_potential(STORED / f"{name}.pt")
+        assert model_config(old.model)[0] == kind
+        old.save(tmp_path / f"{name}.pt")
+        again = load_potential(tmp_path / f"{name}.pt")
+        assert model_config(again.model) == model_config(old.model)
+        for key, weight in old.model.state_dict().items():
+            assert torch.equal(again.model.state_dict()[key], weight), key

@@ -10,6 +10,7 @@ from torch import nn
 
 from remul_md.errors import InputError
 from remul_md.models.committee import Committee, CommitteeConfig
+from remul_md.models.first_transformer import FirstTransformer, FirstTransformerConfig
 from remul_md.models.neighborhood import Forces
 from remul_md.models.painn import Painn, PainnConfig
 from remul_md.models.transformer import Transformer, TransformerConfig
@@ -31,10 +32,12 @@ class ForceModel(Protocol):
         ...
 
 
-# The first is what a config without `kind` means. painn is the control of the studies, not a recommendation.
+# The first is what a config without `kind` means. painn is the control of the studies, not a recommendation;
+# first-transformer is what files of formats 1 and 2 hold.
 MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "transformer": (TransformerConfig, Transformer),
     "painn": (PainnConfig, Painn),
+    "first-transformer": (FirstTransformerConfig, FirstTransformer),
 }
 
 
