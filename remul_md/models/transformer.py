@@ -161,13 +161,14 @@ class AtomBlock(nn.Module):
         batch: Batch,
     ) -> tuple[Tensor, Tensor]:
         """Atom features [A, E] and moments [A, S, C] after the block; no moments come into the first."""
+        old_ASC = None if moments_ASC is None else tamed(moments_ASC)
         normed_AE = self.norm_attention(x_AE)
         query_AE, key_AE = self.query_key(normed_AE).chunk(2, dim=-1)
         of_neighbor_AKF = gather_neighbors(torch.cat([key_AE, self.sent(normed_AE)], dim=-1), batch)
         key_AKE, sent_AKG = of_neighbor_AKF.split([self.width, sum(self.gates)], dim=-1)
         pair_AKG = self.pair(inputs_AKI)
-        if self.pair_network is not None and self.pair_more is not None and moments_ASC is not None:
-            pair_AKG = pair_AKG + self.pair_more(self.pair_network(inputs_AKI, harmonics_AKS, moments_ASC, batch))
+        if self.pair_network is not None and self.pair_more is not None and old_ASC is not None:
+            pair_AKG = pair_AKG + self.pair_more(self.pair_network(inputs_AKI, harmonics_AKS, old_ASC, batch))
         pair_AKG, bias_AKH = pair_AKG.split([sum(self.gates), self.n_heads], dim=-1)
         value_AKE, new_AKG, kept_AKG = (sent_AKG * pair_AKG).split(self.gates, dim=-1)
 
@@ -180,14 +181,14 @@ class AtomBlock(nn.Module):
         new_of_degrees = (new_AKG * envelope_AK.unsqueeze(-1)).chunk(len(self.components), dim=-1)
         pairs = zip(harmonics_of_degrees, new_of_degrees, strict=True)
         found_ASC = torch.cat([part_AKN.mT @ gate_AKC for part_AKN, gate_AKC in pairs], dim=1)
-        if moments_ASC is not None:
+        if moments_ASC is not None and old_ASC is not None:
             kept_of_degrees = (kept_AKG * envelope_AK.unsqueeze(-1)).chunk(len(self.components), dim=-1)
-            moments_of_degrees = gather_neighbors(moments_ASC, batch).split(self.components, dim=2)
+            moments_of_degrees = gather_neighbors(old_ASC, batch).split(self.components, dim=2)
             pairs = zip(kept_of_degrees, moments_of_degrees, strict=True)
             carried_ASC = torch.cat([(gate.unsqueeze(2) * part_AKNC).sum(1) for gate, part_AKNC in pairs], dim=1)
             found_ASC = moments_ASC + found_ASC + carried_ASC
 
-        one_ASC, other_ASC = self.mix(found_ASC).chunk(2, dim=-1)
+        one_ASC, other_ASC = self.mix(tamed(found_ASC)).chunk(2, dim=-1)
         products_AG = self.sum_of_each_degree(one_ASC * other_ASC)
         lengths_AG = (self.sum_of_each_degree(other_ASC.square()) + SOFTENING**2).sqrt()
         update_AF = self.mlp(torch.cat([self.norm_mlp(x_AE), lengths_AG, products_AG], dim=-1))
@@ -225,7 +226,7 @@ class DirectHead(nn.Module):
     ) -> Tensor:
         """Raw direct forces, [A, 3]."""
         atom_AE = self.atom(self.norm(x_AE))
-        pair_AKP = self.pair_network(inputs_AKI, harmonics_AKS, moments_ASC, batch)
+        pair_AKP = self.pair_network(inputs_AKI, harmonics_AKS, tamed(moments_ASC), batch)
         hidden_AKE = functional.silu(atom_AE.unsqueeze(1) + gather_neighbors(atom_AE, batch) + self.pair(pair_AKP))
         raw_AK3, along_AK1 = self.outputs(hidden_AKE).split([3, 1], dim=-1)
         return sum_over_pairs((raw_AK3 + along_AK1 * harmonics_AKS[..., :3]) * envelope_AK.unsqueeze(-1), batch)
@@ -301,6 +302,14 @@ class Transformer(nn.Module):
             return atomic_A, None
         direct_A3 = self.direct_head(x_AE, moments_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
         return atomic_A, direct_A3 * self.config.energy_scale
+
+
+def tamed(moments_ASC: Tensor) -> Tensor:
+    """Moments of an atom over sqrt(1 + mean square of all of them), [A, S, C]: smooth, and bounded.
+
+    Small moments stay as they are. Without it products of moments, which gate the next moments, ran away.
+    """
+    return moments_ASC * torch.rsqrt(1.0 + moments_ASC.square().mean(dim=(1, 2), keepdim=True))
 
 
 def smooth_softmax(logits_AKH: Tensor, envelope_AK: Tensor) -> Tensor:
