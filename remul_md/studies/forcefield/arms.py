@@ -76,13 +76,16 @@ class ForceFieldConfig(BaseModel):
     n_steps: int = Field(10_000, ge=10, description="optimiser steps at equal steps, and of two-pose arms always")
     n_train: int = Field(950, ge=1, description="training frames")
     n_validation: int = Field(50, ge=1, description="frames that choose the weights, in turned poses")
-    batch_size: int = Field(16, ge=1, description="frames a step; each is seen in one or two poses")
+    batch_size: int = Field(8, ge=1, description="frames a step; each is seen in one or two poses")
+    kind: Literal["transformer", "first-transformer"] = Field("transformer", description="which transformer")
     width: int = Field(128, ge=1, description="of the transformer")
-    n_layers: int = Field(4, ge=1, description="of the transformer")
+    n_layers: int = Field(3, ge=1, description="of the transformer")
     n_heads: int = Field(8, ge=1, description="of the transformer")
     painn_width: int = Field(128, ge=1, description="of the equivariant control")
-    learning_rate: float = Field(2e-3, gt=0, description="peak of the schedule, transformer")
-    painn_learning_rate: float = Field(2e-3, gt=0, description="peak of the schedule, equivariant control")
+    optimizer: Literal["muon", "adamw"] = Field("muon", description="of all arms")
+    weight_decay: float = Field(0.05, ge=0, description="of all arms")
+    learning_rate: float = Field(6e-3, gt=0, description="peak of the schedule, transformer")
+    painn_learning_rate: float = Field(6e-3, gt=0, description="peak of the schedule, equivariant control")
     grid_arms: tuple[str, ...] = Field(("augmentation", "remul-1"), description="arms of the grid of sizes")
     grid_molecules: tuple[str, ...] = Field(("ethanol",), description="molecules of the grid")
     grid_widths: tuple[int, ...] = Field((64, 128, 256), description="widths of the grid; empty: no grid")
@@ -146,11 +149,13 @@ class ForceFieldConfig(BaseModel):
             model: dict[str, Any] = {"kind": "painn", "width": width or self.painn_width}
         else:
             sizes = {"width": width or self.width, "n_layers": self.n_layers, "n_heads": self.n_heads}
-            model = {"kind": "transformer", **sizes}
+            model = {"kind": self.kind, **sizes}
         train = {
             "seed": seed,
             "n_steps": steps,
             "batch_size": self.batch_size,
+            "optimizer": self.optimizer,
+            "weight_decay": self.weight_decay,
             "learning_rate": self.painn_learning_rate if chosen.model == "painn" else self.learning_rate,
             "warmup_steps": min(200, steps // 10),
             "validate_every": max(1, steps // STEPS_TO_VALIDATE),

@@ -1,0 +1,185 @@
+"""What each choice of the recipe is worth: one option changed at a time, equal computing time, validation folds.
+
+A fold is 900 training and 100 validation frames of train split 01, drawn by the seed, which also decides weights, order
+and poses; arms of one seed are paired. No test frame is read. Before the first run a step of every arm is timed, in
+turns, and an arm whose step is dearer than the recipe's gets as many fewer; the times are kept in FOLDER/costs.json.
+
+python benchmarks/ablations.py --run-dir FOLDER [--preset ethanol] [--set SECTION.KEY=VALUE ...] [--arms NAME ...]
+    [--seeds 0 1] [--n-steps 2000] [--json results/ablations_ethanol.json]
+
+Finished runs are not repeated and stopped ones go on, so the same command resumes; arms may be added later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from remul_md.config import RunConfig, load_config
+from remul_md.files import read_json, write_json
+from remul_md.studies.record import provenance
+from remul_md.training.step_cost import step_seconds
+from remul_md.training.train import train_potential
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = "recipe"
+ADAMW = ["train.optimizer=adamw", "train.learning_rate=2e-3", "train.weight_decay=0.01"]
+REMUL = ["train.alpha=1.0", "train.beta=1.0"]
+# Both older kinds know other sizes, so the model section of the preset is left behind.
+OTHER_MODELS = {
+    "first transformer": ["model.kind=first-transformer"],
+    "first transformer, adamw": ["model.kind=first-transformer", *ADAMW],
+    "painn": ["model.kind=painn"],
+    "painn, adamw": ["model.kind=painn", *ADAMW],
+}
+ARMS: dict[str, list[str]] = {
+    RECIPE: [],
+    "adamw": ADAMW,
+    "learning rate / 2": ["train.learning_rate=3e-3"],
+    "learning rate x 2": ["train.learning_rate=12e-3"],
+    "weight decay 0.01": ["train.weight_decay=0.01"],
+    "weight decay 0.2": ["train.weight_decay=0.2"],
+    "batch 4": ["train.batch_size=4"],
+    "batch 16": ["train.batch_size=16"],
+    "harmonics to degree 1": ["model.max_degree=1"],
+    "harmonics to degree 2": ["model.max_degree=2"],
+    "16 moments": ["model.n_moments=16"],
+    "48 moments": ["model.n_moments=48"],
+    "2 layers": ["model.n_layers=2"],
+    "4 layers": ["model.n_layers=4"],
+    "width 96": ["model.width=96"],
+    "width 192": ["model.width=192"],
+    "4 heads": ["model.n_heads=4"],
+    "8 radial functions": ["model.n_radial=8"],
+    "32 radial functions": ["model.n_radial=32"],
+    "cutoff 4.5": ["model.cutoff=4.5"],
+    "average of 100 steps": ["train.ema_decay=0.99"],
+    "average of 3,000 steps": ["train.ema_decay=0.9997"],
+    "energy weight 0": ["train.energy_weight=0.0"],
+    "energy weight 0.1": ["train.energy_weight=0.1"],
+    "squared force error": ["train.force_loss=mse"],
+    "absolute force error": ["train.force_loss=l1"],
+    "stock pose only": ["train.alpha=1.0", "train.beta=0.0"],
+    "REMUL, beta 1": REMUL,
+    "two turned poses": ["train.n_turned=2"],
+    **OTHER_MODELS,
+}
+
+
+def run_config(options: argparse.Namespace, arm: str, *, seed: int, n_steps: int) -> RunConfig:
+    """The preset on a fold, with one choice changed."""
+    fold = ["data.n_train=900", "data.n_validation=100", f"data.split_seed={seed}", f"train.seed={seed}"]
+    steps = [f"train.n_steps={n_steps}", f"train.validate_every={max(1, n_steps // 4)}", "train.device=cpu"]
+    config = load_config(options.preset, overrides=[*fold, *steps, *options.set, *ARMS[arm]])
+    warmup = min(config.train.warmup_steps, n_steps // 4)
+    return config.model_copy(update={"train": config.train.model_copy(update={"warmup_steps": warmup})})
+
+
+def costs_of(options: argparse.Namespace) -> dict[str, float]:
+    """Computing time of a step of each arm, seconds; arms that have none yet are timed in turns with the recipe."""
+    file = options.run_dir / "costs.json"
+    known: dict[str, float] = read_json(file, hint="remove it, and all steps are timed again") if file.is_file() else {}
+    missing = [arm for arm in options.arms if arm not in known]
+    if missing:
+        print(f"timing the steps of {len(missing)} arms", flush=True)
+        timed = {
+            arm: run_config(options, arm, seed=0, n_steps=options.n_steps)
+            for arm in {RECIPE: 0, **dict.fromkeys(missing)}
+        }
+        found = step_seconds(timed, n_rounds=options.n_rounds)
+        # Relative to the recipe timed beside them: the machine may be busier than it was for the others.
+        scale = known.get(RECIPE, found[RECIPE]) / found[RECIPE]
+        known |= {arm: found[arm] * scale for arm in missing}
+        known.setdefault(RECIPE, found[RECIPE])
+        write_json(file, known, hint="choose another --run-dir")
+    return known
+
+
+def finished_run(options: argparse.Namespace, arm: str, *, seed: int, seconds: float, n_steps: int) -> dict[str, Any]:
+    """Train, or go on, or read what was found before."""
+    folder = options.run_dir / f"{arm.replace(' ', '-').replace(',', '').replace('/', 'by')}-{seed}"
+    row_file = folder / "ablation_row.json"
+    case = {"arm": arm, "seed": seed, "n_steps": n_steps}
+    if row_file.is_file():
+        row: dict[str, Any] = read_json(row_file, hint="remove it, and the run is done again")
+        if all(row[key] == value for key, value in case.items()):
+            return row
+    print(f"{folder.name}: {n_steps} steps", flush=True)
+    config = run_config(options, arm, seed=seed, n_steps=n_steps)
+    potential = train_potential(config, run_dir=folder, resume=True, progress=options.progress)
+    last = potential.provenance.metrics["history"][-1]
+    row = {
+        **case,
+        "step_seconds": seconds,
+        "n_parameters": sum(parameter.numel() for parameter in potential.model.parameters()),
+        "force_mae_turned": last["validation_force_mae"],
+        "energy_mae_turned": last["validation_energy_mae"],
+        "training_loss": last["loss"],
+    }
+    write_json(row_file, row, hint="choose another --run-dir")
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of a Markdown table, best first: each arm with the difference from the recipe, paired by seed."""
+    of_recipe = {row["seed"]: row for row in rows if row["arm"] == RECIPE}
+    lines = []
+    for arm in {row["arm"]: 0 for row in rows}:
+        mine = [row for row in rows if row["arm"] == arm]
+        error = np.array([row["force_mae_turned"] for row in mine])
+        ratio = np.array(
+            [
+                row["force_mae_turned"] / of_recipe[row["seed"]]["force_mae_turned"]
+                for row in mine
+                if row["seed"] in of_recipe
+            ]
+        )
+        each = ", ".join(f"{value:.1f}" for value in error)
+        energy = np.mean([row["energy_mae_turned"] for row in mine])
+        relative = mine[0]["step_seconds"] / next(iter(of_recipe.values()))["step_seconds"]
+        lines.append(
+            (
+                error.mean(),
+                f"| {arm} | {relative:.2f} | {mine[0]['n_steps']} | {mine[0]['n_parameters'] / 1e6:.2f} | {each} "
+                f"| {ratio.mean():.2f} | {energy:.2f} |",
+            )
+        )
+    head = "| arm | cost of a step | steps | parameters, M | force MAE of each fold | over the recipe | energy MAE |"
+    return "\n".join([head, "|---|---|---|---|---|---|---|", *(line for _, line in sorted(lines))])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--preset", default="ethanol")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--n-steps", type=int, default=2000, help="of the recipe; the other arms get equal time")
+    parser.add_argument("--n-rounds", type=int, default=10, help="steps of each arm that are timed")
+    parser.add_argument("--progress", action="store_true", help="a bar for each run")
+    parser.add_argument("--json", type=Path, default=ROOT / "results" / "ablations_ethanol.json")
+    options = parser.parse_args(arguments)
+    options.arms = list(dict.fromkeys([RECIPE, *options.arms]))
+    told = {str(options.run_dir): "FOLDER", str(options.json): options.json.name}
+    given = sys.argv[1:] if arguments is None else arguments
+    command = " ".join(["python benchmarks/ablations.py", *(told.get(part, part) for part in given)])
+    options.run_dir.mkdir(parents=True, exist_ok=True)
+    costs = costs_of(options)
+    rows: list[dict[str, Any]] = []
+    for seed in options.seeds:
+        for arm in options.arms:
+            n_steps = round(options.n_steps * costs[RECIPE] / costs[arm])
+            rows.append(finished_run(options, arm, seed=seed, seconds=costs[arm], n_steps=n_steps))
+            config = run_config(options, RECIPE, seed=0, n_steps=options.n_steps).model_dump(mode="json")
+            write_json(options.json, {**provenance(command, n_jobs=1), "recipe": config, "runs": rows}, hint="--json")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
