@@ -79,7 +79,7 @@ def evaluate(
     """Errors in the stock pose and turned, and the share of them that imperfect symmetry causes."""
     from remul_md.analysis.accuracy import evaluate_potential
     from remul_md.analysis.poses import check_pose_file, pose_errors, write_pose_errors
-    from remul_md.datasets import read_frames
+    from remul_md.datasets.readers import read_frames, seen_in_training
     from remul_md.potential import load_potential, resolve_device
 
     loaded = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
@@ -87,7 +87,10 @@ def evaluate(
     if by_angle is not None:
         check_pose_file(by_angle)
     frames = read_frames(data)
-    result = evaluate_potential(loaded, frames, forces=head, n_draws=n_draws, seed=seed, progress=True)
+    training = seen_in_training(loaded.provenance.data, data)
+    result = evaluate_potential(
+        loaded, frames, forces=head, n_draws=n_draws, seed=seed, training=training, progress=True
+    )
     _table(
         f"{potential} on {data}: {result.n_frames} frames, {result.forces} forces, {n_draws} rotations a frame",
         result.rows(),

@@ -36,6 +36,8 @@ class Frames:
         energy: potential energies, [B], eV, or None.
         forces: forces, [A, 3], eV/Angstrom, or None.
         name: where the frames come from, such as `rmd17/ethanol/train-01` or a file name.
+        trajectory_step: where in a trajectory each frame was taken from, in its steps, [B], or None if that is not
+            known; no part of the content.
     Raises:
         InputError: shapes that do not fit together, no frame, a frame without atoms, numbers that are not finite.
     """
@@ -48,6 +50,7 @@ class Frames:
     energy: NDArray[np.float64] | None = None
     forces: NDArray[np.float64] | None = None
     name: str = "frames"
+    trajectory_step: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         n_total, n_frames = len(self.positions), len(self.n_atoms)
@@ -62,6 +65,7 @@ class Frames:
             "cell": (self.cell, (n_frames, 3, 3)),
             "energy": (self.energy, (n_frames,)),
             "forces": (self.forces, (n_total, 3)),
+            "trajectory_step": (self.trajectory_step, (n_frames,)),
         }
         if int(self.n_atoms.sum()) != n_total:
             raise InputError(
@@ -104,6 +108,7 @@ class Frames:
             cell=None if self.cell is None else self.cell[chosen],
             energy=None if self.energy is None else self.energy[chosen],
             forces=None if self.forces is None else self.forces[rows],
+            trajectory_step=None if self.trajectory_step is None else self.trajectory_step[chosen],
         )
 
     def atoms(self, index: int) -> Atoms:
@@ -133,7 +138,7 @@ class Frames:
         digest = hashlib.sha256()
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, np.ndarray):
+            if isinstance(value, np.ndarray) and field.name != "trajectory_step":
                 digest.update(field.name.encode() + str(value.shape).encode() + np.ascontiguousarray(value).tobytes())
         return digest.hexdigest()
 

@@ -192,6 +192,29 @@ def test_json_has_the_promised_keys_and_plain_values(found: Accuracy) -> None:
     assert content == found.to_json()
 
 
+def test_near_copies_of_training_frames_are_left_out_of_a_figure_of_its_own(
+    potential: Potential, frames: Frames, found: Accuracy
+) -> None:
+    """Frames 0, 50, ..., 250 of a trajectory, trained on its frames 45 and 161: 5 steps are near, 11 are not."""
+    tested = replace(frames, trajectory_step=np.arange(6) * 50)
+    training = replace(frames.select([0, 1]), trajectory_step=np.array([45, 161]))
+    result = evaluate_potential(potential, tested, n_draws=N_DRAWS, seed=SEED, training=training)
+    assert replace(result, apart=None) == found
+    assert result.apart is not None
+    assert (result.apart.n_frames, result.apart.max_steps) == (5, 10)
+    kept = evaluate_potential(potential, frames.select([0, 2, 3, 4, 5]), n_draws=N_DRAWS, seed=SEED)
+    assert result.apart.force_mae_stock == pytest.approx(kept.force_mae_stock, rel=1e-9)
+    assert result.apart.force_mae_turned != found.force_mae_turned
+    assert ("... 5 frames > 10 steps from training", f"{kept.force_mae_stock:.2f}") in [
+        (name, text.split(" / ")[0]) for name, text in result.rows()
+    ]
+    far = replace(training, trajectory_step=np.array([1000, 2000]))
+    everything = evaluate_potential(potential, tested, n_draws=N_DRAWS, seed=SEED, training=far).apart
+    assert everything is not None
+    assert everything.force_mae_turned == pytest.approx(found.force_mae_turned, rel=1e-9)
+    assert evaluate_potential(potential, frames, n_draws=N_DRAWS, seed=SEED, training=training).apart is None
+
+
 def test_labels_from_the_potential_itself_leave_only_broken_symmetry(potential: Potential, frames: Frames) -> None:
     outs = [predict(potential, frames, index, np.eye(3)) for index in range(6)]
     own = replace(frames, energy=np.array([out[0] for out in outs]), forces=np.concatenate([out[1] for out in outs]))

@@ -280,8 +280,13 @@ def test_the_kind_of_model_chooses_its_options(tmp_path: Path) -> None:
     )
     refused(["model.kind=painn", "model.width=wide"], "model.width: Input should be a valid integer")
     refused(["model.kind=painn", "model.cutoff=0"], "model.cutoff must be > 0.5 Angstrom, got 0.0")
-    refused(["model.kind=null"], "model.kind: Input should be 'transformer' or 'painn' or 'first-transformer', got None")
-    refused(["model.kind=[painn]"], "model.kind: Input should be 'transformer' or 'painn' or 'first-transformer', got ['painn']")
+    refused(
+        ["model.kind=null"], "model.kind: Input should be 'transformer' or 'painn' or 'first-transformer', got None"
+    )
+    refused(
+        ["model.kind=[painn]"],
+        "model.kind: Input should be 'transformer' or 'painn' or 'first-transformer', got ['painn']",
+    )
     with pytest.raises(InputError, match=r"model: Input should be a valid dictionary or instance of .*, got 5"):
         load_config(write(tmp_path, "model: 5\n"))
 

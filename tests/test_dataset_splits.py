@@ -8,7 +8,8 @@ import pytest
 
 from remul_md import Frames, InputError
 from remul_md.datasets import Split, make_split, read_frames
-from remul_md.datasets.splits import duplicate_labels
+from remul_md.datasets.readers import seen_in_training
+from remul_md.datasets.splits import duplicate_labels, near_in_time
 
 
 def frames_with_copies(copies: list[int], *, seed: int = 3) -> Frames:
@@ -143,3 +144,42 @@ def test_copies_that_cannot_be_divided() -> None:
         InputError, match="6 frames hold 2 distinct geometries, whose copies cannot be kept on one side"
     ):
         make_split(frames_with_copies([3, 3]), n_train=4, n_validation=2, seed=0)
+
+
+def test_frames_near_in_time_are_told() -> None:
+    """By the steps that rMD17 files hold; the numbers stand in data/rmd17/README.md."""
+    near = {}
+    for molecule in ("aspirin", "ethanol"):
+        train, test = (read_frames(f"rmd17/{molecule}/{part}-01") for part in ("train", "test"))
+        found = near_in_time(test, train, max_steps=10)
+        assert found is not None
+        near[molecule] = int(found.sum())
+        steps = test.select(np.flatnonzero(found)[:3]).trajectory_step
+        assert steps is not None
+        assert train.trajectory_step is not None
+        assert np.abs(steps[:, None] - train.trajectory_step).min(axis=1).max() <= 10
+    assert near == {"aspirin": 89, "ethanol": 27}
+    assert near_in_time(replace(test, trajectory_step=None), train, max_steps=10) is None
+
+
+def test_steps_of_the_trajectory_are_no_content() -> None:
+    frames = read_frames("rmd17/ethanol/train-01").select(range(5))
+    assert frames.trajectory_step is not None
+    assert replace(frames, trajectory_step=None).content_hash() == frames.content_hash()
+    with pytest.raises(InputError, match=r"trajectory_step has shape \(4,\), expected \(5,\)"):
+        replace(frames, trajectory_step=frames.trajectory_step[:4])
+
+
+def test_only_frames_of_one_trajectory_count_as_seen() -> None:
+    train = read_frames("rmd17/ethanol/train-01")
+    split = make_split(train, n_train=40, n_validation=7, seed=3)
+    record = {"name": train.name, "split": split.to_json()}
+    seen = seen_in_training(record, "rmd17/ethanol/test-01")
+    assert seen is not None
+    assert train.trajectory_step is not None
+    assert seen.trajectory_step is not None
+    assert seen.trajectory_step.tolist() == train.trajectory_step[[*split.train, *split.validation]].tolist()
+    assert seen_in_training(record, "rmd17/aspirin/test-01") is None
+    assert seen_in_training(record, "frames.extxyz") is None
+    assert seen_in_training({"name": "mine.xyz", "split": split.to_json()}, "rmd17/ethanol/test-01") is None
+    assert seen_in_training({"name": train.name}, "rmd17/ethanol/test-01") is None

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from ase.data import chemical_symbols
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from remul_md.analysis.calibration import Calibration, calibration
 from remul_md.analysis.local import LocalErrors, local_errors
 from remul_md.coverage import require_known_composition
+from remul_md.datasets.splits import near_in_time
 from remul_md.errors import InputError
 from remul_md.neighbors import build_batch
 from remul_md.potential import ForcesChoice, Potential
@@ -21,7 +23,18 @@ from remul_md.structures import BatchStore, Frames
 from remul_md.symmetry.measures import Percent, equivariance_percent, net_force_and_torque, twirl_statistics
 from remul_md.symmetry.rotations import pose_batch, random_rotations, turn_vectors
 
+NEAR_STEPS = 10  # steps of the trajectory within which a frame is a near copy of another
 MAX_ATOMS = 8192  # atoms in one pass, all poses together: bounds the memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apart:
+    """Force MAE, meV/Angstrom, on the frames that are not near a training frame in time."""
+
+    n_frames: int
+    max_steps: int
+    force_mae_stock: float
+    force_mae_turned: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +71,8 @@ class Accuracy:
         n_members: 1, or the members of a committee.
         forces_std: of a committee, its error bar against the errors of the stock forces, by component, in
             meV/Angstrom.
+        apart: force MAE without the frames that were taken within NEAR_STEPS of a training frame from the same
+            trajectory: near copies flatter. None if that is not known.
     """
 
     n_frames: int
@@ -85,6 +100,7 @@ class Accuracy:
     n_jacobian_frames: int
     n_members: int = 1
     forces_std: Calibration | None = None
+    apart: Apart | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, lists and strings."""
@@ -107,6 +123,9 @@ class Accuracy:
             ("Jacobian asymmetry", f"{self.jacobian_asymmetry:.1e}"),
             ("net force, RMS", f"{1000 * self.net_force_rms_eV_per_A:.3f} meV/A"),
         ]
+        if self.apart is not None:
+            what = f"... {self.apart.n_frames} frames > {self.apart.max_steps} steps from training"
+            rows.insert(1, (what, f"{self.apart.force_mae_stock:.2f} / {self.apart.force_mae_turned:.2f} meV/A"))
         if self.net_torque_rms_eV is not None and self.lie_derivative is not None:
             rows += [
                 ("net torque, RMS", f"{1000 * self.net_torque_rms_eV:.2f} meV"),
@@ -129,6 +148,7 @@ def evaluate_potential(
     forces: ForcesChoice = "auto",
     n_draws: int = 8,
     seed: int = 0,
+    training: Frames | None = None,
     progress: bool = False,
 ) -> Accuracy:
     """Errors in the stock pose and in random poses, and what the broken symmetry costs.
@@ -139,6 +159,7 @@ def evaluate_potential(
         forces: the head to evaluate; auto is what was trained.
         n_draws: Haar draws of each frame, at least 2; each frame gets draws of its own.
         seed: seed of the draws.
+        training: frames of the same trajectory that the potential has seen, to leave out those near them.
         progress: show a bar.
     Raises:
         InputError: frames without labels, a composition never trained on, too few draws.
@@ -205,7 +226,9 @@ def evaluate_potential(
             columns.setdefault(name, []).append(value.cpu())
     local = local_errors(potential, store, forces=head, seed=seed)
     figures = {name: torch.cat(parts) for name, parts in columns.items()}
-    return _summary(figures, local, frames, head, n_draws, seed, potential.n_members)
+    near = None if training is None else near_in_time(frames, training, max_steps=NEAR_STEPS)
+    found = _summary(figures, local, frames, head, n_draws, seed, potential.n_members)
+    return found if near is None or near.all() else replace(found, apart=_apart(figures, frames, ~near))
 
 
 def pose_batch_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor) -> Tensor:
@@ -213,6 +236,16 @@ def pose_batch_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor)
     n_poses = len(rotations)
     copies = vectors.expand(n_poses, -1, 3) if vectors.ndim == 2 else vectors
     return torch.stack([turn_vectors(copies[g], rotations[g], system_index=system_index) for g in range(n_poses)])
+
+
+def _apart(columns: dict[str, Tensor], frames: Frames, kept: NDArray[np.bool_]) -> Apart:
+    atoms = torch.from_numpy(np.repeat(kept, frames.n_atoms))
+    return Apart(
+        n_frames=int(kept.sum()),
+        max_steps=NEAR_STEPS,
+        force_mae_stock=1000.0 * float(columns["stock"][atoms].mean()),
+        force_mae_turned=1000.0 * float(columns["turned"][atoms].mean()),
+    )
 
 
 def _summary(

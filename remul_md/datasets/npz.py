@@ -34,10 +34,18 @@ class NpzLayout:
     positions: str
     energy: str
     forces: str
+    trajectory_step: str | None = None
 
 
 LAYOUTS = (
-    NpzLayout(name="rMD17", atomic_numbers="nuclear_charges", positions="coords", energy="energies", forces="forces"),
+    NpzLayout(
+        name="rMD17",
+        atomic_numbers="nuclear_charges",
+        positions="coords",
+        energy="energies",
+        forces="forces",
+        trajectory_step="old_indices",
+    ),
     NpzLayout(name="sGDML", atomic_numbers="z", positions="R", energy="E", forces="F"),
 )
 
@@ -116,6 +124,7 @@ def read_npz(
         energy=energy.astype(np.float64) * units.to_eV if with_labels else None,
         forces=forces.reshape(-1, 3).astype(np.float64) * units.to_eV_per_angstrom if with_labels else None,
         name=path.name,
+        trajectory_step=_trajectory_steps(arrays, layout, n_frames),
     )
 
 
@@ -149,6 +158,14 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
             f"{path}: truncated or corrupt npz, {key!r} cannot be read ({error}); copy or fetch the file again"
         ) from error
     return arrays
+
+
+def _trajectory_steps(arrays: dict[str, NDArray[Any]], layout: NpzLayout, n_frames: int) -> NDArray[np.int64] | None:
+    """Whole numbers, one for each frame, if the file has them; an array that is no such thing is left alone."""
+    steps = arrays.get(layout.trajectory_step or "")
+    if steps is None or steps.shape != (n_frames,) or steps.dtype.kind not in "iu":
+        return None
+    return steps.astype(np.int64)
 
 
 def _recognise(arrays: dict[str, NDArray[Any]], *, path: Path) -> NpzLayout:

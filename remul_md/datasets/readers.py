@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from remul_md.datasets.ase_files import FORMATS, read_ase
 from remul_md.datasets.npz import read_npz
@@ -101,3 +101,19 @@ def _resolve(source: str | Path, *, cache: str | Path | None) -> tuple[Path, str
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give one file")
     raise InputError(f"{str(source)!r} is neither a file nor a registered data set; {nearest_names(str(source))}")
+
+
+def seen_in_training(record: Mapping[str, Any], data: str) -> Frames | None:
+    """The frames that a potential has seen, for training and for validation, if `data` is of the same trajectory.
+
+    Args:
+        record: `data` of the potential's provenance: a name and the split.
+        data: name of the frames that are asked about; only registered names say which trajectory they are of.
+    """
+    name = str(record.get("name", ""))
+    if not (name in ENTRIES and data in ENTRIES and name.rsplit("/", 1)[0] == data.rsplit("/", 1)[0]):
+        return None
+    split = record.get("split")
+    if split is None:
+        return None
+    return read_frames(name).select([*split["train"], *split["validation"]])

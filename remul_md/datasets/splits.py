@@ -137,6 +137,17 @@ def duplicate_labels(frames: Frames) -> NDArray[np.int64]:
     return labels
 
 
+def near_in_time(frames: Frames, others: Frames, *, max_steps: int) -> NDArray[np.bool_] | None:
+    """Which frames were taken within `max_steps` of one of the others from the same trajectory, [B].
+
+    None if either does not know its steps. That both are of one trajectory is for the caller to know.
+    """
+    if frames.trajectory_step is None or others.trajectory_step is None:
+        return None
+    gaps = np.abs(frames.trajectory_step[:, None] - others.trajectory_step[None, :])
+    return np.asarray(gaps.min(axis=1) <= max_steps)
+
+
 def _fill(groups: Sequence[list[int]], n_frames: int) -> tuple[list[int], list[list[int]]]:
     """The first groups that fit into `n_frames`, and the groups left over."""
     chosen: list[int] = []
