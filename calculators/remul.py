@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -78,6 +78,11 @@ class RemulCalculator(Calculator):
         self._allow_unseen = allow_unseen
         self._checked_numbers: np.ndarray | None = None
         self.diagnostics: dict[str, Any] = {}
+
+    @property
+    def head(self) -> Literal["conservative", "direct"]:
+        """Which of the potential's forces it gives."""
+        return self._forces
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """What changed since the last calculation; only what the model sees, so this costs microseconds.

@@ -54,11 +54,11 @@ def train(
     options = load_config(config, overrides=[*chosen, *(set_ or [])])
     typer.echo(dump_config(options))
     potential = train_potential(options, run_dir=run_dir, resume=resume, init_from=init_from)
-    metrics = potential.provenance.metrics
+    run = potential.provenance.run_of("direct" if options.train.trained == "direct-head" else "conservative")
+    metrics = run["metrics"]
     typer.echo(
         f"{run_dir / POTENTIAL}: validation force MAE {metrics['validation_force_mae_meV_per_A']:.1f} meV/A "
-        f"in turned poses (step {metrics['best_step']} of {metrics['last_step']}, "
-        f"{potential.provenance.seconds / 60:.1f} min)"
+        f"in turned poses (step {metrics['best_step']} of {metrics['last_step']}, {run['seconds'] / 60:.1f} min)"
     )
 
 
@@ -222,12 +222,13 @@ def analyze(
                 "min_A": known.coverage.bond_min,
                 "max_A": known.coverage.bond_max,
             }
-        training = known.provenance.metrics.get("history")
+        run = known.provenance.run_of(calculator.head)  # of the forces that are tested
+        training = run["metrics"].get("history")
         provenance |= {
             "potential": potential,
             "potential sha256": known.sha256,
-            "training data": known.provenance.data.get("name", ""),
-            "trained with": f"remul-md {known.provenance.package_version}",
+            "training data": run["data"].get("name", ""),
+            "trained with": f"remul-md {run['package_version']}",
         }
     result = analyze_trajectory(
         trajectory,

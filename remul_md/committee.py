@@ -93,7 +93,7 @@ def _provenance(members: dict[str, Potential]) -> Provenance:
         seconds=sum(own.seconds for own in each.values()),
         members=[
             {"name": Path(name).name, "sha256": members[name].sha256}
-            | {key: value for key, value in asdict(own).items() if key != "members"}
+            | {key: value for key, value in asdict(own).items() if key != "members" and (value or key != "direct_head")}
             for name, own in each.items()
         ],
     )

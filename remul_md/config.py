@@ -87,6 +87,9 @@ class TrainConfig(BaseModel):
     ema_decay: float = Field(0.999, ge=0, lt=1, description="moving average of the weights; what is saved")
     max_grad_norm: float = Field(10.0, gt=0, description="the gradient is clipped to this norm")
     forces: Literal["conservative", "direct", "both"] = Field("conservative", description="which head is trained")
+    trained: Literal["all", "direct-head"] = Field(
+        "all", description="what is trained: all weights, or the direct head of --init-from and nothing else of it"
+    )
     energy_weight: float = Field(0.02, ge=0, description="weight of the energy error, in units of RMS force x 1 A")
     alpha: float = Field(1.0, ge=0, description="weight of the loss on the stock pose")
     beta: float = Field(1.0, ge=0, description="weight of the equivariance loss; 0 switches it off")
@@ -187,6 +190,27 @@ class TrainConfig(BaseModel):
                 "train.estimator=one-forward has one pose of each frame: train.n_turned=1 and train.anchor=label, "
                 f"got {self.n_turned} and {self.anchor}"
             )
+
+    @model_validator(mode="after")
+    def _direct_head_alone(self) -> TrainConfig:
+        if self.trained == "all":
+            return self
+        if self.forces != "direct":
+            raise ValueError(
+                f"train.trained=direct-head trains no other forces: set train.forces=direct, got {self.forces}"
+            )
+        if self.weighting == "gradual":
+            raise ValueError(
+                "train.weighting=gradual balances gradients by a matrix that train.trained=direct-head does not train; "
+                "choose constant, linear or cosine"
+            )
+        if self.equivariant_outputs == "energy":
+            raise ValueError(
+                "train.equivariant_outputs=energy leaves train.trained=direct-head nothing to train: the energies "
+                "stay as they are; choose forces or both"
+            )
+        self._only_with("energy_weight", False, "trained=all: with the direct head alone the energies stay as they are")
+        return self
 
     @model_validator(mode="after")
     def _poses_fit(self) -> TrainConfig:

@@ -36,6 +36,9 @@ UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "mass": 
 ForcesChoice = Literal["auto", "conservative", "direct"]
 Dtype = Literal["float32", "float64"]
 
+# What a record says of a single run of training.
+RUN_FIELDS = ("config", "data", "metrics", "package_version", "commit", "seconds", "origin")
+
 
 def _name_the_first_transformer(payload: dict[str, Any]) -> dict[str, Any]:
     """Format 3 gave the name "transformer" to another architecture; the older one keeps its weights and its code."""
@@ -66,9 +69,12 @@ class Provenance:
         metrics: validation figures of the saved weights.
         package_version: version of remul-md that trained it.
         commit: commit of the source tree, or "" if it was no checkout.
-        seconds: training time.
+        seconds: training time, that of `direct_head` included.
         origin: sha256 of the potential it was fine-tuned from, or "".
         members: of a committee, sha256 of the file (`sha256`) and provenance of each member.
+        direct_head: where the direct head was trained alone, after everything else: config, data, metrics and the
+            like of that run, with the sha256 of the potential that it started from as `origin`; else empty. The
+            fields above are then those of the conservative forces.
     """
 
     trained_forces: Literal["conservative", "direct", "both"]
@@ -80,6 +86,20 @@ class Provenance:
     seconds: float = 0.0
     origin: str = ""
     members: list[dict[str, Any]] = field(default_factory=list)
+    direct_head: dict[str, Any] = field(default_factory=dict)
+
+    def with_direct_head(self, run: Provenance) -> Provenance:
+        """The record of this potential after a run that trained its direct head and nothing else."""
+        record = {key: getattr(run, key) for key in RUN_FIELDS}
+        record["seconds"] += self.direct_head.get("seconds", 0.0)  # of the head that this run went on from
+        return replace(self, trained_forces="both", seconds=self.seconds + run.seconds, direct_head=record)
+
+    def run_of(self, forces: Literal["conservative", "direct"]) -> dict[str, Any]:
+        """Config, data, metrics, versions, seconds and origin of the run that trained this head."""
+        if forces == "direct" and self.direct_head:
+            return dict(self.direct_head)
+        record = {key: getattr(self, key) for key in RUN_FIELDS}
+        return record | {"seconds": self.seconds - self.direct_head.get("seconds", 0.0)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,6 +180,7 @@ class Potential:
             raise InputError(
                 f"forces={forces!r} was asked for, but this potential was trained for {trained} forces; "
                 f"use forces={trained!r} or train with train.forces=both"
+                + (" (`remul-md distill` adds a direct head)" if forces == "direct" else "")
             )
         return forces
 
@@ -199,7 +220,12 @@ class Potential:
             "units": UNITS,
             "model": {"kind": kind, "options": options},
             "coverage": self.coverage.to_json(),
-            "provenance": {key: value for key, value in self.provenance.__dict__.items() if value or key != "members"},
+            # What only some potentials have is left out of the others, which older versions then read.
+            "provenance": {
+                key: value
+                for key, value in self.provenance.__dict__.items()
+                if value or key not in ("members", "direct_head")
+            },
         }
         committee = {} if self.member_references is None else {"member_references": self.member_references.cpu()}
         weights = {name: value.detach().to("cpu", torch.float32) for name, value in self.model.state_dict().items()}

@@ -38,7 +38,7 @@ Validate = Callable[[nn.Module], dict[str, float]]
 
 
 def new_state(model: nn.Module, config: TrainConfig) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step; what the model has frozen (`requires_grad` off) is never touched."""
     average, generator = copy.deepcopy(model).requires_grad_(False), torch.Generator().manual_seed(config.seed)
     return TrainState(model, average, make_optimizer(model, config), generator, make_weighting(config))
 
@@ -85,8 +85,11 @@ def train_step(
     state.optimizer.step()
     # A short memory at first: the early weights are not worth remembering.
     decay = min(config.ema_decay, (1 + state.step) / (10 + state.step))
+    # Frozen weights stay out: even between equal numbers an interpolation makes 0.0 of -0.0.
+    pairs = zip(state.average.parameters(), state.model.parameters(), strict=True)
+    moving = [(mean, now) for mean, now in pairs if now.requires_grad]
     with torch.no_grad():
-        torch._foreach_lerp_(list(state.average.parameters()), list(state.model.parameters()), 1.0 - decay)
+        torch._foreach_lerp_([mean for mean, _ in moving], [now for _, now in moving], 1.0 - decay)
     state.step += 1
     used = {"alpha": torch.as_tensor(weights["task"]), "beta": torch.as_tensor(weights["equivariance"])}
     found = {"loss": total, "grad_norm": grad_norm, **losses, **diagnostics, **used}

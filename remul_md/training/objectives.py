@@ -167,7 +167,8 @@ def make_objective(config: TrainConfig, *, force_scale: float) -> PotentialObjec
     return PotentialObjective(
         forces=config.forces,
         force_scale=force_scale,
-        energy_weight=config.energy_weight,
+        # Energies that no step can change would only be a constant in the loss.
+        energy_weight=config.energy_weight if config.trained == "all" else 0.0,
         n_turned=config.n_turned if config.beta > 0 else 0,
         unturned=config.alpha > 0,
         first_pose=config.first_pose,

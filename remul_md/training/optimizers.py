@@ -32,18 +32,22 @@ MIN_SIDE = 16  # a narrower matrix has too few singular values to be worth it
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser that a config asks for, over all parameters of a model."""
+    """The optimiser that a config asks for, over all parameters of a model that are not frozen."""
     options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "betas": (0.9, 0.99)}
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), fused=True, **options)
+        return torch.optim.AdamW(_trained(model), fused=True, **options)
     return Muon(model, **options)
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 class Muon(torch.optim.Optimizer):
     """Muon for the weights of linear layers, AdamW for all other parameters of a model.
 
     Args:
-        model: its parameters are updated; only `nn.Linear` weights with both sides >= 16 are matrices here, since a
+        model: its parameters are updated unless they are frozen (`requires_grad` off); only `nn.Linear` weights with both sides >= 16 are matrices here, since a
             row of an embedding is a vector of its own.
         lr: learning rate of both.
         weight_decay: decoupled, of all parameters.
@@ -65,9 +69,9 @@ class Muon(torch.optim.Optimizer):
         matrices = {
             id(module.weight): module.weight
             for module in model.modules()
-            if isinstance(module, nn.Linear) and min(module.weight.shape) >= MIN_SIDE
+            if isinstance(module, nn.Linear) and module.weight.requires_grad and min(module.weight.shape) >= MIN_SIDE
         }
-        others = [parameter for parameter in model.parameters() if id(parameter) not in matrices]
+        others = [parameter for parameter in _trained(model) if id(parameter) not in matrices]
         common = {"lr": lr, "weight_decay": weight_decay, "step": 0}
         groups: list[dict[str, Any]] = []
         if matrices:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from remul_md.config import RunConfig
+from remul_md.potential import Potential
 from remul_md.training.compiled import compile_losses
 from remul_md.training.fit import new_state, train_step
 from remul_md.training.schedule import shuffled
@@ -17,15 +18,18 @@ from remul_md.training.train import prepare_training
 N_WARM = 3
 
 
-def training_step(config: RunConfig) -> Callable[[], None]:
+def training_step(config: RunConfig, *, origin: Potential | None = None) -> Callable[[], None]:
     """A function that takes the next step of a run, without logs, validation and checkpoints.
 
     On CUDA it returns when the device is done.
 
+    Args:
+        config: options of the run.
+        origin: potential whose weights it starts from; they are trained in place.
     Raises:
         InputError: see `prepare_training`.
     """
-    prepared, options = prepare_training(config), config.train
+    prepared, options = prepare_training(config, origin=origin), config.train
     state, batch_of = new_state(prepared.model, options), shuffled(prepared.source, options)
     compiled = None
     if options.compile:

@@ -103,6 +103,7 @@ def train_potential(
     origin = None if init_from is None else load_potential(init_from)
     if origin is not None:
         config = _with_model_of(origin, config)
+    _check_origin(config, origin)
     device = resolve_device(options.device)
     if options.compile:
         require_compiler(device)
@@ -146,19 +147,21 @@ def train_potential(
         "force_scale_eV_per_A": prepared.objective.force_scale,
         "history": [row for row in read_metrics(folder / METRICS) if "validation_force_mae" in row],
     }
+    provenance = Provenance(
+        trained_forces=options.forces,
+        config=config.model_dump(mode="json"),
+        data={"name": prepared.frames.name, "split": prepared.split.to_json()} | _unlabelled_record(beside),
+        metrics=metrics,
+        commit=source_commit(),
+        seconds=result.seconds,
+        origin="" if origin is None else origin.sha256,
+    )
+    keeps = origin is not None and options.trained == "direct-head"  # all but the direct head is still the origin's
     potential = Potential(
         model=result.model.cpu().eval().requires_grad_(False),
         reference_energies=prepared.reference_energies,
-        coverage=coverage_of(prepared.frames),
-        provenance=Provenance(
-            trained_forces=options.forces,
-            config=config.model_dump(mode="json"),
-            data={"name": prepared.frames.name, "split": prepared.split.to_json()} | _unlabelled_record(beside),
-            metrics=metrics,
-            commit=source_commit(),
-            seconds=result.seconds,
-            origin="" if origin is None else origin.sha256,
-        ),
+        coverage=origin.coverage if origin is not None and keeps else coverage_of(prepared.frames),
+        provenance=origin.provenance.with_direct_head(provenance) if origin is not None and keeps else provenance,
     )
     potential.save(folder / POTENTIAL)
     return load_potential(folder / POTENTIAL)
@@ -196,8 +199,10 @@ def prepare_training(config: RunConfig, *, origin: Potential | None = None) -> P
         config: all options.
         origin: potential whose weights and reference energies the run starts from.
     Raises:
-        InputError: data that cannot be read or used, CUDA asked for and not there.
+        InputError: data that cannot be read or used, CUDA asked for and not there, a direct head to train alone
+            without a potential that has conservative forces.
     """
+    _check_origin(config, origin)
     device, data = resolve_device(config.train.device), config.data
     frames = _labelled_frames(config)
     split = make_split(frames, n_train=data.n_train, n_validation=data.n_validation, seed=data.split_seed)
@@ -252,13 +257,28 @@ def _with_model_of(origin: Potential, config: RunConfig) -> RunConfig:
                 f"{known.get(name, f'no such option (it is a {kind})')}; "
                 "leave the model section out, or train from scratch"
             )
-    if origin.provenance.trained_forces not in (config.train.forces, "both"):
+    trained = origin.provenance.trained_forces
+    if trained not in (config.train.forces, "both") and config.train.trained == "all":
         logger.warning(
             "the %s head starts from random weights: --init-from was trained for %s forces",
             config.train.forces,
-            origin.provenance.trained_forces,
+            trained,
         )
     return config.model_copy(update={"model": model_section(kind, options)})
+
+
+def _check_origin(config: RunConfig, origin: Potential | None) -> None:
+    if config.train.trained == "all":
+        return
+    if origin is None:
+        raise InputError(
+            "train.trained=direct-head keeps all other weights of a trained potential; name it with --init-from"
+        )
+    if origin.provenance.trained_forces == "direct":
+        raise InputError(
+            "train.trained=direct-head keeps the conservative forces of --init-from, which was trained for direct "
+            "forces only; give one with conservative forces, or leave train.trained out"
+        )
 
 
 def _initial_model(config: RunConfig, train: Frames, origin: Potential | None) -> tuple[nn.Module, torch.Tensor]:
@@ -274,6 +294,10 @@ def _initial_model(config: RunConfig, train: Frames, origin: Potential | None) -
         raise InputError(
             f"--init-from knows the elements {origin.species}, the data hold {species}; train from scratch"
         )
+    if config.train.trained == "direct-head":
+        frozen = origin.model.requires_grad_(False).train()
+        frozen.get_submodule("direct_head").requires_grad_(True)
+        return frozen, origin.reference_energies  # not shifted: the energies stay what they are
     # Another level of theory shifts all energies; the shift goes into the references, not into the network.
     shift = fit_reference_energies(_without_references(train, origin), origin.species)
     model = origin.model.requires_grad_(True).train()
