@@ -22,7 +22,10 @@ import torch
 
 from remul_md import __version__
 from remul_md.config import RunConfig
+from remul_md.coverage import coverage_of
+from remul_md.potential import Potential, Provenance
 from remul_md.training.step_cost import N_WARM, training_step
+from remul_md.training.train import prepare_training
 
 BATCH_SIZE = 8
 ARMS: dict[str, dict[str, Any]] = {
@@ -38,9 +41,27 @@ ARMS: dict[str, dict[str, Any]] = {
 def step_of(
     arm: str, molecule: str, *, forces: str, device: str, batch_size: int = BATCH_SIZE, compiled: bool = False
 ) -> Callable[[], None]:
-    """One training step of an arm on packaged frames, with the model of the defaults."""
+    """One training step of an arm on packaged frames, with the model of the defaults.
+
+    Forces "direct-head" are direct forces of which nothing but the head is trained.
+    """
     train = {**ARMS[arm], "forces": forces, "batch_size": batch_size, "device": device, "compile": compiled}
-    return training_step(RunConfig.model_validate({"data": {"molecule": molecule}, "train": train}))
+    if forces != "direct-head":
+        return training_step(RunConfig.model_validate({"data": {"molecule": molecule}, "train": train}))
+    train |= {"forces": "direct", "trained": "direct-head"}
+    config = RunConfig.model_validate({"data": {"molecule": molecule}, "train": train})
+    return training_step(config, origin=untrained(molecule))
+
+
+def untrained(molecule: str) -> Potential:
+    """A potential with the weights that training starts from: a step costs the same whatever they are."""
+    prepared = prepare_training(RunConfig.model_validate({"data": {"molecule": molecule}, "train": {"device": "cpu"}}))
+    return Potential(
+        model=prepared.model,
+        reference_energies=prepared.reference_energies,
+        coverage=coverage_of(prepared.frames),
+        provenance=Provenance(trained_forces="conservative"),
+    )
 
 
 def timed(molecule: str, *, forces: str, device: str, n_steps: int) -> dict[str, tuple[float, float]]:

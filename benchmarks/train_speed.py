@@ -3,8 +3,8 @@
 Both kinds of steps alternate and the ratio is the median of the ratios of neighbours. On a CPU the clock is the CPU
 time of the process, so that other work on the machine counts little; on a GPU it is the time between synchronisations.
 
-python benchmarks/train_speed.py [--molecules ethanol aspirin] [--forces conservative direct] [--batch-sizes 8 16]
-    [--arms augmented REMUL] [--steps 30] [--device cuda] [--json FILE]
+python benchmarks/train_speed.py [--molecules ethanol aspirin] [--forces conservative direct direct-head]
+    [--batch-sizes 8 16] [--arms augmented REMUL] [--steps 30] [--device cuda] [--json FILE]
 
 With --json, rows that the file holds of the same case are replaced and the others kept, so cases may be run apart.
 """
