@@ -13,13 +13,14 @@ from remul_md.cli_analysis import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli_audit import audit
 from remul_md.cli_data import data_app
 from remul_md.cli_md import Table, run_many, run_one
-from remul_md.cli_potentials import committee, label
+from remul_md.cli_potentials import committee, distill, label
 from remul_md.errors import InputError
 from remul_md.studies.cli import study_app
 
 if TYPE_CHECKING:
     from remul_md.analysis.trajectory import TrajectoryAnalysis
     from remul_md.calculators import RemulCalculator
+    from remul_md.potential import Potential
 
 app = typer.Typer(
     help="Train unconstrained transformer potentials, run molecular dynamics with them, and check both.",
@@ -272,7 +273,7 @@ def potentials(
 
 
 # After the commands that everybody needs.
-for _command in (audit, vibrations, compare, spectrum, timestep_scan, committee, label):
+for _command in (audit, vibrations, compare, spectrum, timestep_scan, committee, label, distill):
     app.command()(_command)
 
 
@@ -288,7 +289,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Options of all commands."""
-    context.obj = _calculator  # studies run dynamics, but lie below the calculators
+    context.obj = _calculator  # studies and `distill` run dynamics, but lie below the calculators
 
 
 def _use_threads(n_threads: int) -> None:
@@ -297,7 +298,7 @@ def _use_threads(n_threads: int) -> None:
     torch.set_num_threads(n_threads)
 
 
-def _calculator(potential: str, **options: Any) -> RemulCalculator:
+def _calculator(potential: str | Potential, **options: Any) -> RemulCalculator:
     from remul_md.calculators import RemulCalculator
 
     return RemulCalculator(potential, **options)
@@ -391,4 +392,4 @@ def main() -> None:
         # Inside a command typer turns Ctrl-C into a silent exit with code 130.
         if isinstance(stop, SystemExit) and stop.code != 130:
             raise
-        _fail("interrupted; `train` and `md` go on where they were with --resume", code=130)
+        _fail("interrupted; `train`, `md` and `distill` go on where they were with --resume", code=130)

@@ -70,6 +70,67 @@ def label(
     typer.echo(f"{output}: {len(labelled.frames)} frames{left_out}")
 
 
+def distill(
+    context: typer.Context,
+    potential: Annotated[str, typer.Argument(help="With conservative forces: a *.pt file, or a shipped name.")],
+    run_dir: Annotated[Path, typer.Option(help="Folder of dynamics, labels and training; may lie anywhere.")],
+    output: Annotated[Path | None, typer.Option(help="Copy RUN_DIR/potential.pt, both heads, to this *.pt.")] = None,
+    n_frames: Annotated[int, typer.Option(help="Geometries of its own dynamics.")] = 20_000,
+    temperature: Annotated[float, typer.Option("--temperature-K", help="Kelvin, where every run begins.")] = 300.0,
+    final_temperature: Annotated[
+        float, typer.Option("--final-temperature-K", help="Kelvin, to which every run is heated.")
+    ] = 600.0,
+    replicas: Annotated[int, typer.Option(help="Runs side by side; one in twenty is held out.")] = 64,
+    timestep_fs: Annotated[float, typer.Option(help="Femtoseconds.")] = 1.0,
+    frame_interval_fs: Annotated[float, typer.Option(help="Time between two geometries of a run.")] = 20.0,
+    equilibrate_ps: Annotated[float, typer.Option(help="Picoseconds before the first geometry of a run.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of velocities and thermostats.")] = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="train.KEY=VALUE, such as train.n_steps=9000.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
+) -> None:
+    """Add fast direct forces to a potential, taught by its conservative ones, which stay the same bits."""
+    from remul_md.distillation import Sampling, distill_direct_head, head_config
+    from remul_md.files import replace_atomically
+    from remul_md.training.train import POTENTIAL
+
+    if output is not None and (output.suffix != ".pt" or not output.parent.is_dir()):
+        raise InputError(f"{output}: the copy of the potential must end in .pt, and its folder must be there")
+    config = head_config(set_ or [])
+    sampling = Sampling(
+        n_frames=n_frames,
+        temperature_K=temperature,
+        final_temperature_K=final_temperature,
+        n_replicas=replicas,
+        timestep_fs=timestep_fs,
+        frame_interval_fs=frame_interval_fs,
+        equilibrate_ps=equilibrate_ps,
+        seed=seed,
+    )
+    # The calculator comes from above, as for the studies.
+    made = distill_direct_head(
+        potential, run_dir=run_dir, calculator=context.obj, sampling=sampling, config=config, resume=resume
+    )
+    written = run_dir / POTENTIAL
+    if output is not None:
+        try:
+            replace_atomically(output, written.read_bytes())
+        except OSError as error:
+            raise InputError(f"{output}: cannot be written ({error}); {written} holds the result") from error
+        written = output
+    for line in made.broken:
+        typer.echo(f"note: {line}")
+    typer.echo(
+        f"{written}: direct forces taught on {made.n_frames} geometries; on {made.accuracy.n_frames} of "
+        f"{made.n_held_out} held-out ones they differ from the conservative ones by"
+    )
+    for name, value in made.accuracy.rows():
+        if name.startswith(("force MAE,", "rotational")):
+            typer.echo(f"  {name:26}  {value}")
+    typer.echo(f"against reference data: remul-md evaluate {written} DATA --forces direct")
+
+
 def shelf_lines(rows: Sequence[ShippedPotential]) -> list[str]:
     """The table of `remul-md potentials`, a line for each potential below two of headings."""
     cells: list[tuple[str, ...]] = [

@@ -38,6 +38,7 @@ ORDER = (
     "training",
     "dynamics",
     "analysis",
+    "distillation",
     "studies",
     "cli_audit",
     "cli_analysis",  # takes its calculators from the audit

@@ -459,7 +459,7 @@ def test_ctrl_c_is_one_line_and_130(workplace: Path, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "error: interrupted; `train` and `md` go on where they were with --resume" in err
+    assert "error: interrupted; `train`, `md` and `distill` go on where they were with --resume" in err
     assert "Traceback" not in err
 
 

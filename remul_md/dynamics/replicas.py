@@ -13,6 +13,7 @@ replica, is what this costs: for thousands of replicas on a GPU see `remul_md.ca
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -147,7 +148,9 @@ class _Exchange:
 
         positions = np.repeat(first_positions[None], len(self.answers), axis=0)
         n_running = len(self.answers)
-        with tqdm(total=n_steps, disable=not progress, unit="step", desc=f"{n_running} replicas") as bar:
+        wait_s = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants a line now and then
+        description = f"{n_running} replicas"
+        with tqdm(total=n_steps, disable=not progress, unit="step", desc=description, mininterval=wait_s) as bar:
             while n_running:
                 waiting: list[int] = []
                 while len(waiting) < n_running:

@@ -149,7 +149,7 @@ def train_potential(
     }
     provenance = Provenance(
         trained_forces=options.forces,
-        config=config.model_dump(mode="json"),
+        config=_without_folders(config),
         data={"name": prepared.frames.name, "split": prepared.split.to_json()} | _unlabelled_record(beside),
         metrics=metrics,
         commit=source_commit(),
@@ -326,6 +326,15 @@ def _residual_batch(frames: Frames, references: torch.Tensor, species: tuple[int
     atomic = atomic_references(batch.atomic_numbers, species, references)
     totals = torch.zeros_like(batch.energy).index_add(0, batch.system_index, atomic)
     return replace(batch, energy=(batch.energy - totals).float(), forces=batch.forces.float())
+
+
+def _without_folders(config: RunConfig) -> dict[str, Any]:
+    """The options as they are recorded in a potential: a folder of this machine tells nothing elsewhere."""
+    values: dict[str, Any] = config.model_dump(mode="json")
+    for key in ("source", "unlabelled"):
+        if values["data"][key] is not None and Path(values["data"][key]).is_file():
+            values["data"][key] = Path(values["data"][key]).name
+    return values
 
 
 def _fingerprint(config: RunConfig, split: Split, origin: str, unlabelled: Frames | None) -> str:

@@ -1,0 +1,197 @@
+"""A direct head for a potential, taught by its own conservative forces along its own dynamics.
+
+Direct forces are the fast ones, and they overfit on the few frames that reference calculations pay for. The
+conservative forces of a trained potential are what its direct ones should be, and they cost nothing: its dynamics gives
+as many geometries as wanted. Nothing but the head is trained, so energies and conservative forces stay what they were.
+
+Every stage leaves files in the folder of the run and is not repeated by a resumed one: dynamics, labels, training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from remul_md.analysis.accuracy import Accuracy, evaluate_potential
+from remul_md.config import RunConfig, load_config
+from remul_md.datasets import read_frames
+from remul_md.distillation.sampling import DYNAMICS, HELD_OUT, LABELS, Sampling, sample_labels
+from remul_md.errors import InputError
+from remul_md.files import read_json, write_json
+from remul_md.potential import Potential, load_potential, resolve_device
+from remul_md.training.checkpoint import METRICS
+from remul_md.training.fit import CHECKPOINT
+from remul_md.training.train import POTENTIAL, train_potential
+
+RECORD = "distill.json"
+MAX_VALIDATION, VALIDATION_SHARE = 500, 0.05  # frames of the other runs that choose the best weights
+MAX_EVALUATED = 1000  # held-out frames, evenly spaced
+# How a head is trained where nothing else is asked: every pose is turned, as for the shipped potentials.
+TRAINING: dict[str, Any] = {
+    "forces": "direct",
+    "trained": "direct-head",
+    "alpha": 0.0,
+    "n_steps": 20_000,
+    "batch_size": 16,
+    "learning_rate": 1e-2,
+    "validate_every": 1000,
+    "checkpoint_every": 1000,
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Distilled:
+    """What `distill_direct_head` made.
+
+    Args:
+        potential: with both heads.
+        accuracy: of its direct forces on held-out geometries, against its conservative ones.
+        n_frames: geometries that it was taught on, those of validation included.
+        n_held_out: geometries of the runs that were held out.
+        broken: what went wrong in runs of which frames were left out, a line for each.
+    """
+
+    potential: Potential
+    accuracy: Accuracy
+    n_frames: int
+    n_held_out: int
+    broken: Sequence[str]
+
+
+def head_config(overrides: Sequence[str] = ()) -> RunConfig:
+    """The options by which a head is trained: `TRAINING`, then overrides such as `train.n_steps=5000`.
+
+    Raises:
+        InputError: another section than train, or options that do not train the direct head alone.
+    """
+    for override in overrides:
+        if not override.startswith("train."):
+            raise InputError(
+                f"data and model are those of the potential: --set takes train.KEY=VALUE here, got {override!r}"
+            )
+    config = load_config(None, overrides=[*(f"train.{key}={value}" for key, value in TRAINING.items()), *overrides])
+    if config.train.trained != "direct-head":
+        raise InputError(
+            f"train.trained={config.train.trained} changes energies too, which nothing here would hold in place; "
+            "leave train.trained out, or use `remul-md train --init-from`"
+        )
+    return config
+
+
+def distill_direct_head(
+    file: str | Path,
+    *,
+    run_dir: str | Path,
+    calculator: Callable[..., Any],
+    sampling: Sampling | None = None,
+    config: RunConfig | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Distilled:
+    """Teach the direct head of a potential its conservative forces; the result is `run_dir/potential.pt`.
+
+    Args:
+        file: the potential, or the name of a shipped one.
+        run_dir: folder of everything that is made.
+        calculator: (potential, device=, forces=) to an ASE calculator with `copies`, such as `RemulCalculator`.
+        sampling: which geometries; default `Sampling()`.
+        config: how the head is trained; default `head_config()`.
+        resume: go on with an interrupted run, or begin one if the folder holds none.
+        progress: show bars.
+    Raises:
+        InputError: a potential without conservative forces, of several members or compositions, or with cells; a folder
+            that holds another run; too few geometries in which the molecule is whole; and what training refuses.
+    """
+    folder, sampling, config = Path(run_dir), sampling or Sampling(), config or head_config()
+    teacher = load_potential(file, device=resolve_device(config.train.device))
+    _check_teacher(teacher)
+    wanted = {"potential_sha256": teacher.sha256, "sampling": asdict(sampling)}
+    sampled = _begun(folder, wanted, resume=resume)
+    torch.set_num_threads(config.train.n_threads)
+    if sampled is None:
+        sampled = sample_labels(teacher, calculator, run_dir=folder, sampling=sampling, progress=progress)
+        _write_record(folder, {**wanted, "sampled": sampled})
+    n_validation = min(MAX_VALIDATION, max(1, round(VALIDATION_SHARE * sampled["n_frames"])))
+    labels = {
+        "source": str(folder / LABELS),
+        "n_train": sampled["n_frames"] - n_validation,
+        "n_validation": n_validation,
+        "allow_implausible": True,  # their units are known
+    }
+    config = config.model_copy(update={"data": type(config.data).model_validate(labels)})
+    trained = train_potential(config, run_dir=folder, init_from=file, resume=True, progress=progress)
+    held_out = read_frames(folder / HELD_OUT, allow_implausible=True)
+    chosen = np.unique(np.linspace(0, len(held_out) - 1, min(MAX_EVALUATED, len(held_out))).round().astype(np.int64))
+    on_device = trained.to(device=resolve_device(config.train.device))
+    accuracy = evaluate_potential(on_device, held_out.select(chosen), forces="direct", progress=progress)
+    potential = replace(trained, provenance=_with_sampling(trained, sampling, sampled, accuracy))
+    potential.save(folder / POTENTIAL)
+    return Distilled(
+        potential=load_potential(folder / POTENTIAL),
+        accuracy=accuracy,
+        n_frames=sampled["n_frames"],
+        n_held_out=sampled["n_held_out"],
+        broken=sampled["broken"],
+    )
+
+
+def _check_teacher(teacher: Potential) -> None:
+    compositions, trained = teacher.coverage.compositions, teacher.provenance.trained_forces
+    if teacher.n_members > 1:
+        raise InputError(
+            f"this is a committee of {teacher.n_members}; train one model on its labels first "
+            "(`remul-md label`, `remul-md train`), then distill that"
+        )
+    if trained == "direct":
+        raise InputError("this potential was trained for direct forces only; give one with conservative forces")
+    if teacher.coverage.periodic or len(compositions) > 1:
+        what = "has periodic cells" if teacher.coverage.periodic else f"knows {len(compositions)} compositions"
+        raise InputError(
+            f"dynamics starts from one isolated reference molecule, but this potential {what}; label frames of your "
+            "own with `remul-md label` and train on them with train.forces=direct train.trained=direct-head --init-from"
+        )
+
+
+def _begun(folder: Path, wanted: Mapping[str, Any], *, resume: bool) -> dict[str, Any] | None:
+    """What an interrupted run has sampled; None if there is dynamics to be done. Writes the record of a new run."""
+    existing = [
+        name
+        for name in (RECORD, LABELS, HELD_OUT, DYNAMICS, METRICS, CHECKPOINT, POTENTIAL)
+        if (folder / name).exists()
+    ]
+    if existing and not resume:
+        raise InputError(f"{folder}: already holds a run ({existing[0]}); go on with --resume, or give a new --run-dir")
+    if not existing:
+        _write_record(folder, wanted)
+        return None
+    if RECORD not in existing:
+        raise InputError(f"{folder}: holds {existing[0]} but no {RECORD}: another kind of run; give a new --run-dir")
+    before = read_json(folder / RECORD, hint="give a new --run-dir")
+    if before.get("potential_sha256") != wanted["potential_sha256"]:
+        raise InputError(f"{folder}: was begun with another potential; give that one, or a new --run-dir")
+    old, new = before.get("sampling", {}), wanted["sampling"]
+    changed = [f"{key} was {old.get(key)}, now {new[key]}" for key in new if old.get(key) != new[key]]
+    if changed:
+        raise InputError(f"{folder}: was begun with other options: {'; '.join(changed)}; use a new --run-dir")
+    return before.get("sampled")
+
+
+def _write_record(folder: Path, content: Mapping[str, Any]) -> None:
+    write_json(folder / RECORD, content, hint="choose another --run-dir")
+
+
+def _with_sampling(trained: Potential, sampling: Sampling, sampled: Mapping[str, Any], accuracy: Accuracy) -> Any:
+    """The provenance of the trained potential with where its labels come from and how good its direct forces are."""
+    head = trained.provenance.direct_head
+    data = {**head["data"], "sampling": {**asdict(sampling), **sampled}}
+    metrics = {
+        **head["metrics"],
+        "held_out_force_mae_stock_meV_per_A": accuracy.force_mae_stock,
+        "held_out_force_mae_turned_meV_per_A": accuracy.force_mae_turned,
+    }
+    return replace(trained.provenance, direct_head={**head, "data": data, "metrics": metrics})

@@ -1,0 +1,184 @@
+"""Geometries of a potential's own dynamics with its own labels, as long as the molecule is whole."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from remul_md.analysis.structure import BOUND_STABLE_A, BondRanges, bond_deviation
+from remul_md.coverage import Coverage
+from remul_md.datasets import write_frames
+from remul_md.dynamics import MDOptions, MDResult, read_trajectory
+from remul_md.dynamics.recording import OutputFiles
+from remul_md.dynamics.replicas import replica_output, run_replicas
+from remul_md.errors import InputError
+from remul_md.labelling import label_frames
+from remul_md.potential import Potential
+from remul_md.structures import Frames, joined_geometries
+
+logger = logging.getLogger(__name__)
+
+LABELS, HELD_OUT, DYNAMICS = "labels.npz", "held-out.npz", "md"
+HELD_OUT_SHARE = 0.05  # of the runs: frames of one run resemble each other, so whole runs are held out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which geometries a head is taught on: Langevin dynamics of the potential from its training reference frame.
+
+    Args:
+        n_frames: geometries, at least; the runs are equally long.
+        temperature_K: at which each run begins, > 0.
+        final_temperature_K: to which it is heated linearly in time, so that all between are sampled.
+        n_replicas: runs side by side, at least 2: some are held out.
+        timestep_fs: integration step; sampling bears a longer one than conservation does.
+        frame_interval_fs: time between two frames, a multiple of `timestep_fs`.
+        equilibrate_ps: at the first temperature, before the first frame.
+        seed: of velocities and thermostat; replica k has `seed + k`.
+    Raises:
+        InputError: a value out of range, or fewer than two frames for each run.
+    """
+
+    n_frames: int = 20_000
+    temperature_K: float = 300.0
+    final_temperature_K: float = 600.0
+    n_replicas: int = 64
+    timestep_fs: float = 1.0
+    frame_interval_fs: float = 20.0
+    equilibrate_ps: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_replicas < 2:
+            raise InputError(f"distilling needs at least 2 replicas, of which one is held out, got {self.n_replicas}")
+        if self.n_frames < 2 * self.n_replicas:
+            raise InputError(
+                f"n_frames ({self.n_frames}) must be at least twice the number of replicas ({self.n_replicas}); "
+                "ask for more frames or for fewer replicas"
+            )
+        self.md_options()  # which checks the rest
+
+    def md_options(self) -> MDOptions:
+        """The options of each run."""
+        frames_each = math.ceil(self.n_frames / self.n_replicas)
+        return MDOptions(
+            ensemble="langevin",
+            temperature_K=self.temperature_K,
+            final_temperature_K=self.final_temperature_K,
+            timestep_fs=self.timestep_fs,
+            length_ps=(frames_each - 1) * self.frame_interval_fs / 1000.0,
+            equilibrate_ps=self.equilibrate_ps,
+            frame_interval_fs=self.frame_interval_fs,
+            # Of the log only the bonds matter here, and the trajectory shows them.
+            log_interval=max(1, round(self.frame_interval_fs / self.timestep_fs)),
+            checkpoint_interval=500,
+            seed=self.seed,
+        )
+
+
+def sample_labels(
+    teacher: Potential,
+    calculator: Callable[..., Any],
+    *,
+    run_dir: Path,
+    sampling: Sampling,
+    progress: bool,
+) -> dict[str, Any]:
+    """Run dynamics and label the frames in which the molecule is whole with the potential's conservative forces.
+
+    Args:
+        teacher: on the device to use.
+        calculator: (potential, device=, forces=) to an ASE calculator with `copies`, such as `RemulCalculator`.
+        run_dir: gets the trajectories in `md/`, `labels.npz` and the labels of whole runs in `held-out.npz`.
+        sampling: see there; interrupted dynamics goes on.
+        progress: show bars.
+    Returns:
+        JSON-able: `n_frames`, `n_held_out`, `broken` (a line for each run of which frames are left out), `md_seconds`.
+    Raises:
+        InputError: the molecule stays whole in fewer than two runs.
+    """
+    reference = teacher.coverage
+    atoms = Atoms(numbers=reference.reference_numbers, positions=reference.reference_positions)
+    atoms.calc = calculator(teacher, device=str(teacher.device), forces="conservative")
+    output = run_dir / DYNAMICS / "run.traj"
+    outcomes = run_replicas(
+        atoms,
+        sampling.md_options(),
+        n_replicas=sampling.n_replicas,
+        output=output,
+        evaluate=atoms.calc.copies(atoms, n_copies=sampling.n_replicas),
+        resume=True,
+        progress=progress,
+        provenance={"potential_sha256": teacher.sha256, "forces": "conservative"},
+    )
+    runs: list[Frames] = []
+    broken: list[str] = []
+    for replica, outcome in enumerate(outcomes):
+        path = OutputFiles.for_output(replica_output(output, replica)).trajectory
+        frames, reason = None, "" if isinstance(outcome, MDResult) else str(outcome)
+        if path.is_file() and path.stat().st_size > 0:
+            trajectory = read_trajectory(path)
+            n_whole, why = whole_frames(trajectory.positions, reference)
+            reason = (
+                f"{len(trajectory) - n_whole} of its {len(trajectory)} frames are left out: {why}" if why else reason
+            )
+            frames = _frames_of(trajectory.positions[:n_whole], reference, name=path.name) if n_whole else None
+        if reason:
+            broken.append(f"replica {replica}: {reason}")
+            logger.warning("%s", broken[-1])
+        if frames is not None:
+            runs.append(frames)
+    if len(runs) < 2:
+        raise InputError(
+            f"the molecule stays whole in {len(runs)} of {sampling.n_replicas} runs, at least 2 are needed; lower "
+            f"--final-temperature-K (now {sampling.final_temperature_K:g}), or improve the potential"
+        )
+    n_held_out = max(1, round(HELD_OUT_SHARE * len(runs)))
+    taught, held_out = runs[:-n_held_out], runs[-n_held_out:]
+    for part, name in ((held_out, HELD_OUT), (taught, LABELS)):
+        labelled = label_frames(
+            teacher, joined_geometries(part, name=DYNAMICS), forces="conservative", progress=progress
+        )
+        write_frames(labelled.frames, run_dir / name, provenance=labelled.provenance)
+    return {
+        "n_frames": sum(map(len, taught)),
+        "n_held_out": sum(map(len, held_out)),
+        "broken": broken,
+        "md_seconds": max((outcome.wall_s for outcome in outcomes if isinstance(outcome, MDResult)), default=0.0),
+    }
+
+
+def whole_frames(positions: NDArray[np.float64], reference: Coverage) -> tuple[int, str]:
+    """How many frames come before the first in which a bond is broken, and which bond that is ("" if none breaks).
+
+    Args:
+        positions: [T, N, 3], Angstrom, atoms in the order of the reference frame.
+        reference: whose bonds and their lengths are the right ones; see `BOUND_STABLE_A`.
+    """
+    pairs = np.array(reference.bonds, dtype=np.int64).reshape(-1, 2)
+    ranges = BondRanges(pairs=pairs, min_A=np.array(reference.bond_min), max_A=np.array(reference.bond_max))
+    found = bond_deviation(positions, pairs, ranges=ranges)
+    if found is None or found.first_off_frame is None or found.first_off_pair is None:
+        return len(positions), ""
+    first, second = found.first_off_pair
+    why = f"bond {first}-{second} is more than {BOUND_STABLE_A:g} Angstrom off in frame {found.first_off_frame}"
+    return found.first_off_frame, why
+
+
+def _frames_of(positions: NDArray[np.float64], reference: Coverage, *, name: str) -> Frames:
+    n_frames, n_atoms, _ = positions.shape
+    return Frames(
+        positions=positions.reshape(-1, 3),
+        atomic_numbers=np.tile(np.array(reference.reference_numbers, dtype=np.int64), n_frames),
+        n_atoms=np.full(n_frames, n_atoms, dtype=np.int64),
+        pbc=np.zeros((n_frames, 3), dtype=bool),
+        name=name,
+    )
