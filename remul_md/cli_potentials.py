@@ -134,15 +134,35 @@ def distill(
 def shelf_lines(rows: Sequence[ShippedPotential]) -> list[str]:
     """The table of `remul-md potentials`, a line for each potential below two of headings."""
     cells: list[tuple[str, ...]] = [
-        ("name", "molecule", "heads", "force MAE", "turned", "rot. spread", "trained", "latency", "size", "tested on"),
-        ("", "", "", "meV/A", "meV/A", "meV/A", "min", "ms", "MB", ""),
-    ]
+        *zip(
+            *(
+                ("name", ""), ("molecule", ""), ("heads", ""), ("force MAE", "meV/A"), ("turned", "meV/A"),
+                ("rot. spread", "meV/A"), ("trained", "min"), ("latency", "ms"), ("direct MAE", "meV/A"),
+                ("latency", "ms"), ("size", "MB"), ("tested on", ""),
+            ),
+            strict=True,
+        ),
+    ]  # fmt: skip
     for row in rows:
         figures = (row.force_mae_stock, row.force_mae_turned, row.rotational_spread)
-        measured = ["-" if value is None else f"{value:.2f}" for value in figures]
         heads = row.heads if row.n_members == 1 else f"{row.heads} x {row.n_members}"
-        latency = "-" if row.latency_ms is None else f"{row.latency_ms:.1f}"
-        size = (f"{row.training_minutes:.1f}", latency, f"{row.megabytes:.1f}", row.tested_on or "-")
-        cells.append((row.name, row.molecule, heads, *measured, *size))
+        cells.append(
+            (
+                row.name,
+                row.molecule,
+                heads,
+                *(_number(value, digits=2) for value in figures),
+                f"{row.training_minutes:.1f}",
+                _number(row.latency_ms, digits=1),
+                _number(row.force_mae_direct, digits=2),
+                _number(row.latency_direct_ms, digits=1),
+                f"{row.megabytes:.1f}",
+                row.tested_on or "-",
+            )
+        )
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     return ["  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _number(value: float | None, *, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -7,13 +7,13 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from remul_md.files import read_json
 from remul_md.neighbors import build_batch
-from remul_md.potential import Potential, load_potential, shipped_potentials
+from remul_md.potential import ForcesChoice, Potential, load_potential, shipped_potentials
 from remul_md.structures import Frames
 
 logger = logging.getLogger(__name__)
@@ -31,14 +31,17 @@ class ShippedPotential:
         heads: conservative, direct or both.
         n_members: 1, or the members of a committee.
         data: what it was trained on.
-        training_minutes: time of its training.
+        training_minutes: time of its training, that of both heads.
         megabytes: size of its file.
         sha256: of its file.
         force_mae_stock: meV/Angstrom, on the test frames `tested_on`; this and the next two None if not measured.
         force_mae_turned: in random poses, likewise.
         rotational_spread: s per component, likewise.
+        force_mae_direct: of the direct forces of a potential with both heads, in random poses, on the same frames; None
+            if not measured. The three figures above are those of the conservative forces then.
         tested_on: name of the test frames, or "".
         latency_ms: neighbour list, energy and forces of one geometry, on this machine; None if not asked for.
+        latency_direct_ms: the same with direct forces, of a potential with both heads.
     """
 
     name: str
@@ -52,8 +55,10 @@ class ShippedPotential:
     force_mae_stock: float | None
     force_mae_turned: float | None
     rotational_spread: float | None
+    force_mae_direct: float | None
     tested_on: str
     latency_ms: float | None
+    latency_direct_ms: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and strings."""
@@ -63,7 +68,8 @@ class ShippedPotential:
 def describe_shipped(*, measure_latency: bool = True) -> list[ShippedPotential]:
     """All potentials in the package, by name.
 
-    Test figures are those of `remul-md evaluate NAME TEST --json data/potentials/NAME.json`, kept beside the file.
+    Test figures are those of `remul-md evaluate NAME TEST --json data/potentials/NAME.json`, kept beside the file;
+    those of the direct forces of a potential with both heads stand in NAME.direct.json (`--forces direct`).
 
     Args:
         measure_latency: time each of them on the CPU, with the threads that torch has now.
@@ -73,7 +79,7 @@ def describe_shipped(*, measure_latency: bool = True) -> list[ShippedPotential]:
     return [_describe(name, file, measure_latency) for name, file in shipped_potentials().items()]
 
 
-def measured_latency_ms(potential: Potential) -> float:
+def measured_latency_ms(potential: Potential, *, forces: ForcesChoice = "auto") -> float:
     """Median wall time of a neighbour list, energy and forces of its reference geometry, milliseconds."""
     coverage = potential.coverage
     frames = Frames(
@@ -82,7 +88,7 @@ def measured_latency_ms(potential: Potential) -> float:
         n_atoms=np.array([len(coverage.reference_numbers)]),
         pbc=np.zeros((1, 3), dtype=bool),
     )
-    head = potential.resolve_forces("auto")
+    head = potential.resolve_forces(forces)
     times = []
     for _ in range(N_CALLS + 2):  # the first calls load libraries and warm up
         start = time.perf_counter()
@@ -96,7 +102,9 @@ def measured_latency_ms(potential: Potential) -> float:
 
 def _describe(name: str, file: Path, measure_latency: bool) -> ShippedPotential:
     potential = load_potential(file)
-    figures = _figures(file, potential.sha256)
+    figures = _figures(file, potential, potential.resolve_forces("auto"))
+    has_both = potential.provenance.trained_forces == "both"
+    direct = _figures(file, potential, "direct") if has_both else {}
     return ShippedPotential(
         name=name,
         molecule=", ".join(_formula(entry) for entry in potential.coverage.compositions),
@@ -109,8 +117,10 @@ def _describe(name: str, file: Path, measure_latency: bool) -> ShippedPotential:
         force_mae_stock=figures.get("force_mae_stock"),
         force_mae_turned=figures.get("force_mae_turned"),
         rotational_spread=figures.get("rotational_spread"),
+        force_mae_direct=direct.get("force_mae_turned") if direct.get("data") == figures.get("data") else None,
         tested_on=str(figures.get("data", "")),
         latency_ms=measured_latency_ms(potential) if measure_latency else None,
+        latency_direct_ms=measured_latency_ms(potential, forces="direct") if measure_latency and has_both else None,
     )
 
 
@@ -118,15 +128,22 @@ def _formula(composition: dict[str, int]) -> str:
     return "".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in sorted(composition.items()))
 
 
-def _figures(file: Path, sha256: str) -> dict[str, Any]:
-    """The stored test figures of a potential; none if they are missing or belong to another file."""
-    stored = file.with_suffix(".json")
-    again = f"`remul-md evaluate {file.stem} TEST --json {stored.name}` makes them"
+def _figures(file: Path, potential: Potential, head: Literal["conservative", "direct"]) -> dict[str, Any]:
+    """The stored test figures of a head; none if they are missing or belong to another file or head."""
+    served = head == potential.resolve_forces("auto")
+    stored = file.with_suffix(".json" if served else f".{head}.json")
+    again = (
+        f"`remul-md evaluate {file.stem} TEST{'' if served else f' --forces {head}'} --json {stored.name}` makes them"
+    )
     if not stored.is_file():
-        logger.warning("%s: no test figures beside it; %s", file.name, again)
+        what = "test figures" if served else f"test figures of its {head} forces"
+        logger.warning("%s: no %s beside it; %s", file.name, what, again)
         return {}
     figures = read_json(stored, hint=again)
-    if figures.get("potential_sha256") != sha256:
+    if figures.get("potential_sha256") != potential.sha256:
         logger.warning("%s: are figures of another file than %s and not shown; %s", stored.name, file.name, again)
+        return {}
+    if figures.get("forces", head) != head:
+        logger.warning("%s: are figures of %s forces and not shown; %s", stored.name, figures["forces"], again)
         return {}
     return figures

@@ -57,6 +57,39 @@ def test_from_members_to_a_student(cli: Run, members: list[Path], tmp_path: Path
     assert load_potential(tmp_path / "student" / "potential.pt").provenance.data["name"] == "labels.extxyz"
 
 
+def test_a_student_learns_from_dynamics_of_the_committee(cli: Run, members: list[Path], tmp_path: Path) -> None:
+    """As docs/committees.md says it: dynamics, labels without the uncertain ones, a student with both heads."""
+    committee, trajectory = tmp_path / "C.pt", tmp_path / "hot.traj"
+    assert cli("committee", committee, *members)[0] == 0
+    # Random weights hold no molecule together: over before it has flown apart.
+    short = ["--length-ps", "0.006", "--equilibrate-ps", "0", "--timestep-fs", "0.1", "--frame-interval-fs", "0.1"]
+    hot = ["--ensemble", "langevin", "--temperature-K", "500", *short]
+    code, _, err = cli("md", committee, "--structure", "ethanol", *hot, "--output", trajectory)
+    assert code == 0, err
+    assert cli("label", committee, trajectory, tmp_path / "all.npz")[0] == 0
+    with np.load(tmp_path / "all.npz", allow_pickle=False) as arrays:
+        stds = 1000.0 * arrays["forces_std_eV_per_A"]
+    assert len(stds) == 61
+    assert len(set(stds)) > 50
+    limit = float(np.sort(stds)[40])
+    code, out, err = cli("label", committee, trajectory, tmp_path / "labels.npz", "--max-std", f"{limit:.9f}")
+    assert code == 0, err
+    n_kept = int((stds <= float(f"{limit:.9f}")).sum())
+    assert n_kept in (40, 41)
+    assert f"labels.npz: {n_kept} frames, {61 - n_kept} left out as too uncertain" in out
+    options = [f"data.source={tmp_path / 'labels.npz'}", *SMALL, "train.forces=both", "data.allow_implausible=true"]
+    settings = [part for option in options for part in ("--set", option)]
+    code, out, err = cli("train", "--run-dir", tmp_path / "STUDENT", *settings)
+    assert code == 0, err
+    student = load_potential(tmp_path / "STUDENT" / "potential.pt")
+    assert student.provenance.trained_forces == "both"
+    assert student.provenance.config["data"]["source"] == "labels.npz"
+    assert len(student.provenance.data["split"]["train"]) == 14
+    code, out, err = cli("evaluate", tmp_path / "STUDENT" / "potential.pt", tmp_path / "labels.npz", "--n-draws", "2")
+    assert code == 0, err
+    assert f"{n_kept} frames, conservative forces" in out
+
+
 def test_a_limit_leaves_frames_out(cli: Run, members: list[Path], tmp_path: Path) -> None:
     committee = tmp_path / "committee.pt"
     assert cli("committee", committee, *members)[0] == 0

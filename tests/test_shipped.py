@@ -70,6 +70,34 @@ def test_figures_of_another_file_are_not_shown(shelf: Path, caplog: pytest.LogCa
         describe_shipped(measure_latency=False)
 
 
+def test_both_heads_of_a_potential_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those of the direct head stand in a file of their own and are never taken for the others."""
+    untrained_potential(molecule_frames(), trained_forces="both").save(tmp_path / "own.pt")
+    monkeypatch.setattr(shipped, "shipped_potentials", lambda: {"own": tmp_path / "own.pt"})
+    sha256 = load_potential(tmp_path / "own.pt").sha256
+    figures = {"force_mae_stock": 4.5, "force_mae_turned": 5.5, "data": "own/test", "potential_sha256": sha256}
+    direct = {**figures, "force_mae_stock": 7.5, "force_mae_turned": 8.5, "forces": "direct"}
+    (tmp_path / "own.json").write_text(json.dumps({**figures, "forces": "conservative"}))
+    with caplog.at_level(logging.WARNING):
+        (bare,) = describe_shipped(measure_latency=False)
+    assert bare.force_mae_direct is bare.latency_direct_ms is None
+    hint = "`remul-md evaluate own TEST --forces direct --json own.direct.json` makes them"
+    assert f"own.pt: no test figures of its direct forces beside it; {hint}" in caplog.text
+    (tmp_path / "own.direct.json").write_text(json.dumps(direct))
+    (row,) = describe_shipped()
+    assert (row.force_mae_turned, row.force_mae_direct) == (5.5, 8.5)
+    assert row.latency_ms is not None
+    assert row.latency_direct_ms is not None
+    assert 0 < row.latency_direct_ms < row.latency_ms  # no gradient
+    (tmp_path / "own.json").write_text(json.dumps(direct))
+    with caplog.at_level(logging.WARNING):
+        (mixed,) = describe_shipped(measure_latency=False)
+    assert mixed.force_mae_turned is None
+    assert "own.json: are figures of direct forces and not shown" in caplog.text
+
+
 def test_every_packaged_molecule_can_be_retrained() -> None:
     """`make potentials` names the molecules whose frames are in the package, and each has a preset of its own."""
     makefile = (Path(__file__).parents[1] / "Makefile").read_text()
