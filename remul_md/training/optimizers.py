@@ -47,8 +47,8 @@ class Muon(torch.optim.Optimizer):
     """Muon for the weights of linear layers, AdamW for all other parameters of a model.
 
     Args:
-        model: its parameters are updated unless they are frozen (`requires_grad` off); only `nn.Linear` weights with both sides >= 16 are matrices here, since a
-            row of an embedding is a vector of its own.
+        model: its parameters are updated unless they are frozen (`requires_grad` off); only `nn.Linear` weights with
+            both sides >= 16 are matrices here, since a row of an embedding is a vector of its own.
         lr: learning rate of both.
         weight_decay: decoupled, of all parameters.
         momentum: memory of the averaged gradient of the matrices (Nesterov's form).
