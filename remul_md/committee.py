@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,8 @@ from remul_md.coverage import merged_coverage
 from remul_md.errors import InputError
 from remul_md.models import model_config
 from remul_md.models.committee import Committee, CommitteeConfig, stacked_states
-from remul_md.potential import Potential, Provenance, load_potential
+from remul_md.potential import Potential, load_potential
+from remul_md.provenance import Provenance
 
 
 def make_committee(files: Sequence[str | Path]) -> Potential:
@@ -93,7 +93,7 @@ def _provenance(members: dict[str, Potential]) -> Provenance:
         seconds=sum(own.seconds for own in each.values()),
         members=[
             {"name": Path(name).name, "sha256": members[name].sha256}
-            | {key: value for key, value in asdict(own).items() if key != "members" and (value or key != "direct_head")}
+            | {key: value for key, value in own.to_json().items() if key != "members"}
             for name, own in each.items()
         ],
     )

@@ -30,6 +30,7 @@ ORDER = (
     "models",
     "symmetry",
     "config",
+    "provenance",
     "potential",
     "committee",
     "labelling",

@@ -25,12 +25,12 @@ from remul_md.models import build_model, model_config
 from remul_md.neighbors import build_batch
 from remul_md.potential import (
     Potential,
-    Provenance,
     atomic_references,
     fit_reference_energies,
     load_potential,
     resolve_device,
 )
+from remul_md.provenance import Provenance
 from remul_md.structures import Batch, BatchStore, Frames
 from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
 from remul_md.training.compiled import require_compiler

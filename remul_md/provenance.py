@@ -1,0 +1,59 @@
+"""Where a potential comes from: the runs that trained it, on what, for how long and with which result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from remul_md._version import __version__
+
+# What a record says of a single run of training.
+RUN_FIELDS = ("config", "data", "metrics", "package_version", "commit", "seconds", "origin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a potential comes from, JSON-able.
+
+    Args:
+        trained_forces: which head was trained: conservative, direct or both.
+        config: the resolved config of the run.
+        data: name, sha256 of the content and the split.
+        metrics: validation figures of the saved weights.
+        package_version: version of remul-md that trained it.
+        commit: commit of the source tree, or "" if it was no checkout.
+        seconds: training time, that of `direct_head` included.
+        origin: sha256 of the potential it was fine-tuned from, or "".
+        members: of a committee, sha256 of the file (`sha256`) and provenance of each member.
+        direct_head: where the direct head was trained alone, after everything else: config, data, metrics and the
+            like of that run, with the sha256 of the potential that it started from as `origin`; else empty. The
+            fields above are then those of the conservative forces.
+    """
+
+    trained_forces: Literal["conservative", "direct", "both"]
+    config: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    package_version: str = __version__
+    commit: str = ""
+    seconds: float = 0.0
+    origin: str = ""
+    members: list[dict[str, Any]] = field(default_factory=list)
+    direct_head: dict[str, Any] = field(default_factory=dict)
+
+    def with_direct_head(self, run: Provenance) -> Provenance:
+        """The record of this potential after a run that trained its direct head and nothing else."""
+        record = {key: getattr(run, key) for key in RUN_FIELDS}
+        record["seconds"] += self.direct_head.get("seconds", 0.0)  # of the head that this run went on from
+        return replace(self, trained_forces="both", seconds=self.seconds + run.seconds, direct_head=record)
+
+    def run_of(self, forces: Literal["conservative", "direct"]) -> dict[str, Any]:
+        """Config, data, metrics, versions, seconds and origin of the run that trained this head."""
+        if forces == "direct" and self.direct_head:
+            return dict(self.direct_head)
+        record = {key: getattr(self, key) for key in RUN_FIELDS}
+        return record | {"seconds": self.seconds - self.direct_head.get("seconds", 0.0)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; what only some potentials have is left out of the others."""
+        return {key: value for key, value in self.__dict__.items() if value or key not in ("members", "direct_head")}
