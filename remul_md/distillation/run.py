@@ -31,14 +31,15 @@ from remul_md.training.train import POTENTIAL, train_potential
 RECORD = "distill.json"
 MAX_VALIDATION, VALIDATION_SHARE = 500, 0.05  # frames of the other runs that choose the best weights
 MAX_EVALUATED = 1000  # held-out frames, evenly spaced
-# How a head is trained where nothing else is asked: every pose is turned, as for the shipped potentials.
+# How a head is trained where nothing else is asked: every pose is turned, as for the shipped potentials. So few weights
+# bear a high learning rate: after 3,000 steps on 2,105 ethanol frames the error fell below that of 8e-3 at any step.
 TRAINING: dict[str, Any] = {
     "forces": "direct",
     "trained": "direct-head",
     "alpha": 0.0,
     "n_steps": 20_000,
     "batch_size": 16,
-    "learning_rate": 1e-2,
+    "learning_rate": 2e-2,
     "validate_every": 1000,
     "checkpoint_every": 1000,
 }
