@@ -32,7 +32,7 @@ RECORD = "distill.json"
 MAX_VALIDATION, VALIDATION_SHARE = 500, 0.05  # frames of the other runs that choose the best weights
 MAX_EVALUATED = 1000  # held-out frames, evenly spaced
 # How a head is trained where nothing else is asked: every pose is turned, as for the shipped potentials. So few weights
-# bear a high learning rate: after 3,000 steps on 2,105 ethanol frames the error fell below that of 8e-3 at any step.
+# bear a higher learning rate than a whole model (validation, 4,000 steps of AdamW: 66 meV/A at 4e-2, 72 at 1e-2).
 TRAINING: dict[str, Any] = {
     "forces": "direct",
     "trained": "direct-head",
