@@ -24,7 +24,9 @@ from remul_md.distillation.sampling import DYNAMICS, HELD_OUT, LABELS, Sampling,
 from remul_md.errors import InputError
 from remul_md.files import read_json, write_json
 from remul_md.potential import Potential, load_potential, resolve_device
+from remul_md.provenance import Provenance
 from remul_md.training.checkpoint import METRICS
+from remul_md.training.compiled import require_compiler
 from remul_md.training.fit import CHECKPOINT
 from remul_md.training.train import POTENTIAL, train_potential
 
@@ -111,6 +113,8 @@ def distill_direct_head(
     folder, sampling, config = Path(run_dir), sampling or Sampling(), config or head_config()
     teacher = load_potential(file, device=resolve_device(config.train.device))
     _check_teacher(teacher)
+    if config.train.compile:
+        require_compiler(teacher.device)  # now, not after the dynamics
     wanted = {"potential_sha256": teacher.sha256, "sampling": asdict(sampling)}
     sampled = _begun(folder, wanted, resume=resume)
     torch.set_num_threads(config.train.n_threads)
@@ -186,7 +190,9 @@ def _write_record(folder: Path, content: Mapping[str, Any]) -> None:
     write_json(folder / RECORD, content, hint="choose another --run-dir")
 
 
-def _with_sampling(trained: Potential, sampling: Sampling, sampled: Mapping[str, Any], accuracy: Accuracy) -> Any:
+def _with_sampling(
+    trained: Potential, sampling: Sampling, sampled: Mapping[str, Any], accuracy: Accuracy
+) -> Provenance:
     """The provenance of the trained potential with where its labels come from and how good its direct forces are."""
     head = trained.provenance.direct_head
     data = {**head["data"], "sampling": {**asdict(sampling), **sampled}}

@@ -103,7 +103,7 @@ def sample_labels(
     Returns:
         JSON-able: `n_frames`, `n_held_out`, `broken` (a line for each run of which frames are left out), `md_seconds`.
     Raises:
-        InputError: the molecule stays whole in fewer than two runs.
+        InputError: there are not enough frames in which the molecule is whole.
     """
     reference = teacher.coverage
     atoms = Atoms(numbers=reference.reference_numbers, positions=reference.reference_positions)
@@ -136,13 +136,14 @@ def sample_labels(
             logger.warning("%s", broken[-1])
         if frames is not None:
             runs.append(frames)
-    if len(runs) < 2:
-        raise InputError(
-            f"the molecule stays whole in {len(runs)} of {sampling.n_replicas} runs, at least 2 are needed; lower "
-            f"--final-temperature-K (now {sampling.final_temperature_K:g}), or improve the potential"
-        )
     n_held_out = max(1, round(HELD_OUT_SHARE * len(runs)))
     taught, held_out = runs[:-n_held_out], runs[-n_held_out:]
+    if sum(map(len, taught)) < 2:  # one to learn from, one to choose the best weights by
+        raise InputError(
+            f"the molecule is whole at the start of {len(runs)} of {sampling.n_replicas} runs only, in "
+            f"{sum(map(len, runs))} frames; lower --final-temperature-K (now {sampling.final_temperature_K:g}), "
+            "or improve the potential"
+        )
     for part, name in ((held_out, HELD_OUT), (taught, LABELS)):
         labelled = label_frames(
             teacher, joined_geometries(part, name=DYNAMICS), forces="conservative", progress=progress
