@@ -83,5 +83,8 @@ def shelf_lines(rows: Sequence[ShippedPotential]) -> list[str]:
         latency = "-" if row.latency_ms is None else f"{row.latency_ms:.1f}"
         size = (f"{row.training_minutes:.1f}", latency, f"{row.megabytes:.1f}", row.tested_on or "-")
         cells.append((row.name, row.molecule, heads, *measured, *size))
+    if any(row.pretraining for row in rows):  # most shelves hold none
+        told = ["pretrained on", "", *(row.pretraining or "-" for row in rows)]
+        cells = [(*line, text) for line, text in zip(cells, told, strict=True)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     return ["  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]

@@ -187,7 +187,7 @@ def test_overrides_are_yaml_and_the_last_one_wins(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("train: [1\n", "run.yaml: is not valid YAML"),
-        ("- train\n", "run.yaml: must hold sections (data, model, train), found a list"),
+        ("- train\n", "run.yaml: must hold sections (data, model, pretrain, train), found a list"),
         ("beta\n", "found a str"),
         ("train: 5\n", "train"),
         (
