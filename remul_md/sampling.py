@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -173,7 +174,15 @@ def sample_labels(
     before, started, saved = record["seconds"], time.perf_counter(), time.perf_counter()
     reasons: Counter[str] = Counter()
     n_empty = 0
-    with tqdm(total=n_labels, initial=n_done, desc="label", disable=not progress) as bar, _one_thread():
+    bar = tqdm(
+        total=n_labels,
+        initial=n_done,
+        desc="label",
+        disable=not progress,
+        dynamic_ncols=True,
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file wants a line now and then
+    )
+    with bar, _one_thread():
         while n_done < n_labels:
             walk = _walk(starts, source, number=record["n_walks"], temperature_K=temperature_K, seed=seed)
             if walk.ended:
