@@ -85,6 +85,11 @@ def test_the_seed_decides_the_geometries(starts: Frames, tmp_path: Path) -> None
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_walks_from_one_start_are_unlike(starts: Frames, tmp_path: Path) -> None:
+    labels, _ = sample(starts.select([2]), tmp_path / "labels.npz", n_labels=60)
+    assert len(np.unique(labels.energy)) == 60
+
+
 def test_a_stopped_sampling_goes_on_with_the_same_geometries(starts: Frames, tmp_path: Path) -> None:
     whole, record = sample(starts, tmp_path / "whole.npz")
     n_calculators = 0
