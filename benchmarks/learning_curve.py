@@ -9,7 +9,8 @@ python benchmarks/learning_curve.py --run-dir FOLDER [--preset ethanol] [--set S
     [--n-test 1000] [--json results/learning_curve.json] [--plots docs/images]
 
 Runs that are finished are not repeated, and one that was stopped goes on, so the same command resumes. A rehearsal of
-a minute or two: --frames 20 40 --n-test 50 --set train.n_steps=300 --set pretrain.n_labels=400 --set model.width=32
+a minute: --frames 20 40 --n-test 50 --set train.n_steps=300 --set train.warmup_steps=50 --set pretrain.n_labels=400
+--set model.width=32 --set model.n_layers=2 --json FILE --plots FOLDER
 """
 
 from __future__ import annotations
@@ -102,9 +103,11 @@ def draw(axes: Axes, rows: list[dict[str, Any]], title: str) -> None:
         reach = [means - [values.min() for values in found], [values.max() for values in found] - means]
         told = next(row["pretraining"] for row in rows if row["arm"] == arm)
         label = f"pretrained on {told}" if told else "from scratch"
-        axes.errorbar(sizes, means, yerr=reach, capsize=3, label=label, **style(index))
+        axes.errorbar(sizes, means, yerr=reach if len(found[0]) > 1 else None, capsize=3, label=label, **style(index))
     axes.set(xscale="log", yscale="log", xlabel="training frames", ylabel="force MAE in turned poses, meV/Å")
     plain_numbers(axes)
+    axes.set_xticks(sorted({row["n_train"] for row in rows}))
+    axes.set_xticks([], minor=True)
     axes.set_title(title, fontsize=9, loc="left")
 
 
