@@ -47,7 +47,7 @@ STEPS_PER_LABEL = 5
 LABELS_PER_WALK = 20
 MAX_BOND_STRETCH = 1.6  # times the length at the start of a walk; beyond, the molecule is another one
 MAX_EMPTY_WALKS = 10  # one after another: the method cannot do this molecule
-SAVE_INTERVAL_S = 30.0
+SAVE_INTERVAL_S = 30.0  # between two writes of the file; a kill loses no more
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,7 +133,6 @@ def sample_labels(
     seed: int,
     path: Path,
     progress: bool = False,
-    save_interval_s: float = SAVE_INTERVAL_S,
 ) -> tuple[Frames, dict[str, Any]]:
     """Sample geometries around `starts` and keep them with their labels in a data file; goes on where it was stopped.
 
@@ -146,9 +145,8 @@ def sample_labels(
         n_labels: how many geometries.
         temperature_K: of the walks.
         seed: of starts, velocities and thermostat.
-        path: an npz file that `read_frames` reads; holds what was sampled so far.
+        path: an npz file that `read_frames` reads; holds what was sampled so far, less the last SAVE_INTERVAL_S at most.
         progress: show a bar.
-        save_interval_s: time between two writes of the file, seconds; a kill loses no more.
     Returns:
         The labelled frames, and how they were made, JSON-able.
     Raises:
@@ -200,7 +198,7 @@ def sample_labels(
             record["n_walks"] += 1
             bar.update(n_new)
             now = time.perf_counter()
-            if n_new and (n_done == n_labels or now - saved > save_interval_s):
+            if n_new and (n_done == n_labels or now - saved > SAVE_INTERVAL_S):
                 record["seconds"], saved = before + now - started, now
                 parts = [_joined(parts, name=path.name)]
                 write_frames(parts[0], path, provenance={"labelled_by": f"remul-md {__version__}", **record})

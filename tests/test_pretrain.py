@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -156,7 +157,7 @@ def test_a_run_stopped_in_every_part_ends_with_the_same_bits(
         return original(*arguments, **options)
 
     monkeypatch.setattr(sampling, "walk_from", stopped)
-    monkeypatch.setattr(sampling.sample_labels, "__kwdefaults__", {"progress": False, "save_interval_s": 0.0})
+    monkeypatch.setattr(sampling, "SAVE_INTERVAL_S", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train_potential(config, run_dir=folder, progress=False)
     assert len(read_frames(folder / "pretrain" / "labels.npz")) == 40
@@ -262,7 +263,7 @@ def test_two_answers_to_where_the_weights_start_are_refused(data: Path, tmp_path
 
 
 def test_a_missing_method_is_named_before_data_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "tblite.ase", None)
+    monkeypatch.setitem(sys.modules, "tblite.ase", None)
     config = run_config(tmp_path / "no_such_file.xyz", pretrain={"method": "xtb"})
     with pytest.raises(InputError, match=r"GFN2-xTB needs tblite"):
         train_potential(config, run_dir=tmp_path / "run", progress=False)

@@ -89,7 +89,10 @@ def test_walks_from_one_start_are_unlike(starts: Frames, tmp_path: Path) -> None
     assert len(np.unique(labels.energy)) == 60
 
 
-def test_a_stopped_sampling_goes_on_with_the_same_geometries(starts: Frames, tmp_path: Path) -> None:
+def test_a_stopped_sampling_goes_on_with_the_same_geometries(
+    starts: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("remul_md.sampling.SAVE_INTERVAL_S", 0.0)
     whole, record = sample(starts, tmp_path / "whole.npz")
     n_calculators = 0
 
@@ -107,7 +110,7 @@ def test_a_stopped_sampling_goes_on_with_the_same_geometries(starts: Frames, tmp
     for last, n_kept in ((4, 60), (2, 80)):  # in the fourth walk, then in the second after it
         n_calculators = 0
         with pytest.raises(KeyboardInterrupt):
-            sample(starts, cut, source=source_of(stopped_at(last)), save_interval_s=0.0)
+            sample(starts, cut, source=source_of(stopped_at(last)))
         assert len(read_frames(cut)) == n_kept
     n_calculators = 0
     resumed, resumed_record = sample(starts, cut, source=source_of(stopped_at(99)))
