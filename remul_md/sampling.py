@@ -145,7 +145,7 @@ def sample_labels(
         n_labels: how many geometries.
         temperature_K: of the walks.
         seed: of starts, velocities and thermostat.
-        path: an npz file that `read_frames` reads; holds what was sampled so far, less the last SAVE_INTERVAL_S at most.
+        path: an npz file that `read_frames` reads; holds what was sampled so far.
         progress: show a bar.
     Returns:
         The labelled frames, and how they were made, JSON-able.
