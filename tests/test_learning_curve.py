@@ -13,7 +13,7 @@ from cheap_springs import reference_file
 from remul_md.errors import InputError
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "learning_curve.py"
-TINY = ["width=8", "n_layers=1", "n_heads=2", "pair_width=6", "n_radial=5", "n_vectors=3", "cutoff=4.0"]
+TINY = ["kind=painn", "width=8", "n_layers=1", "n_radial=5", "cutoff=4.0"]
 
 
 @pytest.fixture(scope="module")
