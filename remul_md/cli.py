@@ -13,7 +13,7 @@ from remul_md.cli_analysis import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli_audit import audit
 from remul_md.cli_data import data_app
 from remul_md.cli_md import Table, run_many, run_one
-from remul_md.cli_potentials import committee, label
+from remul_md.cli_potentials import committee, label, training_line
 from remul_md.errors import InputError
 from remul_md.studies.cli import study_app
 
@@ -58,13 +58,7 @@ def train(
     options = load_config(config, overrides=[*chosen, *(set_ or [])])
     typer.echo(dump_config(options))
     potential = train_potential(options, run_dir=run_dir, resume=resume, init_from=init_from)
-    made, metrics = potential.provenance, potential.provenance.metrics
-    before = (made.total_seconds - made.seconds) / 60
-    typer.echo(
-        f"{run_dir / POTENTIAL}: validation force MAE {metrics['validation_force_mae_meV_per_A']:.1f} meV/A "
-        f"in turned poses (step {metrics['best_step']} of {metrics['last_step']}, {made.seconds / 60:.1f} min"
-        f"{f'; pretrained on {made.pretraining}, {before:.1f} min' if made.pretraining else ''})"
-    )
+    typer.echo(f"{run_dir / POTENTIAL}: {training_line(potential.provenance)}")
 
 
 @app.command()

@@ -11,6 +11,7 @@ import typer
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
+    from remul_md.potential import Provenance
     from remul_md.shipped import ShippedPotential
 
 
@@ -68,6 +69,16 @@ def label(
     write_frames(labelled.frames, output, provenance=provenance, per_frame=further)
     left_out = "" if max_std is None else f", {labelled.n_left_out} left out as too uncertain"
     typer.echo(f"{output}: {len(labelled.frames)} frames{left_out}")
+
+
+def training_line(made: Provenance) -> str:
+    """What `remul-md train` says in the end: the error on the validation frames, and what it took."""
+    metrics, before = made.metrics, (made.total_seconds - made.seconds) / 60
+    return (
+        f"validation force MAE {metrics['validation_force_mae_meV_per_A']:.1f} meV/A in turned poses "
+        f"(step {metrics['best_step']} of {metrics['last_step']}, {made.seconds / 60:.1f} min"
+        f"{f'; pretrained on {made.pretraining}, {before:.1f} min' if made.pretraining else ''})"
+    )
 
 
 def shelf_lines(rows: Sequence[ShippedPotential]) -> list[str]:
