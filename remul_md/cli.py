@@ -13,7 +13,7 @@ from remul_md.cli_analysis import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli_audit import audit
 from remul_md.cli_data import data_app
 from remul_md.cli_md import Table, run_many, run_one
-from remul_md.cli_potentials import committee, distill, label
+from remul_md.cli_potentials import committee, distill, label, training_line
 from remul_md.errors import InputError
 from remul_md.studies.cli import study_app
 
@@ -46,21 +46,21 @@ def train(
     set_: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, such as train.beta=0.5.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
     init_from: Annotated[str | None, typer.Option(help="Start from the weights of this potential.")] = None,
+    pretrain: Annotated[
+        str | None, typer.Option(help="Train on cheap labels first: xtb, or MODULE:FACTORY (docs/few-labels.md).")
+    ] = None,
 ) -> None:
     """Train a potential; writes RUN_DIR/potential.pt, metrics.csv, tensorboard/ and the resolved config.yaml."""
     from remul_md.config import dump_config, load_config
     from remul_md.training.train import POTENTIAL, train_potential
 
     chosen = [] if molecule is None else [f"data.molecule={molecule}", "data.source=null"]
+    chosen += [] if pretrain is None else [f"pretrain.method={pretrain}"]
     options = load_config(config, overrides=[*chosen, *(set_ or [])])
     typer.echo(dump_config(options))
     potential = train_potential(options, run_dir=run_dir, resume=resume, init_from=init_from)
-    run = potential.provenance.run_of("direct" if options.train.trained == "direct-head" else "conservative")
-    metrics = run["metrics"]
-    typer.echo(
-        f"{run_dir / POTENTIAL}: validation force MAE {metrics['validation_force_mae_meV_per_A']:.1f} meV/A "
-        f"in turned poses (step {metrics['best_step']} of {metrics['last_step']}, {run['seconds'] / 60:.1f} min)"
-    )
+    line = training_line(potential.provenance, direct=options.train.trained == "direct-head")
+    typer.echo(f"{run_dir / POTENTIAL}: {line}")
 
 
 @app.command()
@@ -92,12 +92,14 @@ def evaluate(
     result = evaluate_potential(
         loaded, frames, forces=head, n_draws=n_draws, seed=seed, training=training, progress=True
     )
+    pretraining = loaded.provenance.pretraining
     _table(
         f"{potential} on {data}: {result.n_frames} frames, {result.forces} forces, {n_draws} rotations a frame",
-        result.rows(),
+        [*([("pretrained on", pretraining)] if pretraining else []), *result.rows()],
     )
     # After the table: a file that cannot be written must not cost the figures.
     origin = {"potential": str(potential), "potential_sha256": loaded.sha256, "data": data, "version": __version__}
+    origin |= {"pretraining": pretraining} if pretraining else {}
     _write_json(json_file, {**origin, **result.to_json()})
     if by_angle is not None:
         write_pose_errors(pose_errors(loaded, frames, forces=head, seed=seed, progress=True), by_angle)
@@ -229,6 +231,7 @@ def analyze(
             "potential": potential,
             "potential sha256": known.sha256,
             "training data": run["data"].get("name", ""),
+            **({"pretrained on": known.provenance.pretraining} if known.provenance.pretraining else {}),
             "trained with": f"remul-md {run['package_version']}",
         }
     result = analyze_trajectory(

@@ -12,6 +12,7 @@ import typer
 from remul_md._version import __version__
 from remul_md.errors import InputError
 from remul_md.files import write_json
+from remul_md.label_sources import imported_calculator
 
 if TYPE_CHECKING:
     from remul_md.analysis.audit import Check
@@ -67,15 +68,12 @@ def calculator_of(target: str, *, options: dict[str, Any]) -> Any:
     """An ASE calculator: what MODULE:FACTORY makes, else the potential of that file or shipped name.
 
     Args:
-        target: a file first; with a colon MODULE:FACTORY, imported as `python -m` would from the working folder.
+        target: a file first; with a colon MODULE:FACTORY, see `imported_calculator`.
         options: of `RemulCalculator`; a factory takes none.
     Raises:
         InputError: no such module, factory or potential; a factory that fails, or makes no calculator.
     """
-    from importlib import import_module
-
-    module_name, _, factory_name = target.partition(":")
-    if not factory_name or Path(target).is_file():
+    if not target.partition(":")[2] or Path(target).is_file():
         from remul_md.calculators import RemulCalculator
 
         return RemulCalculator(target, **options)
@@ -83,20 +81,7 @@ def calculator_of(target: str, *, options: dict[str, Any]) -> Any:
         raise InputError(
             f"--{next(iter(options))} is an option of potentials; {target} takes no arguments: set it in the factory"
         )
-    sys.path.insert(0, "")  # the working folder, as for `python -m`
-    try:
-        factory = getattr(import_module(module_name), factory_name)
-        calculator = factory()
-    except Exception as error:  # a user's module raises whatever it raises
-        raise InputError(
-            f"{target}: {type(error).__name__}: {error}; MODULE:FACTORY names something that is called without "
-            "arguments and returns an ASE calculator"
-        ) from error
-    finally:
-        sys.path.remove("")
-    if not hasattr(calculator, "get_potential_energy"):
-        raise InputError(f"{target} made a {type(calculator).__name__}, which is no ASE calculator")
-    return calculator
+    return imported_calculator(target)
 
 
 def _verdict_line(check: Check) -> str:

@@ -11,6 +11,7 @@ import typer
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
+    from remul_md.provenance import Provenance
     from remul_md.shipped import ShippedPotential
 
 
@@ -131,6 +132,17 @@ def distill(
     typer.echo(f"against reference data: remul-md evaluate {written} DATA --forces direct")
 
 
+def training_line(made: Provenance, *, direct: bool = False) -> str:
+    """What `remul-md train` says in the end: the error on the validation frames, and what it took."""
+    run, before = made.run_of("direct" if direct else "conservative"), (made.total_seconds - made.seconds) / 60
+    metrics = run["metrics"]
+    return (
+        f"validation force MAE {metrics['validation_force_mae_meV_per_A']:.1f} meV/A in turned poses "
+        f"(step {metrics['best_step']} of {metrics['last_step']}, {run['seconds'] / 60:.1f} min"
+        f"{f'; pretrained on {made.pretraining}, {before:.1f} min' if made.pretraining else ''})"
+    )
+
+
 def shelf_lines(rows: Sequence[ShippedPotential]) -> list[str]:
     """The table of `remul-md potentials`, a line for each potential below two of headings."""
     cells: list[tuple[str, ...]] = [
@@ -160,6 +172,9 @@ def shelf_lines(rows: Sequence[ShippedPotential]) -> list[str]:
                 row.tested_on or "-",
             )
         )
+    if any(row.pretraining for row in rows):  # most shelves hold none
+        told = ["pretrained on", "", *(row.pretraining or "-" for row in rows)]
+        cells = [(*line, text) for line, text in zip(cells, told, strict=True)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     return ["  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 

@@ -24,6 +24,7 @@ from pydantic import (
 
 from remul_md.errors import InputError
 from remul_md.models import MODELS, model_config_type
+from remul_md.pretraining import PretrainConfig
 from remul_md.symmetry.rotations import check_restriction
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
@@ -271,7 +272,14 @@ class RunConfig(BaseModel):
 
     data: DataConfig = DataConfig()
     model: ModelOptions = _MODEL_OPTIONS[_DEFAULT_KIND]()
+    pretrain: PretrainConfig = PretrainConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _pretraining_is_possible(self) -> RunConfig:
+        if self.pretrain.method is not None:
+            self.pretrain.stage_of(self.train)
+        return self
 
     @model_validator(mode="after")
     def _model_ranges(self) -> RunConfig:
@@ -349,7 +357,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InputError(f"{path}: must hold sections (data, model, train), found a {type(values).__name__}")
+        raise InputError(f"{path}: must hold sections (data, model, pretrain, train), found a {type(values).__name__}")
     return values
 
 

@@ -18,11 +18,11 @@ class Provenance:
     Args:
         trained_forces: which head was trained: conservative, direct or both.
         config: the resolved config of the run.
-        data: name, sha256 of the content and the split.
+        data: name, sha256 of the content and the split; of weights trained on cheap labels before, `pretraining`.
         metrics: validation figures of the saved weights.
         package_version: version of remul-md that trained it.
         commit: commit of the source tree, or "" if it was no checkout.
-        seconds: training time, that of `direct_head` included.
+        seconds: training time on the data, that of `direct_head` included.
         origin: sha256 of the potential it was fine-tuned from, or "".
         members: of a committee, sha256 of the file (`sha256`) and provenance of each member.
         direct_head: where the direct head was trained alone, after everything else: config, data, metrics and the
@@ -57,3 +57,21 @@ class Provenance:
     def to_json(self) -> dict[str, Any]:
         """Plain values; what only some potentials have is left out of the others."""
         return {key: value for key, value in self.__dict__.items() if value or key not in ("members", "direct_head")}
+
+    @property
+    def pretraining(self) -> str:
+        """The cheap labels that the weights saw first, told beside every figure: "20,000 GFN2-xTB labels", or ""."""
+        records = self._pretrainings()
+        told = sorted({f"{record['n_labels']:,} {record['method']} labels" for record in records})
+        some = f" ({len(records)} of {len(self.members)} members)" if 0 < len(records) < len(self.members) else ""
+        return ", ".join(told) + some
+
+    @property
+    def total_seconds(self) -> float:
+        """`seconds`, and those of labelling and training on cheap labels before."""
+        before = [record["labelling_seconds"] + record["training_seconds"] for record in self._pretrainings()]
+        return self.seconds + float(sum(before))
+
+    def _pretrainings(self) -> list[dict[str, Any]]:
+        everyone = [member["data"] for member in self.members] or [self.data]
+        return [data["pretraining"] for data in everyone if data.get("pretraining")]

@@ -31,7 +31,8 @@ class ShippedPotential:
         heads: conservative, direct or both.
         n_members: 1, or the members of a committee.
         data: what it was trained on.
-        training_minutes: time of its training, that of both heads.
+        pretraining: the cheap labels that it was trained on before, in words, or "".
+        training_minutes: time of its training, that of both heads, pretraining and its labels included.
         megabytes: size of its file.
         sha256: of its file.
         force_mae_stock: meV/Angstrom, on the test frames `tested_on`; this and the next two None if not measured.
@@ -49,6 +50,7 @@ class ShippedPotential:
     heads: str
     n_members: int
     data: str
+    pretraining: str
     training_minutes: float
     megabytes: float
     sha256: str
@@ -111,7 +113,8 @@ def _describe(name: str, file: Path, measure_latency: bool) -> ShippedPotential:
         heads=potential.provenance.trained_forces,
         n_members=potential.n_members,
         data=str(potential.provenance.data.get("name", "")),
-        training_minutes=potential.provenance.seconds / 60.0,
+        pretraining=potential.provenance.pretraining,
+        training_minutes=potential.provenance.total_seconds / 60.0,
         megabytes=file.stat().st_size / 1e6,
         sha256=potential.sha256,
         force_mae_stock=figures.get("force_mae_stock"),

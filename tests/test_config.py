@@ -33,7 +33,7 @@ def write(folder: Path, text: str) -> Path:
         ("train.lerning_rate=1", "unknown key train.lerning_rate; did you mean train.learning_rate?"),
         ("data.molecul=ethanol", "unknown key data.molecul; did you mean data.molecule?"),
         ("model.cutof=4", "unknown key model.cutof; did you mean model.cutoff?"),
-        ("trian.beta=1", "unknown key trian; did you mean train? Known: data, model, train"),
+        ("trian.beta=1", "unknown key trian; did you mean train? Known: data, model, pretrain, train"),
         ("model.species=[1]", "unknown key model.species"),  # set from the data, never by hand
         ("model.energy_scale=2", "unknown key model.energy_scale"),
     ],
@@ -187,7 +187,7 @@ def test_overrides_are_yaml_and_the_last_one_wins(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("train: [1\n", "run.yaml: is not valid YAML"),
-        ("- train\n", "run.yaml: must hold sections (data, model, train), found a list"),
+        ("- train\n", "run.yaml: must hold sections (data, model, pretrain, train), found a list"),
         ("beta\n", "found a str"),
         ("train: 5\n", "train"),
         (

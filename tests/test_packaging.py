@@ -100,8 +100,11 @@ def test_every_import_is_a_declared_dependency(project: dict[str, Any]) -> None:
     names = {"MDAnalysis": "mdanalysis", "yaml": "pyyaml", "torch_sim": "torch-sim-atomistic"}
     declared = {canonicalize_name(Requirement(text).name) for text in project["project"]["dependencies"]}
     declared |= {"remul-md", "torch-cluster"}  # itself; optional, built by `make torch-cluster`
-    optional = {"torch-sim-atomistic": "calculators/torchsim.py"}  # an extra, imported by one module that nobody needs
-    assert "torch-sim-atomistic>=0.3,<0.4" in project["project"]["optional-dependencies"]["torchsim"]
+    # extras, each imported by one module: one that nobody needs, and one that imports it when it is asked for
+    optional = {"torch-sim-atomistic": "calculators/torchsim.py", "tblite": "remul_md/label_sources.py"}
+    extras = project["project"]["optional-dependencies"]
+    assert "torch-sim-atomistic>=0.3,<0.4" in extras["torchsim"]
+    assert [Requirement(text).name for text in extras["xtb"]] == ["tblite"]
     for top in MAPPED:
         for path in (ROOT / top).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):

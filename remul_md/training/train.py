@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
-from remul_md.config import RunConfig, dump_config, model_section, validated_config
+from remul_md.config import RunConfig, model_section
 from remul_md.coverage import coverage_of
 from remul_md.datasets import Split, make_split, read_frames
 from remul_md.errors import InputError
-from remul_md.files import replace_atomically
+from remul_md.label_sources import LabelSource, label_source
 from remul_md.models import build_model, model_config
 from remul_md.neighbors import build_batch
 from remul_md.potential import (
@@ -34,48 +33,18 @@ from remul_md.provenance import Provenance
 from remul_md.structures import Batch, BatchStore, Frames
 from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
 from remul_md.training.compiled import require_compiler
-from remul_md.training.fit import CHECKPOINT, fit
+from remul_md.training.fit import fit
 from remul_md.training.monitor import MONITOR_COLUMNS, SymmetryMonitor, plot_symmetry
 from remul_md.training.objectives import PotentialObjective, make_objective
+from remul_md.training.pretrain import PRETRAIN, pretraining_labels, require_pretrained_around, stage_config
+from remul_md.training.run_folder import POTENTIAL, prepare_run
 from remul_md.training.schedule import Batches, Source
 from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches, read_unlabelled
 from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
-POTENTIAL = "potential.pt"
 SYMMETRY_PICTURE = "symmetry.png"
-
-
-def prepare_run(run_dir: Path, config: RunConfig, *, resume: bool) -> None:
-    """Make the folder of a run and write its resolved config; no data is touched yet.
-
-    Raises:
-        InputError: the folder holds another run, cannot be written, or a resumed run has another config.
-    """
-    written = run_dir / CONFIG
-    # A config alone is a start that failed before training, over data for example: it does not block the folder.
-    begun = [name for name in (METRICS, CHECKPOINT, POTENTIAL) if (run_dir / name).exists()]
-    if begun and not resume:
-        raise InputError(f"{run_dir}: already holds a run; go on with --resume, or give a new --run-dir")
-    if begun:
-        if not written.is_file():
-            raise InputError(f"{run_dir}: holds {begun[0]} but no {CONFIG} of the run; give a new --run-dir")
-        # Options that came with a later version stand at their defaults in the older config.
-        before = validated_config(yaml.safe_load(written.read_text()), origin=str(written))
-        differences = _differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
-        if differences:
-            raise InputError(
-                f"{run_dir}: was started with another config: {'; '.join(differences)}; use a new --run-dir"
-            )
-        return
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        # Half a config would pass for another run, so it is renamed into place when it is whole.
-        replace_atomically(written, dump_config(config).encode())
-    except OSError as error:
-        raise InputError(f"{run_dir}: cannot be written ({error}); choose another --run-dir") from error
 
 
 def train_potential(
@@ -90,7 +59,7 @@ def train_potential(
 
     Args:
         config: all options.
-        run_dir: folder of the run; may lie anywhere.
+        run_dir: folder of the run; may lie anywhere. Pretraining has its own in it, `pretrain`.
         resume: go on with an interrupted run, or begin one if the folder holds none.
         init_from: potential whose weights and reference energies the run starts from (fine-tuning).
         progress: show a bar.
@@ -99,17 +68,60 @@ def train_potential(
     Raises:
         InputError: anything about config, data or folder that the user can mend.
     """
-    folder, options = Path(run_dir), config.train
+    folder, method = Path(run_dir), config.pretrain.method
+    if method is not None and init_from is not None:
+        raise InputError(
+            f"--init-from {init_from} and pretrain.method={method} exclude each other: both say what the weights start "
+            "from; leave one out (RUN/pretrain/potential.pt of another run is a good --init-from)"
+        )
+    # What is missing for the labels is said before anything is read; where the labels were used already, nothing is.
+    pretrained = resume and (folder / PRETRAIN / POTENTIAL).is_file()
+    source = None if method is None or pretrained else label_source(method)
     origin = None if init_from is None else load_potential(init_from)
     if origin is not None:
         config = _with_model_of(origin, config)
     _check_origin(config, origin)
-    device = resolve_device(options.device)
-    if options.compile:
-        require_compiler(device)
+    if config.train.compile:
+        require_compiler(resolve_device(config.train.device))
     prepare_run(folder, config, resume=resume)
-    torch.set_num_threads(options.n_threads)
-    prepared = prepare_training(config, origin=origin)
+    torch.set_num_threads(config.train.n_threads)
+    frames = None
+    if method is not None:
+        frames = _labelled_frames(config)
+        origin = _pretrained(config, frames, source, folder=folder / PRETRAIN, progress=progress)
+        logger.info("training on %d frames of %s", config.data.n_train, frames.name)
+    return _train(config, folder, frames=frames, origin=origin, resume=resume, progress=progress)
+
+
+def _pretrained(
+    config: RunConfig, frames: Frames, source: LabelSource | None, *, folder: Path, progress: bool
+) -> Potential:
+    """The potential of the stage on cheap labels; one that is there already is taken."""
+    train = frames.select(_split(config, frames).train)
+    file, stage = folder / POTENTIAL, stage_config(config)
+    if source is None:
+        potential = load_potential(file)
+        require_pretrained_around(potential, train, file=file)
+        return potential
+    labels, record = pretraining_labels(config, train, source, folder=folder, progress=progress)
+    prepare_run(folder, stage, resume=True)
+    record["n_steps"] = stage.train.n_steps
+    return _train(stage, folder, frames=labels, pretraining=record, resume=True, progress=progress)
+
+
+def _train(
+    config: RunConfig,
+    folder: Path,
+    *,
+    frames: Frames | None = None,
+    origin: Potential | None = None,
+    pretraining: dict[str, Any] | None = None,
+    resume: bool,
+    progress: bool,
+) -> Potential:
+    """One stage of a run: from frames, or what the config names, to `folder/potential.pt`."""
+    options = config.train
+    prepared = prepare_training(config, origin=origin, frames=frames)
     model, held_out, beside = prepared.model, prepared.validation, prepared.unlabelled
     source: Source[Batch | PartlyLabelled] | Batches[Batch | PartlyLabelled] = prepared.source
     if beside is not None:
@@ -147,10 +159,16 @@ def train_potential(
         "force_scale_eV_per_A": prepared.objective.force_scale,
         "history": [row for row in read_metrics(folder / METRICS) if "validation_force_mae" in row],
     }
+    if pretraining is not None:
+        pretraining = {**pretraining, "training_seconds": result.seconds}
+    elif origin is not None:  # fine-tuned weights keep the origin of their origin
+        pretraining = origin.provenance.data.get("pretraining")
     provenance = Provenance(
         trained_forces=options.forces,
         config=_without_folders(config),
-        data={"name": prepared.frames.name, "split": prepared.split.to_json()} | _unlabelled_record(beside),
+        data={"name": prepared.frames.name, "split": prepared.split.to_json()}
+        | _unlabelled_record(beside)
+        | ({} if pretraining is None else {"pretraining": pretraining}),
         metrics=metrics,
         commit=source_commit(),
         seconds=result.seconds,
@@ -192,20 +210,23 @@ class PreparedTraining:
     unlabelled: Frames | None = None
 
 
-def prepare_training(config: RunConfig, *, origin: Potential | None = None) -> PreparedTraining:
+def prepare_training(
+    config: RunConfig, *, origin: Potential | None = None, frames: Frames | None = None
+) -> PreparedTraining:
     """Read and split the data, build the model, take the reference energies off the labels.
 
     Args:
         config: all options.
         origin: potential whose weights and reference energies the run starts from.
+        frames: what `config.data` names, where it was read already.
     Raises:
         InputError: data that cannot be read or used, CUDA asked for and not there, a direct head to train alone
             without a potential that has conservative forces.
     """
     _check_origin(config, origin)
     device, data = resolve_device(config.train.device), config.data
-    frames = _labelled_frames(config)
-    split = make_split(frames, n_train=data.n_train, n_validation=data.n_validation, seed=data.split_seed)
+    frames = _labelled_frames(config) if frames is None else frames
+    split = _split(config, frames)
     train, validation = frames.select(split.train), frames.select(split.validation)
     model, references = _initial_model(config, train, origin)
     model.to(device)
@@ -239,6 +260,11 @@ def _labelled_frames(config: RunConfig) -> Frames:
         allow_implausible=data.allow_implausible,
         require=("energy", "forces"),
     )
+
+
+def _split(config: RunConfig, frames: Frames) -> Split:
+    data = config.data
+    return make_split(frames, n_train=data.n_train, n_validation=data.n_validation, seed=data.split_seed)
 
 
 def _with_model_of(origin: Potential, config: RunConfig) -> RunConfig:
@@ -349,13 +375,6 @@ def _unlabelled_record(frames: Frames | None) -> dict[str, Any]:
     if frames is None:
         return {}
     return {"unlabelled": {"name": frames.name, "n_frames": len(frames), "data_hash": frames.content_hash()}}
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{path}.{key}".strip("."))]
-    return [] if old == new else [f"{path} was {old!r}, now {new!r}"]
 
 
 def source_commit() -> str:
