@@ -27,7 +27,7 @@ from remul_md.models.transformer import Transformer, TransformerConfig
 from remul_md.neighbors import build_batch
 from remul_md.potential import Potential, fit_reference_energies, load_potential
 from remul_md.structures import BatchStore, Frames
-from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_moments
+from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_vectors
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint, read_metrics
 from remul_md.training.objectives import mean_over_systems
@@ -60,7 +60,7 @@ def symmetry_and_accuracy(potential: Potential, frames: Frames) -> tuple[float, 
     assert stock is not None
     assert turned is not None
     assert batch.forces is not None
-    error = (turned - turn_moments(stock, rotations, system_index=batch.system_index)).abs().mean().item()
+    error = (turned - turn_vectors(stock, rotations, system_index=batch.system_index)).abs().mean().item()
     return error, (stock - batch.forces).abs().mean().item(), stock.square().mean().sqrt().item()
 
 
