@@ -82,6 +82,7 @@ def config(**options: Any) -> TrainConfig:
         "warmup_steps": 4,
         "batch_size": 7,
         "learning_rate": 0.05,
+        "weight_decay": 0.01,
         "ema_decay": 0.8,
         "validate_every": 15,
         "checkpoint_every": 6,

@@ -34,7 +34,7 @@ TRAIN = [
     *("model.kind=painn", "model.width=24", "model.n_layers=2", "model.n_radial=9"),
     *("data.n_train=40", "data.n_validation=6", "train.n_steps=60", "train.warmup_steps=3", "train.batch_size=5"),
     *("train.learning_rate=1e-2", "train.ema_decay=0.6", "train.validate_every=20", "train.device=cpu"),
-    "train.monitor_per_decade=0",
+    *("train.monitor_per_decade=0", "train.optimizer=adamw"),
 ]
 
 

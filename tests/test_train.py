@@ -446,7 +446,7 @@ def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
     written = yaml.safe_load((tmp_path / "config.yaml").read_text())
     del written["train"]["monitor_share"], written["model"]["n_moments"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
-    with pytest.raises(InputError, match=r"model\.n_moments was 16, now 3"):
+    with pytest.raises(InputError, match=r"model\.n_moments was 32, now 3"):
         train_potential(config, run_dir=tmp_path, resume=True, progress=False)
     written["model"]["n_moments"] = 3
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
