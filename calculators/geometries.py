@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from remul_md.neighbors import build_batch
@@ -29,6 +30,11 @@ class MovingSystems:
         self._frames, self._cutoff, self._device = frames, cutoff, device
         small = not frames.pbc.any() and int(frames.n_atoms.max()) <= MAX_ATOMS_ALL_PAIRS
         self._all_pairs = build_batch(frames, cutoff=np.inf, backend="dense").to(device) if small else None
+
+    @property
+    def atomic_numbers(self) -> NDArray[np.int64]:
+        """Of all systems, [A]."""
+        return self._frames.atomic_numbers
 
     @property
     def searches(self) -> bool:

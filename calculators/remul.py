@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,16 +14,19 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import NDArray
-from remul_md.calculators.geometries import MovingSystems
+from remul_md.calculators.geometries import MAX_ATOMS_ALL_PAIRS, MovingSystems
 from torch import Tensor
 
+from remul_md.compiled_potential import CompiledPotential
 from remul_md.coverage import coverage_warnings, require_known_composition
 from remul_md.errors import InputError
 from remul_md.neighbors import build_batch
 from remul_md.potential import Dtype, ForcesChoice, Potential, load_potential, resolve_device
-from remul_md.structures import Batch, Prediction, frames_from_atoms
+from remul_md.structures import Batch, Frames, Prediction, frames_from_atoms
 from remul_md.symmetry.rigid import RigidPart, without_net_force_and_torque
 from remul_md.symmetry.rotations import FixedSet, fixed_rotations, pose_batch, random_rotations, turn_vectors
+
+logger = logging.getLogger(__name__)
 
 Geometries = NDArray[np.float64]  # [R, N, 3]
 Energies = NDArray[np.float64]  # [R]
@@ -42,8 +47,10 @@ class RemulCalculator(Calculator):
         remove_net_torque: take net force and net torque off the forces, see `remul_md.symmetry.rigid`: angular
             momentum is then conserved, and energy exactly so only where the molecule does not turn.
         allow_unseen: accept compositions that were never trained on (their elements must be known).
+        compile: compile energies and forces for each molecule that is met, once, for minutes; it is kept on disk and
+            several times as fast afterwards (`docs/speed.md`). Isolated molecules up to 64 atoms, no committees.
     Raises:
-        InputError: no such potential, an untrained head, an unknown option or device.
+        InputError: no such potential, an untrained head, an unknown option or device, or nothing to compile with.
 
     `calc.diagnostics` holds what the last calculation says about itself: `forces` (the head used), `n_rotations`,
     with `symmetrize` `rotational_spread` (meV/Angstrom per component) and `energy_spread` (meV), the scatter
@@ -65,6 +72,7 @@ class RemulCalculator(Calculator):
         seed: int = 0,
         remove_net_torque: bool = False,
         allow_unseen: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()  # nothing is forwarded: ASE would keep a misspelt option without complaint
         self._rotations = None if symmetrize is None else symmetrizing_rotations(symmetrize, seed=seed)
@@ -76,6 +84,9 @@ class RemulCalculator(Calculator):
         self._forces = self.potential.resolve_forces(forces)
         self._remove_net_torque = remove_net_torque
         self._allow_unseen = allow_unseen
+        self._compile = compile
+        self._systems: MovingSystems | None = None
+        self._compiled: list[CompiledPotential] = []
         self._checked_numbers: np.ndarray | None = None
         self.diagnostics: dict[str, Any] = {}
 
@@ -121,9 +132,11 @@ class RemulCalculator(Calculator):
             raise InputError("no structure was given; call with atoms")
         self.check_structure(structure)
         self.atoms = structure.copy()
-        # Nothing is kept from the last call, not even the padding: a resumed run must give the same bits.
-        batch = build_batch(frames_from_atoms([structure], name="structure"), cutoff=self.potential.cutoff)
-        energy, atomic_energies, forces = self._evaluate(batch.to(self.potential.device))
+        batch = self._batch_of(structure)
+        energy, atomic_energies, forces = self._evaluate(batch)
+        if self._compile and not math.isfinite(energy):
+            # Without a search nobody has looked at the geometry: this says which atoms are at one place, or nowhere.
+            build_batch(frames_from_atoms([structure], name="structure"), cutoff=self.potential.cutoff)
         if self._remove_net_torque:
             rest = self._without_rigid_part(forces, batch, torch.from_numpy(structure.get_masses()))
             self.diagnostics |= {"net_force": rest.net_force[0].numpy(), "net_torque": rest.net_torque[0].numpy()}
@@ -144,7 +157,7 @@ class RemulCalculator(Calculator):
             batch: on the potential's device.
         """
         poses, rotations = self._poses(batch)
-        out = self.potential.predict(poses, forces=self._forces)
+        out = self._predict(poses)
         energies, _, forces = self._turned_back(out, rotations, batch.n_atoms)
         return _mean(energies.view(-1, batch.n_systems)), _mean(forces)
 
@@ -158,7 +171,7 @@ class RemulCalculator(Calculator):
         """
         self.check_structure(atoms)
         frames = frames_from_atoms([atoms] * n_copies, name="structure")
-        systems = MovingSystems(frames, cutoff=self.potential.cutoff, device=self.potential.device)
+        systems = self._fixed_systems(frames)
         masses = torch.from_numpy(np.tile(atoms.get_masses(), n_copies))
 
         def evaluate(positions: Geometries) -> tuple[Energies, Geometries]:
@@ -180,6 +193,38 @@ class RemulCalculator(Calculator):
             n_systems=batch.n_systems,
         )
 
+    def _batch_of(self, structure: Atoms) -> Batch:
+        """The batch of one structure, on the potential's device."""
+        if not self._compile:
+            # Nothing is kept from the last call, not even the padding: a resumed run must give the same bits.
+            frames = frames_from_atoms([structure], name="structure")
+            return build_batch(frames, cutoff=self.potential.cutoff).to(self.potential.device)
+        systems = self._systems
+        if systems is None or structure.pbc.any() or not np.array_equal(systems.atomic_numbers, structure.numbers):
+            frames = frames_from_atoms([structure], name="structure")
+            systems = self._systems = self._fixed_systems(frames)
+        return systems.at(torch.from_numpy(structure.positions))
+
+    def _fixed_systems(self, frames: Frames) -> MovingSystems:
+        systems = MovingSystems(frames, cutoff=self.potential.cutoff, device=self.potential.device)
+        if self._compile and systems.searches:
+            raise InputError(
+                f"compile=True takes isolated molecules of up to {MAX_ATOMS_ALL_PAIRS} atoms, whose neighbours never "
+                f"change; this one has {int(frames.n_atoms.max())} atoms, pbc {frames.pbc[0].tolist()}; leave it off"
+            )
+        return systems
+
+    def _predict(self, batch: Batch) -> Prediction:
+        if not self._compile:
+            return self.potential.predict(batch, forces=self._forces)
+        for compiled in self._compiled:
+            if compiled.serves(batch):
+                return compiled.predict(batch.positions)
+        # Seen without any setting of logs: minutes of silence look like a hang.
+        compiled = CompiledPotential(self.potential, batch, forces=self._forces, say=logger.warning)
+        self._compiled.append(compiled)
+        return compiled.predict(batch.positions)
+
     def _poses(self, batch: Batch) -> tuple[Batch, Tensor | None]:
         """The batch in all poses to average over, and their rotations [G, 3, 3]; as it is without `symmetrize`."""
         if self._rotations is None:
@@ -190,7 +235,7 @@ class RemulCalculator(Calculator):
     def _evaluate(self, batch: Batch) -> tuple[float, Tensor, Tensor]:
         self.diagnostics = {"forces": self._forces, "n_rotations": 1}
         poses, rotations = self._poses(batch)
-        out = self.potential.predict(poses, forces=self._forces)
+        out = self._predict(poses)
         energies, atomic_energies, forces = self._turned_back(out, rotations, batch.n_atoms)
         if rotations is not None:
             several = len(rotations) > 1

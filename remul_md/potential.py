@@ -149,11 +149,11 @@ class Potential:
         """
         with torch.no_grad():
             out = self.model(batch, forces=forces)
-            total = _with_references(out, self.atomic_references(batch))
+            total = with_references(out, self.atomic_references(batch))
             if out.members is None or self.member_references is None:
                 return total
             members = [
-                _with_references(member, atomic_references(batch.atomic_numbers, self.species, own))
+                with_references(member, atomic_references(batch.atomic_numbers, self.species, own))
                 for member, own in zip(out.members, self.member_references, strict=True)
             ]
         return replace(total, members=tuple(members))
@@ -305,8 +305,8 @@ def atomic_references(atomic_numbers: Tensor, species: tuple[int, ...], referenc
     return table[atomic_numbers]
 
 
-def _with_references(out: Prediction, atomic: Tensor) -> Prediction:
-    """The prediction of a model with the references of its atoms, [A], put back in float64; no graph."""
+def with_references(out: Prediction, atomic: Tensor) -> Prediction:
+    """The prediction of a model with the reference energies of its atoms, [A], eV, put back in float64; no graph."""
     assert out.energy is not None
     assert out.atomic_energies is not None
     return Prediction(

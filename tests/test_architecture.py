@@ -25,6 +25,7 @@ ORDER = (
     "structures",
     "neighbors",
     "datasets",
+    "compilation",  # keeps what it compiles in the cache of fetched data
     "superposition",
     "coverage",
     "models",
@@ -34,6 +35,7 @@ ORDER = (
     "config",
     "provenance",
     "potential",
+    "compiled_potential",
     "committee",
     "labelling",
     "sampling",

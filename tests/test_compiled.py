@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from potentials import molecule_frames, random_model
 from torch import Tensor, nn
 
+from remul_md.compilation import require_compiler
 from remul_md.config import RunConfig, TrainConfig, validated_config
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
@@ -27,7 +28,7 @@ from remul_md.neighbors import build_batch
 from remul_md.structures import Batch, BatchStore, Prediction
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import TrainState, read_checkpoint, read_metrics
-from remul_md.training.compiled import MAX_SHAPES, CompiledLosses, compile_losses, require_compiler, shape_of
+from remul_md.training.compiled import MAX_SHAPES, CompiledLosses, compile_losses, shape_of
 from remul_md.training.fit import train_step
 from remul_md.training.objectives import make_objective
 from remul_md.training.schedule import shuffled
@@ -313,7 +314,7 @@ def test_a_missing_compiler_is_named_before_anything_is_written(
         train_potential(run_config(), run_dir=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
     monkeypatch.setenv("CXX", sys.executable)
-    require_compiler(torch.device("cpu"))
+    require_compiler(torch.device("cpu"), option="train.compile=true")
 
 
 BROKEN = """

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from remul_md.analysis.accuracy import Accuracy, evaluate_potential
+from remul_md.compilation import require_compiler
 from remul_md.config import RunConfig, load_config
 from remul_md.datasets import read_frames
 from remul_md.distillation.sampling import DYNAMICS, HELD_OUT, LABELS, Sampling, sample_labels
@@ -26,7 +27,6 @@ from remul_md.files import read_json, write_json
 from remul_md.potential import Potential, load_potential, resolve_device
 from remul_md.provenance import Provenance
 from remul_md.training.checkpoint import METRICS
-from remul_md.training.compiled import require_compiler
 from remul_md.training.fit import CHECKPOINT
 from remul_md.training.train import POTENTIAL, train_potential
 
@@ -114,7 +114,7 @@ def distill_direct_head(
     teacher = load_potential(file, device=resolve_device(config.train.device))
     _check_teacher(teacher)
     if config.train.compile:
-        require_compiler(teacher.device)  # now, not after the dynamics
+        require_compiler(teacher.device, option="train.compile=true")  # now, not after the dynamics
     wanted = {"potential_sha256": teacher.sha256, "sampling": asdict(sampling)}
     sampled = _begun(folder, wanted, resume=resume)
     torch.set_num_threads(config.train.n_threads)

@@ -11,20 +11,18 @@ more threads sums over systems and over embedding rows become atomic, and their 
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from importlib.util import find_spec
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from remul_md.compilation import require_compiler
 from remul_md.errors import InputError
 from remul_md.training.schedule import Batches
 
@@ -45,21 +43,6 @@ class PureObjective(Protocol):
 
     def losses(self, model: Any, batch: Any, drawn: Sequence[Tensor]) -> dict[str, Tensor]:
         """The losses by name."""
-
-
-def require_compiler(device: torch.device) -> None:
-    """See that what `torch.compile` needs on this device is there.
-
-    Raises:
-        InputError: no C++ compiler, or no Triton for a GPU.
-    """
-    name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch looks for it
-    if shutil.which(name) is None:
-        raise InputError(
-            f"train.compile=true needs a C++ compiler; {name!r} was not found: install it, or leave it off"
-        )
-    if device.type == "cuda" and find_spec("triton") is None:
-        raise InputError("train.compile=true needs Triton on a GPU, and it is not installed; leave train.compile off")
 
 
 class CompiledLosses:
@@ -86,7 +69,7 @@ class CompiledLosses:
         self._trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._device = next(iter(self._trained.values())).device
         self._compiled: dict[Shape, tuple[Callable[..., Any], list[str]]] = {}
-        require_compiler(self._device)
+        require_compiler(self._device, option="train.compile=true")
 
     def knows(self, batch: Any) -> bool:
         """Whether a batch has one of these shapes."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from remul_md.compilation import require_compiler
 from remul_md.config import RunConfig, model_section
 from remul_md.coverage import coverage_of
 from remul_md.datasets import Split, make_split, read_frames
@@ -32,7 +33,6 @@ from remul_md.potential import (
 from remul_md.provenance import Provenance
 from remul_md.structures import Batch, BatchStore, Frames
 from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
-from remul_md.training.compiled import require_compiler
 from remul_md.training.fit import fit
 from remul_md.training.monitor import MONITOR_COLUMNS, SymmetryMonitor, plot_symmetry
 from remul_md.training.objectives import PotentialObjective, make_objective
@@ -82,7 +82,7 @@ def train_potential(
         config = _with_model_of(origin, config)
     _check_origin(config, origin)
     if config.train.compile:
-        require_compiler(resolve_device(config.train.device))
+        require_compiler(resolve_device(config.train.device), option="train.compile=true")
     prepare_run(folder, config, resume=resume)
     torch.set_num_threads(config.train.n_threads)
     frames = None

@@ -1,0 +1,169 @@
+"""A compiled potential gives what the uncompiled one gives, is kept on disk, and is never taken for another."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from potentials import molecule_frames, untrained_potential
+from remul_md.calculators.geometries import MAX_ATOMS_ALL_PAIRS, MovingSystems
+
+from remul_md import RemulCalculator
+from remul_md.committee import make_committee
+from remul_md.compiled_potential import CompiledPotential
+from remul_md.errors import InputError
+from remul_md.potential import Potential
+from remul_md.structures import Batch, frames_from_atoms
+
+pytestmark = pytest.mark.timeout(900)  # compiling takes seconds of CPU time, minutes where others have the cores
+TINY = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 4, "n_radial": 3, "n_moments": 3, "max_degree": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for this file, so that what one test compiled the next one finds."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REMUL_MD_CACHE", str(folder))
+        yield folder
+
+
+def kept(cache: Path) -> set[Path]:
+    return set((cache / "compiled").glob("*"))
+
+
+def two_molecules(*, shift: float = 0.0) -> Batch:
+    """Two molecules of 7 and 5 atoms with all pairs, moved at random by about `shift` Angstrom."""
+    frames = molecule_frames()
+    systems = MovingSystems(frames, cutoff=5.0, device=torch.device("cpu"))
+    moved = frames.positions + shift * np.random.default_rng(3).normal(size=frames.positions.shape)
+    return systems.at(torch.from_numpy(moved))
+
+
+def tiny_potential(*, seed: int = 0, forces: str = "both") -> Potential:
+    return untrained_potential(molecule_frames(), trained_forces=forces, seed=seed, **TINY).to(dtype="float64")
+
+
+def differences(potential: Potential, compiled: CompiledPotential, batch: Batch, *, forces: str) -> list[float]:
+    """Largest difference of each output, relative to its size."""
+    right, found = potential.predict(batch, forces=forces), compiled.predict(batch.positions)
+    names = ["energy", "atomic_energies", "forces" if forces == "conservative" else "direct_forces"]
+    pairs = [(getattr(right, name), getattr(found, name)) for name in names]
+    assert [pair[0].shape for pair in pairs] == [pair[1].shape for pair in pairs] == [(2,), (12,), (12, 3)]
+    return [float((a - b).abs().max() / a.abs().max()) for a, b in pairs]
+
+
+@pytest.mark.parametrize("forces", ["conservative", "direct"])
+def test_compiled_is_uncompiled_at_other_positions(forces: str) -> None:
+    potential, batch = tiny_potential(), two_molecules(shift=0.1)
+    compiled = CompiledPotential(potential, two_molecules(), forces=forces)
+    assert max(differences(potential, compiled, batch, forces=forces)) < 1e-12
+    right = potential.predict(batch, forces=forces)
+    other = getattr(right, "direct_forces" if forces == "conservative" else "forces")
+    assert other is None  # one head only
+    assert compiled.predict(batch.positions).energy.dtype == torch.float64
+
+
+def test_what_was_compiled_is_found_again_and_only_that(cache: Path) -> None:
+    said: list[str] = []
+    CompiledPotential(tiny_potential(), two_molecules(), forces="conservative", say=said.append)
+    files, said = kept(cache), []
+    again = CompiledPotential(tiny_potential(), two_molecules(shift=0.05), forces="conservative", say=said.append)
+    assert said == []
+    assert kept(cache) == files
+    assert max(differences(tiny_potential(), again, two_molecules(), forces="conservative")) < 1e-12
+    CompiledPotential(tiny_potential(seed=1), two_molecules(), forces="conservative", say=said.append)
+    assert [line.split()[0] for line in said] == ["compiling", "compiled"]
+    (new,) = kept(cache) - files
+    assert new.suffix == ".pt2"  # and nothing half written is left
+
+
+def test_a_file_of_another_potential_is_refused_and_a_damaged_one_made_again() -> None:
+    """The name says what a file is; that the forces are right is seen by computing them."""
+    first, second = (
+        CompiledPotential(tiny_potential(seed=seed), two_molecules(), forces="conservative") for seed in (0, 1)
+    )
+    assert first.file != second.file
+    content = second.file.read_bytes()
+    shutil.copy(first.file, second.file)
+    with pytest.raises(InputError, match="compiled forces differ from uncompiled ones by"):
+        CompiledPotential(tiny_potential(seed=1), two_molecules(), forces="conservative")
+    second.file.write_bytes(content[: len(content) // 2])
+    said: list[str] = []
+    CompiledPotential(tiny_potential(seed=1), two_molecules(), forces="conservative", say=said.append)
+    assert [line.split()[0] for line in said] == ["compiling", "compiled"]
+
+
+def test_serves_only_these_systems() -> None:
+    compiled = CompiledPotential(tiny_potential(), two_molecules(), forces="conservative")
+    batch = two_molecules(shift=0.3)
+    assert compiled.serves(batch)
+    numbers = batch.atomic_numbers.clone()
+    numbers[3] = 8
+    assert not compiled.serves(replace(batch, atomic_numbers=numbers))
+    assert not compiled.serves(batch.repeated(2))
+
+
+def test_what_cannot_be_compiled_is_refused(tmp_path: Path) -> None:
+    potential = tiny_potential()
+    for seed in (0, 1):
+        tiny_potential(seed=seed).save(tmp_path / f"{seed}.pt")
+    committee = make_committee([tmp_path / "0.pt", tmp_path / "1.pt"])
+    with pytest.raises(InputError, match="compile=True takes single potentials, this is a committee of 2"):
+        CompiledPotential(committee, two_molecules(), forces="conservative")
+    periodic = replace(two_molecules(), pbc=torch.ones(2, 3, dtype=torch.bool))
+    with pytest.raises(InputError, match="compile=True takes isolated molecules"):
+        CompiledPotential(potential, periodic, forces="conservative")
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REMUL_MD_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=re.escape("compile=True needs a C++ compiler; 'no-such-compiler'")):
+        CompiledPotential(tiny_potential(), two_molecules(), forces="conservative")
+
+
+def water_calculators(**options: object) -> tuple[Atoms, Atoms]:
+    """A water molecule with the compiled and the uncompiled calculator of one tiny potential."""
+    water = molecule("H2O")
+    potential = untrained_potential(frames_from_atoms([water]), **TINY)
+    pair = water.copy(), water.copy()
+    for atoms, compile in zip(pair, (True, False), strict=True):
+        atoms.calc = RemulCalculator(potential, dtype="float64", compile=compile, **options)
+    return pair
+
+
+def test_the_calculator_compiles(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    ours, theirs = water_calculators(symmetrize="tetrahedral", remove_net_torque=True)
+    rng = np.random.default_rng(5)
+    for _ in range(3):
+        moved = ours.positions + rng.normal(scale=0.05, size=(3, 3))
+        for atoms in (ours, theirs):
+            atoms.positions = moved
+        np.testing.assert_allclose(ours.get_forces(), theirs.get_forces(), atol=1e-10)
+        assert ours.get_potential_energy() == pytest.approx(theirs.get_potential_energy(), abs=1e-10)
+        assert ours.calc.diagnostics["rotational_spread"] == pytest.approx(theirs.calc.diagnostics["rotational_spread"])
+    assert caplog.text.count("compiling energies and forces") == 1
+    ours.positions[1] = ours.positions[0]
+    with pytest.raises(InputError, match="atoms 0 and 1 are 0 Angstrom apart"):
+        ours.get_forces()
+    ours.positions[1] = np.nan
+    with pytest.raises(InputError, match="positions holds a value that is not finite"):
+        ours.get_forces()
+
+
+def test_the_calculator_refuses_what_changes_its_neighbours() -> None:
+    silicon = bulk("Si", cubic=True)
+    potential = untrained_potential(frames_from_atoms([silicon]), **TINY)
+    silicon.calc = RemulCalculator(potential, compile=True)
+    with pytest.raises(InputError, match=rf"isolated molecules of up to {MAX_ATOMS_ALL_PAIRS} atoms"):
+        silicon.get_forces()
