@@ -46,6 +46,20 @@ def spring_molecule(name: str = "CH3CH2OH") -> Atoms:
     return atoms
 
 
+class CrookedSprings(SpringMolecule):
+    """Forces as a direct head has them: a few percent off, and no gradient of anything."""
+
+    def __init__(self, reference):
+        super().__init__(reference)
+        self.calls = 0
+
+    def calculate(self, *given):
+        super().calculate(*given)
+        self.calls += 1
+        arms = self.atoms.positions - self.atoms.positions.mean(0)
+        self.results["forces"] = 0.96 * self.results["forces"] + 0.05 * np.cross([0.3, 1.0, -0.4], arms)
+
+
 class Springs(Calculator):
     """Harmonic springs 1/2 k (r - r0)^2 between given pairs: small vibrations are known in closed form."""
 

@@ -38,6 +38,18 @@ from remul_md.errors import InputError
             {"ensemble": "nose-hoover", "final_temperature_K": 0.0},
             "final_temperature_K must be > 0 with ensemble 'nose",
         ),
+        ({"n_inner": 0}, "n_inner must be a whole number >= 1, got 0"),
+        ({"n_inner": True}, "n_inner must be a whole number >= 1, got True"),
+        ({"n_inner": 4.0}, "n_inner must be a whole number >= 1, got 4.0"),
+        ({"n_inner": 4, "ensemble": "bussi"}, "n_inner 4 needs ensemble 'nve', got 'bussi'"),
+        (
+            {"n_inner": 4, "frame_interval_fs": 5.0},
+            r"5.0 is no multiple of the outer step 4 \* .* 0.5; take 4",
+        ),
+        ({"n_inner": 16, "frame_interval_fs": 2.0}, r"2.0 is no multiple of the outer step 16 \* .* 0.5; take 8"),
+        ({"n_inner": 16, "length_ps": 0.003}, "length_ps 0.003 is shorter than one step of 8.0 fs"),
+        ({"velocities": "old"}, "velocities 'old' is unknown; choose one of drawn, given"),
+        ({"velocities": "given"}, "velocities 'given' would be lost in an equilibration of 2.0 ps"),
         ({"match_energy": True, "equilibrate_ps": 0.0}, "match_energy needs ensemble 'nve' after an equilibration"),
         ({"match_energy": True, "ensemble": "langevin"}, "match_energy needs ensemble 'nve' .* ensemble 'langevin'"),
     ],
@@ -54,6 +66,18 @@ def test_steps_are_counted():
     assert chosen.matches_energy
     assert not MDOptions(equilibrate_ps=0.0).matches_energy
     assert not MDOptions(ensemble="langevin").matches_energy
+
+
+def test_steps_of_multiple_time_steps_are_outer_ones():
+    chosen = MDOptions(timestep_fs=0.25, length_ps=0.3, equilibrate_ps=0.1, n_inner=6, frame_interval_fs=4.5)
+    assert (chosen.step_fs, chosen.n_steps, chosen.n_equilibration_steps, chosen.frame_interval) == (1.5, 200, 400, 3)
+    assert chosen.time_ps(4) == pytest.approx(0.006)
+    assert chosen.time_ps(4, production=False) == pytest.approx(0.001)
+    intervals = [chosen.whole_steps(interval, production=True) for interval in (2, 6, 7, 1000)]
+    assert intervals == [1, 1, 2, 167]
+    assert chosen.whole_steps(7, production=False) == 7
+    frames = [MDOptions(n_inner=n_inner).frame_interval_fs for n_inner in (None, 1, 2, 4, 5, 16)]
+    assert frames == [5.0, 5.0, 5.0, 4.0, 5.0, 8.0]
 
 
 def with_nan():
@@ -95,6 +119,12 @@ def single():
         (with_nan, {}, r"position of atom 2 is not finite: \["),
         (coincident, {}, r"atoms 1 and 5 are 1e-05 Angstrom apart; two atoms cannot be at one place"),
         (periodic, {"rotation": "zero"}, "periodic system keeps no angular momentum"),
+        (spring_molecule, {"n_inner": 4}, "n_inner 4 needs a calculator for the inner steps; give it as fast="),
+        (
+            spring_molecule,
+            {"velocities": "given", "equilibrate_ps": 0.0},
+            "velocities 'given' were asked for, but the structure has none",
+        ),
         (single, {}, "Cu has no degree of freedom in NVE with rotation 'thermal'"),
         (single, {"ensemble": "bussi"}, "Cu has no degree of freedom in BUSSI with rotation 'thermal'"),
     ],

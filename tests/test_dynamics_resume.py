@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.io import read
-from spring_molecule import spring_molecule
+from spring_molecule import CrookedSprings, spring_molecule
 
 from remul_md.dynamics import MDOptions, run_md
 from remul_md.errors import InputError
@@ -19,12 +19,14 @@ from remul_md.errors import InputError
 PROGRAM = """
 import json, resource, sys
 sys.path.insert(0, {tests!r})
-from spring_molecule import spring_molecule
+from spring_molecule import CrookedSprings, spring_molecule
 from remul_md.dynamics import MDOptions, run_md
 limit = {limit}
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-run_md(spring_molecule(), MDOptions(**json.loads({options!r})), output={output!r}, resume={resume}, progress=False)
+options = MDOptions(**json.loads({options!r}))
+fast = CrookedSprings(spring_molecule()) if options.n_inner else None
+run_md(spring_molecule(), options, output={output!r}, fast=fast, resume={resume}, progress=False)
 """
 BASE = {
     "length_ps": 0.6,
@@ -82,19 +84,25 @@ def assert_same_run(one: Path, other: Path) -> None:
         ({"ensemble": "langevin", "final_temperature_K": 500.0}, 37),
         ({"ensemble": "bussi", "final_temperature_K": 500.0, "thermostat_time_fs": 30.0}, 37),
         ({"ensemble": "nose-hoover", "rotation": "zero", "thermostat_time_fs": 30.0}, 37),
+        ({"ensemble": "nve", "n_inner": 7, "length_ps": 1.4}, 37),
         ({"ensemble": "nve"}, 10**6),
     ],
 )
 def test_a_run_killed_twice_equals_an_uninterrupted_one_bit_for_bit(tmp_path, more, checkpoint_interval):
     whole, killed = tmp_path / "whole.traj", tmp_path / "killed.traj"
     chosen = {**BASE, **more, "checkpoint_interval": checkpoint_interval}
-    straight = run_md(spring_molecule(), MDOptions(**chosen), output=whole, progress=False)
+
+    def run(output, **options):
+        fast = CrookedSprings(spring_molecule()) if "n_inner" in chosen else None
+        return run_md(spring_molecule(), MDOptions(**chosen), output=output, fast=fast, progress=False, **options)
+
+    straight = run(whole)
     kill_when(start(killed, chosen, resume=False), killed.with_suffix(".equilibration.csv"), n_lines=100)
     assert not killed.exists()
     kill_when(start(killed, chosen, resume=True), killed.with_suffix(".log.csv"), n_lines=150)
     assert len(read(killed, index=":")) > 50  # what a killed run leaves can be read as it is
     assert json.loads(killed.with_suffix(".json").read_text())["status"] == "running"
-    result = run_md(spring_molecule(), MDOptions(**chosen), output=killed, resume=True, progress=False)
+    result = run(killed, resume=True)
     assert_same_run(whole, killed)
     assert result.mean_temperature_K == straight.mean_temperature_K
     assert result.equilibration_steps == straight.equilibration_steps == 600

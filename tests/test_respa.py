@@ -5,26 +5,12 @@ import pytest
 from ase import units
 from ase.constraints import FixAtoms
 from ase.md.verlet import VelocityVerlet
-from spring_molecule import SpringMolecule, spring_molecule
+from spring_molecule import CrookedSprings, spring_molecule
 
 from remul_md.dynamics.momenta import momenta_to_ase
 from remul_md.dynamics.respa import RespaVerlet
 from remul_md.dynamics.velocities import initial_velocities
 from remul_md.errors import InputError
-
-
-class CrookedSprings(SpringMolecule):
-    """Forces as a direct head has them: a few percent off, and no gradient of anything."""
-
-    def __init__(self, reference):
-        super().__init__(reference)
-        self.calls = 0
-
-    def calculate(self, *given):
-        super().calculate(*given)
-        self.calls += 1
-        arms = self.atoms.positions - self.atoms.positions.mean(0)
-        self.results["forces"] = 0.96 * self.results["forces"] + 0.05 * np.cross([0.3, 1.0, -0.4], arms)
 
 
 def moving():

@@ -17,12 +17,16 @@ from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.calculators.calculator import Calculator
 
 
 _SAME = ("formula", "structure_sha256", "calculator")
+_SAME_IF_SAID = ("scheme", "fast_calculator", "momenta_sha256")  # of runs whose options need them
 
 
-def describe_run(atoms: Atoms, options: MDOptions, *, provenance: Mapping[str, Any] | None) -> dict[str, Any]:
+def describe_run(
+    atoms: Atoms, options: MDOptions, *, fast: Calculator | None = None, provenance: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Description of a run that begins, JSON-able.
 
     Raises:
@@ -43,9 +47,23 @@ def describe_run(atoms: Atoms, options: MDOptions, *, provenance: Mapping[str, A
         "pbc": [bool(flag) for flag in atoms.pbc],
         "bonds_checked": options.max_bond_stretch is not None and not bool(atoms.pbc.any()),
         "calculator": type(atoms.calc).__name__,
+        **_scheme(options, fast),
+        **({"momenta_sha256": momenta_hash(atoms)} if options.velocities == "given" else {}),
         "provenance": facts,
         "versions": software_versions(),
     }
+
+
+def _scheme(options: MDOptions, fast: Calculator | None) -> dict[str, Any]:
+    if options.n_inner is None:
+        return {}
+    scheme = f"reversible RESPA: {options.n_inner} inner steps of {options.timestep_fs:g} fs to one outer step"
+    return {"scheme": scheme, "fast_calculator": type(fast).__name__}
+
+
+def momenta_hash(atoms: Atoms) -> str:
+    """sha256 of the momenta that a run is given."""
+    return hashlib.sha256(atoms.get_momenta().tobytes()).hexdigest()
 
 
 def structure_hash(atoms: Atoms) -> str:
@@ -84,7 +102,11 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], *, path: P
         for past, present in ((then_options, now["options"]), (before["provenance"], now["provenance"]))
         for name, then, value in _differences(past, present)
     ]
-    differences += [f"{name} was {before[name]!r}, now {now[name]!r}" for name in _SAME if before[name] != now[name]]
+    differences += [
+        f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+        for name in (*_SAME, *_SAME_IF_SAID)
+        if before.get(name) != now.get(name)
+    ]
     if differences:
         raise InputError(
             f"cannot resume {str(path)!r} with other options: {'; '.join(differences)}; "

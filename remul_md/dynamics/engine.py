@@ -40,6 +40,7 @@ from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.calculators.calculator import Calculator
 
     from remul_md.dynamics.integrators import Integrator
 
@@ -65,9 +66,17 @@ class Engine:
     """One process's share of a run; the state that outlives it is `state`."""
 
     def __init__(
-        self, atoms: Atoms, options: MDOptions, *, files: OutputFiles, state: RunState, recorder: Recorder
+        self,
+        atoms: Atoms,
+        options: MDOptions,
+        *,
+        files: OutputFiles,
+        state: RunState,
+        recorder: Recorder,
+        fast: Calculator | None = None,
     ) -> None:
         self.atoms, self.options, self.files, self.state, self.recorder = atoms, options, files, state, recorder
+        self.fast = fast
         self.masses = atoms.get_masses()
         self.periodic = bool(atoms.pbc.any())
         self.rng = np.random.default_rng()
@@ -102,10 +111,15 @@ class Engine:
         from remul_md.dynamics.integrators import make_integrator
 
         state, options = self.state, self.options
-        integrator = make_integrator(self.atoms, options, ensemble=ensemble, n_dof=state.n_dof, rng=self.rng)
+        production = state.phase == "production"
+        self.log_every = options.whole_steps(options.log_interval, production=production)
+        checkpoint_every = options.whole_steps(options.checkpoint_interval, production=production)
+        integrator = make_integrator(
+            self.atoms, options, ensemble=ensemble, n_dof=state.n_dof, rng=self.rng, fast=self.fast
+        )
         integrator.restore(state.thermostat)
         self.integrator = integrator
-        ramps = state.phase == "production" and options.final_temperature_K is not None
+        ramps = production and options.final_temperature_K is not None
         if state.step == 0:
             self._checkpoint()  # before the first record: a run killed right after it must not record twice
             self._record()
@@ -122,9 +136,9 @@ class Engine:
             if self._samples_excess() and state.step > n_steps // 2:
                 state.excess_sum += self._energy() - self._internal_kinetic()
                 state.excess_count += 1
-            if state.step % options.log_interval == 0 or state.step % options.frame_interval == 0:
+            if state.step % self.log_every == 0 or state.step % options.frame_interval == 0:
                 self._record()
-            if state.step % options.checkpoint_interval == 0:
+            if state.step % checkpoint_every == 0:
                 self._checkpoint()
             self.bar.update()
         self._checkpoint()
@@ -132,9 +146,9 @@ class Engine:
     def _record(self) -> None:
         state, options = self.state, self.options
         production = state.phase == "production"
-        time_ps = options.time_ps(state.step)
+        time_ps = options.time_ps(state.step, production=production)
         energy = self._energy()
-        logs = state.step % options.log_interval == 0
+        logs = state.step % self.log_every == 0
         if logs:
             positions, momenta = self.atoms.get_positions(), momenta_from_ase(self.atoms.get_momenta())
             kinetic = float(kinetic_energy_eV(momenta, self.masses))
@@ -249,7 +263,8 @@ class Engine:
 
     def _stop(self, reason: str) -> SimulationStopped:
         state = self.state
-        return SimulationStopped(reason, phase=state.phase, step=state.step, time_ps=self.options.time_ps(state.step))
+        time_ps = self.options.time_ps(state.step, production=state.phase == "production")
+        return SimulationStopped(reason, phase=state.phase, step=state.step, time_ps=time_ps)
 
     def _checkpoint(self) -> None:
         state, now = self.state, time.perf_counter()

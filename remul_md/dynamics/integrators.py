@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from ase import units
+from ase.calculators.calculator import Calculator
 from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import NoseHooverChainThermostat
@@ -18,6 +19,7 @@ from ase.md.verlet import VelocityVerlet
 
 from remul_md.dynamics.momenta import Array
 from remul_md.dynamics.options import Ensemble, MDOptions
+from remul_md.dynamics.respa import RespaVerlet
 from remul_md.dynamics.velocities import boltzmann_eV_per_K
 
 if TYPE_CHECKING:
@@ -63,6 +65,13 @@ class _WithoutThermostatState:
 
 class VerletIntegrator(_WithoutThermostatState, VelocityVerlet):
     """Velocity Verlet."""
+
+    def aim_at(self, temperature_K: float) -> None:
+        """NVE has no target; `MDOptions` refuses a ramp."""
+
+
+class RespaIntegrator(_WithoutThermostatState, RespaVerlet):
+    """Multiple time steps; one `step` is an outer step, and takes and returns the accurate forces."""
 
     def aim_at(self, temperature_K: float) -> None:
         """NVE has no target; `MDOptions` refuses a ramp."""
@@ -154,7 +163,13 @@ class NoseHooverIntegrator(VelocityVerlet):
 
 
 def make_integrator(
-    atoms: Atoms, options: MDOptions, *, ensemble: Ensemble, n_dof: int, rng: np.random.Generator
+    atoms: Atoms,
+    options: MDOptions,
+    *,
+    ensemble: Ensemble,
+    n_dof: int,
+    rng: np.random.Generator,
+    fast: Calculator | None = None,
 ) -> Integrator:
     """The integrator of one phase of a run, at the first temperature of the options.
 
@@ -164,8 +179,12 @@ def make_integrator(
         ensemble: of this phase; equilibration is Langevin whatever production is.
         n_dof: degrees of freedom that the thermostat acts on ("langevin" has all 3N).
         rng: source of the random numbers; its state is the caller's to save.
+        fast: calculator of the inner steps, in a phase that has some (`options.n_inner`).
     """
     timestep = options.timestep_fs * units.fs
+    if ensemble == "nve" and options.n_inner is not None:
+        assert fast is not None  # `check_structure` has asked for it
+        return RespaIntegrator(atoms, timestep, fast=fast, n_inner=options.n_inner)
     if ensemble == "nve":
         return VerletIntegrator(atoms, timestep)
     target = {"temperature_K": options.temperature_K}

@@ -10,7 +10,9 @@ from remul_md.dynamics.velocities import Rotation
 from remul_md.errors import InputError
 
 Ensemble = Literal["nve", "langevin", "bussi", "nose-hoover"]
+Velocities = Literal["drawn", "given"]
 THERMOSTATS_OF_A_SYSTEM_AT_REST = ("bussi", "nose-hoover")
+FRAME_INTERVAL_FS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,12 @@ class MDOptions:
         final_temperature_K: where a ramp ends that is linear in time over production; None: no ramp. Not for NVE.
         rotation: "thermal" lets the molecule turn as it does at this temperature; "zero" removes its angular
             momentum when production begins (not with "langevin", whose thermostat turns the molecule again at once).
-        timestep_fs: integration step.
+        velocities: "drawn" from the Maxwell-Boltzmann distribution, or those "given" with the structure, with which
+            several runs begin alike; translation, and with rotation "zero" rotation, is taken off them.
+        timestep_fs: integration step; with `n_inner` the inner one.
+        n_inner: multiple time steps: so many steps with the fast forces to one correction by the accurate ones, see
+            `remul_md.dynamics.respa`. One production step is then `n_inner * timestep_fs` long. NVE only;
+            equilibration has plain steps with the accurate forces. None: plain steps, the accurate forces at each.
         length_ps: production.
         equilibrate_ps: Langevin dynamics before it, 0 for none. NVE that starts from a relaxed structure without
             it settles near half of the temperature, because half of the kinetic energy becomes potential energy.
@@ -39,10 +46,13 @@ class MDOptions:
             NVE after equilibration. Otherwise the energy of one moment is kept for the whole run, whose mean
             temperature then scatters by about 20 % for a molecule of nine atoms.
         seed: of the initial velocities and of the thermostat.
-        log_interval: steps between two rows of the log; 1 fs still resolves the oscillation of the total energy that
-            X-H bonds cause, and the interval of the drift is several times narrower than with 5 fs.
-        frame_interval_fs: time between two frames of the trajectory, a multiple of `timestep_fs`.
-        checkpoint_interval: steps between two checkpoints; a killed run loses no more than that.
+        log_interval: steps of `timestep_fs` between two rows of the log (with `n_inner` rounded up to whole outer
+            steps, between which there is no total energy); 1 fs still resolves the oscillation of the total energy
+            that X-H bonds cause, and the interval of the drift is several times narrower than with 5 fs.
+        frame_interval_fs: time between two frames of the trajectory, a multiple of `timestep_fs`, with `n_inner` of
+            the outer step. None: 5, with `n_inner` the last multiple up to 5, but one outer step at least.
+        checkpoint_interval: steps of `timestep_fs` between two checkpoints, rounded up as `log_interval`; a killed run
+            loses no more than that.
         max_bond_stretch: stop when a bond of the first structure is longer than this many times its first length;
             None: never. Checked at each row of the log, for molecules only (not for periodic systems).
     Raises:
@@ -52,6 +62,7 @@ class MDOptions:
     ensemble: Ensemble = "nve"
     temperature_K: float = 300.0
     rotation: Rotation = "thermal"
+    velocities: Velocities = "drawn"
     timestep_fs: float = 0.5
     length_ps: float = 5.0
     equilibrate_ps: float = 2.0
@@ -60,46 +71,71 @@ class MDOptions:
     final_temperature_K: float | None = None
     match_energy: bool | None = None
     seed: int = 0
+    n_inner: int | None = None
     log_interval: int = 2
-    frame_interval_fs: float = 5.0
+    frame_interval_fs: float | None = None
     checkpoint_interval: int = 1000
     max_bond_stretch: float | None = 1.6
 
     def __post_init__(self) -> None:
-        for name, known in (("ensemble", get_args(Ensemble)), ("rotation", get_args(Rotation))):
-            if getattr(self, name) not in known:
+        for name, choices in (("ensemble", Ensemble), ("rotation", Rotation), ("velocities", Velocities)):
+            if getattr(self, name) not in (known := get_args(choices)):
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
-        for name in ("timestep_fs", "length_ps", "friction_per_ps", "thermostat_time_fs", "frame_interval_fs"):
+        for name in ("timestep_fs", "length_ps", "friction_per_ps", "thermostat_time_fs"):
             self._check_number(name, above=0.0)
         for name in ("temperature_K", "equilibrate_ps"):
             self._check_number(name, at_least=0.0)
         for name, lowest in (("log_interval", 1), ("checkpoint_interval", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-                raise InputError(f"{name} must be a whole number >= {lowest}, got {value!r}")
+            self._check_whole(name, lowest)
+        self._check_multiple_time_steps()
         if self.max_bond_stretch is not None:
             self._check_number("max_bond_stretch", above=1.0)
         if self.n_steps < 1:
             raise InputError(
-                f"length_ps {self.length_ps} is shorter than one step of {self.timestep_fs} fs; run for longer"
+                f"length_ps {self.length_ps} is shorter than one step of {self.step_fs} fs; run for longer"
             )
-        ratio = self.frame_interval_fs / self.timestep_fs
-        if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6 * ratio:
-            raise InputError(
-                f"frame_interval_fs {self.frame_interval_fs} is no multiple of timestep_fs {self.timestep_fs}; "
-                f"take {max(round(ratio), 1) * self.timestep_fs:g}"
-            )
+        self._check_frame_interval()
         if self.ensemble == "langevin" and self.rotation == "zero":
             raise InputError(
                 "rotation 'zero' and ensemble 'langevin' exclude each other: the thermostat turns the molecule; "
                 "use rotation 'thermal', or ensemble 'nve'"
             )
         self._check_targets()
+        if self.velocities == "given" and self.n_equilibration_steps > 0:
+            raise InputError(
+                f"velocities 'given' would be lost in an equilibration of {self.equilibrate_ps} ps; "
+                "set equilibrate_ps to 0"
+            )
         if self.match_energy and (self.ensemble != "nve" or self.n_equilibration_steps == 0):
             raise InputError(
                 "match_energy needs ensemble 'nve' after an equilibration, got "
                 f"ensemble {self.ensemble!r} and equilibrate_ps {self.equilibrate_ps}; "
                 "set equilibrate_ps (2 is a start) or leave match_energy out"
+            )
+
+    def _check_multiple_time_steps(self) -> None:
+        if self.n_inner is None:
+            return
+        self._check_whole("n_inner", 1)
+        if self.ensemble != "nve":
+            raise InputError(
+                f"n_inner {self.n_inner} needs ensemble 'nve', got {self.ensemble!r}: a thermostat would hide what the "
+                "fast forces do to the energy; leave n_inner out"
+            )
+
+    def _check_frame_interval(self) -> None:
+        step = self.step_fs
+        if self.frame_interval_fs is None:
+            n_outer = max(int(FRAME_INTERVAL_FS / step + 1e-6), 1)  # 5 / 0.05 must not become 99
+            default = FRAME_INTERVAL_FS if self.n_inner is None else n_outer * step
+            object.__setattr__(self, "frame_interval_fs", default)  # so that the record of the run says the number
+        self._check_number("frame_interval_fs", above=0.0)
+        ratio = self._frame_interval_fs / step
+        if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6 * ratio:
+            outer = "" if self.n_inner is None else f"the outer step {self.n_inner} * "
+            raise InputError(
+                f"frame_interval_fs {self.frame_interval_fs} is no multiple of {outer}timestep_fs {self.timestep_fs}; "
+                f"take {max(round(ratio), 1) * step:g}"
             )
 
     def _check_targets(self) -> None:
@@ -122,10 +158,20 @@ class MDOptions:
         if not number or (above is not None and value <= above) or (at_least is not None and value < at_least):
             raise InputError(f"{name} must be a number {wanted}, got {value!r}")
 
+    def _check_whole(self, name: str, lowest: int) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise InputError(f"{name} must be a whole number >= {lowest}, got {value!r}")
+
+    @property
+    def step_fs(self) -> float:
+        """One production step, which with `n_inner` is the outer one."""
+        return self.timestep_fs if self.n_inner is None else self.n_inner * self.timestep_fs
+
     @property
     def n_steps(self) -> int:
         """Production steps."""
-        return round(1000.0 * self.length_ps / self.timestep_fs)
+        return round(1000.0 * self.length_ps / self.step_fs)
 
     @property
     def n_equilibration_steps(self) -> int:
@@ -134,8 +180,17 @@ class MDOptions:
 
     @property
     def frame_interval(self) -> int:
-        """Steps between two frames."""
-        return round(self.frame_interval_fs / self.timestep_fs)
+        """Production steps between two frames."""
+        return round(self._frame_interval_fs / self.step_fs)
+
+    @property
+    def _frame_interval_fs(self) -> float:
+        assert self.frame_interval_fs is not None  # set when the options were made
+        return self.frame_interval_fs
+
+    def whole_steps(self, interval: int, *, production: bool) -> int:
+        """Steps of a phase in `interval` steps of `timestep_fs`, rounded up."""
+        return interval if self.n_inner is None or not production else -(-interval // self.n_inner)
 
     @property
     def matches_energy(self) -> bool:
@@ -150,6 +205,6 @@ class MDOptions:
             return self.temperature_K
         return self.temperature_K + (self.final_temperature_K - self.temperature_K) * step / self.n_steps
 
-    def time_ps(self, step: int) -> float:
-        """Time after `step` steps, ps."""
-        return step * self.timestep_fs / 1000.0
+    def time_ps(self, step: int, *, production: bool = True) -> float:
+        """Time after `step` steps of production or of equilibration, ps."""
+        return step * (self.step_fs if production else self.timestep_fs) / 1000.0

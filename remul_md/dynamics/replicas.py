@@ -71,10 +71,15 @@ def run_replicas(
     Returns:
         What each run gave: its result, or why it stopped.
     Raises:
-        InputError: as `run_md`; the runs that had begun can be resumed.
+        InputError: as `run_md`, and multiple time steps; the runs that had begun can be resumed.
     """
     if isinstance(n_replicas, bool) or not isinstance(n_replicas, int) or n_replicas < 1:
         raise InputError(f"replicas must be a whole number >= 1, got {n_replicas!r}")
+    if options.n_inner is not None:
+        raise InputError(
+            f"n_inner {options.n_inner} does not go with replicas, which share one call of one kind of forces; "
+            "run them one by one"
+        )
     outputs = [replica_output(output, replica) for replica in range(n_replicas)]
     existing = [path for name in outputs for path in OutputFiles.for_output(name).existing()]
     if existing and not resume:  # before any replica begins

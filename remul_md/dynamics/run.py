@@ -17,6 +17,7 @@ from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.calculators.calculator import Calculator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class MDResult:
         log: CSV in float64, columns `remul_md.dynamics.recording.LOG_COLUMNS`.
         description: JSON with options, versions, provenance.
         h5md: the same trajectory as H5MD, if the output was asked so; its topology stands beside it.
-        n_steps: production steps.
+        n_steps: production steps; with multiple time steps outer ones.
         n_frames: frames of the trajectory, the first one included.
         n_degrees_of_freedom: of production, which the temperatures count.
         mean_temperature_K: mean over the log of production.
@@ -55,6 +56,7 @@ def run_md(
     options: MDOptions,
     *,
     output: str | Path,
+    fast: Calculator | None = None,
     resume: bool = False,
     progress: bool = True,
     provenance: Mapping[str, Any] | None = None,
@@ -65,21 +67,25 @@ def run_md(
     (neighbour lists that are kept from earlier steps can change the last bit).
 
     Args:
-        atoms: structure with a calculator attached. Not modified; velocities it may have are not used.
+        atoms: structure with a calculator attached. Not modified; velocities it may have are used with
+            `options.velocities="given"` only.
         options: what to run.
         output: `*.traj`, or `*.h5md` to get an H5MD copy of the trajectory at the end.
+        fast: with `options.n_inner` the calculator of the inner steps, such as the direct head of the potential whose
+            conservative forces `atoms.calc` gives; another object than `atoms.calc`.
         resume: go on with an interrupted run; begins anew if there is none; a finished one is returned as it is.
         progress: show a progress bar on stderr.
         provenance: JSON-able facts that go into `run.json`, such as the potential and its hash; a resumed run must
             give the same ones.
     Raises:
-        InputError: unusable structure; output that exists already (without `resume`), cannot be written, or was made
-            with other options; a calculator that refuses the structure.
+        InputError: unusable structure; `fast` without `options.n_inner` or the other way round; output that exists
+            already (without `resume`), cannot be written, or was made with other options; a calculator that refuses
+            the structure.
         SimulationStopped: the molecule fell apart, or energy or forces are not finite.
     """
     files = OutputFiles.for_output(output)
-    check_structure(atoms, options)
-    description = describe_run(atoms, options, provenance=provenance)
+    check_structure(atoms, options, fast=fast)
+    description = describe_run(atoms, options, fast=fast, provenance=provenance)
     if not resume and (existing := files.existing()):
         raise InputError(
             f"{str(existing[0])!r} exists already; resume the run (--resume), or choose another output name"
@@ -104,13 +110,13 @@ def run_md(
             "put it back, or choose another output name"
         )
     else:
-        state = first_state(system, options)
+        state = first_state(system, options, fast=fast)
         with writing(files.trajectory):
             files.trajectory.parent.mkdir(parents=True, exist_ok=True)
     with Recorder(files) as recorder:
         if state.marks:
             recorder.cut_back(state.marks)
-        engine = Engine(system, options, files=files, state=state, recorder=recorder)
+        engine = Engine(system, options, files=files, state=state, recorder=recorder, fast=fast)
         dof = production_dof(system, options)
         description = {**description, "status": "running", "stopped": None, "n_degrees_of_freedom": dof}
         write_json(files.description, description)

@@ -8,24 +8,28 @@ import numpy as np
 
 from remul_md.bonds import bond_lengths
 from remul_md.dynamics.checkpoint import RunState
-from remul_md.dynamics.momenta import momenta_to_ase
+from remul_md.dynamics.momenta import Array, momenta_from_ase, momenta_to_ase
 from remul_md.dynamics.options import MDOptions
+from remul_md.dynamics.switch import resting_velocities
 from remul_md.dynamics.velocities import initial_velocities, n_degrees_of_freedom
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.calculators.calculator import Calculator
 
 MIN_DISTANCE = 1e-3  # Angstrom
 
 
-def check_structure(atoms: Atoms, options: MDOptions) -> None:
+def check_structure(atoms: Atoms, options: MDOptions, *, fast: Calculator | None = None) -> None:
     """Refuse what cannot be run, before the calculator is called or a file made.
 
     Raises:
         InputError: no atoms, no calculator, constraints, positions that are not finite, two atoms at one
-            place, nothing that can move.
+            place, nothing that can move; velocities "given" that are not there; multiple time steps without a
+            calculator of their own, or such a calculator without them.
     """
+    _check_fast(atoms, options, fast)
     if len(atoms) == 0:
         raise InputError("the structure has no atoms; give at least one")
     if atoms.calc is None:
@@ -47,12 +51,28 @@ def check_structure(atoms: Atoms, options: MDOptions) -> None:
                 f"atoms {first[closest]} and {second[closest]} are {distances[closest]:.2g} Angstrom apart; "
                 "two atoms cannot be at one place: mend the structure"
             )
+    if options.velocities == "given" and not (atoms.has("momenta") and np.isfinite(atoms.get_momenta()).all()):
+        raise InputError(
+            "velocities 'given' were asked for, but the structure has none that are finite; set its momenta, or leave "
+            "velocities out"
+        )
     if production_dof(atoms, options) < 1:
         raise InputError(
             f"{atoms.get_chemical_formula()} has no degree of freedom in {options.ensemble.upper()} with rotation "
             f"{options.rotation!r}; "
             "use rotation 'thermal', ensemble 'langevin' or a larger molecule"
         )
+
+
+def _check_fast(atoms: Atoms, options: MDOptions, fast: Calculator | None) -> None:
+    if options.n_inner is not None and fast is None:
+        raise InputError(
+            f"n_inner {options.n_inner} needs a calculator for the inner steps; give it as fast=, or leave n_inner out"
+        )
+    if options.n_inner is None and fast is not None:
+        raise InputError("a fast calculator was given, but n_inner is None; set n_inner, or leave fast out")
+    if fast is not None and fast is atoms.calc:  # it would forget at each call what it computed for the other
+        raise InputError("fast is the calculator of the structure itself; give a second one")
 
 
 def production_dof(atoms: Atoms, options: MDOptions) -> int:
@@ -62,25 +82,29 @@ def production_dof(atoms: Atoms, options: MDOptions) -> int:
     return n_degrees_of_freedom(atoms, translation_removed=at_rest, rotation_removed=spinless)
 
 
-def first_state(atoms: Atoms, options: MDOptions) -> RunState:
-    """The state before the first step; calls the calculator once, so a refused structure leaves no files.
+def first_state(atoms: Atoms, options: MDOptions, *, fast: Calculator | None = None) -> RunState:
+    """The state before the first step; calls each calculator once, so a refused structure leaves no files.
 
     Raises:
         InputError: energy or forces are not finite, or what the calculator raises.
     """
     equilibrates = options.n_equilibration_steps > 0
     generator = np.random.default_rng(options.seed)
-    velocities = initial_velocities(
-        atoms.get_positions(),
-        atoms.get_masses(),
-        temperature_K=options.temperature_K,
-        generator=generator,
-        rotation=options.rotation,
-        # A thermostat brings its own fluctuations; bare NVE should begin at the temperature that was asked.
-        exact=options.ensemble == "nve" and not equilibrates,
-    )
+    if options.velocities == "given":
+        velocities = _given_velocities(atoms, options)
+    else:
+        velocities = initial_velocities(
+            atoms.get_positions(),
+            atoms.get_masses(),
+            temperature_K=options.temperature_K,
+            generator=generator,
+            rotation=options.rotation,
+            # A thermostat brings its own fluctuations; bare NVE should begin at the temperature that was asked.
+            exact=options.ensemble == "nve" and not equilibrates,
+        )
     forces = atoms.get_forces(md=True)
-    if not (np.isfinite(forces).all() and np.isfinite(atoms.get_potential_energy())):
+    inner = forces if fast is None else fast.get_forces(atoms)
+    if not (np.isfinite(forces).all() and np.isfinite(inner).all() and np.isfinite(atoms.get_potential_energy())):
         raise InputError("energy or forces of the first structure are not finite; check structure and potential")
     return RunState(
         phase="equilibration" if equilibrates else "production",
@@ -90,4 +114,18 @@ def first_state(atoms: Atoms, options: MDOptions) -> RunState:
         forces=forces,
         first_positions=atoms.get_positions(),
         rng_state=dict(generator.bit_generator.state),
+    )
+
+
+def _given_velocities(atoms: Atoms, options: MDOptions) -> Array:
+    """Those of the structure, [N, 3], Angstrom/fs, without what production does not count as a degree of freedom."""
+    velocities = momenta_from_ase(atoms.get_momenta()) / atoms.get_masses()[:, None]
+    if options.ensemble == "langevin":
+        return velocities
+    return resting_velocities(
+        atoms.get_positions(),
+        velocities,
+        atoms.get_masses(),
+        rotation=options.rotation,
+        periodic=bool(atoms.pbc.any()),
     )
