@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,8 +12,9 @@ from remul_md._version import __version__
 from remul_md.cli_analysis import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli_audit import audit
 from remul_md.cli_data import data_app
-from remul_md.cli_md import Table, run_many, run_one
+from remul_md.cli_md import md
 from remul_md.cli_potentials import committee, distill, label, training_line
+from remul_md.cli_printing import fail, print_table
 from remul_md.errors import InputError
 from remul_md.studies.cli import study_app
 
@@ -93,7 +94,7 @@ def evaluate(
         loaded, frames, forces=head, n_draws=n_draws, seed=seed, training=training, progress=True
     )
     pretraining = loaded.provenance.pretraining
-    _table(
+    print_table(
         f"{potential} on {data}: {result.n_frames} frames, {result.forces} forces, {n_draws} rotations a frame",
         [*([("pretrained on", pretraining)] if pretraining else []), *result.rows()],
     )
@@ -105,90 +106,7 @@ def evaluate(
         write_pose_errors(pose_errors(loaded, frames, forces=head, seed=seed, progress=True), by_angle)
 
 
-@app.command()
-def md(
-    potential: PotentialArgument,
-    structure: Annotated[str, typer.Option(help="A file, a packaged molecule, or rmd17/ethanol/test-01:17.")],
-    output: Annotated[Path, typer.Option(help="run.traj or run.h5md; the log and run.json go beside it.")],
-    ensemble: Annotated[str, typer.Option(help="nve, langevin, bussi or nose-hoover.")] = "nve",
-    temperature: Annotated[float, typer.Option("--temperature-K", help="Kelvin.")] = 300.0,
-    final_temperature: Annotated[
-        float | None, typer.Option("--final-temperature-K", help="Ramp to it, linear in time over production.")
-    ] = None,
-    rotation: Annotated[str, typer.Option(help="thermal: the molecule turns; zero: it does not.")] = "thermal",
-    timestep_fs: Annotated[float, typer.Option(help="Femtoseconds.")] = 0.5,
-    length_ps: Annotated[float, typer.Option(help="Picoseconds of production.")] = 5.0,
-    equilibrate_ps: Annotated[float, typer.Option(help="Picoseconds of Langevin dynamics before it.")] = 2.0,
-    friction_per_ps: Annotated[float, typer.Option(help="Of the Langevin thermostat.")] = 10.0,
-    thermostat_time_fs: Annotated[float, typer.Option(help="Time constant of bussi and nose-hoover.")] = 100.0,
-    frame_interval_fs: Annotated[float, typer.Option(help="Time between two frames of the trajectory.")] = 5.0,
-    forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
-    symmetrize: Annotated[
-        str | None, typer.Option(help="tetrahedral, octahedral, icosahedral or a number of rotations.")
-    ] = None,
-    remove_net_torque: Annotated[
-        bool, typer.Option("--remove-net-torque", help="Take net force and torque off the forces.")
-    ] = False,
-    replicas: Annotated[int, typer.Option(help="Runs side by side with the seeds seed, seed + 1, ...", min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Of velocities, thermostat and drawn rotations.")] = 0,
-    device: DeviceOption = "auto",
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    n_threads: ThreadsOption = 1,
-    allow_unseen: Annotated[bool, typer.Option("--allow-unseen", help="Accept an untrained composition.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
-) -> None:
-    """Molecular dynamics with a potential: Langevin equilibration, then production in the ensemble."""
-    from remul_md.datasets.structure_source import read_structure
-    from remul_md.dynamics import MDOptions
-
-    options = MDOptions(
-        ensemble=ensemble,  # type: ignore[arg-type]
-        temperature_K=temperature,
-        final_temperature_K=final_temperature,
-        rotation=rotation,  # type: ignore[arg-type]
-        timestep_fs=timestep_fs,
-        length_ps=length_ps,
-        equilibrate_ps=equilibrate_ps,
-        friction_per_ps=friction_per_ps,
-        thermostat_time_fs=thermostat_time_fs,
-        frame_interval_fs=frame_interval_fs,
-        seed=seed,
-    )
-    _use_threads(n_threads)
-    calculator = _calculator(
-        potential,
-        device=device,
-        dtype=dtype,
-        forces=forces,
-        symmetrize=int(symmetrize) if symmetrize and symmetrize.lstrip("-").isdigit() else symmetrize,
-        seed=seed,
-        remove_net_torque=remove_net_torque,
-        allow_unseen=allow_unseen,
-    )
-    atoms = read_structure(structure)
-    atoms.calc = calculator
-    provenance = {
-        "potential": str(potential),
-        "potential_sha256": calculator.potential.sha256,
-        "forces": calculator.potential.resolve_forces(forces),
-        "symmetrize": symmetrize,
-        "dtype": dtype,
-        "device": str(calculator.potential.device),
-        "structure": structure,
-        # Only where it is on: runs made before the option existed go on.
-        **({"remove_net_torque": True} if remove_net_torque else {}),
-    }
-    table: Table | None
-    kept: dict[str, Any] = {"output": output, "resume": resume, "provenance": provenance}
-    if replicas > 1:
-        evaluate = calculator.copies(atoms, n_copies=replicas)
-        table, failure = run_many(atoms, options, n_replicas=replicas, evaluate=evaluate, **kept)
-    else:
-        table, failure = run_one(atoms, options, potential=potential, **kept)
-    if table is not None:
-        _table(*table)
-    if failure:
-        _fail(failure, code=1)
+app.command()(md)
 
 
 @app.command()
@@ -339,7 +257,7 @@ def _first_structure(trajectory: Path, frame_interval_fs: float | None) -> Any:
 
 def _print_analysis(result: TrajectoryAnalysis) -> None:
     rows = [(verdict.name, _verdict_line(verdict)) for verdict in result.verdicts]
-    _table(f"{result.name}: {result.formula}, {len(result.time_ps)} frames, {result.time_ps[-1]:g} ps", rows)
+    print_table(f"{result.name}: {result.formula}, {len(result.time_ps)} frames, {result.time_ps[-1]:g} ps", rows)
     for note in result.notes:
         typer.echo(f"note: {note}")
 
@@ -347,13 +265,6 @@ def _print_analysis(result: TrajectoryAnalysis) -> None:
 def _verdict_line(verdict: Any) -> str:
     word = {True: "yes", False: "NO", None: "undecided"}[verdict.passed]
     return f"{word:9} {verdict.value:.4g} {verdict.unit} (limit {verdict.threshold:g}) {verdict.why}"
-
-
-def _table(title: str, rows: list[tuple[str, str]]) -> None:
-    typer.echo(f"\n{title}")
-    width = max(len(name) for name, _ in rows) if rows else 0
-    for name, value in rows:
-        typer.echo(f"  {name:{width}}  {value}")
 
 
 def _read_evaluation(path: Path) -> dict[str, Any]:
@@ -374,11 +285,6 @@ def _write_json(path: Path | None, content: dict[str, Any]) -> None:
     write_json(path, content, hint="choose another --json file")
 
 
-def _fail(message: str, *, code: int) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
-    raise SystemExit(code)
-
-
 def main() -> None:
     """Entry point: what a user can mend is one line on stderr and exit code 2, never a traceback."""
     import logging
@@ -390,9 +296,9 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        _fail(str(error), code=2)
+        fail(str(error), code=2)
     except (KeyboardInterrupt, SystemExit) as stop:
         # Inside a command typer turns Ctrl-C into a silent exit with code 130.
         if isinstance(stop, SystemExit) and stop.code != 130:
             raise
-        _fail("interrupted; `train`, `md` and `distill` go on where they were with --resume", code=130)
+        fail("interrupted; `train`, `md` and `distill` go on where they were with --resume", code=130)

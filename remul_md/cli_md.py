@@ -1,25 +1,141 @@
-"""`remul-md md` after its options are read: run, and say what came out."""
+"""`remul-md md`: read the options, run, and say what came out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remul_md.cli_printing import fail, print_table
+from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from remul_md.calculators import RemulCalculator
     from remul_md.dynamics import MDOptions
     from remul_md.dynamics.replicas import Evaluate
 
 Table = tuple[str, list[tuple[str, str]]]
+PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+ThreadsOption = Annotated[int, typer.Option(help="CPU threads; small molecules are fastest with one.", min=1)]
 
 
-def run_one(
+def md(
+    potential: PotentialArgument,
+    structure: Annotated[str, typer.Option(help="A file, a packaged molecule, or rmd17/ethanol/test-01:17.")],
+    output: Annotated[Path, typer.Option(help="run.traj or run.h5md; the log and run.json go beside it.")],
+    ensemble: Annotated[str, typer.Option(help="nve, langevin, bussi or nose-hoover.")] = "nve",
+    temperature: Annotated[float, typer.Option("--temperature-K", help="Kelvin.")] = 300.0,
+    final_temperature: Annotated[
+        float | None, typer.Option("--final-temperature-K", help="Ramp to it, linear in time over production.")
+    ] = None,
+    rotation: Annotated[str, typer.Option(help="thermal: the molecule turns; zero: it does not.")] = "thermal",
+    timestep_fs: Annotated[float, typer.Option(help="Femtoseconds; of the inner step with --n-inner.")] = 0.5,
+    n_inner: Annotated[
+        int | None,
+        typer.Option(help="Multiple time steps: so many with direct forces to one with conservative ones (NVE)."),
+    ] = None,
+    length_ps: Annotated[float, typer.Option(help="Picoseconds of production.")] = 5.0,
+    equilibrate_ps: Annotated[float, typer.Option(help="Picoseconds of Langevin dynamics before it.")] = 2.0,
+    friction_per_ps: Annotated[float, typer.Option(help="Of the Langevin thermostat.")] = 10.0,
+    thermostat_time_fs: Annotated[float, typer.Option(help="Time constant of bussi and nose-hoover.")] = 100.0,
+    frame_interval_fs: Annotated[
+        float | None,
+        typer.Option(help="Time between two frames of the trajectory; default: 5, or whole outer steps up to that."),
+    ] = None,
+    forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
+    symmetrize: Annotated[
+        str | None, typer.Option(help="tetrahedral, octahedral, icosahedral or a number of rotations.")
+    ] = None,
+    remove_net_torque: Annotated[
+        bool, typer.Option("--remove-net-torque", help="Take net force and torque off the forces.")
+    ] = False,
+    replicas: Annotated[int, typer.Option(help="Runs side by side with the seeds seed, seed + 1, ...", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="Of velocities, thermostat and drawn rotations.")] = 0,
+    device: DeviceOption = "auto",
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    n_threads: ThreadsOption = 1,
+    allow_unseen: Annotated[bool, typer.Option("--allow-unseen", help="Accept an untrained composition.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
+) -> None:
+    """Molecular dynamics with a potential: Langevin equilibration, then production in the ensemble."""
+    import torch
+
+    from remul_md.calculators import RemulCalculator
+    from remul_md.datasets.structure_source import read_structure
+    from remul_md.dynamics import MDOptions
+
+    options = MDOptions(
+        ensemble=ensemble,  # type: ignore[arg-type]
+        temperature_K=temperature,
+        final_temperature_K=final_temperature,
+        rotation=rotation,  # type: ignore[arg-type]
+        timestep_fs=timestep_fs,
+        n_inner=n_inner,
+        length_ps=length_ps,
+        equilibrate_ps=equilibrate_ps,
+        friction_per_ps=friction_per_ps,
+        thermostat_time_fs=thermostat_time_fs,
+        frame_interval_fs=frame_interval_fs,
+        seed=seed,
+    )
+    if n_inner is not None and replicas > 1:
+        raise InputError(f"--n-inner {n_inner} does not go with --replicas {replicas}; run them one by one")
+    torch.set_num_threads(n_threads)
+    rotations = int(symmetrize) if symmetrize and symmetrize.lstrip("-").isdigit() else symmetrize
+    chosen = {"device": device, "seed": seed, "remove_net_torque": remove_net_torque, "allow_unseen": allow_unseen}
+    calculator = RemulCalculator(potential, dtype=dtype, forces=forces, symmetrize=rotations, **chosen)
+    fast = None if n_inner is None else _fast_calculator(calculator, dtype=dtype, **chosen)
+    atoms = read_structure(structure)
+    atoms.calc = calculator
+    provenance = {
+        "potential": str(potential),
+        "potential_sha256": calculator.potential.sha256,
+        "forces": calculator.head,
+        "symmetrize": symmetrize,
+        "dtype": dtype,
+        "device": str(calculator.potential.device),
+        "structure": structure,
+        # Only where they are on: runs made before the options existed go on.
+        **({"remove_net_torque": True} if remove_net_torque else {}),
+        **({"fast_forces": fast.head} if fast is not None else {}),
+    }
+    table: Table | None
+    kept: dict[str, Any] = {"output": output, "resume": resume, "provenance": provenance}
+    if replicas > 1:
+        evaluate = calculator.copies(atoms, n_copies=replicas)
+        table, failure = _run_many(atoms, options, n_replicas=replicas, evaluate=evaluate, **kept)
+    else:
+        table, failure = _run_one(atoms, options, potential=potential, fast=fast, **kept)
+    if table is not None:
+        print_table(*table)
+    if failure:
+        fail(failure, code=1)
+
+
+def _fast_calculator(accurate: RemulCalculator, **options: Any) -> RemulCalculator:
+    """The direct head of the same potential, not symmetrised: what the inner steps get wrong is put right."""
+    from remul_md.calculators import RemulCalculator
+
+    trained = accurate.potential.provenance.trained_forces
+    if accurate.head != "conservative" or trained != "both":
+        raise InputError(
+            f"--n-inner needs conservative forces and a direct head beside them; this potential was trained for "
+            f"{trained} forces, and {accurate.head} ones were asked for (`remul-md distill` adds a direct head)"
+        )
+    return RemulCalculator(accurate.potential, forces="direct", **options)
+
+
+def _run_one(
     atoms: Atoms,
     options: MDOptions,
     *,
     potential: str,
+    fast: RemulCalculator | None,
     output: Path,
     resume: bool,
     provenance: Mapping[str, Any],
@@ -28,10 +144,13 @@ def run_one(
     from remul_md.dynamics import SimulationStopped, run_md
 
     try:
-        result = run_md(atoms, options, output=output, resume=resume, provenance=provenance)
+        result = run_md(atoms, options, output=output, fast=fast, resume=resume, provenance=provenance)
     except SimulationStopped as stop:
         return None, f"{stop}; the files hold the run up to there"
-    title = f"{result.trajectory}: {result.n_steps} steps of {options.timestep_fs} fs, {result.n_frames} frames"
+    inner = "" if options.n_inner is None else f"{options.n_inner} x "
+    title = f"{result.trajectory}: {result.n_steps} steps of {inner}{options.timestep_fs} fs, {result.n_frames} frames"
+    # Both kinds of steps take different times, so one speed for all of them is told with its kind.
+    mixed = inner and result.equilibration_steps
     return (
         title,
         [
@@ -39,14 +158,17 @@ def run_one(
                 "mean temperature",
                 f"{result.mean_temperature_K:.0f} K ({result.n_degrees_of_freedom} degrees of freedom)",
             ),
-            ("speed", f"{result.steps_per_s:.0f} steps/s"),
+            (
+                "speed",
+                f"{result.steps_per_s:.0f} steps/s" + (", plain ones and outer ones together" if mixed else ""),
+            ),
             *([("H5MD", str(result.h5md))] if result.h5md else []),
             ("next", f"remul-md analyze {result.trajectory} --potential {potential} --report report.html"),
         ],
     ), ""
 
 
-def run_many(
+def _run_many(
     atoms: Atoms,
     options: MDOptions,
     *,

@@ -1,0 +1,74 @@
+"""`remul-md md --n-inner`: both heads of one file, what the record says, resuming, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from potentials import untrained_potential
+
+from remul_md.datasets import read_frames
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights, small enough that ethanol stays together for some femtoseconds."""
+    path = tmp_path_factory.mktemp("potential") / "both.pt"
+    frames = read_frames("rmd17/ethanol/train-01").select(range(0, 40, 8))
+    untrained_potential(frames, seed=3).save(path)
+    return path
+
+
+def command(potential: Path | str, output: Path, *more: str) -> list[str]:
+    options = ["--structure", "ethanol", "--temperature-K", "50", "--device", "cpu", "--dtype", "float64"]
+    return ["md", str(potential), *options, "--output", str(output), *more]
+
+
+def test_both_heads_share_the_work(cli: Run, both: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run.traj"
+    times = ["--timestep-fs", "0.1", "--length-ps", "0.01", "--equilibrate-ps", "0.001"]
+    given = command(both, output, *times, "--n-inner", "4")
+    code, out, err = cli(*given)
+    assert code == 0, err
+    assert "run.traj: 25 steps of 4 x 0.1 fs, 3 frames" in out
+    assert "steps/s, plain ones and outer ones together" in out
+    said = json.loads((tmp_path / "run.json").read_text())
+    assert said["scheme"] == "reversible RESPA: 4 inner steps of 0.1 fs to one outer step"
+    assert (said["provenance"]["forces"], said["provenance"]["fast_forces"]) == ("conservative", "direct")
+    assert said["options"]["frame_interval_fs"] == pytest.approx(4.8)  # whole outer steps of 0.4 fs up to 5
+    log = np.genfromtxt(tmp_path / "run.log.csv", delimiter=",", names=True)
+    np.testing.assert_allclose(log["time_ps"], 0.0004 * np.arange(26))
+    before = output.read_bytes()
+    assert cli(*given, "--resume")[0] == 0
+    assert output.read_bytes() == before
+    plain = cli(*command(both, tmp_path / "plain.traj", *times))
+    assert plain[0] == 0
+    plain_said = json.loads((tmp_path / "plain.json").read_text())
+    assert "fast_forces" not in plain_said["provenance"]
+    assert "scheme" not in plain_said
+
+
+@pytest.mark.parametrize(
+    ("potential", "options", "message"),
+    [
+        (None, ["--n-inner", "0"], "n_inner must be a whole number >= 1, got 0"),
+        (None, ["--n-inner", "4", "--ensemble", "bussi"], "n_inner 4 needs ensemble 'nve', got 'bussi'"),
+        (None, ["--n-inner", "4", "--replicas", "2"], "--n-inner 4 does not go with --replicas 2; run them one by one"),
+        (None, ["--n-inner", "4", "--frame-interval-fs", "3"], "3.0 is no multiple of the outer step 4 * timestep_fs"),
+        (None, ["--n-inner", "4", "--forces", "direct"], "trained for both forces, and direct ones were asked for"),
+        ("ethanol", ["--n-inner", "4"], "a direct head beside them; this potential was trained for conservative"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    cli: Run, both: Path, tmp_path: Path, potential: str | None, options: list[str], message: str
+) -> None:
+    code, _, err = cli(*command(potential or both, tmp_path / "run.traj", *options))
+    assert code == 2
+    assert err.startswith("error: ")
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
