@@ -5,7 +5,7 @@ import pytest
 from analysis_runs import ethanol_run
 from scipy.signal import lfilter
 
-from remul_md.analysis.energy import Drift, conserves, energy_drift
+from remul_md.analysis.energy import Drift, conserves, energy_drift, mean_drift, within
 from remul_md.analysis.log import read_log
 from remul_md.errors import InputError
 
@@ -148,3 +148,47 @@ def test_unusable_energies_are_refused():
     back[23] = back[22]
     with pytest.raises(InputError, match="times must increase, but sample 23"):
         energy_drift(back, energy)
+
+
+def drift_of(slope: float, half_width: float, *, too_short: bool = False) -> Drift:
+    return Drift(
+        slope_meV_per_atom_ps=slope,
+        ci95_meV_per_atom_ps=(slope - half_width, slope + half_width),
+        fluctuation_meV_per_atom=0.1,
+        intercept_eV_per_atom=0.0,
+        start_ps=0.0,
+        length_ps=10.0,
+        correlation_time_ps=0.1,
+        n_samples=1000,
+        too_short=too_short,
+    )
+
+
+def test_the_mean_of_runs_is_narrower_unless_they_disagree():
+    agreeing = mean_drift([drift_of(0.02, 0.03), drift_of(0.021, 0.03), drift_of(0.019, 0.03), drift_of(0.02, 0.03)])
+    assert agreeing.widening == 1.0
+    np.testing.assert_allclose(agreeing.interval_meV_per_atom_ps, (0.02 - 0.015, 0.02 + 0.015))
+    # Student's t of 8 degrees of freedom is 2.306 at 95 %: standard deviations of 0.01 against a scatter of 0.05.
+    apart = mean_drift([drift_of(0.0, 0.02306), drift_of(0.05 * 2**0.5, 0.02306)])
+    assert apart.widening == pytest.approx(5.0, rel=1e-3)
+    low, high = apart.interval_meV_per_atom_ps
+    assert high - low == pytest.approx(2.0 * 5.0 * 0.02306 / 2**0.5, rel=1e-3)
+    alone = mean_drift([drift_of(0.04, 0.01, too_short=True)])
+    np.testing.assert_allclose(alone.interval_meV_per_atom_ps, (0.02, 0.06))  # twice as wide, as in its own verdict
+    with pytest.raises(InputError, match="mean drift of no run was asked for"):
+        mean_drift([])
+
+
+def test_the_interval_of_the_mean_covers_the_true_slope_as_often_as_it_says():
+    drifts = drifts_of_noise(share_of_run=0.02)
+    means = [mean_drift(drifts[first : first + 3]) for first in range(0, len(drifts) - 2, 3)]
+    covered = [m.interval_meV_per_atom_ps[0] < TRUE_SLOPE < m.interval_meV_per_atom_ps[1] for m in means]
+    assert len(means) > 100
+    assert np.mean(covered) > 0.92
+
+
+def test_an_interval_is_judged_as_a_drift_is():
+    bound = {"bound_meV_per_atom_ps": 0.05}
+    assert within((-0.04, 0.01), **bound) == "conserves"
+    assert within((0.06, 0.07), **bound) == "drifts"
+    assert within((0.04, 0.07), **bound) == "undecided"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -62,6 +63,21 @@ class Drift:
     def line(self, time_ps: NDArray[np.float64]) -> NDArray[np.float64]:
         """The fitted total energy per atom at these times, eV."""
         return self.intercept_eV_per_atom + 1e-3 * self.slope_meV_per_atom_ps * (time_ps - self.start_ps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanDrift:
+    """Drift of several runs that differ in their start.
+
+    Args:
+        slope_meV_per_atom_ps: mean of their slopes.
+        interval_meV_per_atom_ps: its 95 % interval, low and high.
+        widening: factor by which the runs scatter more than their own intervals allow; 1 if they do not.
+    """
+
+    slope_meV_per_atom_ps: float
+    interval_meV_per_atom_ps: tuple[float, float]
+    widening: float
 
 
 def energy_drift(time_ps: NDArray[np.float64], total_energy_per_atom: NDArray[np.float64]) -> Drift:
@@ -148,12 +164,46 @@ def conserves(drift: Drift, *, bound_meV_per_atom_ps: float = 0.05) -> Conservat
     """
     if not bound_meV_per_atom_ps > 0.0:
         raise InputError(f"the drift bound must be > 0 meV/atom/ps, got {bound_meV_per_atom_ps}; 0.05 is the default")
-    low, high = drift.judged_interval
+    return within(drift.judged_interval, bound_meV_per_atom_ps=bound_meV_per_atom_ps)
+
+
+def within(interval_meV_per_atom_ps: tuple[float, float], *, bound_meV_per_atom_ps: float) -> Conservation:
+    """The test of `conserves` for an interval of any origin, low and high."""
+    low, high = interval_meV_per_atom_ps
     if low > bound_meV_per_atom_ps or high < -bound_meV_per_atom_ps:
         return "drifts"
     if low < -bound_meV_per_atom_ps or high > bound_meV_per_atom_ps:
         return "undecided"
     return "conserves"
+
+
+def mean_drift(drifts: Sequence[Drift]) -> MeanDrift:
+    """Mean drift of independent runs with a 95 % interval.
+
+    The half widths that the single verdicts rest on add in quadrature. Where the slopes scatter more than these allow,
+    the interval is widened by that factor (Birge's ratio), since runs then differ by more than noise.
+
+    Raises:
+        InputError: no run.
+    """
+    from scipy.stats import t as student
+
+    if not drifts:
+        raise InputError("the mean drift of no run was asked for; give at least one")
+    slopes = np.array([drift.slope_meV_per_atom_ps for drift in drifts])
+    half_widths = np.array([0.5 * (drift.judged_interval[1] - drift.judged_interval[0]) for drift in drifts])
+    widening = 1.0
+    if len(drifts) > 1:
+        variance = float(np.mean((half_widths / student.ppf(0.975, N_CURVATURES)) ** 2))
+        scatter = float(slopes.var(ddof=1))
+        widening = max(1.0, (scatter / variance) ** 0.5) if variance > 0.0 else 1.0
+    mean = float(slopes.mean())
+    half_width = widening * float(np.sqrt((half_widths**2).sum())) / len(drifts)
+    return MeanDrift(
+        slope_meV_per_atom_ps=mean,
+        interval_meV_per_atom_ps=(mean - half_width, mean + half_width),
+        widening=widening,
+    )
 
 
 def _orthonormal_polynomials(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
