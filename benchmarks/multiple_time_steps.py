@@ -4,7 +4,7 @@ For each M the inner steps have direct forces, and every M-th is corrected to th
 All arms of a seed begin at the same positions and momenta, after an equilibration with plain conservative steps.
 
 python benchmarks/multiple_time_steps.py POTENTIAL --run-dir FOLDER [--n-inner 1 2 4 8 16] [--plain-fs 0.5 1]
-    [--timestep-fs 0.5] [--seeds 0 1 2] [--length-ps 20] [--equilibrate-ps 2] [--calculator KEY=VALUE ...]
+    [--timestep-fs 0.5] [--seeds 0 1 2] [--length-ps 5] [--equilibrate-ps 2] [--calculator KEY=VALUE ...]
     [--json results/multiple_time_steps.json]
 
 The same command goes on where it was stopped; finished runs are kept, and a folder of another potential or of other
@@ -185,7 +185,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, name="multiple_time_steps", length_ps=20.0, seeds=(0, 1, 2))
+    add_arguments(parser, name="multiple_time_steps", length_ps=5.0, seeds=(0, 1, 2))
     parser.add_argument("--n-inner", nargs="+", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--plain-fs", nargs="+", type=float, default=[0.5, 1.0])
     given = sys.argv[1:] if arguments is None else list(arguments)
