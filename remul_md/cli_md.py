@@ -60,6 +60,9 @@ def md(
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     n_threads: ThreadsOption = 1,
     allow_unseen: Annotated[bool, typer.Option("--allow-unseen", help="Accept an untrained composition.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the forces: minutes once, then several times as fast.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
 ) -> None:
     """Molecular dynamics with a potential: Langevin equilibration, then production in the ensemble."""
@@ -87,7 +90,13 @@ def md(
         raise InputError(f"--n-inner {n_inner} does not go with --replicas {replicas}; run them one by one")
     torch.set_num_threads(n_threads)
     rotations = int(symmetrize) if symmetrize and symmetrize.lstrip("-").isdigit() else symmetrize
-    chosen = {"device": device, "seed": seed, "remove_net_torque": remove_net_torque, "allow_unseen": allow_unseen}
+    chosen = {
+        "device": device,
+        "seed": seed,
+        "remove_net_torque": remove_net_torque,
+        "allow_unseen": allow_unseen,
+        "compile": compiled,
+    }
     calculator = RemulCalculator(potential, dtype=dtype, forces=forces, symmetrize=rotations, **chosen)
     fast = None if n_inner is None else _fast_calculator(calculator, dtype=dtype, **chosen)
     atoms = read_structure(structure)
@@ -103,6 +112,7 @@ def md(
         # Only where they are on: runs made before the options existed go on.
         **({"remove_net_torque": True} if remove_net_torque else {}),
         **({"fast_forces": fast.head} if fast is not None else {}),
+        **({"compiled": True} if compiled else {}),
     }
     table: Table | None
     kept: dict[str, Any] = {"output": output, "resume": resume, "provenance": provenance}

@@ -101,9 +101,10 @@ def distill_direct_head(
     Args:
         file: the potential, or the name of a shipped one.
         run_dir: folder of everything that is made.
-        calculator: (potential, device=, forces=) to an ASE calculator with `copies`, such as `RemulCalculator`.
+        calculator: (potential, device=, forces=, compile=) to an ASE calculator with `copies`, such as
+            `RemulCalculator`.
         sampling: which geometries; default `Sampling()`.
-        config: how the head is trained; default `head_config()`.
+        config: how the head is trained; default `head_config()`. With `train.compile` dynamics is compiled too.
         resume: go on with an interrupted run, or begin one if the folder holds none.
         progress: show bars.
     Raises:
@@ -119,7 +120,14 @@ def distill_direct_head(
     sampled = _begun(folder, wanted, resume=resume)
     torch.set_num_threads(config.train.n_threads)
     if sampled is None:
-        sampled = sample_labels(teacher, calculator, run_dir=folder, sampling=sampling, progress=progress)
+        sampled = sample_labels(
+            teacher,
+            calculator,
+            run_dir=folder,
+            sampling=sampling,
+            compile=config.train.compile,
+            progress=progress,
+        )
         _write_record(folder, {**wanted, "sampled": sampled})
     n_validation = min(MAX_VALIDATION, max(1, round(VALIDATION_SHARE * sampled["n_frames"])))
     labels = {

@@ -90,15 +90,18 @@ def sample_labels(
     *,
     run_dir: Path,
     sampling: Sampling,
+    compile: bool,
     progress: bool,
 ) -> dict[str, Any]:
     """Run dynamics and label the frames in which the molecule is whole with the potential's conservative forces.
 
     Args:
         teacher: on the device to use.
-        calculator: (potential, device=, forces=) to an ASE calculator with `copies`, such as `RemulCalculator`.
+        calculator: (potential, device=, forces=, compile=) to an ASE calculator with `copies`, such as
+            `RemulCalculator`.
         run_dir: gets the trajectories in `md/`, `labels.npz` and the labels of whole runs in `held-out.npz`.
         sampling: see there; interrupted dynamics goes on.
+        compile: compile the forces of the dynamics.
         progress: show bars.
     Returns:
         JSON-able: `n_frames`, `n_held_out`, `broken` (a line for each run of which frames are left out), `md_seconds`.
@@ -107,7 +110,7 @@ def sample_labels(
     """
     reference = teacher.coverage
     atoms = Atoms(numbers=reference.reference_numbers, positions=reference.reference_positions)
-    atoms.calc = calculator(teacher, device=str(teacher.device), forces="conservative")
+    atoms.calc = calculator(teacher, device=str(teacher.device), forces="conservative", compile=compile)
     output = run_dir / DYNAMICS / "run.traj"
     outcomes = run_replicas(
         atoms,
