@@ -1,6 +1,8 @@
-"""What the ASE calculator costs over the bare model: median of interleaved calls, positions changed each time.
+"""What the ASE calculator costs over the bare model, and compiled: median of interleaved calls, positions changed.
 
 python benchmarks/calculator_overhead.py [POTENTIAL] [--structure ethanol] [--calls 500] [--device cpu] [--json FILE]
+
+Of a potential with both heads its direct forces are timed, too.
 """
 
 from __future__ import annotations
@@ -35,7 +37,16 @@ def main() -> None:
     model = calculator.potential.model
     batch = build_batch(frames_from_atoms([atoms]), cutoff=calculator.potential.cutoff).to(options.device)
     start, rng = atoms.get_positions(), np.random.default_rng(0)
-    seconds: dict[str, list[float]] = {"calculator": [], "model": [], "neighbor_list": []}
+    arms = {"compiled": RemulCalculator(calculator.potential, device=options.device, compile=True)}
+    if calculator.potential.provenance.trained_forces == "both":
+        arms |= {
+            name: RemulCalculator(calculator.potential, device=options.device, forces="direct", compile=compile)
+            for name, compile in (("direct", False), ("direct_compiled", True))
+        }
+    others = {name: atoms.copy() for name in arms}
+    for name, other in others.items():
+        other.calc = arms[name]
+    seconds: dict[str, list[float]] = {name: [] for name in ("calculator", "model", "neighbor_list", *arms)}
 
     def timed(name: str, call: object) -> None:
         began = time.perf_counter()
@@ -47,13 +58,16 @@ def main() -> None:
         atoms.positions[:] = positions
         moved = replace(batch, positions=torch.from_numpy(positions).to(options.device))
         timed("calculator", atoms.get_forces)
+        for name, other in others.items():
+            other.positions[:] = positions
+            timed(name, other.get_forces)
         timed("model", lambda moved=moved: model(moved, forces="conservative").forces.cpu().numpy())
         timed("neighbor_list", lambda p=positions: neighbor_pairs(p, cutoff=calculator.potential.cutoff))
     medians = {name: 1000.0 * float(np.median(values[20:])) for name, values in seconds.items()}
     ratio = medians["calculator"] / (medians["model"] + medians["neighbor_list"])
     print(f"{options.structure}, {options.device}, float32, 1 thread, {options.calls} interleaved calls, median ms:")
     for name, value in medians.items():
-        print(f"  {name:14} {value:.3f}")
+        print(f"  {name:15} {value:.3f}")
     print(f"  calculator / (model + neighbor list) = {ratio:.2f}")
     if options.json:
         result = {"median_ms": medians, "ratio": ratio, "calls": options.calls, "torch": torch.__version__}
