@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from remul_md.analysis import verdicts as judge
 from remul_md.analysis.distributions import Distribution, pair_distance_distribution
 from remul_md.analysis.energy import MIN_SAMPLES, Conservation, Drift, conserves, energy_drift
+from remul_md.analysis.extrapolation import RangeDeparture, range_departure
 from remul_md.analysis.log import EnergyLog, read_log
 from remul_md.analysis.momentum import MomentumChange, momentum_change
 from remul_md.analysis.rotation import (
@@ -68,6 +69,7 @@ class TrajectoryAnalysis:
         rotational: rotational error and spread under random turns.
         momentum: change of linear and angular momentum.
         bonds: deviation of the bond lengths.
+        departure: of all distances from the ranges seen in training.
         pair_distances: their distribution h(r).
         verdicts: the judged numbers.
         notes: what a reader has to know besides.
@@ -93,6 +95,7 @@ class TrajectoryAnalysis:
     rotational: RotationalError | None
     momentum: MomentumChange | None
     bonds: BondDeviation | None
+    departure: RangeDeparture | None
     pair_distances: Distribution | None
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
@@ -150,6 +153,7 @@ class TrajectoryAnalysis:
             "angular_momentum_change": None if self.momentum is None else self.momentum.max_relative_change,
             "angle_swept_deg": float(self.angle_swept_deg.max()),
             "max_bond_deviation_A": None if self.bonds is None else self.bonds.max_bond_deviation_A,
+            "max_distance_departure_A": None if self.departure is None else self.departure.max_departure_A,
             "first_broken_bond_ps": self.first_broken_bond_ps,
             "pair_distances": None if self.pair_distances is None else self.pair_distances.to_json(),
             "n_frames": len(self.time_ps),
@@ -178,7 +182,8 @@ def analyze_trajectory(
         n_rotation_frames: frames turned at random, evenly spread over the run, >= 1.
         n_draws: random turns of each.
         seed: of the turns.
-        training_statistics: ranges of bond lengths in the training data: `pairs` [M, 2], `min_A` [M], `max_A` [M].
+        training_statistics: ranges of bond lengths in the training data: `pairs` [M, 2], `min_A` [M], `max_A` [M];
+            and, if known, `distance_ranges` as in `range_departure`.
         bounds: limits of the verdicts.
     Raises:
         InputError: options out of range, files that cannot be read, a calculator for another structure.
@@ -208,6 +213,7 @@ def analyze_trajectory(
         n_draws=n_draws,
         seed=seed,
         ranges=ranges,
+        distance_ranges=(training_statistics or {}).get("distance_ranges"),
         bounds=bounds or Bounds(),
     )
 
@@ -241,6 +247,7 @@ def analyze_frames(
     n_draws: int = 8,
     seed: int = 0,
     ranges: BondRanges | None = None,
+    distance_ranges: Mapping[str, Sequence[float]] | None = None,
     bounds: Bounds | None = None,
 ) -> TrajectoryAnalysis:
     """As `analyze_trajectory`, for arrays in memory; `log` replaces the energies of the frames, `run` is `run.json`.
@@ -298,6 +305,9 @@ def analyze_frames(
             f"{bonds.n_without_range} of {bonds.n_bonds} bonds do not occur in the training data; "
             "they are compared with the first frame."
         )
+    departure = None
+    if isolated and distance_ranges and n_atoms > 1:
+        departure = range_departure(frames.positions, frames.atomic_numbers, distance_ranges)
     analysis = TrajectoryAnalysis(
         name=name,
         formula=Formula(str(Symbols(frames.atomic_numbers))).format("hill"),
@@ -320,6 +330,7 @@ def analyze_frames(
         rotational=rotational,
         momentum=momentum,
         bonds=bonds,
+        departure=departure,
         pair_distances=pair_distance_distribution(frames.positions) if isolated and n_atoms > 1 else None,
         verdicts=(),
         notes=tuple(notes),
@@ -372,6 +383,8 @@ def _judged(analysis: TrajectoryAnalysis, *, isolated: bool, thermostatted: bool
         found.append(judge.rotation_verdict(analysis.rotational, bounds=bounds))
     if analysis.bonds is not None:
         found.append(judge.bond_verdict(analysis.bonds, time_ps=analysis.time_ps))
+    if analysis.departure is not None:
+        found.append(judge.range_verdict(analysis.departure, time_ps=analysis.time_ps))
     mean, asked = analysis.mean_temperature_K, analysis.asked_temperature_K
     if mean is not None and asked and analysis.n_dof:
         found.append(judge.temperature_verdict(mean, asked_K=asked, n_dof=analysis.n_dof, bounds=bounds))
