@@ -121,6 +121,8 @@ def bond_verdict(bonds: BondDeviation, *, time_ps: NDArray[np.float64] | None = 
     first, second = bonds.worst_pair
     reference = "the range seen in training" if bonds.reference == "training data" else "its length in the first frame"
     why = f"No bond went further than this from {reference}; the bond of atoms {first} and {second} went furthest."
+    if bonds.max_bond_deviation_A == 0.0:
+        why = f"Every bond stayed within {reference}." if bonds.reference == "training data" else "No bond moved."
     if not bonds.intact:
         why = f"The bond of atoms {first} and {second} went too far from {reference}: it breaks, or the model guesses."
     if bonds.first_off_frame is None:

@@ -11,7 +11,7 @@
   const elements = { H: "#e8e8e8", C: "#565b60", N: "#3b62c4", O: "#c8352b", S: "#d8b13a", P: "#d97b29", F: "#5aa34d" };
   const largest = tested ? Math.max.apply(null, run.atom_error_meV_per_A.map((row) => Math.max.apply(null, row))) : 0;
   const labels = run.symbols.map((symbol, atom) => symbol + atom);
-  const reach = 1 + run.positions_A.reduce((most, frame) =>
+  const reach = 0.6 + run.positions_A.reduce((most, frame) =>
     frame.reduce((r, p) => Math.max(r, Math.hypot(p[0], p[1], p[2])), most), 0);
   const start = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
   const view = { rotation: start, zoom: 1, reach: reach, radii: run.radii_A, width: 0, height: 0 };

@@ -150,8 +150,9 @@ def molecule_section(view: MoleculeView | None, missing: str) -> str:
         else ""
     )
     return (
-        f'<section id="molecule"><h2>The molecule</h2><p>{meaning}</p><figure>'
-        '<canvas id="scene" tabindex="0" role="img" aria-describedby="scene-help moment"></canvas>'
+        f'<section id="molecule"><h2 id="molecule-title">The molecule</h2><p>{meaning}</p><figure>'
+        '<canvas id="scene" tabindex="0" role="img" aria-labelledby="molecule-title" '
+        'aria-describedby="scene-help moment"></canvas>'
         '<div id="scale"></div><div class="controls"><button type="button" id="play">▶ Play</button>'
         f'<input type="range" id="frame" min="0" max="{len(view.frames) - 1}" value="0" step="1" '
         'aria-describedby="moment" title="Frame">'

@@ -3,6 +3,11 @@ const Scene = (function () {
   "use strict";
   const PERSPECTIVE = 4; // distance of the eye in sizes of the molecule
 
+  /* Of the sphere that stands for an atom, Angstrom. */
+  function ballRadius(covalent) {
+    return 0.25 + 0.3 * covalent;
+  }
+
   function turned(rotation, point) {
     return rotation.map(function (row) {
       return row[0] * point[0] + row[1] * point[1] + row[2] * point[2];
@@ -43,20 +48,27 @@ const Scene = (function () {
         x: 0.5 * view.width + scale * x,
         y: 0.5 * view.height - scale * y,
         z: z,
-        radius: scale * (0.25 + 0.3 * view.radii[atom]),
+        radius: scale * ballRadius(view.radii[atom]),
+        ball: ballRadius(view.radii[atom]),
         scale: scale,
       };
     });
   }
 
+  /* From surface to surface: a stick to the centre would be drawn over the sphere behind it. */
   function stick(context, from, to, colours) {
-    context.lineCap = "round";
+    const scale = 0.5 * (from.scale + to.scale);
+    const length = Math.hypot((to.x - from.x) / scale, (to.y - from.y) / scale, to.z - from.z);
+    const [start, end] = [0.9 * from.ball / length, 1 - 0.9 * to.ball / length];
+    if (!(end > start)) return;
+    const along = (part) => [from.x + part * (to.x - from.x), from.y + part * (to.y - from.y)];
+    context.lineCap = "butt";
     [[0.2, colours.edge], [0.14, colours.stick]].forEach(function ([width, colour]) {
       context.strokeStyle = colour;
-      context.lineWidth = width * 0.5 * (from.scale + to.scale);
+      context.lineWidth = width * scale;
       context.beginPath();
-      context.moveTo(from.x, from.y);
-      context.lineTo(to.x, to.y);
+      context.moveTo(...along(start));
+      context.lineTo(...along(end));
       context.stroke();
     });
   }

@@ -39,7 +39,7 @@ def spectrum_figure(spectrum: Spectrum | None, vibrations: Vibrations | None) ->
         traces.append(Trace(x=x, y=y, name="harmonic, at the minimum", role="lines"))
         reading.append(
             "Lines below zero are the harmonic vibrations at the minimum; real motion lies a little lower, because "
-            "bonds soften as they stretch."
+            "bonds soften as they stretch, and a molecule that turns splits its lines."
         )
         description.append(f"{len(lines)} harmonic vibrations from {lines[0]:.0f} to {lines[-1]:.0f} 1/cm.")
     if not traces:
@@ -102,14 +102,12 @@ def _minimum(found: Vibrations | None) -> str:
         ("Rotations, 1/cm", modes.rotations_per_cm, "zero, because no orientation is: a test of what was learned"),
         ("Vibrations, 1/cm", modes.vibrations_per_cm, "negative numbers stand for imaginary ones"),
     )
-    table = "".join(
-        f'<tr><th scope="row">{name}</th><td>{_numbers(values)}</td><td>{what}</td></tr>' for name, values, what in rows
-    )
+    table = "".join(f"<dt>{name}</dt><dd>{_numbers(values)} ({what})</dd>" for name, values, what in rows)
     state = "relaxed" if found.relaxed else "not relaxed"
     return (
-        f"<h3>At the nearest minimum</h3><p>The first frame, {state} in {found.n_steps} steps to a largest force of "
-        f"{number_text(1e3 * found.max_force)} meV/Å; zero-point energy {number_text(modes.zero_point_energy)} eV "
-        f'(harmonic).</p><ul class="verdicts">{"".join(cards)}</ul><table><tbody>{table}</tbody></table>'
+        f'<h3 class="below">At the nearest minimum</h3><p>The first frame, {state} in {found.n_steps} steps to a '
+        f"largest force of {number_text(1e3 * found.max_force)} meV/Å; zero-point energy {number_text(modes.zero_point_energy)} eV "
+        f'(harmonic).</p><ul class="verdicts">{"".join(cards)}</ul><dl>{table}</dl>'
     )
 
 
