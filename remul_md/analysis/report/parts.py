@@ -138,11 +138,18 @@ def provenance_section(provenance: Mapping[str, Any]) -> str:
     """What made the numbers, as it is; nothing where nothing is known."""
     if not provenance:
         return ""
-    shown = {
-        key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in provenance.items()
-    }
+    shown = {key: _plain(value) for key, value in provenance.items()}
     rows = "".join(f"<dt>{escape(str(key))}</dt><dd>{escape(value)}</dd>" for key, value in shown.items())
     return f"<section><h2>What made it</h2><dl>{rows}</dl></section>"
+
+
+def _plain(value: Any) -> str:
+    """A value without the brackets of JSON, as far as it can do without."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(entry)}" for key, entry in value.items())
+    return json.dumps(value, default=str)
 
 
 def number_text(value: float | None) -> str:

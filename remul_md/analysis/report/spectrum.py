@@ -41,6 +41,9 @@ def spectrum_figure(spectrum: Spectrum | None, vibrations: Vibrations | None) ->
             "Lines below zero are the harmonic vibrations at the minimum; real motion lies a little lower, because "
             "bonds soften as they stretch, and a molecule that turns splits its lines."
         )
+        n_imaginary = int((lines < 0.0).sum())
+        if n_imaginary:
+            reading.append(f"Imaginary ones are not drawn ({n_imaginary}).")
         description.append(f"{len(lines)} harmonic vibrations from {lines[0]:.0f} to {lines[-1]:.0f} 1/cm.")
     if not traces:
         return None
@@ -104,10 +107,11 @@ def _minimum(found: Vibrations | None) -> str:
     )
     table = "".join(f"<dt>{name}</dt><dd>{_numbers(values)} ({what})</dd>" for name, values, what in rows)
     state = "relaxed" if found.relaxed else "not relaxed"
+    left = f"a largest force of {number_text(1e3 * found.max_force)} meV/Å"
     return (
-        f'<h3 class="below">At the nearest minimum</h3><p>The first frame, {state} in {found.n_steps} steps to a '
-        f"largest force of {number_text(1e3 * found.max_force)} meV/Å; zero-point energy {number_text(modes.zero_point_energy)} eV "
-        f'(harmonic).</p><ul class="verdicts">{"".join(cards)}</ul><dl>{table}</dl>'
+        f'<h3 class="below">At the nearest minimum</h3><p>The first frame, {state} in {found.n_steps} steps to {left}; '
+        f"zero-point energy {number_text(modes.zero_point_energy)} eV (harmonic).</p>"
+        f'<ul class="verdicts">{"".join(cards)}</ul><dl>{table}</dl>'
     )
 
 
