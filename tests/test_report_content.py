@@ -18,6 +18,7 @@ from remul_md.analysis.report import RunContent, collect_content, report_data, w
 from remul_md.analysis.report.figures import report_figures
 from remul_md.analysis.report.molecule import MAX_FRAMES, molecule_view
 from remul_md.analysis.report.spectrum import spectrum_figure
+from remul_md.analysis.spectrum import trajectory_spectrum
 from remul_md.analysis.trajectory import analyze_frames
 from remul_md.errors import InputError
 
@@ -108,7 +109,7 @@ def test_ten_thousand_frames_make_less_than_ten_megabytes(tmp_path):
     assert len(json.dumps(report_data(analysis, content=content))) < 1.5e6
 
 
-def test_the_spectrum_stands_over_its_harmonic_lines():
+def test_the_spectrum_stands_over_its_harmonic_lines(monkeypatch):
     _, content = shown_run()
     figure = spectrum_figure(content.spectrum, content.vibrations)
     curve, lines = figure.traces
@@ -128,6 +129,16 @@ def test_the_spectrum_stands_over_its_harmonic_lines():
     assert empty.sum() > 5
     assert curve.y[empty].mean() < 0.02 * curve.y.mean()
     assert spectrum_figure(None, None) is None
+    frames = thermal_frames(200)
+    analysis = analyze_frames(frames)
+    blocks = [
+        replace(frames, positions=frames.positions[a:b], time_ps=frames.time_ps[a:b], momenta=frames.momenta[a:b])
+        for a, b in pairwise([0, 70, 71, 200])
+    ]
+    found = collect_content(iter(blocks), analysis).spectrum
+    np.testing.assert_array_equal(found.density, trajectory_spectrum(frames).density)
+    monkeypatch.setattr(content_module, "MAX_MOMENTA", 200 * 27 - 1)
+    assert "200 frames of 9 atoms are too many" in collect_content(blocks, analysis).missing["spectrum"]
     assert len(spectrum_figure(None, content.vibrations).traces) == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from browser_session import PHONE, WIDE, needs_browser, opened
@@ -150,10 +152,10 @@ def test_an_atom_tells_its_number_without_colour(browser, report):
         "const c = document.getElementById('scene'); return [c.clientWidth, c.clientHeight]"
     )
     before = pixels(browser)[1]
-    # On the line of sight through the middle or near it lies an atom, carbon or hydrogen: find it as a finger would.
-    for shift in range(0, 60, 6):
-        pointer(browser, "down", 0.5 * width + shift, 0.5 * height)
-        pointer(browser, "up", 0.5 * width + shift, 0.5 * height)
+    for across, down in product((0, 25, -25, 50, -50, 75, -75), repeat=2):  # as a finger would look for one
+        place = (0.5 * width + across, 0.5 * height + down)
+        pointer(browser, "down", *place)
+        pointer(browser, "up", *place)
         text = browser.find_element("id", "picked").text
         if "meV" in text:
             break

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from remul_md.analysis.report.molecule import MoleculeView, molecule_view
 from remul_md.analysis.spectrum import Spectrum, trajectory_spectrum
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from remul_md.dynamics.trajectory import TrajectoryArrays
 
+Array = NDArray[np.float64]
+
+MAX_MOMENTA = 30_000_000  # numbers, 240 MB: a million frames of ethanol
 MAX_VIBRATING_ATOMS = 30  # 6N force calls and the relaxation: seconds for the molecules of rMD17, minutes beyond
 
 
@@ -63,14 +67,18 @@ def collect_content(
         any_size: vibrations of more than 30 atoms too.
     """
     missing: dict[str, str] = {}
-    parts = list(blocks)
     molecule = spectrum = harmonic = None
+    heads: list[TrajectoryArrays] = []
+    momenta: list[Array | None] = []
+    stream = _keeping_momenta(blocks, heads, momenta)
     try:
-        molecule = molecule_view(parts, analysis)
+        molecule = molecule_view(stream, analysis)
     except InputError as error:
         missing["molecule"] = f"No 3D view: {error}."
+    for _ in stream:  # what the view did not read
+        pass
     try:
-        spectrum = trajectory_spectrum(_joined(parts))
+        spectrum = trajectory_spectrum(_moving(heads, momenta, analysis))
     except InputError as error:
         missing["spectrum"] = f"No spectrum: {error}."
     if atoms is not None and len(atoms) > MAX_VIBRATING_ATOMS and not any_size:
@@ -86,16 +94,39 @@ def collect_content(
     return RunContent(molecule=molecule, spectrum=spectrum, vibrations=harmonic, missing=missing)
 
 
-def _joined(parts: list[TrajectoryArrays]) -> TrajectoryArrays:
-    """One run of consecutive parts, with what a spectrum reads."""
-    from dataclasses import replace
+def _keeping_momenta(
+    blocks: Iterable[TrajectoryArrays], heads: list[TrajectoryArrays], momenta: list[Array | None]
+) -> Iterator[TrajectoryArrays]:
+    """The blocks one after the other; the first of them and all momenta, up to a size, are kept in the lists."""
+    n_kept = 0
+    for block in blocks:
+        if not heads:
+            heads.append(block)
+        n_kept += block.positions.size
+        momenta.append(block.momenta if n_kept <= MAX_MOMENTA else None)
+        yield block
 
-    if len(parts) == 1:
-        return parts[0]
-    momenta = [part.momenta for part in parts if part.momenta is not None]
+
+def _moving(
+    heads: list[TrajectoryArrays], momenta: list[Array | None], analysis: TrajectoryAnalysis
+) -> TrajectoryArrays:
+    """The run as a spectrum reads it: all momenta, and frame 0 for the shape of the molecule.
+
+    Raises:
+        InputError: more momenta than are kept.
+    """
+    known = [part for part in momenta if part is not None]
+    if heads[0].momenta is not None and len(known) < len(momenta):
+        raise InputError(
+            f"{len(analysis.time_ps):,} frames of {analysis.n_atoms:,} atoms are too many to keep their momenta; "
+            "use `remul-md spectrum`"
+        )
+    positions = np.broadcast_to(heads[0].positions[0], (len(analysis.time_ps), analysis.n_atoms, 3))
     return replace(
-        parts[0],
-        time_ps=np.concatenate([part.time_ps for part in parts]),
-        positions=np.concatenate([part.positions for part in parts]),
-        momenta=np.concatenate(momenta) if len(momenta) == len(parts) else None,
+        heads[0],
+        positions=positions,
+        time_ps=analysis.time_ps,
+        momenta=np.concatenate(known) if known else None,
+        forces=None,
+        energy=None,
     )
