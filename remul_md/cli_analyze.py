@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md._version import __version__
+from remul_md.cli_printing import print_table
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from remul_md.analysis.trajectory import TrajectoryAnalysis
+    from remul_md.analysis.verdicts import Verdict
     from remul_md.calculators import RemulCalculator
 
 
@@ -191,16 +193,15 @@ def _first_structure(trajectory: Path, frame_interval_fs: float | None) -> Any:
 
 
 def _print_analysis(result: TrajectoryAnalysis) -> None:
-    typer.echo(f"\n{result.name}: {result.formula}, {len(result.time_ps)} frames, {result.time_ps[-1]:g} ps")
-    width = max((len(verdict.name) for verdict in result.verdicts), default=0)
-    for verdict in result.verdicts:
-        word = {True: "yes", False: "NO", None: "undecided"}[verdict.passed]
-        typer.echo(
-            f"  {verdict.name:{width}}  {word:9} {verdict.value:.4g} {verdict.unit} "
-            f"(limit {verdict.threshold:g}) {verdict.why}"
-        )
+    rows = [(verdict.name, _verdict_line(verdict)) for verdict in result.verdicts]
+    print_table(f"{result.name}: {result.formula}, {len(result.time_ps)} frames, {result.time_ps[-1]:g} ps", rows)
     for note in result.notes:
         typer.echo(f"note: {note}")
+
+
+def _verdict_line(verdict: Verdict) -> str:
+    word = {True: "yes", False: "NO", None: "undecided"}[verdict.passed]
+    return f"{word:9} {verdict.value:.4g} {verdict.unit} (limit {verdict.threshold:g}) {verdict.why}"
 
 
 def _read_evaluation(path: Path) -> dict[str, Any]:

@@ -48,9 +48,9 @@ ORDER = (
     "studies",
     "cli_audit",
     "cli_analysis",  # takes its calculators from the audit
-    "cli_analyze",
     "cli_data",
     "cli_printing",
+    "cli_analyze",
     "cli_md",
     "cli_potentials",
     "cli",
