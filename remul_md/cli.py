@@ -111,10 +111,11 @@ app.command()(md)
 
 @app.command()
 def analyze(
-    trajectory: Annotated[Path, typer.Argument(help="run.traj, run.h5md, or an extxyz file.")],
+    trajectory: Annotated[Path, typer.Argument(help="run.traj, run.h5md, an extxyz file; others with --topology.")],
     potential: Annotated[
         str | None, typer.Option(help="Its forces are tested under random turns along the trajectory.")
     ] = None,
+    topology: Annotated[Path | None, typer.Option(help="Elements for run.dcd, run.xtc ... such as run.pdb.")] = None,
     frame_interval_fs: Annotated[float | None, typer.Option(help="For files that do not say their time.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
@@ -127,6 +128,7 @@ def analyze(
 ) -> None:
     """Does the run conserve energy, do its forces turn with the molecule, does the molecule stay intact?"""
     from remul_md.analysis.trajectory import analyze_trajectory
+    from remul_md.dynamics.trajectory import open_trajectory
 
     figures = None if evaluation is None else _read_evaluation(evaluation)
     atoms, statistics, training = None, None, None
@@ -135,7 +137,8 @@ def analyze(
         _use_threads(n_threads)
         calculator = _run_calculator(trajectory, potential, device=device)
         known = calculator.potential
-        atoms = _first_structure(trajectory, frame_interval_fs)
+        opened = open_trajectory(trajectory, topology=topology, frame_interval_fs=frame_interval_fs)
+        atoms = next(opened.blocks()).atoms(0)
         atoms.calc = calculator
         if atoms.numbers.tolist() == known.coverage.reference_numbers:
             statistics = {
@@ -155,6 +158,7 @@ def analyze(
     result = analyze_trajectory(
         trajectory,
         atoms=atoms,
+        topology=topology,
         frame_interval_fs=frame_interval_fs,
         n_rotation_frames=n_rotation_frames,
         seed=seed,
@@ -243,16 +247,6 @@ def _run_calculator(trajectory: Path, potential: str, *, device: str) -> RemulCa
         remove_net_torque=facts.get("remove_net_torque", False),
         allow_unseen=True,
     )
-
-
-def _first_structure(trajectory: Path, frame_interval_fs: float | None) -> Any:
-    from ase import Atoms
-
-    from remul_md.dynamics.trajectory import read_trajectory
-
-    frames = read_trajectory(trajectory, frame_interval_fs=frame_interval_fs)
-    cell = None if frames.cell is None else frames.cell[0]
-    return Atoms(numbers=frames.atomic_numbers, positions=frames.positions[0], cell=cell, pbc=frames.pbc)
 
 
 def _print_analysis(result: TrajectoryAnalysis) -> None:
