@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from remul_md.errors import InputError
 
 Kind = Literal["distance", "angle", "dihedral"]
 Array = NDArray[np.float64]
+Measure = Callable[[Array, NDArray[np.int64]], Array]
 
 PAIR_DISTANCES = "pair distances"
 FRAMES_AT_ONCE = 1024  # histograms are filled block by block: nothing grows with the number of frames
@@ -140,7 +142,11 @@ def pair_distance_distribution(positions: Array) -> Distribution:
         InputError: fewer than two atoms, or no frame.
     """
     _check(positions)
-    return _distribution(positions, "distance", all_pairs(positions.shape[1]))
+    pairs = all_pairs(positions.shape[1])
+    histogram = Histogram("distance", n_frames=len(positions))
+    for block in _blocks(positions, n_chains=len(pairs)):
+        histogram.update(bond_lengths(block, pairs))
+    return histogram.result()
 
 
 def all_pairs(n_atoms: int) -> NDArray[np.int64]:
@@ -162,35 +168,22 @@ def structure_distributions(
     Raises:
         InputError: fewer than two atoms, no frame, shapes that do not fit.
     """
-    from ase.data import chemical_symbols
-
     _check(positions)
     if len(atomic_numbers) != positions.shape[1]:
         raise InputError(f"positions {positions.shape} need {positions.shape[1]} elements, got {len(atomic_numbers)}")
-    symbols = [chemical_symbols[number] for number in atomic_numbers]
-    found = {PAIR_DISTANCES: pair_distance_distribution(positions)}
-    kinds: tuple[tuple[str, Kind, int], ...] = (("bond", "distance", 2), ("angle", "angle", 3))
-    for word, kind, length in (*kinds, ("dihedral", "dihedral", 4)):
-        by_type: dict[str, list[list[int]]] = {}
-        for chain in bonded_chains(pairs, length=length).tolist():
-            names = [symbols[atom] for atom in chain]
-            by_type.setdefault(f"{word} {'-'.join(min(names, names[::-1]))}", []).append(chain)
-        for name in sorted(by_type):
-            chains = np.array(by_type[name], dtype=np.int64)
-            found[name] = _distribution(positions, kind, chains)
-    return found
+    histograms = StructureHistograms(atomic_numbers, pairs, n_frames=len(positions))
+    for block in _blocks(positions, n_chains=positions.shape[1] * (positions.shape[1] - 1) // 2):
+        histograms.update(block)
+    return histograms.result()
 
 
-def _distribution(positions: Array, kind: Kind, chains: NDArray[np.int64]) -> Distribution:
-    """Some frames at a time, so that nothing grows with their number or with that of the chains."""
-    measure = {"distance": bond_lengths, "angle": bond_angles, "dihedral": dihedral_angles}[kind]
-    histogram = Histogram(kind, n_frames=len(positions))
-    step = max(1, min(FRAMES_AT_ONCE, VALUES_AT_ONCE // max(len(chains), 1)))
+def _blocks(positions: Array, *, n_chains: int) -> Iterator[Array]:
+    """Some frames at a time, so that nothing grows with their number or with the square of the number of atoms."""
+    step = max(1, min(FRAMES_AT_ONCE, VALUES_AT_ONCE // max(n_chains, 1)))
     middle = len(positions) // 2
     for low, high in ((0, middle), (middle, len(positions))):
         for start in range(low, high, step):
-            histogram.update(measure(positions[start : min(start + step, high)], chains))
-    return histogram.result()
+            yield positions[start : min(start + step, high)]
 
 
 class Histogram:
@@ -238,6 +231,46 @@ class Histogram:
             std = float(np.sqrt(max(self._squares / n_values - (total / n_values) ** 2, 0.0)))
         counts = self._counts.copy()
         return Distribution(kind=self._kind, half_counts=counts, n_outside=self._n_outside, mean=mean, std=std)
+
+
+class StructureHistograms:
+    """Collects `structure_distributions` from consecutive frames of a run whose length is known.
+
+    Args:
+        atomic_numbers: [N].
+        pairs: bonds, [M, 2].
+        n_frames: of the whole run.
+    """
+
+    def __init__(self, atomic_numbers: NDArray[np.integer[Any]], pairs: NDArray[np.int64], *, n_frames: int) -> None:
+        from ase.data import chemical_symbols
+
+        symbols = [chemical_symbols[number] for number in atomic_numbers]
+        self._found = {PAIR_DISTANCES: (Histogram("distance", n_frames=n_frames), all_pairs(len(symbols)))}
+        self._measures: dict[str, Measure] = {PAIR_DISTANCES: bond_lengths}
+        kinds: tuple[tuple[str, Kind, int, Measure], ...] = (
+            ("bond", "distance", 2, bond_lengths),
+            ("angle", "angle", 3, bond_angles),
+            ("dihedral", "dihedral", 4, dihedral_angles),
+        )
+        for word, kind, length, measure in kinds:
+            by_type: dict[str, list[list[int]]] = {}
+            for chain in bonded_chains(pairs, length=length).tolist():
+                names = [symbols[atom] for atom in chain]
+                by_type.setdefault(f"{word} {'-'.join(min(names, names[::-1]))}", []).append(chain)
+            for name in sorted(by_type):
+                chains = np.array(by_type[name], dtype=np.int64)
+                self._found[name] = (Histogram(kind, n_frames=n_frames), chains)
+                self._measures[name] = measure
+
+    def update(self, positions: Array) -> None:
+        """Add the next frames, [T, N, 3], Angstrom, unwrapped."""
+        for name, (histogram, chains) in self._found.items():
+            histogram.update(self._measures[name](positions, chains))
+
+    def result(self) -> dict[str, Distribution]:
+        """The distributions of all frames so far."""
+        return {name: histogram.result() for name, (histogram, _) in self._found.items()}
 
 
 def _check(positions: Array) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from remul_md.dynamics.trajectory import TrajectoryArrays, block_length
 from remul_md.errors import InputError
@@ -47,7 +48,8 @@ def read_universe(
 
     universe = _universe(path, topology)
     trajectory = universe.trajectory
-    numbers, masses = _elements(universe, topology)
+    numbers = elements_of(universe.atoms, name=str(topology))
+    masses = _masses(universe.atoms, numbers)
     kj_per_mol = units.kJ / units.mol
     n_frames, step = len(trajectory), block_length(len(numbers))
     timed = _has_times(trajectory)
@@ -101,20 +103,33 @@ def _universe(path: Path, topology: str | Path) -> Any:
             raise InputError(f"cannot read {str(path)!r} with the topology {str(topology)!r}: {error}") from error
 
 
-def _elements(universe: Any, topology: str | Path) -> tuple[Any, Any]:
-    """Atomic numbers [N] and masses [N], amu."""
-    from ase.data import atomic_masses, atomic_numbers
+def elements_of(atoms: Any, *, name: str) -> NDArray[np.int64]:
+    """Atomic numbers, [N], of an MDAnalysis AtomGroup.
 
-    symbols = [str(name).capitalize() for name in getattr(universe.atoms, "elements", [])]
+    Args:
+        atoms: the group.
+        name: of its topology, for the message.
+    Raises:
+        InputError: an atom without an element.
+    """
+    from ase.data import atomic_numbers
+
+    symbols = [str(symbol).capitalize() for symbol in getattr(atoms, "elements", [])]
     unknown = sorted({symbol for symbol in symbols if symbol not in atomic_numbers})
     if not symbols or unknown:
         raise InputError(
-            f"{str(topology)!r} has no element for every atom ({', '.join(map(repr, unknown)) or 'none at all'}); "
+            f"{name!r} has no element for every atom ({', '.join(map(repr, unknown)) or 'none at all'}); "
             "give a topology with them, such as a PDB file with columns 77-78 filled"
         )
-    numbers = np.array([atomic_numbers[symbol] for symbol in symbols], dtype=np.int64)
-    stated = getattr(universe.atoms, "masses", None)
-    return numbers, atomic_masses[numbers] if stated is None else np.asarray(stated, dtype=np.float64)
+    return np.array([atomic_numbers[symbol] for symbol in symbols], dtype=np.int64)
+
+
+def _masses(atoms: Any, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Those of the topology where it states them, else the standard ones, [N], amu."""
+    from ase.data import atomic_masses
+
+    stated = getattr(atoms, "masses", None)
+    return np.asarray(atomic_masses[numbers] if stated is None else stated, dtype=np.float64)
 
 
 def _has_times(trajectory: Any) -> bool:
