@@ -13,11 +13,9 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import ase
@@ -50,18 +48,29 @@ def write_run(path: Path, *, n_frames: int, seed: int = 0) -> None:
             writer.write(atoms)
 
 
+# A process counts the memory of the one that started it, up to its own start, as its own: a small one starts the
+# command, so that the figure is not this script's.
+LAUNCH = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(child.pid, 0)
+seconds = [time.perf_counter() - start, usage.ru_utime + usage.ru_stime]
+print(json.dumps([status, usage.ru_maxrss, *seconds]))
+"""
+
+
 def measured(path: Path) -> dict[str, float]:
     """Largest resident memory, MB, wall and CPU seconds of the command on one file."""
     command = [sys.executable, "-c", "from remul_md.cli import main; main()", "analyze", str(path)]
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    _, status, usage = os.wait4(child.pid, 0)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH, *command], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    status, peak, wall_s, cpu_s = json.loads(done.stdout)
     if status:
         raise SystemExit(f"error: {' '.join(command)} failed")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    per_MB = 1e6 if sys.platform == "darwin" else 1e3  # Linux counts in kB
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"peak_MB": usage.ru_maxrss / per_MB, "wall_s": time.perf_counter() - start, "cpu_s": cpu}
+    return {"peak_MB": peak / (1e6 if sys.platform == "darwin" else 1e3), "wall_s": wall_s, "cpu_s": cpu_s}
 
 
 def main() -> None:
