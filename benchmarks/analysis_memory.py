@@ -106,7 +106,8 @@ def main() -> None:
     if options.json:
         versions = {"remul-md": __version__, "ase": ase.__version__, "numpy": np.__version__}
         machine = f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}"
-        command = " ".join(["python", "benchmarks/analysis_memory.py", *sys.argv[1:]])
+        chosen = ["--n-frames", *map(str, options.n_frames), "--format", *options.format]
+        command = " ".join(["python benchmarks/analysis_memory.py", *chosen])
         content = {"command": command, "versions": versions, "machine": machine, "rows": rows}
         options.json.write_text(json.dumps(content, indent=1) + "\n")
 

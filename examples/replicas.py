@@ -57,9 +57,8 @@ def main() -> None:
     if len(values) > 1:
         scatter = values.std(ddof=1)
         error = scatter / np.sqrt(len(values))
-        print(
-            f"{values.mean():.1f} +- {error:.1f} K, asked for {options.temperature_K:g}; a run scatters by {scatter:.1f}"
-        )
+        mean = f"{values.mean():.1f} +- {error:.1f} K"
+        print(f"{mean}, asked for {options.temperature_K:g}; a run scatters by {scatter:.1f}")
 
 
 if __name__ == "__main__":

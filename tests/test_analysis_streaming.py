@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import tracemalloc
 import warnings
@@ -244,6 +245,20 @@ def test_files_of_other_programs_are_read_with_a_topology(run, other_formats, mo
     np.testing.assert_allclose(timed.time_ps, known.time_ps, atol=1e-9)
     with pytest.raises(InputError, match="are 5 fs apart, frame_interval_fs says 4"):
         analyze_trajectory(trr, topology=topology, frame_interval_fs=4.0)
+
+
+def test_the_command_takes_a_topology(run, other_formats, tmp_path, capsys, monkeypatch):
+    from remul_md import cli
+
+    figures = tmp_path / "a.json"
+    command = ["remul-md", "analyze", str(other_formats[1]), "--topology", str(run.with_suffix(".topology.pdb"))]
+    monkeypatch.setattr("sys.argv", [*command, "--json", str(figures)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "note: No net torque: the trajectory has no forces" in said
+    assert json.loads(figures.read_text())["n_frames"] == 141
 
 
 def test_topologies_that_will_not_do_are_named(run, other_formats, tmp_path):

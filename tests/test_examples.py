@@ -135,7 +135,7 @@ def test_train_from_extxyz_explains_a_mistake(tmp_path: Path) -> None:
 def test_fine_tune(potential: Path, tmp_path: Path) -> None:
     write_own_frames(tmp_path / "own.xyz")
     sizes = ["--n-train", "13", "--n-validation", "6", "--n-steps", "30", "--set", "train.n_threads=1"]
-    sizes += ["--set", "train.learning_rate=0.003", "--set", "train.warmup_steps=2", "--set", "train.ema_decay=0.5"]
+    sizes += ["--set", "train.learning_rate=0.01", "--set", "train.warmup_steps=2", "--set", "train.ema_decay=0"]
     out = run("fine_tune.py", "own.xyz", "run", "--potential", potential, *sizes, folder=tmp_path)
     before, after = (numbers(line) for line in out.splitlines())
     assert after[0] < 0.9 * before[0]  # meV/Angstrom: the start is random, so anything helps
@@ -144,14 +144,12 @@ def test_fine_tune(potential: Path, tmp_path: Path) -> None:
 
 
 def test_nve_aspirin(tmp_path: Path) -> None:
-    frames = read_frames("rmd17/aspirin/test-01").select(range(0, 100, 10))
-    untrained_potential(frames, trained_forces="conservative", energy_scale=0.1).save(tmp_path / "gentle.pt")
-    short = ["--length-ps", "0.05", "--equilibrate-ps", "0.005", "--output", "short.traj"]
-    out = run("nve_aspirin.py", "gentle.pt", *short, folder=tmp_path)
-    assert out.startswith("11 frames of C9H8O4, ")
+    short = ["--length-ps", "0.025", "--equilibrate-ps", "0.005", "--output", "short.traj"]
+    out = run("nve_aspirin.py", *short, folder=tmp_path)
+    assert out.startswith("6 frames of C9H8O4, ")
     assert "energy conserved:" in out
-    # Random weights do not turn with the molecule, and the analysis says so.
-    assert "forces turn with the molecule: NO" in out
+    assert "forces turn with the molecule: yes" in out
+    assert "molecule intact: yes" in out
     assert (tmp_path / "short.traj").is_file()
 
 
@@ -170,9 +168,9 @@ def test_direct_against_conservative(tmp_path: Path) -> None:
     assert drifts[0] < 0.1 * drifts[1]
 
 
-def test_replicas(potential: Path, tmp_path: Path) -> None:
-    short = ["--n-replicas", "3", "--length-ps", "0.05", "--equilibrate-ps", "0.02"]
-    out = run("replicas.py", potential, *short, folder=tmp_path)
+def test_replicas(tmp_path: Path) -> None:
+    short = ["--n-replicas", "3", "--length-ps", "0.02", "--equilibrate-ps", "0.01"]
+    out = run("replicas.py", *short, folder=tmp_path)
     *seeds, summary = out.splitlines()
     values = [numbers(line)[1] for line in seeds]
     assert len(set(values)) == 3
@@ -183,9 +181,9 @@ def test_replicas(potential: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "replicas").glob("*.traj")) == [f"run-{k}.traj" for k in range(3)]
 
 
-def test_h5md_into_mdanalysis(potential: Path, tmp_path: Path) -> None:
+def test_h5md_into_mdanalysis(tmp_path: Path) -> None:
     short = ["--length-ps", "0.06", "--equilibrate-ps", "0.01"]
-    out = run("h5md_into_mdanalysis.py", potential, *short, folder=tmp_path)
+    out = run("h5md_into_mdanalysis.py", *short, folder=tmp_path)
     lines = out.splitlines()
     n_frames, rmsd = numbers(lines[0])
     assert n_frames == 31
@@ -193,7 +191,7 @@ def test_h5md_into_mdanalysis(potential: Path, tmp_path: Path) -> None:
     shares = [numbers(line.split(":")[1])[0] for line in lines[1:7]]
     assert sum(shares) == pytest.approx(100.0, abs=0.5)
     assert lines[7].startswith("net torque ")
-    assert numbers(lines[7])[0] > 1.0  # random weights, in meV
+    assert 0.0 < numbers(lines[7])[0] < 20.0  # meV
     assert lines[8].startswith("drift ")
     assert (tmp_path / "ethanol.topology.pdb").is_file()
 
