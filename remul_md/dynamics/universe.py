@@ -95,8 +95,8 @@ def _universe(path: Path, topology: str | Path) -> Any:
         raise InputError(f"topology {str(topology)!r} does not exist; give a file with the elements, such as a PDB")
     import MDAnalysis
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a topology without charges, masses ...: what is needed is checked here
+    # Of a topology without charges, masses and so on: what is needed is checked here.
+    with warnings.catch_warnings(action="ignore"):
         try:
             return MDAnalysis.Universe(str(topology), str(path), to_guess=())
         except Exception as error:  # its readers raise many kinds at a broken file
@@ -134,8 +134,7 @@ def _masses(atoms: Any, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _has_times(trajectory: Any) -> bool:
     """Whether the file says when its frames were; MDAnalysis warns and counts in ps where it does not."""
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True, action="always") as said:
         trajectory[0].time  # noqa: B018 (the warning is what is asked for)
         trajectory[-1].time  # noqa: B018
     return not any("no dt information" in str(warning.message) for warning in said)
