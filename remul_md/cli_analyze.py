@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 
 def analyze(
-    trajectory: Annotated[Path, typer.Argument(help="run.traj, run.h5md, or an extxyz file.")],
+    trajectory: Annotated[Path, typer.Argument(help="run.traj, run.h5md, an extxyz file; others with --topology.")],
     potential: Annotated[
         str | None, typer.Option(help="Its forces are tested under random turns along the trajectory.")
     ] = None,
+    topology: Annotated[Path | None, typer.Option(help="Elements for run.dcd, run.xtc ... such as run.pdb.")] = None,
     frame_interval_fs: Annotated[float | None, typer.Option(help="For files that do not say their time.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
@@ -45,6 +46,7 @@ def analyze(
 ) -> None:
     """Does the run conserve energy, do its forces turn with the molecule, does the molecule stay intact?"""
     from remul_md.analysis.trajectory import analyze_trajectory
+    from remul_md.dynamics.trajectory import open_trajectory
 
     figures = None if evaluation is None else _read_evaluation(evaluation)
     atoms, statistics, training, calculator = None, None, None, None
@@ -57,7 +59,8 @@ def analyze(
         torch.set_num_threads(n_threads)
         calculator = _run_calculator(trajectory, potential, device=device)
         known = calculator.potential
-        atoms = _first_structure(trajectory, frame_interval_fs)
+        opened = open_trajectory(trajectory, topology=topology, frame_interval_fs=frame_interval_fs)
+        atoms = next(opened.blocks()).atoms(0)
         atoms.calc = calculator
         if atoms.numbers.tolist() == known.coverage.reference_numbers:
             statistics = {
@@ -81,6 +84,7 @@ def analyze(
     result = analyze_trajectory(
         trajectory,
         atoms=atoms,
+        topology=topology,
         frame_interval_fs=frame_interval_fs,
         n_rotation_frames=n_rotation_frames,
         seed=seed,
@@ -93,21 +97,20 @@ def analyze(
         write_summary_png(result, picture, evaluation=figures, training=training)
     if report is not None or json_file is not None:
         from remul_md.analysis.report import collect_content, report_data, write_report
-        from remul_md.dynamics.trajectory import read_trajectory
         from remul_md.files import write_json
 
         exact = None
         if atoms is not None and calculator is not None and vibrations is not False:
             exact = atoms.copy()
             exact.calc = _run_calculator(trajectory, calculator.potential, device=device, dtype="float64")
-        frames = read_trajectory(trajectory, frame_interval_fs=frame_interval_fs)
+        opened = open_trajectory(trajectory, topology=topology, frame_interval_fs=frame_interval_fs)
         provenance |= {
             "random turns": f"seed {seed}",
             "command": shlex.join(["remul-md", *sys.argv[1:]]),
             "version": __version__,
             "versions": _versions(),
         }
-        content = collect_content([frames], result, atoms=exact, any_size=bool(vibrations))
+        content = collect_content(opened.blocks(), result, atoms=exact, any_size=bool(vibrations))
         shown: dict[str, Any] = {"evaluation": figures, "training": training, "provenance": provenance}
         if report is not None:
             write_report(result, report, content=content, **shown)
@@ -180,16 +183,6 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
         "platform": platform.platform(),
     }
-
-
-def _first_structure(trajectory: Path, frame_interval_fs: float | None) -> Any:
-    from ase import Atoms
-
-    from remul_md.dynamics.trajectory import read_trajectory
-
-    frames = read_trajectory(trajectory, frame_interval_fs=frame_interval_fs)
-    cell = None if frames.cell is None else frames.cell[0]
-    return Atoms(numbers=frames.atomic_numbers, positions=frames.positions[0], cell=cell, pbc=frames.pbc)
 
 
 def _print_analysis(result: TrajectoryAnalysis) -> None:
