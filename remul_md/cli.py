@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from remul_md._version import __version__
 from remul_md.cli_analysis import compare, spectrum, timestep_scan, vibrations
+from remul_md.cli_analyze import analyze
 from remul_md.cli_audit import audit
 from remul_md.cli_data import data_app
 from remul_md.cli_md import md
@@ -19,7 +19,6 @@ from remul_md.errors import InputError
 from remul_md.studies.cli import study_app
 
 if TYPE_CHECKING:
-    from remul_md.analysis.trajectory import TrajectoryAnalysis
     from remul_md.calculators import RemulCalculator
     from remul_md.potential import Potential
 
@@ -109,71 +108,7 @@ def evaluate(
 app.command()(md)
 
 
-@app.command()
-def analyze(
-    trajectory: Annotated[Path, typer.Argument(help="run.traj, run.h5md, or an extxyz file.")],
-    potential: Annotated[
-        str | None, typer.Option(help="Its forces are tested under random turns along the trajectory.")
-    ] = None,
-    frame_interval_fs: Annotated[float | None, typer.Option(help="For files that do not say their time.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
-    evaluation: Annotated[Path | None, typer.Option(help="JSON of `remul-md evaluate`, shown in the report.")] = None,
-    json_file: JsonOption = None,
-    n_rotation_frames: Annotated[int, typer.Option(help="Frames that are turned at random.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the turns.")] = 0,
-    device: DeviceOption = "auto",
-    n_threads: ThreadsOption = 1,
-) -> None:
-    """Does the run conserve energy, do its forces turn with the molecule, does the molecule stay intact?"""
-    from remul_md.analysis.trajectory import analyze_trajectory
-
-    figures = None if evaluation is None else _read_evaluation(evaluation)
-    atoms, statistics, training = None, None, None
-    provenance: dict[str, Any] = {"trajectory": str(trajectory)}
-    if potential is not None:
-        _use_threads(n_threads)
-        calculator = _run_calculator(trajectory, potential, device=device)
-        known = calculator.potential
-        atoms = _first_structure(trajectory, frame_interval_fs)
-        atoms.calc = calculator
-        if atoms.numbers.tolist() == known.coverage.reference_numbers:
-            statistics = {
-                "pairs": known.coverage.bonds,
-                "min_A": known.coverage.bond_min,
-                "max_A": known.coverage.bond_max,
-            }
-        run = known.provenance.run_of(calculator.head)  # of the forces that are tested
-        training = run["metrics"].get("history")
-        provenance |= {
-            "potential": potential,
-            "potential sha256": known.sha256,
-            "training data": run["data"].get("name", ""),
-            **({"pretrained on": known.provenance.pretraining} if known.provenance.pretraining else {}),
-            "trained with": f"remul-md {run['package_version']}",
-        }
-    result = analyze_trajectory(
-        trajectory,
-        atoms=atoms,
-        frame_interval_fs=frame_interval_fs,
-        n_rotation_frames=n_rotation_frames,
-        seed=seed,
-        training_statistics=statistics,
-    )
-    _print_analysis(result)
-    provenance["command"] = " ".join(["remul-md", *sys.argv[1:]])
-    provenance["version"] = __version__
-    if report is not None or picture is not None:
-        from remul_md.analysis.report import write_report, write_summary_png
-
-        if report is not None:
-            write_report(result, report, evaluation=figures, training=training, provenance=provenance)
-        if picture is not None:
-            write_summary_png(result, picture, evaluation=figures, training=training)
-    _write_json(json_file, result.to_json())
-    for written in (report, picture, json_file):
-        if written is not None:
-            typer.echo(f"wrote {written}")
+app.command()(analyze)
 
 
 @app.command()
@@ -223,58 +158,6 @@ def _calculator(potential: str | Potential, **options: Any) -> RemulCalculator:
     from remul_md.calculators import RemulCalculator
 
     return RemulCalculator(potential, **options)
-
-
-def _run_calculator(trajectory: Path, potential: str, *, device: str) -> RemulCalculator:
-    """The calculator that made the trajectory, where its record says how; else the potential as it is."""
-    from remul_md.dynamics.recording import OutputFiles, read_json
-
-    facts: dict[str, Any] = {}
-    if trajectory.suffix in (".traj", ".h5md"):
-        record = OutputFiles.for_output(trajectory).description
-        facts = read_json(record).get("provenance", {}) if record.exists() else {}
-    symmetrize = facts.get("symmetrize")
-    return _calculator(
-        potential,
-        device=device,
-        dtype=facts.get("dtype", "float32"),
-        forces=facts.get("forces", "auto"),
-        symmetrize=int(symmetrize) if symmetrize and str(symmetrize).isdigit() else symmetrize,
-        remove_net_torque=facts.get("remove_net_torque", False),
-        allow_unseen=True,
-    )
-
-
-def _first_structure(trajectory: Path, frame_interval_fs: float | None) -> Any:
-    from ase import Atoms
-
-    from remul_md.dynamics.trajectory import read_trajectory
-
-    frames = read_trajectory(trajectory, frame_interval_fs=frame_interval_fs)
-    cell = None if frames.cell is None else frames.cell[0]
-    return Atoms(numbers=frames.atomic_numbers, positions=frames.positions[0], cell=cell, pbc=frames.pbc)
-
-
-def _print_analysis(result: TrajectoryAnalysis) -> None:
-    rows = [(verdict.name, _verdict_line(verdict)) for verdict in result.verdicts]
-    print_table(f"{result.name}: {result.formula}, {len(result.time_ps)} frames, {result.time_ps[-1]:g} ps", rows)
-    for note in result.notes:
-        typer.echo(f"note: {note}")
-
-
-def _verdict_line(verdict: Any) -> str:
-    word = {True: "yes", False: "NO", None: "undecided"}[verdict.passed]
-    return f"{word:9} {verdict.value:.4g} {verdict.unit} (limit {verdict.threshold:g}) {verdict.why}"
-
-
-def _read_evaluation(path: Path) -> dict[str, Any]:
-    from remul_md.files import read_json
-
-    hint = "give the file of `remul-md evaluate --json`"
-    figures = read_json(path, hint=hint)
-    if "force_mae_stock" not in figures:
-        raise InputError(f"{path}: holds no force_mae_stock; {hint}")
-    return figures
 
 
 def _write_json(path: Path | None, content: dict[str, Any]) -> None:

@@ -8,9 +8,19 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from analysis_runs import TILT, ethanol_run, tilted_ethanol
+from ase import units
+from spring_molecule import spring_molecule
 
+from remul_md.analysis.report import RunContent, collect_content
 from remul_md.analysis.trajectory import TrajectoryAnalysis, analyze_trajectory
+from remul_md.dynamics.trajectory import TrajectoryArrays, read_trajectory
 
+TRAINED = {
+    "pairs": [[0, 1], [1, 2]],
+    "min_A": [1.2, 1.2],
+    "max_A": [1.8, 1.8],
+    "distance_ranges": {"C-H": [0.9, 2.9], "C-O": [1.2, 2.6], "H-H": [1.4, 4.5], "C-C": [1.3, 1.75]},
+}
 EVALUATION = {
     "n_frames": 137,
     "force_mae_stock": 9.31,
@@ -45,3 +55,33 @@ def analysed_run() -> TrajectoryAnalysis:
     with TemporaryDirectory() as folder:
         path = ethanol_run(Path(folder), length_ps=1.1, log_interval=1)
         return analyze_trajectory(path, atoms=tilted_ethanol(tilt=0.8 * TILT), n_rotation_frames=23, n_draws=3)
+
+
+@lru_cache(maxsize=1)
+def shown_run() -> tuple[TrajectoryAnalysis, RunContent]:
+    """0.6 ps of tilted ethanol in more frames than the 3D view shows, with its spectrum and vibrations; made once."""
+    with TemporaryDirectory() as folder:
+        path = ethanol_run(Path(folder), length_ps=0.6, timestep_fs=1.0, frame_interval_fs=1.0, equilibrate_ps=0.1)
+        analysis = analyze_trajectory(
+            path, atoms=tilted_ethanol(), n_rotation_frames=11, n_draws=3, training_statistics=TRAINED
+        )
+        return analysis, collect_content([read_trajectory(path)], analysis, atoms=tilted_ethanol(tilt=0.05 * TILT))
+
+
+def thermal_frames(n_frames: int, *, interval_fs: float = 3.0, seed: int = 11) -> TrajectoryArrays:
+    """Ethanol whose atoms stand about their places and move at 300 K, each frame for itself."""
+    atoms = spring_molecule("CH3CH2OH")
+    generator = np.random.default_rng(seed)
+    masses = atoms.get_masses()
+    speed = np.sqrt(units.kB * 300.0 / masses)[:, None] * units.fs  # Angstrom/fs
+    return TrajectoryArrays(
+        positions=atoms.positions + generator.normal(scale=0.03, size=(n_frames, 9, 3)),
+        atomic_numbers=atoms.numbers.astype(np.int64),
+        masses=masses,
+        time_ps=1e-3 * interval_fs * np.arange(n_frames),
+        pbc=np.zeros(3, dtype=bool),
+        cell=np.zeros((n_frames, 3, 3)),
+        momenta=masses[:, None] * speed * generator.normal(size=(n_frames, 9, 3)),
+        forces=generator.normal(scale=0.5, size=(n_frames, 9, 3)),
+        energy=generator.normal(scale=0.05, size=n_frames),
+    )

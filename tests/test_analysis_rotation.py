@@ -61,17 +61,38 @@ def test_rotational_error_and_spread_are_those_of_the_known_tilt():
     np.testing.assert_array_equal(atoms.get_positions(), before)
     draws = random_rotations(6 * 7, generator=torch.Generator().manual_seed(5)).numpy().reshape(6, 7, 3, 3)
     # f(gx) - g f(x) = (g A - A g) d for the pull -A d alone: the exact part of the forces drops out.
-    for frame, turns, error, spread in zip(
-        positions, draws, result.error_meV_per_A, result.spread_meV_per_A, strict=True
+    for frame, turns, error, atoms_error, spread in zip(
+        positions, draws, result.error_meV_per_A, result.atom_error_meV_per_A, result.spread_meV_per_A, strict=True
     ):
         deviation = frame - frame.mean(axis=0)
         gap = np.einsum("kij,aj->kai", turns @ TILT - TILT @ turns, deviation)
         assert error == pytest.approx(1e3 * np.abs(gap).mean(), rel=1e-9)
+        np.testing.assert_allclose(atoms_error, 1e3 * np.abs(gap).mean(axis=(0, 2)), rtol=1e-9)
         turned_back = np.einsum("kji,jl,klm,am->kai", turns, TILT, turns, deviation, optimize=True)
         squares = ((turned_back - turned_back.mean(axis=0)) ** 2).sum() / (7 - 1)
         assert spread == pytest.approx(1e3 * np.sqrt(squares / 27), rel=1e-9)
     assert result.mean_error_meV_per_A == pytest.approx(result.error_meV_per_A.mean())
+    assert result.committee_std_meV_per_A is None  # it has no members
     assert result.rms_spread_meV_per_A == pytest.approx(np.sqrt((result.spread_meV_per_A**2).mean()))
+
+
+class TellsItsError(Tilted):
+    """As a committee does: standard deviations of the forces that belong to the positions it was asked for."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        super().calculate(atoms, properties, system_changes)
+        self.diagnostics = {"forces_std": np.abs(self.atoms.positions) * [1e-3, 2e-3, 5e-3]}
+
+
+def test_the_error_bar_of_a_committee_is_that_of_the_unturned_frame():
+    atoms = tilted_ethanol()
+    positions = shaken(atoms, n_frames=4, seed=7) + 2.0
+    plain = rotational_error_along(atoms, positions, n_draws=2, seed=3)
+    atoms.calc = TellsItsError(spring_molecule("CH3CH2OH").calc)
+    told = rotational_error_along(atoms, positions, n_draws=2, seed=3)
+    expected = np.sqrt((np.abs(positions) * [1.0, 2.0, 5.0]) ** 2).reshape(4, -1)
+    np.testing.assert_allclose(told.committee_std_meV_per_A, np.sqrt((expected**2).mean(axis=1)))
+    np.testing.assert_array_equal(told.error_meV_per_A, plain.error_meV_per_A)
 
 
 def test_draws_are_seeded_independent_between_frames_and_cost_what_is_said():

@@ -30,6 +30,7 @@ KEYS = {
     "pair_distances",
     "angle_swept_deg",
     "max_bond_deviation_A",
+    "max_distance_departure_A",
     "n_frames",
     "verdicts",
 }
@@ -71,7 +72,7 @@ def test_a_sound_run_passes_every_check(tmp_path):
     per_slope = 9e-3 / (8.617e-5 * 22.5)
     assert figures["heating_K_per_ps"] == pytest.approx(per_slope * figures["drift_meV_per_atom_ps"], rel=1e-3)
     assert figures["heating_ci95"] == pytest.approx([per_slope * end for end in figures["drift_ci95"]], rel=1e-3)
-    assert set(figures["verdicts"][0]) == {"name", "passed", "value", "threshold", "unit", "why"}
+    assert set(figures["verdicts"][0]) == {"name", "passed", "value", "threshold", "unit", "why", "limit_from"}
     assert analysis.formula == "C2H6O"
     assert analysis.notes == ()
 
@@ -135,6 +136,7 @@ def test_positions_alone_give_what_they_can(tilted_path):
         "rotational_error",
         "net_torque_rms_eV",
         "angular_momentum_change",
+        "max_distance_departure_A",
     }
     assert any("lacks potential energies or momenta" in note for note in analysis.notes)
     measured = analyze_frames(frames, atoms=tilted_ethanol(), n_rotation_frames=5, n_draws=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import resource
 import signal
 import subprocess
@@ -175,7 +176,13 @@ def test_analyze_writes_the_promised_figures(cli: Run, trajectory: Path, potenti
     assert figures["n_frames"] == 21
     assert figures["rotational_error"] > 0
     assert figures["net_torque_rms_eV"] > 0
-    assert (tmp_path / "r.html").stat().st_size > 10_000
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    shown = {name: json.loads(re.search(rf'id="{name}">(.*?)</script>', page)[1]) for name in ("data", "figures")}
+    assert {**shown["data"], "figures": shown["figures"]} == figures
+    assert {"potential sha256", "training data", "command", "versions", "run"} <= figures["provenance"].keys()
+    assert figures["provenance"]["command"].endswith("--device cpu")
+    assert len(figures["molecule"]["tested"]) == 4
+    assert len(figures["vibrations"]["vibrations_per_cm"]) == 21
     assert f"wrote {tmp_path / 'r.html'}" in out
 
 
@@ -184,6 +191,7 @@ def test_analyze_without_a_potential(cli: Run, trajectory: Path, tmp_path: Path)
     assert code == 0, err
     figures = json.loads((tmp_path / "a.json").read_text())
     assert figures["rotational_error"] is None
+    assert figures["vibrations"] is None
     assert figures["net_torque_rms_eV"] > 0
 
 
@@ -427,6 +435,7 @@ def test_bad_analysis(refused: Callable[..., None], trajectory: Path, potential:
     for option in ("--json", "--report", "--picture"):
         command = ["analyze", trajectory, "--potential", potential, "--n-rotation-frames", "2", option, file / "out"]
         refused(*command, message=str(file / "out"))
+    refused("analyze", trajectory, "--vibrations", message="name the potential")
     refused("analyze", trajectory, "--potential", tmp_path / "none.pt", message="is no file and not shipped")
 
 

@@ -15,6 +15,7 @@ from remul_md.calculators import RemulCalculator
 
 import remul_md.potential as potential_module
 from remul_md.analysis.accuracy import evaluate_potential
+from remul_md.analysis.rotation import rotational_error_along
 from remul_md.committee import make_committee
 from remul_md.config import validated_config
 from remul_md.coverage import coverage_of, merged_coverage
@@ -172,6 +173,25 @@ def test_evaluate_reports_the_error_bar(committee: Potential, members: list[Pote
     alone = evaluate_potential(members[0], frames, n_draws=3)
     assert alone.forces_std is None
     assert len(alone.rows()) == len(names) - 3
+
+
+def test_the_rotational_error_brings_the_error_bar(
+    committee: Potential, members: list[Potential], frames: Frames
+) -> None:
+    atoms = frames.atoms(0)
+    positions = np.stack([atoms.positions, atoms.positions * 1.02])
+    atoms.calc = RemulCalculator(committee, dtype="float64", forces="conservative")
+    found = rotational_error_along(atoms, positions, n_draws=2)
+    assert found.committee_std_meV_per_A is not None
+    for place, told in zip(positions, found.committee_std_meV_per_A, strict=True):
+        scatter = []
+        for member in members:
+            alone = Atoms(atoms.numbers, positions=place)
+            alone.calc = RemulCalculator(member, dtype="float64", forces="conservative")
+            scatter.append(alone.get_forces())
+        assert told == pytest.approx(1000 * np.sqrt(np.stack(scatter).var(axis=0, ddof=1).mean()))
+    atoms.calc = RemulCalculator(members[0], dtype="float64", forces="conservative")
+    assert rotational_error_along(atoms, positions, n_draws=2).committee_std_meV_per_A is None
 
 
 def test_a_file_keeps_the_members(committee: Potential, files: list[Path], batch: Batch, tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def test_audit_any_calculator(tmp_path: Path) -> None:
     assert (tmp_path / "audit.html").stat().st_size > 1e6
 
 
-def test_train_from_extxyz(tmp_path: Path) -> None:
+def write_own_frames(path: Path) -> float:
+    """Twenty labelled frames of ethanol; their mean energy, eV."""
     frames = read_frames("rmd17/ethanol/train-01").select(range(0, 200, 10))
     assert frames.energy is not None
     assert frames.forces is not None
@@ -108,14 +109,19 @@ def test_train_from_extxyz(tmp_path: Path) -> None:
         forces = frames.forces[9 * index : 9 * index + 9]
         atoms.calc = SinglePointCalculator(atoms, energy=frames.energy[index], forces=forces)
         structures.append(atoms)
-    ase.io.write(tmp_path / "own.xyz", structures, format="extxyz")
+    ase.io.write(path, structures, format="extxyz")
+    return float(frames.energy.mean())
+
+
+def test_train_from_extxyz(tmp_path: Path) -> None:
+    mean_energy = write_own_frames(tmp_path / "own.xyz")
     small = ["model.width=16", "model.n_layers=1", "model.n_heads=2", "train.warmup_steps=2", "train.n_threads=1"]
     sizes = ["--n-train", "13", "--n-validation", "6", "--n-steps", "5"]
     options = [part for option in small for part in ("--set", option)]
     out = run("train_from_extxyz.py", "own.xyz", "run", *sizes, *options, folder=tmp_path)
     assert "validation force MAE" in out
     energy = numbers(out.splitlines()[-1])[0]
-    assert energy == pytest.approx(frames.energy.mean(), abs=5.0)
+    assert energy == pytest.approx(mean_energy, abs=5.0)
     assert (tmp_path / "run" / "potential.pt").is_file()
 
 
@@ -124,3 +130,91 @@ def test_train_from_extxyz_explains_a_mistake(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: 'none.xyz' is neither a file nor a registered data set")
+
+
+def test_fine_tune(potential: Path, tmp_path: Path) -> None:
+    write_own_frames(tmp_path / "own.xyz")
+    sizes = ["--n-train", "13", "--n-validation", "6", "--n-steps", "30", "--set", "train.n_threads=1"]
+    sizes += ["--set", "train.learning_rate=0.01", "--set", "train.warmup_steps=2", "--set", "train.ema_decay=0"]
+    out = run("fine_tune.py", "own.xyz", "run", "--potential", potential, *sizes, folder=tmp_path)
+    before, after = (numbers(line) for line in out.splitlines())
+    assert after[0] < 0.9 * before[0]  # meV/Angstrom: the start is random, so anything helps
+    assert after[1] < 0.9 * before[1]
+    assert (tmp_path / "run" / "potential.pt").is_file()
+
+
+def test_nve_aspirin(tmp_path: Path) -> None:
+    short = ["--length-ps", "0.025", "--equilibrate-ps", "0.005", "--output", "short.traj"]
+    out = run("nve_aspirin.py", *short, folder=tmp_path)
+    assert out.startswith("6 frames of C9H8O4, ")
+    assert "energy conserved:" in out
+    assert "forces turn with the molecule: yes" in out
+    assert "molecule intact: yes" in out
+    assert (tmp_path / "short.traj").is_file()
+
+
+def test_direct_against_conservative(tmp_path: Path) -> None:
+    frames = read_frames("rmd17/ethanol/train-01")
+    untrained_potential(frames, trained_forces="both", energy_scale=0.1).save(tmp_path / "both.pt")
+    out = run("direct_against_conservative.py", "both.pt", "--length-ps", "0.1", folder=tmp_path)
+    first, conservative, direct = out.splitlines()
+    assert numbers(first)[0] > 1.0  # the heads of a random model have nothing to do with each other
+    drifts = []
+    for line, head in ((conservative, "conservative"), (direct, "direct")):
+        assert line.startswith(head)
+        _, slope, low, high = numbers(line)
+        assert low < slope < high
+        drifts.append(abs(slope))
+    assert drifts[0] < 0.1 * drifts[1]
+
+
+def test_replicas(tmp_path: Path) -> None:
+    short = ["--n-replicas", "3", "--length-ps", "0.02", "--equilibrate-ps", "0.01"]
+    out = run("replicas.py", *short, folder=tmp_path)
+    *seeds, summary = out.splitlines()
+    values = [numbers(line)[1] for line in seeds]
+    assert len(set(values)) == 3
+    mean, error, asked, scatter = numbers(summary)
+    assert asked == 300.0
+    assert mean == pytest.approx(sum(values) / 3, abs=0.1)
+    assert error == pytest.approx(scatter / 3**0.5, abs=0.1)
+    assert sorted(path.name for path in (tmp_path / "replicas").glob("*.traj")) == [f"run-{k}.traj" for k in range(3)]
+
+
+def test_h5md_into_mdanalysis(tmp_path: Path) -> None:
+    short = ["--length-ps", "0.06", "--equilibrate-ps", "0.01"]
+    out = run("h5md_into_mdanalysis.py", *short, folder=tmp_path)
+    lines = out.splitlines()
+    n_frames, rmsd = numbers(lines[0])
+    assert n_frames == 31
+    assert 0.0 < rmsd < 1.0
+    shares = [numbers(line.split(":")[1])[0] for line in lines[1:7]]
+    assert sum(shares) == pytest.approx(100.0, abs=0.5)
+    assert lines[7].startswith("net torque ")
+    assert 0.0 < numbers(lines[7])[0] < 20.0  # meV
+    assert lines[8].startswith("drift ")
+    assert (tmp_path / "ethanol.topology.pdb").is_file()
+
+
+def test_the_readme_names_every_example() -> None:
+    said = (EXAMPLES / "README.md").read_text()
+    for path in [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.ipynb")]:
+        assert path.name in said, path.name
+
+
+def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient")
+    monkeypatch.setenv("TOUR_LENGTH_PS", "0.03")
+    file = EXAMPLES / "tour.ipynb"
+    assert file.stat().st_size < 300_000
+    notebook = nbformat.read(file, as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells)
+    client.NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == 3
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "Warning" not in text
+    assert re.search(r"drift [-+]\d+\.\d+ meV/atom/ps", text)
+    assert re.search(r"rotational error \d+\.\d+ meV/A", text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,9 +14,11 @@ from remul_md.errors import InputError
 
 Kind = Literal["distance", "angle", "dihedral"]
 Array = NDArray[np.float64]
+Measure = Callable[[Array, NDArray[np.int64]], Array]
 
 PAIR_DISTANCES = "pair distances"
 FRAMES_AT_ONCE = 1024  # histograms are filled block by block: nothing grows with the number of frames
+VALUES_AT_ONCE = 2**20  # nor with the square of the number of atoms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +142,16 @@ def pair_distance_distribution(positions: Array) -> Distribution:
         InputError: fewer than two atoms, or no frame.
     """
     _check(positions)
-    first, second = np.triu_indices(positions.shape[1], k=1)
-    pairs = np.stack([first, second], axis=1)
-    return _distribution("distance", _blocks(positions, "distance", pairs), n_frames=len(positions))
+    pairs = all_pairs(positions.shape[1])
+    histogram = Histogram("distance", n_frames=len(positions))
+    for block in _blocks(positions, n_chains=len(pairs)):
+        histogram.update(bond_lengths(block, pairs))
+    return histogram.result()
+
+
+def all_pairs(n_atoms: int) -> NDArray[np.int64]:
+    """Every pair of that many atoms once, [N (N - 1) / 2, 2]."""
+    return np.stack(np.triu_indices(n_atoms, k=1), axis=1).astype(np.int64)
 
 
 def structure_distributions(
@@ -159,55 +168,109 @@ def structure_distributions(
     Raises:
         InputError: fewer than two atoms, no frame, shapes that do not fit.
     """
-    from ase.data import chemical_symbols
-
     _check(positions)
     if len(atomic_numbers) != positions.shape[1]:
         raise InputError(f"positions {positions.shape} need {positions.shape[1]} elements, got {len(atomic_numbers)}")
-    symbols = [chemical_symbols[number] for number in atomic_numbers]
-    found = {PAIR_DISTANCES: pair_distance_distribution(positions)}
-    kinds: tuple[tuple[str, Kind, int], ...] = (("bond", "distance", 2), ("angle", "angle", 3))
-    for word, kind, length in (*kinds, ("dihedral", "dihedral", 4)):
-        by_type: dict[str, list[list[int]]] = {}
-        for chain in bonded_chains(pairs, length=length).tolist():
-            names = [symbols[atom] for atom in chain]
-            by_type.setdefault(f"{word} {'-'.join(min(names, names[::-1]))}", []).append(chain)
-        for name in sorted(by_type):
-            chains = np.array(by_type[name], dtype=np.int64)
-            found[name] = _distribution(kind, _blocks(positions, kind, chains), n_frames=len(positions))
-    return found
+    histograms = StructureHistograms(atomic_numbers, pairs, n_frames=len(positions))
+    for block in _blocks(positions, n_chains=positions.shape[1] * (positions.shape[1] - 1) // 2):
+        histograms.update(block)
+    return histograms.result()
 
 
-def _blocks(positions: Array, kind: Kind, chains: NDArray[np.int64]) -> Iterator[tuple[int, Array]]:
-    """Values of some frames at a time with the number of the first of them; no block crosses the middle."""
-    measure = {"distance": bond_lengths, "angle": bond_angles, "dihedral": dihedral_angles}[kind]
+def _blocks(positions: Array, *, n_chains: int) -> Iterator[Array]:
+    """Some frames at a time, so that nothing grows with their number or with the square of the number of atoms."""
+    step = max(1, min(FRAMES_AT_ONCE, VALUES_AT_ONCE // max(n_chains, 1)))
     middle = len(positions) // 2
     for low, high in ((0, middle), (middle, len(positions))):
-        for start in range(low, high, FRAMES_AT_ONCE):
-            yield start, measure(positions[start : min(start + FRAMES_AT_ONCE, high)], chains)
+        for start in range(low, high, step):
+            yield positions[start : min(start + step, high)]
 
 
-def _distribution(kind: Kind, blocks: Iterator[tuple[int, Array]], *, n_frames: int) -> Distribution:
-    bins = BINS[kind]
-    counts = np.zeros((2, bins.n), dtype=np.int64)
-    n_outside, n_values, total, squares, shift = 0, 0, 0.0, 0.0, None
-    for start, block in blocks:
-        values = block.ravel()
-        shift = float(values[0]) if shift is None else shift  # a sum of squares about 0 would lose digits
+class Histogram:
+    """Collects a `Distribution` from consecutive frames of a run whose length is known.
+
+    Args:
+        kind: which bins, see `BINS`.
+        n_frames: of the whole run.
+    """
+
+    def __init__(self, kind: Kind, *, n_frames: int) -> None:
+        self._kind, self._n_frames, self._n_seen = kind, n_frames, 0
+        self._counts = np.zeros((2, BINS[kind].n), dtype=np.int64)
+        self._n_outside, self._n_values, self._total, self._squares = 0, 0, 0.0, 0.0
+        self._shift: float | None = None
+
+    def update(self, values: Array) -> None:
+        """Add the values of the next frames, [T, P], in the unit of the bins."""
+        before = min(max(self._n_frames // 2 - self._n_seen, 0), len(values))
+        for half, rows in ((0, values[:before]), (1, values[before:])):
+            if rows.size:
+                self._add(rows.ravel(), half)
+        self._n_seen += len(values)
+
+    def _add(self, values: Array, half: int) -> None:
+        bins = BINS[self._kind]
+        if self._shift is None:
+            self._shift = float(values[0])  # a sum of squares about 0 would lose digits
         places = np.floor((values - bins.start) / bins.width).astype(np.int64)
-        if kind != "distance":
+        if self._kind != "distance":
             places = np.minimum(places, bins.n - 1)  # 180 degrees itself belongs to the last bin
         inside = places < bins.n
-        n_outside += int((~inside).sum())
-        counts[int(start >= n_frames // 2)] += np.bincount(places[inside], minlength=bins.n)
-        n_values += len(values)
-        total += float((values - shift).sum())
-        squares += float(((values - shift) ** 2).sum())
-    mean = std = None
-    if kind != "dihedral" and n_values and shift is not None:
-        mean = shift + total / n_values
-        std = float(np.sqrt(max(squares / n_values - (total / n_values) ** 2, 0.0)))
-    return Distribution(kind=kind, half_counts=counts, n_outside=n_outside, mean=mean, std=std)
+        self._n_outside += int((~inside).sum())
+        self._counts[half] += np.bincount(places[inside], minlength=bins.n)
+        self._n_values += len(values)
+        self._total += float((values - self._shift).sum())
+        self._squares += float(((values - self._shift) ** 2).sum())
+
+    def result(self) -> Distribution:
+        """The distribution of all values so far."""
+        mean = std = None
+        if self._kind != "dihedral" and self._shift is not None:
+            n_values, total = self._n_values, self._total
+            mean = self._shift + total / n_values
+            std = float(np.sqrt(max(self._squares / n_values - (total / n_values) ** 2, 0.0)))
+        counts = self._counts.copy()
+        return Distribution(kind=self._kind, half_counts=counts, n_outside=self._n_outside, mean=mean, std=std)
+
+
+class StructureHistograms:
+    """Collects `structure_distributions` from consecutive frames of a run whose length is known.
+
+    Args:
+        atomic_numbers: [N].
+        pairs: bonds, [M, 2].
+        n_frames: of the whole run.
+    """
+
+    def __init__(self, atomic_numbers: NDArray[np.integer[Any]], pairs: NDArray[np.int64], *, n_frames: int) -> None:
+        from ase.data import chemical_symbols
+
+        symbols = [chemical_symbols[number] for number in atomic_numbers]
+        self._found = {PAIR_DISTANCES: (Histogram("distance", n_frames=n_frames), all_pairs(len(symbols)))}
+        self._measures: dict[str, Measure] = {PAIR_DISTANCES: bond_lengths}
+        kinds: tuple[tuple[str, Kind, int, Measure], ...] = (
+            ("bond", "distance", 2, bond_lengths),
+            ("angle", "angle", 3, bond_angles),
+            ("dihedral", "dihedral", 4, dihedral_angles),
+        )
+        for word, kind, length, measure in kinds:
+            by_type: dict[str, list[list[int]]] = {}
+            for chain in bonded_chains(pairs, length=length).tolist():
+                names = [symbols[atom] for atom in chain]
+                by_type.setdefault(f"{word} {'-'.join(min(names, names[::-1]))}", []).append(chain)
+            for name in sorted(by_type):
+                chains = np.array(by_type[name], dtype=np.int64)
+                self._found[name] = (Histogram(kind, n_frames=n_frames), chains)
+                self._measures[name] = measure
+
+    def update(self, positions: Array) -> None:
+        """Add the next frames, [T, N, 3], Angstrom, unwrapped."""
+        for name, (histogram, chains) in self._found.items():
+            histogram.update(self._measures[name](positions, chains))
+
+    def result(self) -> dict[str, Distribution]:
+        """The distributions of all frames so far."""
+        return {name: histogram.result() for name, (histogram, _) in self._found.items()}
 
 
 def _check(positions: Array) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -127,14 +127,17 @@ def energy_drift(time_ps: NDArray[np.float64], total_energy_per_atom: NDArray[np
         )
     length = time[-1] - time[0]
     scaled = 2.0 * (time - time[0]) / length - 1.0
-    basis = _orthonormal_polynomials(scaled)
     # The mean is taken off first: total energies are -1e3 eV/atom and the drift is sought at 1e-8 of that.
     mean = energy.mean()
-    coefficients = (basis * (energy - mean)).sum(axis=1)
-    rise = float((basis[1] * time).sum())  # basis[1] is a straight line: this is its rise over time, in its own norm
+    deviation = energy - mean
+    polynomials = _orthonormal_polynomials(scaled)
+    flat, line = next(polynomials), next(polynomials)
+    rest = [(row * deviation).sum() for row in polynomials]  # one at a time: a run has a million energies
+    coefficients = np.array([(flat * deviation).sum(), (line * deviation).sum(), *rest])
+    rise = float((line * time).sum())  # of a straight line over time, in its own norm
     slope = coefficients[1] / rise  # eV/atom/ps
-    intercept = mean + coefficients[0] * basis[0, 0] + coefficients[1] * basis[1, 0]
-    residual = energy - mean - coefficients[0] * basis[0] - coefficients[1] * basis[1]
+    intercept = mean + coefficients[0] * flat[0] + coefficients[1] * line[0]
+    residual = deviation - coefficients[0] * flat - coefficients[1] * line
     fraction = _correlation_time(residual)
     ratios = _slope_to_curvature(min(SAFETY * fraction, LONGEST))
     spread = float(np.sqrt(np.mean(coefficients[2:] ** 2 * ratios)))
@@ -206,19 +209,21 @@ def mean_drift(drifts: Sequence[Drift]) -> MeanDrift:
     )
 
 
-def _orthonormal_polynomials(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Polynomials of degree 0 to N_CURVATURES + 1 on points in [-1, 1], rows orthonormal over them.
+def _orthonormal_polynomials(scaled: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """Polynomials of degree 0 to N_CURVATURES + 1 on points in [-1, 1], orthonormal over them, one after the other.
 
-    By their three-term recurrence, which needs sums only: the threads that a QR factorisation starts for so narrow
-    a matrix cost more than they save (ten times as long where cores are busy).
+    By their three-term recurrence, which needs sums and two of them only: the threads that a QR factorisation starts
+    for so narrow a matrix cost more than they save (ten times as long where cores are busy).
     """
-    rows = [np.full(len(scaled), len(scaled) ** -0.5)]
-    for degree in range(N_CURVATURES + 1):
-        following = scaled * rows[degree]
-        for row in rows[max(degree - 1, 0) : degree + 1]:
+    last: list[NDArray[np.float64]] = [np.full(len(scaled), len(scaled) ** -0.5)]
+    yield last[0]
+    for _ in range(N_CURVATURES + 1):
+        following = scaled * last[-1]
+        for row in last:
             following = following - (following * row).sum() * row
-        rows.append(following / np.sqrt((following**2).sum()))
-    return np.stack(rows)
+        following = following / np.sqrt((following**2).sum())
+        yield following
+        last = [last[-1], following]
 
 
 def _correlation_time(residual: NDArray[np.float64]) -> float:
@@ -240,7 +245,7 @@ def _correlation_time(residual: NDArray[np.float64]) -> float:
 @lru_cache(maxsize=64)
 def _noise_coefficients(fraction: float, n_points: int = 256) -> NDArray[np.float64]:
     """Mean squared polynomial coefficients of noise with correlation exp(-lag / fraction of the run)."""
-    basis = _orthonormal_polynomials(np.linspace(-1.0, 1.0, n_points))
+    basis = np.stack(list(_orthonormal_polynomials(np.linspace(-1.0, 1.0, n_points))))
     lag = np.abs(np.subtract.outer(np.arange(n_points), np.arange(n_points))) / n_points
     return np.einsum("ki,ij,kj->k", basis, np.exp(-lag / fraction), basis, optimize=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,20 +46,30 @@ def read_log(path: str | Path) -> EnergyLog | None:
         InputError: a column is missing, or a number cannot be read.
     """
     columns = ("time_ps", "potential_energy_eV", "kinetic_energy_eV")
+    table: dict[str, array[float]] = {column: array("d") for column in columns}  # 8 bytes a number
     with Path(path).open(newline="") as handle:
-        rows = list(csv.reader(handle))
-    header = rows[0] if rows else []
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise InputError(f"{path}: the log has no column {', '.join(missing)}; it has {', '.join(header) or 'none'}")
-    body = rows[1:]
-    if body and len(body[-1]) < len(header):
-        body.pop()
-    if not body:
+        rows = csv.reader(handle)
+        header = next(rows, [])
+        missing = [column for column in columns if column not in header]
+        if missing:
+            found = ", ".join(header) or "none"
+            raise InputError(f"{path}: the log has no column {', '.join(missing)}; it has {found}")
+        places = [header.index(column) for column in columns]
+        row = next(rows, None)
+        while row is not None:
+            following = next(rows, None)
+            if following is None and len(row) < len(header):
+                break
+            try:
+                numbers = [float(row[place]) for place in places]
+            except (ValueError, IndexError) as error:
+                raise InputError(
+                    f"{path}: the log cannot be read ({error}); restore it, or move it away to go on"
+                ) from error
+            for column, number in zip(columns, numbers, strict=True):
+                table[column].append(number)
+            row = following
+    if not table["time_ps"]:
         return None
-    places = [header.index(column) for column in columns]
-    try:
-        table = np.array([[float(row[place]) for place in places] for row in body])
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{path}: the log cannot be read ({error}); restore it, or move it away to go on") from error
-    return EnergyLog(time_ps=table[:, 0], potential_energy=table[:, 1], kinetic_energy=table[:, 2], source="log")
+    time_ps, potential, kinetic = (np.array(table[column], dtype=np.float64) for column in columns)
+    return EnergyLog(time_ps=time_ps, potential_energy=potential, kinetic_energy=kinetic, source="log")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,11 @@ class MomentumChange:
 
 
 def momentum_change(
-    positions: NDArray[np.float64], momenta: NDArray[np.float64], *, masses: NDArray[np.float64]
+    positions: NDArray[np.float64],
+    momenta: NDArray[np.float64],
+    *,
+    masses: NDArray[np.float64],
+    reference: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> MomentumChange | None:
     """Change of linear and angular momentum along a run; None for one atom or atoms at rest, which have no scale.
 
@@ -57,6 +62,7 @@ def momentum_change(
         positions: [T, N, 3], Angstrom, unwrapped.
         momenta: [T, N, 3], amu Angstrom/fs.
         masses: [N], amu.
+        reference: positions and momenta, [N, 3] each, of frame 0 of the run where these frames are a later part.
     Raises:
         InputError: shapes that do not fit.
     """
@@ -65,20 +71,32 @@ def momentum_change(
             f"positions {positions.shape}, momenta {momenta.shape} and masses {masses.shape} must be "
             "[T, N, 3], [T, N, 3] and [N]"
         )
+    start, start_momenta = (positions[0], momenta[0]) if reference is None else reference
     angular = angular_momentum(positions, momenta, masses=masses)
     linear = linear_momentum(momenta)
-    arms = positions[0] - center_of_mass(positions[0], masses)
+    first_angular = angular_momentum(start, start_momenta, masses=masses)
+    first_linear = linear_momentum(start_momenta)
+    arms = start - center_of_mass(start, masses)
     # The centre's own motion is taken off, or a molecule that flies would seem to turn.
-    inner = momenta[0] - linear[0] * (masses / masses.sum())[:, None]
+    inner = start_momenta - first_linear * (masses / masses.sum())[:, None]
     atomic = float(np.sqrt((np.cross(arms, inner) ** 2).sum()))
-    scale = float(np.linalg.norm(momenta[0], axis=1).sum())
+    scale = float(np.linalg.norm(start_momenta, axis=1).sum())
     if atomic <= 0.0 or scale <= 0.0:
         return None
-    initial = float(np.linalg.norm(angular[0]))
+    initial = float(np.linalg.norm(first_angular))
     turning = initial > AT_REST * atomic
     return MomentumChange(
-        linear_change=np.linalg.norm(linear - linear[0], axis=1) / scale,
-        angular_change_hbar=np.linalg.norm(angular - angular[0], axis=1) / HBAR,
+        linear_change=np.linalg.norm(linear - first_linear, axis=1) / scale,
+        angular_change_hbar=np.linalg.norm(angular - first_angular, axis=1) / HBAR,
         reference_hbar=(initial if turning else atomic) / HBAR,
         reference="initial angular momentum" if turning else "atomic angular momenta",
+    )
+
+
+def joined_momentum_change(parts: Sequence[MomentumChange]) -> MomentumChange:
+    """The change along a whole run from consecutive parts that have one reference."""
+    return replace(
+        parts[0],
+        linear_change=np.concatenate([part.linear_change for part in parts]),
+        angular_change_hbar=np.concatenate([part.angular_change_hbar for part in parts]),
     )

@@ -36,20 +36,25 @@ class RotationalError:
 
     Args:
         error_meV_per_A: mean absolute component of f(gx) - g f(x), [T], meV/Angstrom.
+        atom_error_meV_per_A: the same for each atom alone, [T, N], meV/Angstrom; their mean is that of the frame.
         spread_meV_per_A: standard deviation over the draws of the forces turned back, per component, [T],
             meV/Angstrom.
         forces: of the unturned frames, [T, N, 3], eV/Angstrom.
         n_draws: turns per frame.
         seed: of the draws.
         group: SO3 or O3 (mirrors too).
+        committee_std_meV_per_A: root mean square over all components of the members' standard deviation in the
+            unturned frames, [T], meV/Angstrom; None where the calculator is no committee.
     """
 
     error_meV_per_A: NDArray[np.float64]
+    atom_error_meV_per_A: NDArray[np.float64]
     spread_meV_per_A: NDArray[np.float64]
     forces: NDArray[np.float64]
     n_draws: int
     seed: int
     group: str
+    committee_std_meV_per_A: NDArray[np.float64] | None = None
 
     @property
     def mean_error_meV_per_A(self) -> float:
@@ -112,6 +117,8 @@ def rotational_error_along(
     """Rotational error and spread of the forces of any ASE calculator on each frame, meV/Angstrom.
 
     Costs (1 + n_draws) force calls a frame. Each frame has independent draws; a periodic cell turns with its atoms.
+    A calculator that tells an error bar of its forces, `diagnostics["forces_std"]` ([N, 3], eV/Angstrom), as a
+    committee does, is asked for it in each unturned frame.
 
     Args:
         atoms: structure with a calculator attached; neither its positions nor its results are changed, but the
@@ -149,18 +156,25 @@ def rotational_error_along(
         return np.asarray(turned_atoms.get_forces(apply_constraint=False), dtype=np.float64)
 
     error, spread, unturned = np.empty(len(frames)), np.empty(len(frames)), np.empty(frames.shape)
+    atom_error, stds = np.empty(frames.shape[:2]), []
     for frame, (place, rotations) in enumerate(zip(frames, draws.reshape(len(frames), n_draws, 3, 3), strict=True)):
         centre = place.mean(axis=0)
         unturned[frame] = forces_at(place, np.eye(3))
+        std = getattr(atoms.calc, "diagnostics", {}).get("forces_std")
+        if std is not None:
+            stds.append(float(np.sqrt(np.mean(np.square(std)))))
         turned = np.stack([forces_at((place - centre) @ g.T + centre, g) for g in rotations])
-        error[frame] = np.abs(turned - np.einsum("kij,aj->kai", rotations, unturned[frame])).mean()
+        gap = np.abs(turned - np.einsum("kij,aj->kai", rotations, unturned[frame]))
+        error[frame], atom_error[frame] = gap.mean(), gap.mean(axis=(0, 2))
         turned_back = np.einsum("kji,kaj->kai", rotations, turned)
         spread[frame] = np.sqrt(turned_back.var(axis=0, ddof=1).mean())
     return RotationalError(
         error_meV_per_A=1e3 * error,
+        atom_error_meV_per_A=1e3 * atom_error,
         spread_meV_per_A=1e3 * spread,
         forces=unturned,
         n_draws=n_draws,
         seed=seed,
         group=group,
+        committee_std_meV_per_A=1e3 * np.array(stds) if len(stds) == len(frames) else None,
     )

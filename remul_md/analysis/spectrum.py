@@ -138,13 +138,7 @@ def trajectory_spectrum(frames: TrajectoryArrays, *, resolution_per_cm: float = 
         raise InputError("the trajectory has no momenta (or not in all frames); a spectrum needs them")
     if len(frames) < MIN_FRAMES:
         raise InputError(f"a spectrum needs at least {MIN_FRAMES} frames, got {len(frames)}")
-    intervals = np.diff(frames.time_ps)
-    interval = float(intervals.mean())
-    if np.abs(intervals - interval).max() > 1e-3 * interval:
-        raise InputError(
-            f"the frames are {1e3 * intervals.min():g} to {1e3 * intervals.max():g} fs apart; "
-            "a spectrum needs even times: write every frame at one interval"
-        )
+    interval_fs = even_interval_fs(frames.time_ps)
     kinetic = float(kinetic_energy_eV(frames.momenta, frames.masses).mean())
     n_dof, _ = counted_degrees_of_freedom(frames.positions[0], frames.momenta[0], masses=frames.masses, pbc=frames.pbc)
     if kinetic <= 0.0:
@@ -152,10 +146,28 @@ def trajectory_spectrum(frames: TrajectoryArrays, *, resolution_per_cm: float = 
     return density_of_states(
         frames.momenta,
         masses=frames.masses,
-        frame_interval_fs=1e3 * interval,
+        frame_interval_fs=interval_fs,
         temperature_K=temperature_K(kinetic, n_dof),
         resolution_per_cm=resolution_per_cm,
     )
+
+
+def even_interval_fs(time_ps: Array) -> float:
+    """Time between frames, fs, of times [T], ps.
+
+    Raises:
+        InputError: fewer than two frames, or intervals that differ by more than a thousandth.
+    """
+    if len(time_ps) < 2:
+        raise InputError(f"a time between frames needs at least 2 of them, got {len(time_ps)}")
+    intervals = np.diff(time_ps)
+    interval = float(intervals.mean())
+    if np.abs(intervals - interval).max() > 1e-3 * interval:
+        raise InputError(
+            f"the frames are {1e3 * intervals.min():g} to {1e3 * intervals.max():g} fs apart; "
+            "a spectrum needs even times: write every frame at one interval"
+        )
+    return 1e3 * interval
 
 
 def strongest_lines(spectrum: Spectrum, *, share: float = 0.02) -> Array:

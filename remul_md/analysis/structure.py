@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +92,11 @@ class BondDeviation:
 
 
 def bond_deviation(
-    positions: NDArray[np.float64], pairs: NDArray[np.int64], *, ranges: BondRanges | None = None
+    positions: NDArray[np.float64],
+    pairs: NDArray[np.int64],
+    *,
+    ranges: BondRanges | None = None,
+    reference: NDArray[np.float64] | None = None,
 ) -> BondDeviation | None:
     """Deviation of bond lengths from the range seen in training, else from frame 0; None where there is no bond.
 
@@ -100,6 +105,7 @@ def bond_deviation(
         pairs: bonds of frame 0, [M, 2], such as `remul_md.bonds.bond_pairs` gives.
         ranges: lengths seen in the training data. Its bonds are compared too where frame 0 lacks them: a run that
             starts from a broken molecule is not intact.
+        reference: frame 0 of the run, [N, 3], where `positions` are a later part of it.
     Raises:
         InputError: an atom number beyond the structure.
     """
@@ -118,7 +124,8 @@ def bond_deviation(
     if len(table) == 0:
         return None
     lengths = bond_lengths(frames, table)
-    first = lengths[0, len(known) :]
+    start = lengths[0] if reference is None else bond_lengths(np.asarray(reference, dtype=np.float64), table)
+    first = start[len(known) :]
     deviation = np.maximum(lengths - np.concatenate([high, first]), np.concatenate([low, first]) - lengths)
     deviation = np.maximum(deviation, 0.0)  # inside the range is no deviation; NaN stays NaN
     worst = table[int(np.argmax(deviation.max(axis=0)))]
@@ -134,6 +141,24 @@ def bond_deviation(
         reference="first frame" if ranges is None else "training data",
         first_off_frame=first_off,
         first_off_pair=None if culprit is None else (int(culprit[0]), int(culprit[1])),
+    )
+
+
+def joined_bond_deviation(parts: Sequence[BondDeviation]) -> BondDeviation:
+    """The deviation along a whole run from consecutive parts that have one reference."""
+    worst = parts[int(np.argmax([part.max_bond_deviation_A for part in parts]))]
+    starts = np.cumsum([0, *(len(part.deviation_A) for part in parts)])
+    off = [
+        (int(start) + part.first_off_frame, part.first_off_pair)
+        for start, part in zip(starts, parts, strict=False)
+        if part.first_off_frame is not None
+    ]
+    return replace(
+        parts[0],
+        deviation_A=np.concatenate([part.deviation_A for part in parts]),
+        worst_pair=worst.worst_pair,
+        first_off_frame=off[0][0] if off else None,
+        first_off_pair=off[0][1] if off else None,
     )
 
 

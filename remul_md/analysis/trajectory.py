@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.analysis import verdicts as judge
-from remul_md.analysis.distributions import Distribution, pair_distance_distribution
+from remul_md.analysis.along import RunMeasures, measure_run
+from remul_md.analysis.distributions import Distribution
 from remul_md.analysis.energy import MIN_SAMPLES, Conservation, Drift, conserves, energy_drift
+from remul_md.analysis.extrapolation import RangeDeparture
 from remul_md.analysis.log import EnergyLog, read_log
-from remul_md.analysis.momentum import MomentumChange, momentum_change
+from remul_md.analysis.momentum import MomentumChange
 from remul_md.analysis.rotation import (
     RotationalError,
-    angle_swept,
     check_draws,
     net_force,
     net_torque,
     rotational_error_along,
 )
-from remul_md.analysis.structure import BondDeviation, BondRanges, bond_deviation
+from remul_md.analysis.structure import BondDeviation, BondRanges
 from remul_md.analysis.temperature import (
     counted_degrees_of_freedom,
     heating_rate_K_per_ps,
@@ -31,14 +32,13 @@ from remul_md.analysis.temperature import (
     temperatures,
 )
 from remul_md.analysis.verdicts import Bounds, Verdict
-from remul_md.bonds import bond_pairs
-from remul_md.dynamics.momenta import kinetic_energy_eV, n_rotational_modes
+from remul_md.dynamics.momenta import n_rotational_modes
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from remul_md.dynamics.trajectory import TrajectoryArrays
+    from remul_md.dynamics.trajectory import Frames
 
 Array = NDArray[np.float64]
 
@@ -68,6 +68,7 @@ class TrajectoryAnalysis:
         rotational: rotational error and spread under random turns.
         momentum: change of linear and angular momentum.
         bonds: deviation of the bond lengths.
+        departure: of all distances from the ranges seen in training.
         pair_distances: their distribution h(r).
         verdicts: the judged numbers.
         notes: what a reader has to know besides.
@@ -93,6 +94,7 @@ class TrajectoryAnalysis:
     rotational: RotationalError | None
     momentum: MomentumChange | None
     bonds: BondDeviation | None
+    departure: RangeDeparture | None
     pair_distances: Distribution | None
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
@@ -150,6 +152,7 @@ class TrajectoryAnalysis:
             "angular_momentum_change": None if self.momentum is None else self.momentum.max_relative_change,
             "angle_swept_deg": float(self.angle_swept_deg.max()),
             "max_bond_deviation_A": None if self.bonds is None else self.bonds.max_bond_deviation_A,
+            "max_distance_departure_A": None if self.departure is None else self.departure.max_departure_A,
             "first_broken_bond_ps": self.first_broken_bond_ps,
             "pair_distances": None if self.pair_distances is None else self.pair_distances.to_json(),
             "n_frames": len(self.time_ps),
@@ -162,6 +165,7 @@ def analyze_trajectory(
     *,
     atoms: Atoms | None = None,
     frame_interval_fs: float | None = None,
+    topology: str | Path | None = None,
     n_rotation_frames: int = 50,
     n_draws: int = 8,
     seed: int = 0,
@@ -171,20 +175,22 @@ def analyze_trajectory(
     """Measure and judge a trajectory file, with the log and the record that lie beside it if they do.
 
     Args:
-        path: what `remul_md.dynamics.trajectory.read_trajectory` reads.
+        path: what `remul_md.dynamics.trajectory.open_trajectory` reads; memory does not grow with its length.
         atoms: structure with any ASE calculator attached: its forces are tested under random turns. None: they
             are not.
         frame_interval_fs: time between frames, for files that do not say.
+        topology: elements of the atoms, for a file that MDAnalysis reads and that carries none.
         n_rotation_frames: frames turned at random, evenly spread over the run, >= 1.
         n_draws: random turns of each.
         seed: of the turns.
-        training_statistics: ranges of bond lengths in the training data: `pairs` [M, 2], `min_A` [M], `max_A` [M].
+        training_statistics: ranges of bond lengths in the training data: `pairs` [M, 2], `min_A` [M], `max_A` [M];
+            and, if known, `distance_ranges` as in `range_departure`.
         bounds: limits of the verdicts.
     Raises:
         InputError: options out of range, files that cannot be read, a calculator for another structure.
     """
     from remul_md.dynamics.recording import OutputFiles, read_json
-    from remul_md.dynamics.trajectory import read_trajectory
+    from remul_md.dynamics.trajectory import open_trajectory
 
     if n_rotation_frames < 1:
         raise InputError(f"n_rotation_frames must be at least 1, got {n_rotation_frames}; 50 is the default")
@@ -192,7 +198,7 @@ def analyze_trajectory(
     if atoms is not None and atoms.calc is None:
         raise InputError("atoms were given without a calculator; attach one, or leave atoms out")
     ranges = None if training_statistics is None else bond_ranges(training_statistics)
-    frames = read_trajectory(path, frame_interval_fs=frame_interval_fs)
+    frames = open_trajectory(path, topology=topology, frame_interval_fs=frame_interval_fs)
     log, run = None, {}
     if Path(path).suffix in (".traj", ".h5md"):
         files = OutputFiles.for_output(path)
@@ -208,6 +214,7 @@ def analyze_trajectory(
         n_draws=n_draws,
         seed=seed,
         ranges=ranges,
+        distance_ranges=(training_statistics or {}).get("distance_ranges"),
         bounds=bounds or Bounds(),
     )
 
@@ -231,7 +238,7 @@ def bond_ranges(training_statistics: Mapping[str, Any]) -> BondRanges:
 
 
 def analyze_frames(
-    frames: TrajectoryArrays,
+    frames: Frames,
     *,
     name: str = "trajectory",
     log: EnergyLog | None = None,
@@ -241,9 +248,10 @@ def analyze_frames(
     n_draws: int = 8,
     seed: int = 0,
     ranges: BondRanges | None = None,
+    distance_ranges: Mapping[str, Sequence[float]] | None = None,
     bounds: Bounds | None = None,
 ) -> TrajectoryAnalysis:
-    """As `analyze_trajectory`, for arrays in memory; `log` replaces the energies of the frames, `run` is `run.json`.
+    """As `analyze_trajectory`, for an open file or arrays; `log` replaces the frames' energies, `run` is `run.json`.
 
     Raises:
         InputError: a calculator for another structure.
@@ -253,46 +261,44 @@ def analyze_frames(
 
     notes: list[str] = []
     bounds, run = bounds or Bounds(), run or {}
-    n_frames, n_atoms = frames.positions.shape[:2]
-    if atoms is not None and not np.array_equal(atoms.numbers, frames.atomic_numbers):
+    n_frames = frames.n_frames
+    numbers = next(frames.blocks()).atomic_numbers
+    if atoms is not None and not np.array_equal(atoms.numbers, numbers):
         raise InputError(
-            f"the calculator's structure is {atoms.symbols}, the trajectory's is {Symbols(frames.atomic_numbers)}; "
+            f"the calculator's structure is {atoms.symbols}, the trajectory's is {Symbols(numbers)}; "
             "give both with the same atoms in the same order"
         )
     options = run.get("options") or {}
     thermostatted = options.get("ensemble", "nve") != "nve"
-    isolated = not frames.pbc.any()
-    energies = log or _frame_energies(frames)
+    every = np.linspace(0, n_frames - 1, min(n_rotation_frames, n_frames)).round().astype(np.int64)
+    measured = measure_run(frames, sample=every, ranges=ranges, distance_ranges=distance_ranges)
+    first, sample = measured.first, measured.sample
+    n_atoms, isolated = len(first.masses), not first.pbc.any()
+    energies = log or _frame_energies(measured)
     drift, conservation = _drift(energies, n_atoms, thermostatted=thermostatted, bounds=bounds, notes=notes)
-    n_dof, n_dof_source = _degrees_of_freedom(frames, run)
+    n_dof, n_dof_source = _degrees_of_freedom(measured, run)
     temperature = None
     if energies is not None and n_dof:
         temperature = temperatures(energies.kinetic_energy, n_dof=n_dof)
-    every = np.linspace(0, n_frames - 1, min(n_rotation_frames, n_frames)).round().astype(np.int64)
     rotational = None
-    torque_frames, forces = np.arange(n_frames), frames.forces
+    torque_frames, force, torque = np.arange(n_frames), measured.net_force_eV_per_A, measured.net_torque_eV
     if atoms is not None:
-        rotational = rotational_error_along(atoms, frames.positions[every], n_draws=n_draws, seed=seed)
-        if forces is None:
-            torque_frames, forces = every, rotational.forces
+        rotational = rotational_error_along(atoms, sample.positions, n_draws=n_draws, seed=seed)
+        if force is None or sample.forces is None:
+            torque_frames, force = every, net_force(rotational.forces)
+            torque = net_torque(sample.positions, rotational.forces, masses=sample.masses)
         else:
-            gap = 1e3 * np.abs(forces[every] - rotational.forces).mean()
+            gap = 1e3 * np.abs(sample.forces - rotational.forces).mean()
             if gap > 0.01 * rotational.rms_force_meV_per_A:
                 notes.append(
                     f"The forces in the trajectory differ from the calculator's by {gap:.3g} meV/Å on average: "
                     "another potential, or other settings, made this run. The rotational error is the calculator's."
                 )
-    force, torque = None, None
-    if forces is not None:
-        force = net_force(forces)
-        torque = net_torque(frames.positions[torque_frames], forces, masses=frames.masses)
-    momentum = None
-    if frames.momenta is not None and isolated:
-        momentum = momentum_change(frames.positions, frames.momenta, masses=frames.masses)
-    bonds = None
-    if isolated:  # periodic images have no bond graph here
-        pairs = bond_pairs(frames.atomic_numbers, frames.positions[0])
-        bonds = bond_deviation(frames.positions, pairs, ranges=ranges)
+    elif torque is None:
+        notes.append("No net torque: the trajectory has no forces. A potential gives them.")
+    if measured.kinetic_energy is None:
+        notes.append("No temperature of the frames and no change of momenta: the trajectory has no momenta.")
+    bonds = measured.bonds
     if bonds is not None and bonds.n_without_range:
         notes.append(
             f"{bonds.n_without_range} of {bonds.n_bonds} bonds do not occur in the training data; "
@@ -300,38 +306,39 @@ def analyze_frames(
         )
     analysis = TrajectoryAnalysis(
         name=name,
-        formula=Formula(str(Symbols(frames.atomic_numbers))).format("hill"),
+        formula=Formula(str(Symbols(numbers))).format("hill"),
         n_atoms=n_atoms,
-        time_ps=frames.time_ps,
+        time_ps=measured.time_ps,
         energies=energies,
         drift=drift,
         conservation=conservation,
         temperature_K=temperature,
         n_dof=n_dof,
         n_dof_source=n_dof_source,
-        n_vibrations=3 * n_atoms - 3 - (n_rotational_modes(frames.positions[0], frames.masses) if isolated else 0),
+        n_vibrations=3 * n_atoms - 3 - (n_rotational_modes(first.positions[0], first.masses) if isolated else 0),
         # A mean says nothing about a ramp, so it is not judged.
         asked_temperature_K=None if options.get("final_temperature_K") is not None else options.get("temperature_K"),
-        angle_swept_deg=angle_swept(frames.positions, masses=frames.masses),
+        angle_swept_deg=measured.angle_swept_deg,
         torque_frames=torque_frames,
         net_force_eV_per_A=force,
         net_torque_eV=torque,
         rotation_frames=every if rotational is not None else np.empty(0, dtype=np.int64),
         rotational=rotational,
-        momentum=momentum,
+        momentum=measured.momentum,
         bonds=bonds,
-        pair_distances=pair_distance_distribution(frames.positions) if isolated and n_atoms > 1 else None,
+        departure=measured.departure,
+        pair_distances=measured.pair_distances,
         verdicts=(),
         notes=tuple(notes),
     )
     return _judged(analysis, isolated=isolated, thermostatted=thermostatted, bounds=bounds)
 
 
-def _frame_energies(frames: TrajectoryArrays) -> EnergyLog | None:
-    if frames.energy is None or frames.momenta is None:
+def _frame_energies(measured: RunMeasures) -> EnergyLog | None:
+    potential, kinetic = measured.potential_energy, measured.kinetic_energy
+    if potential is None or kinetic is None:
         return None
-    kinetic = kinetic_energy_eV(frames.momenta, frames.masses)
-    return EnergyLog(time_ps=frames.time_ps, potential_energy=frames.energy, kinetic_energy=kinetic, source="frames")
+    return EnergyLog(time_ps=measured.time_ps, potential_energy=potential, kinetic_energy=kinetic, source="frames")
 
 
 def _drift(
@@ -351,13 +358,14 @@ def _drift(
     return drift, conserves(drift, bound_meV_per_atom_ps=bounds.drift_meV_per_atom_ps)
 
 
-def _degrees_of_freedom(frames: TrajectoryArrays, run: Mapping[str, Any]) -> tuple[int | None, str]:
+def _degrees_of_freedom(measured: RunMeasures, run: Mapping[str, Any]) -> tuple[int | None, str]:
     stated = stated_degrees_of_freedom(run)
     if stated is not None:
         return stated, "stated by the run"
-    if frames.momenta is None:
+    first = measured.first
+    if measured.kinetic_energy is None or first.momenta is None:
         return None, "unknown: no momenta"
-    return counted_degrees_of_freedom(frames.positions[0], frames.momenta[0], masses=frames.masses, pbc=frames.pbc)
+    return counted_degrees_of_freedom(first.positions[0], first.momenta[0], masses=first.masses, pbc=first.pbc)
 
 
 def _judged(analysis: TrajectoryAnalysis, *, isolated: bool, thermostatted: bool, bounds: Bounds) -> TrajectoryAnalysis:
@@ -372,6 +380,8 @@ def _judged(analysis: TrajectoryAnalysis, *, isolated: bool, thermostatted: bool
         found.append(judge.rotation_verdict(analysis.rotational, bounds=bounds))
     if analysis.bonds is not None:
         found.append(judge.bond_verdict(analysis.bonds, time_ps=analysis.time_ps))
+    if analysis.departure is not None:
+        found.append(judge.range_verdict(analysis.departure, time_ps=analysis.time_ps))
     mean, asked = analysis.mean_temperature_K, analysis.asked_temperature_K
     if mean is not None and asked and analysis.n_dof:
         found.append(judge.temperature_verdict(mean, asked_K=asked, n_dof=analysis.n_dof, bounds=bounds))

@@ -8,12 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.analysis.energy import Conservation, Drift
+from remul_md.analysis.extrapolation import RangeDeparture
 from remul_md.analysis.momentum import MomentumChange
 from remul_md.analysis.rotation import RotationalError
 from remul_md.analysis.structure import BOUND_STABLE_A, BondDeviation
+from remul_md.coverage import DISTANCE_MARGIN
+from remul_md.dynamics.velocities import boltzmann_eV_per_K
 from remul_md.errors import InputError
 
+ENERGY = "energy conserved"
 ROTATION = "forces turn with the molecule"
+INTACT = "molecule intact"
+INSIDE = "inside the training data"
+# The four that a reader asks first, and what is missing where a run has no verdict on them.
+QUESTIONS = {
+    ENERGY: "the run has to be NVE, with potential energies and momenta of at least 20 steps",
+    ROTATION: "its forces have to be computed: name the potential (--potential)",
+    INTACT: "an isolated molecule with bonds is needed",
+    INSIDE: "the potential has to be named (--potential), and the system to be isolated",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +68,7 @@ class Verdict:
         threshold: its limit, in `unit`.
         unit: empty for a plain ratio.
         why: one or two sentences for a reader who does not know the measure.
+        limit_from: where the threshold comes from; empty where `why` says it.
     """
 
     name: str
@@ -63,6 +77,7 @@ class Verdict:
     threshold: float
     unit: str
     why: str
+    limit_from: str = ""
 
 
 def energy_verdict(
@@ -86,12 +101,18 @@ def energy_verdict(
     else:
         why = f"{interval} reaches both inside and outside of ±{bound:g}, so neither is shown: run longer."
     return Verdict(
-        name="energy conserved",
+        name=ENERGY,
         passed={"conserves": True, "drifts": False, "undecided": None}[conservation],
         value=drift.slope_meV_per_atom_ps,
         threshold=bound,
         unit="meV/atom/ps",
         why=why,
+        limit_from=_source(
+            bounds,
+            "drift_meV_per_atom_ps",
+            f"a drift this large warms a free molecule by about {1e-3 * bound / (3.0 * boltzmann_eV_per_K()):.1g} K in "
+            "each picosecond",
+        ),
     )
 
 
@@ -100,6 +121,8 @@ def bond_verdict(bonds: BondDeviation, *, time_ps: NDArray[np.float64] | None = 
     first, second = bonds.worst_pair
     reference = "the range seen in training" if bonds.reference == "training data" else "its length in the first frame"
     why = f"No bond went further than this from {reference}; the bond of atoms {first} and {second} went furthest."
+    if bonds.max_bond_deviation_A == 0.0:
+        why = f"Every bond stayed within {reference}." if bonds.reference == "training data" else "No bond moved."
     if not bonds.intact:
         why = f"The bond of atoms {first} and {second} went too far from {reference}: it breaks, or the model guesses."
     if bonds.first_off_frame is None:
@@ -111,12 +134,42 @@ def bond_verdict(bonds: BondDeviation, *, time_ps: NDArray[np.float64] | None = 
         pair = bonds.first_off_pair or bonds.worst_pair
         why += f" The bond of atoms {pair[0]} and {pair[1]} was the first to be {BOUND_STABLE_A:g} Å off, {when}."
     return Verdict(
-        name="molecule intact",
+        name=INTACT,
         passed=bonds.intact,
         value=bonds.max_bond_deviation_A,
         threshold=bonds.bound_A,
         unit="Å",
         why=why,
+        limit_from=(
+            "beyond the trained range even a small excursion is extrapolation"
+            if bonds.reference == "training data"
+            else "without training data: bonds to hydrogen swing by 0.3 Å at 500 K and do not break"
+        ),
+    )
+
+
+def range_verdict(departure: RangeDeparture, *, time_ps: NDArray[np.float64]) -> Verdict:
+    """Whether the distances of the run are those that training saw; `time_ps` of the frames, [T], ps."""
+    worst = int(np.argmax(departure.departure_A))
+    value = departure.max_departure_A
+    passed = bool(value <= DISTANCE_MARGIN)
+    if value <= 0.0:
+        why = "No distance between two atoms was ever shorter or longer than training saw for their elements."
+    else:
+        n_beyond = int(np.count_nonzero(~(departure.departure_A <= DISTANCE_MARGIN)))
+        why = (
+            f"Distances of {departure.worst_pair} left the trained range by most, after "
+            f"{time_ps[worst] - time_ps[0]:.4g} ps"
+        )
+        why += "." if passed else f"; {n_beyond:,} of {len(time_ps):,} frames are beyond the limit: the model guesses."
+    return Verdict(
+        name=INSIDE,
+        passed=passed,
+        value=value,
+        threshold=DISTANCE_MARGIN,
+        unit="Å",
+        why=why,
+        limit_from="dynamics at the temperature of the data leaves the range by so much; beyond, the calculator warns",
     )
 
 
@@ -129,6 +182,7 @@ def temperature_verdict(mean_K: float, *, asked_K: float, n_dof: int, bounds: Bo
         threshold=bounds.temperature_share * asked_K,
         unit="K",
         why=f"Mean temperature {mean_K:.1f} K over {n_dof} degrees of freedom, asked {asked_K:g} K.",
+        limit_from=_source(bounds, "temperature_share", "a tenth of what was asked"),
     )
 
 
@@ -145,6 +199,11 @@ def rotation_verdict(rotational: RotationalError, *, bounds: Bounds) -> Verdict:
         unit="meV/Å",
         why=f"When the molecule is turned at random, a force component is off by {share:.2g} % of its typical size "
         f"({rotational.rms_force_meV_per_A:.0f} meV/Å) on average.",
+        limit_from=_source(
+            bounds,
+            "rotational_error_meV_per_A",
+            "below the force error of good potentials of small molecules, 4 to 10 meV/Å",
+        ),
     )
 
 
@@ -160,6 +219,7 @@ def torque_verdict(net_torque_rms_eV: float, *, bounds: Bounds) -> Verdict:
         why="In free space the net torque is zero. What is left is the slope of the energy under rotation: "
         + ("small" if passed else "not small")
         + " against the thermal energy of 0.025 eV.",
+        limit_from=_source(bounds, "net_torque_eV", "the thermal energy at 290 K for a turn by one radian"),
     )
 
 
@@ -174,4 +234,12 @@ def angular_momentum_verdict(change: MomentumChange, *, bounds: Bounds) -> Verdi
         unit="",
         why=f"Largest change {change.angular_change_hbar.max():.3g} ħ against {change.reference_hbar:.3g} ħ "
         f"({change.reference}). Only the net torque of an inexact model changes it.",
+        limit_from=_source(
+            bounds, "angular_momentum_change", "beyond a quarter the molecule's turning is no longer its own"
+        ),
     )
+
+
+def _source(bounds: Bounds, name: str, reason: str) -> str:
+    """The reason of a default; another limit is the caller's."""
+    return reason if getattr(bounds, name) == getattr(Bounds(), name) else "chosen for this analysis"

@@ -8,8 +8,8 @@ Source: de Buyl, Colberg, Höfling (2014), doi:10.1016/j.cpc.2014.01.018, specif
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from remul_md._version import __version__
 from remul_md.dynamics.momenta import kinetic_energy_eV
 from remul_md.dynamics.recording import writing
-from remul_md.dynamics.trajectory import TrajectoryArrays, frame_arrays
+from remul_md.dynamics.trajectory import TrajectoryArrays, block_length, frame_arrays
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
@@ -145,12 +145,32 @@ def _extend(group: Any, name: str, values: Any, *, unit: str | None) -> None:
     dataset[-len(values) :] = values
 
 
-def read_h5md(path: Path) -> TrajectoryArrays:
-    """Read an H5MD file with units; see `remul_md.dynamics.trajectory.read_trajectory`.
+def count_h5md(path: Path) -> int:
+    """Number of frames of an H5MD file.
+
+    Raises:
+        InputError: as `read_h5md`.
+    """
+    with _opened(path) as handle:
+        return len(_particles(handle, path=path)["position/value"])
+
+
+def read_h5md(path: Path) -> Iterator[TrajectoryArrays]:
+    """Frames of an H5MD file with units, some at a time; see `remul_md.dynamics.trajectory.open_trajectory`.
 
     Raises:
         InputError: unreadable file, no positions or species, a unit that is missing or unknown.
     """
+    with _opened(path) as handle:
+        particles = _particles(handle, path=path)
+        n_frames, n_atoms, _ = particles["position/value"].shape
+        step = block_length(n_atoms)
+        for start in range(0, n_frames, step):
+            yield _read_particles(handle, particles, slice(start, min(start + step, n_frames)), path=path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     import h5py
 
     try:
@@ -159,15 +179,13 @@ def read_h5md(path: Path) -> TrajectoryArrays:
         raise InputError(f"cannot read {str(path)!r}: {error}") from error
     with handle:
         try:
-            return _read_particles(handle, path=path)
+            yield handle
         except (KeyError, TypeError, IndexError) as error:
             raise InputError(f"{str(path)!r} is not laid out as H5MD 1.1 says: {error}; convert it again") from error
 
 
-def _read_particles(handle: Any, *, path: Path) -> TrajectoryArrays:
-    import h5py
-    from ase.data import atomic_masses
-
+def _particles(handle: Any, *, path: Path) -> Any:
+    """The group of particles with its positions and elements."""
     groups = list(handle.get("particles", {}))
     if len(groups) != 1:
         raise InputError(f"{str(path)!r} has the particle groups {groups}; a trajectory with exactly one is read")
@@ -175,38 +193,49 @@ def _read_particles(handle: Any, *, path: Path) -> TrajectoryArrays:
     missing = [name for name in ("position", "species") if name not in particles]
     if missing:
         raise InputError(f"{str(path)!r} has no {', '.join(missing)} in {particles.name}; convert it with both")
+    return particles
+
+
+def _read_particles(handle: Any, particles: Any, part: slice, *, path: Path) -> TrajectoryArrays:
+    import h5py
+    from ase.data import atomic_masses
+
     numbers = np.asarray(particles["species"]).astype(np.int64).reshape(-1)
     masses = np.asarray(particles["mass"], dtype=np.float64) if "mass" in particles else atomic_masses[numbers]
     per_mole = _energy_per_mole()
     velocity = {f"{a} {t}-1": _LENGTH[a] / (1000.0 * _TIME[t]) for a in _LENGTH for t in _TIME}
     force = {f"{e} {a}-1": per_mole[e] / _LENGTH[a] for e in per_mole for a in _LENGTH}
-    positions = _values(particles["position"], "value", _LENGTH, path=path)
-    velocities = _values(particles["velocity"], "value", velocity, path=path) if "velocity" in particles else None
-    forces = _values(particles["force"], "value", force, path=path) if "force" in particles else None
+
+    def values(group: Any, name: str, factors: dict[str, float]) -> Any:
+        found = np.asarray(group[name][part], dtype=np.float64) * _factor(group[name], factors, path=path)
+        if len(found) != part.stop - part.start:
+            raise InputError(
+                f"{str(path)!r}: {group.name} has {len(group[name])} frames, not as many as the positions; "
+                "convert it with all of them in every frame"
+            )
+        return found
+
+    velocities = values(particles["velocity"], "value", velocity) if "velocity" in particles else None
     energies = handle.get("observables/potential_energy")
     boundary = [b.decode() if isinstance(b, bytes) else str(b) for b in particles["box"].attrs["boundary"]]
-    pbc = np.array([flag == "periodic" for flag in boundary])
-    cell = np.zeros((len(positions), 3, 3))
+    cell = np.zeros((part.stop - part.start, 3, 3))
     if "edges" in particles["box"]:
         edges = particles["box/edges"]
         value = edges if isinstance(edges, h5py.Dataset) else edges["value"]
-        box = np.asarray(value, dtype=np.float64) * _factor(value, _LENGTH, path=path)
+        box = np.asarray(value if value is edges else value[part], dtype=np.float64)
+        box = box * _factor(value, _LENGTH, path=path)
         cell[:] = box if box.shape[-2:] == (3, 3) else np.apply_along_axis(np.diag, -1, box)
     return TrajectoryArrays(
-        positions=positions,
+        positions=values(particles["position"], "value", _LENGTH),
         atomic_numbers=numbers,
         masses=masses,
-        time_ps=_values(particles["position"], "time", _TIME, path=path),
-        pbc=pbc,
+        time_ps=values(particles["position"], "time", _TIME),
+        pbc=np.array([flag == "periodic" for flag in boundary]),
         cell=cell,
         momenta=None if velocities is None else velocities * masses[:, None],
-        forces=forces,
-        energy=None if energies is None else _values(energies, "value", per_mole, path=path),
+        forces=values(particles["force"], "value", force) if "force" in particles else None,
+        energy=None if energies is None else values(energies, "value", per_mole),
     )
-
-
-def _values(group: Any, name: str, factors: dict[str, float], *, path: Path) -> Any:
-    return np.asarray(group[name], dtype=np.float64) * _factor(group[name], factors, path=path)
 
 
 def _factor(dataset: Any, factors: dict[str, float], *, path: Path) -> float:

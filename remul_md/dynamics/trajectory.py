@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,11 @@ from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+MAX_BLOCK_FRAMES = 256  # numpy's own cost of a call no longer counts then
+MAX_BLOCK_ATOMS = 2**18  # of all frames of a block together: 6 MB an array
+ASE_FRAMES_AT_ONCE = 64  # an Atoms object takes some 10 kB
+PER_FRAME = ("positions", "time_ps", "cell", "momenta", "forces", "energy")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,6 +54,26 @@ class TrajectoryArrays:
     def __len__(self) -> int:
         return len(self.positions)
 
+    @property
+    def n_frames(self) -> int:
+        """T."""
+        return len(self.positions)
+
+    def blocks(self) -> Iterator[TrajectoryArrays]:
+        """The frames, some at a time, as views."""
+        step = block_length(len(self.masses))
+        for start in range(0, len(self), step):
+            yield self.part(slice(start, start + step))
+
+    def part(self, chosen: slice | NDArray[np.int64]) -> TrajectoryArrays:
+        """Some of the frames: views of a slice, copies of the frames with these numbers."""
+
+        def chosen_of(field: str) -> Any:
+            values = getattr(self, field)
+            return None if values is None else values[chosen]
+
+        return replace(self, **{field: chosen_of(field) for field in PER_FRAME})
+
     def atoms(self, index: int) -> Atoms:
         """Frame `index` as `ase.Atoms` with masses and momenta, without a calculator."""
         from ase import Atoms
@@ -62,6 +90,59 @@ class TrajectoryArrays:
         )
 
 
+def block_length(n_atoms: int) -> int:
+    """Frames to read at once of a system of that many atoms: memory depends on neither length nor size."""
+    return max(1, min(MAX_BLOCK_FRAMES, MAX_BLOCK_ATOMS // max(n_atoms, 1)))
+
+
+class Frames(Protocol):
+    """Frames of one system that are given out some at a time: a file, or arrays in memory."""
+
+    @property
+    def n_frames(self) -> int:
+        """How many there are in all, >= 1."""
+        ...
+
+    def blocks(self) -> Iterator[TrajectoryArrays]:
+        """All frames in order, some at a time; each call starts anew."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrajectoryFile:
+    """A trajectory on disk that is read some frames at a time: memory does not grow with it.
+
+    Args:
+        name: of the file, for messages.
+        n_frames: >= 1.
+        read: gives the blocks as they stand in the file.
+        frame_interval_fs: what the caller says, for files whose frames carry no time.
+    """
+
+    name: str
+    n_frames: int
+    read: Callable[[], Iterator[TrajectoryArrays]]
+    frame_interval_fs: float | None
+
+    def blocks(self) -> Iterator[TrajectoryArrays]:
+        """All frames in order, some at a time. What only some blocks have (forces, momenta, energy) is given there.
+
+        Raises:
+            InputError: as `read_trajectory`, when the frame in question is reached.
+        """
+        first, last_ps = 0, None
+        for block in self.read():
+            _require_finite(block, name=self.name, first=first)
+            times = block.time_ps if last_ps is None else np.concatenate([[last_ps], block.time_ps])
+            _check_times(
+                times, first=first - (len(times) - len(block)), interval=self.frame_interval_fs, name=self.name
+            )
+            first, last_ps = first + len(block), block.time_ps[-1]
+            yield block
+        if first != self.n_frames:
+            raise InputError(f"{self.name}: {first} of its {self.n_frames} frames could be read; is it still written?")
+
+
 def read_trajectory(path: str | Path, *, frame_interval_fs: float | None = None) -> TrajectoryArrays:
     """Read a whole trajectory: `.traj`, `.xyz`/`.extxyz` (eV, Angstrom, as ASE writes it) or `.h5md`/`.h5`.
 
@@ -72,30 +153,116 @@ def read_trajectory(path: str | Path, *, frame_interval_fs: float | None = None)
         InputError: missing, unreadable or empty file, another extension, frames that are not of one system, no times,
             or times that contradict `frame_interval_fs`.
     """
+    return joined(list(open_trajectory(path, frame_interval_fs=frame_interval_fs).blocks()))
+
+
+def open_trajectory(
+    path: str | Path, *, topology: str | Path | None = None, frame_interval_fs: float | None = None
+) -> TrajectoryFile:
+    """A trajectory file that is read some frames at a time; formats as `read_trajectory`.
+
+    Args:
+        path: of the file.
+        topology: elements of the atoms for what carries none, such as a PDB file: MDAnalysis then reads `path`
+            (DCD, XTC, TRR, NetCDF and others).
+        frame_interval_fs: as `read_trajectory`.
+    Raises:
+        InputError: missing, unreadable or empty file, another extension.
+    """
     source = Path(path)
     if frame_interval_fs is not None and not (np.isfinite(frame_interval_fs) and frame_interval_fs > 0.0):
         raise InputError(f"frame_interval_fs must be > 0, got {frame_interval_fs}")
     if not source.is_file():
         raise InputError(f"trajectory {str(source)!r} does not exist; give a .traj, .extxyz or .h5md file")
-    if source.suffix in (".h5md", ".h5"):
-        from remul_md.dynamics.h5md import read_h5md
+    if topology is not None:
+        from remul_md.dynamics.universe import count_universe, read_universe
 
-        return _checked(read_h5md(source), frame_interval_fs=frame_interval_fs, name=str(source))
-    formats = {".traj": "traj", ".xyz": "extxyz", ".extxyz": "extxyz"}
-    if source.suffix not in formats:
-        raise InputError(f"{str(source)!r}: extension {source.suffix!r} is no trajectory; use .traj, .extxyz or .h5md")
+        n_frames = count_universe(source, topology)
+        read = partial(read_universe, source, topology, frame_interval_fs=frame_interval_fs)
+    elif source.suffix in (".h5md", ".h5"):
+        from remul_md.dynamics.h5md import count_h5md, read_h5md
+
+        n_frames, read = count_h5md(source), partial(read_h5md, source)
+    elif source.suffix == ".traj":
+        n_frames = _count_traj(source)
+        read = partial(_ase_blocks, source, "traj", frame_interval_fs=frame_interval_fs)
+    elif source.suffix in (".xyz", ".extxyz"):
+        n_frames = _count_xyz(source)
+        read = partial(_ase_blocks, source, "extxyz", frame_interval_fs=frame_interval_fs)
+    else:
+        raise InputError(
+            f"{str(source)!r}: extension {source.suffix!r} is no trajectory; use .traj, .extxyz or .h5md, or give the "
+            "elements of its atoms in a topology file (--topology) for what MDAnalysis reads"
+        )
+    if n_frames == 0:
+        raise InputError(f"{source}: holds no frame")
+    return TrajectoryFile(name=str(source), n_frames=n_frames, read=read, frame_interval_fs=frame_interval_fs)
+
+
+def _count_traj(path: Path) -> int:
+    from ase.io.trajectory import TrajectoryReader
+
+    with _reading(path), TrajectoryReader(str(path)) as reader:
+        return len(reader)
+
+
+def _count_xyz(path: Path) -> int:
+    """Frames of an XYZ file without parsing their atoms: a hundredth of the time."""
+    n_frames = 0
+    with _reading(path), path.open() as handle:
+        while (line := handle.readline()).strip():
+            for _ in range(int(line) + 1):
+                handle.readline()
+            n_frames += 1
+    return n_frames
+
+
+def _ase_blocks(path: Path, form: str, *, frame_interval_fs: float | None) -> Iterator[TrajectoryArrays]:
     from ase.io import iread
 
+    reader = iter(iread(str(path), index=":", format=form))
+    first, head = 0, None
+    while True:
+        with _reading(path):
+            frames = list(islice(reader, ASE_FRAMES_AT_ONCE))
+        if not frames:
+            return
+        head = frames[0] if head is None else head
+        yield frame_arrays(frames, name=str(path), frame_interval_fs=frame_interval_fs, first=first, head=head)
+        first += len(frames)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        frames = list(iread(str(source), index=":", format=formats[source.suffix]))
+        yield
     except Exception as error:  # ASE's readers raise many kinds at a broken file
-        raise InputError(f"cannot read {str(source)!r}: {error or type(error).__name__}") from error
-    arrays = frame_arrays(frames, name=str(source), frame_interval_fs=frame_interval_fs)
-    return _checked(arrays, frame_interval_fs=frame_interval_fs, name=str(source))
+        raise InputError(f"cannot read {str(path)!r}: {error or type(error).__name__}") from error
+
+
+def joined(blocks: Sequence[TrajectoryArrays]) -> TrajectoryArrays:
+    """One trajectory of consecutive blocks of one system; what not all of them have is None.
+
+    Raises:
+        InputError: no block.
+    """
+    if not blocks:
+        raise InputError("there is no block of frames to join; give at least one")
+
+    def together(field: str) -> Any:
+        parts = [getattr(block, field) for block in blocks]
+        return None if any(part is None for part in parts) else np.concatenate(parts)
+
+    return replace(blocks[0], **{field: together(field) for field in PER_FRAME})
 
 
 def frame_arrays(
-    frames: Sequence[Atoms], *, name: str, frame_interval_fs: float | None = None, first: int = 0
+    frames: Sequence[Atoms],
+    *,
+    name: str,
+    frame_interval_fs: float | None = None,
+    first: int = 0,
+    head: Atoms | None = None,
 ) -> TrajectoryArrays:
     """Arrays of some frames; what not all of them have is None.
 
@@ -104,12 +271,13 @@ def frame_arrays(
         name: of the file, for messages.
         frame_interval_fs: time between frames.
         first: number of the first of these frames in the file.
+        head: first frame of the file, where that is not the first of these.
     Raises:
         InputError: no frame, frames of different systems, no times, values that are not finite.
     """
     if not frames:
         raise InputError(f"{name}: holds no frame")
-    head = frames[0]
+    head = frames[0] if head is None else head
     for number, frame in enumerate(frames):
         if not (np.array_equal(frame.numbers, head.numbers) and np.array_equal(frame.pbc, head.pbc)):
             raise InputError(
@@ -117,9 +285,9 @@ def frame_arrays(
                 f"{head.get_chemical_formula()} (or their order or pbc differ); a trajectory holds one system"
             )
     timed = [frame for frame in frames if "time_ps" in frame.info]
-    if len(timed) == len(frames):
+    if len(timed) == len(frames) and "time_ps" in head.info:
         time_ps = np.array([float(frame.info["time_ps"]) for frame in frames])
-    elif timed:
+    elif timed or "time_ps" in head.info:
         raise InputError(f"{name}: {len(timed)} of {len(frames)} frames carry time_ps; give it to all or to none")
     elif frame_interval_fs is None:
         raise InputError(
@@ -136,7 +304,7 @@ def frame_arrays(
         return np.array([result[key] for result in results], dtype=np.float64)
 
     has_momenta = all(frame.has("momenta") for frame in frames)
-    arrays = TrajectoryArrays(
+    return TrajectoryArrays(
         positions=np.array([frame.get_positions() for frame in frames]),
         atomic_numbers=head.numbers.astype(np.int64),
         masses=head.get_masses(),
@@ -147,8 +315,6 @@ def frame_arrays(
         forces=labels("forces"),
         energy=labels("energy"),
     )
-    _require_finite(arrays, name=name, first=first)
-    return arrays
 
 
 def _require_finite(arrays: TrajectoryArrays, *, name: str, first: int) -> None:
@@ -159,19 +325,17 @@ def _require_finite(arrays: TrajectoryArrays, *, name: str, first: int) -> None:
             raise InputError(f"{name}: {key} of frame {first + bad} is not finite; cut the trajectory before it")
 
 
-def _checked(arrays: TrajectoryArrays, *, frame_interval_fs: float | None, name: str) -> TrajectoryArrays:
-    _require_finite(arrays, name=name, first=0)
-    if len(arrays) > 1 and not (np.diff(arrays.time_ps) > 0.0).all():
-        frame = int(np.argmin(np.diff(arrays.time_ps) > 0.0)) + 1
+def _check_times(time_ps: Array, *, first: int, interval: float | None, name: str) -> None:
+    """Refuse times, ps, from frame `first` on that do not grow, or not by `interval`, fs."""
+    steps_fs = 1000.0 * np.diff(time_ps)
+    if not (steps_fs > 0.0).all():
+        place = int(np.argmin(steps_fs > 0.0)) + 1
         raise InputError(
-            f"{name}: time does not grow at frame {frame} ({arrays.time_ps[frame - 1]:g} to "
-            f"{arrays.time_ps[frame]:g} ps); were two runs joined? Split them"
+            f"{name}: time does not grow at frame {first + place} ({time_ps[place - 1]:g} to {time_ps[place]:g} ps); "
+            "were two runs joined? Split them"
         )
-    if frame_interval_fs is not None and len(arrays) > 1:
-        steps_fs = 1000.0 * np.diff(arrays.time_ps)
-        if np.abs(steps_fs - frame_interval_fs).max() > 1e-3 * frame_interval_fs:
-            raise InputError(
-                f"{name}: its frames are {steps_fs[0]:g} fs apart, frame_interval_fs says {frame_interval_fs:g}; "
-                "leave frame_interval_fs out"
-            )
-    return arrays
+    if interval is not None and np.abs(steps_fs - interval).max(initial=0.0) > 1e-3 * interval:
+        raise InputError(
+            f"{name}: its frames are {steps_fs[0]:g} fs apart, frame_interval_fs says {interval:g}; "
+            "leave frame_interval_fs out"
+        )

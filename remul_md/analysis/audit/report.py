@@ -75,7 +75,7 @@ def write_audit_report(result: AuditResult, path: str | Path, *, provenance: Map
             {**(provenance or {}), "calculations": f"{result.n_calls:,} in {result.wall_s:.0f} s", "seed": result.seed}
         ),
     ]
-    return write_page(path, title=title, sections=sections, figures=figures)
+    return write_page(path, title=title, sections=sections, figures=figures, data=result.to_json())
 
 
 def audit_figures(result: AuditResult) -> list[Figure]:

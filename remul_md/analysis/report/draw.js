@@ -6,9 +6,11 @@
     main: { colour: "--ink", width: 1, dash: "solid", symbol: "circle" },
     noise: { colour: "--soft", width: 0.7, dash: "solid", symbol: "circle" },
     second: { colour: "--soft", width: 1.2, dash: "dot", symbol: "diamond-open" },
+    third: { colour: "--ink", width: 1.2, dash: "dashdot", symbol: "square-open" },
     accent: { colour: "--accent", width: 2.5, dash: "solid", symbol: "circle" },
     band: { colour: "--accent", width: 1.2, dash: "dot", symbol: "circle" },
     bound: { colour: "--soft", width: 1.5, dash: "dash", symbol: "circle" },
+    lines: { colour: "--accent", width: 1.5, dash: "solid", symbol: "circle" },
   };
 
   function colour(name) {
@@ -67,5 +69,13 @@
   }
 
   draw();
+  // A point of this plot is a frame of the 3D view.
+  const moments = document.getElementById("rotational-error-time");
+  if (moments && document.getElementById("scene")) {
+    moments.on("plotly_click", function (event) {
+      document.dispatchEvent(new CustomEvent("show-time", { detail: event.points[0].x }));
+      document.getElementById("molecule").scrollIntoView();
+    });
+  }
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 })();

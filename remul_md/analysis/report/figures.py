@@ -1,7 +1,7 @@
 """What the report plots: traces, axes and one sentence each; no colours, no script.
 
-A trace names a role (`main`, `noise`, `second`, `accent`, `band`, `bound`); `draw.js` gives it a colour and
-a line style or marker that tells it from the others without colour, for light and dark.
+A trace names a role (`main`, `noise`, `second`, `third`, `accent`, `band`, `bound`, `lines`); `draw.js` gives it
+a colour and a line style or marker that tells it from the others without colour, for light and dark.
 """
 
 from __future__ import annotations
@@ -195,21 +195,32 @@ def _error_against_time(analysis: TrajectoryAnalysis) -> Figure | None:
         return None
     time = analysis.time_ps[analysis.rotation_frames]
     rotational = analysis.rotational
-    x, y = thin(time, rotational.error_meV_per_A, at_most=MAX_POINTS // 2)
-    spread_x, spread_y = thin(time, rotational.spread_meV_per_A, at_most=MAX_POINTS // 2)
+    x, y = thin(time, rotational.error_meV_per_A, at_most=MAX_POINTS // 3)
+    spread_x, spread_y = thin(time, rotational.spread_meV_per_A, at_most=MAX_POINTS // 3)
+    traces = [
+        Trace(x=x, y=y, name="rotational error", role="accent", marks=True),
+        Trace(x=spread_x, y=spread_y, name="spread over poses", role="second", marks=True),
+    ]
+    beside, reading, committee = "", "", rotational.committee_std_meV_per_A
+    if committee is not None:
+        std_x, std_y = thin(time, committee, at_most=MAX_POINTS // 3)
+        traces.append(Trace(x=std_x, y=std_y, name="spread of the committee", role="third", marks=True))
+        beside = f"; committee spread {float(np.sqrt(np.mean(committee**2))):.3g} meV/Å"
+        reading = " The members of the committee differ by what none of them knows, symmetry or not."
     return Figure(
         key="rotational-error-time",
         title="Rotational error against time",
-        reading="Each frame was turned at random: no trend means that the run stays where the symmetry was learned.",
+        reading="Each frame was turned at random: no trend means that the run stays where the symmetry was learned."
+        + reading,
         description=f"Rotational error on {len(time)} frames, mean {rotational.mean_error_meV_per_A:.3g}, "
-        f"largest {rotational.error_meV_per_A.max():.3g} meV/Å; spread {rotational.rms_spread_meV_per_A:.3g} meV/Å.",
+        f"largest {rotational.error_meV_per_A.max():.3g} meV/Å; spread {rotational.rms_spread_meV_per_A:.3g} meV/Å"
+        f"{beside}.",
         x_title="time (ps)",
         y_title="force error (meV/Å)",
-        traces=(
-            Trace(x=x, y=y, name="rotational error", role="accent", marks=True),
-            Trace(x=spread_x, y=spread_y, name="spread over poses", role="second", marks=True),
-        ),
+        traces=tuple(traces),
         thinned=_thinned(len(time), len(x)),
+        # The committee's spread is the larger one by far where symmetry was learned well.
+        log_y=committee is not None and float(min(y.min(), spread_y.min(), committee.min())) > 0.0,
     )
 
 

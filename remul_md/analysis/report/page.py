@@ -7,7 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from remul_md.analysis.report.figures import report_figures
+from remul_md.analysis.report.content import RunContent
+from remul_md.analysis.report.figures import Figure, report_figures
+from remul_md.analysis.report.molecule import molecule_section
 from remul_md.analysis.report.parts import (
     figure_block,
     notes_section,
@@ -16,8 +18,10 @@ from remul_md.analysis.report.parts import (
     verdict_card,
     write_page,
 )
+from remul_md.analysis.report.spectrum import KEY as SPECTRUM
+from remul_md.analysis.report.spectrum import frequencies_section, spectrum_figure
 from remul_md.analysis.trajectory import TrajectoryAnalysis
-from remul_md.analysis.verdicts import Verdict
+from remul_md.analysis.verdicts import QUESTIONS, Verdict
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 SIGNED = ("meV/atom/ps", "K")  # units of the verdicts whose value may miss on either side
@@ -40,8 +44,11 @@ def write_report(
     evaluation: Mapping[str, Any] | None = None,
     training: Sequence[Mapping[str, float]] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    content: RunContent | None = None,
 ) -> Path:
-    """Write the report of a run as one self-contained HTML file (about 5 MB, nearly all of it the plot script).
+    """Write the report of a run as one self-contained HTML file (5 to 6 MB, nearly all of it the plot script).
+
+    The page holds its data, `report_data`, in the elements `data` and `figures`.
 
     Args:
         analysis: of the run.
@@ -49,25 +56,70 @@ def write_report(
         evaluation: figures of `remul-md evaluate`; adds the accuracy table.
         training: rows of `metrics.csv` (step, task, equivariance, validation_force_mae); adds the learning curve.
         provenance: what made the run (potential, its hash, seeds, versions), shown at the end as it is.
+        content: of `collect_content`; adds the 3D view, the spectrum and the vibrations.
     Returns:
         The path written.
     Raises:
         InputError: the file cannot be written.
     """
-    figures = report_figures(analysis, training=training)
+    content = content or RunContent()
+    figures = _figures(analysis, training=training, content=content)
+    data = report_data(analysis, evaluation=evaluation, training=training, provenance=provenance, content=content)
+    data.pop("figures")
+    spectrum = "".join(figure_block(figure) for figure in figures if figure.key == SPECTRUM)
+    missing = tuple(content.missing[part] for part in ("spectrum", "vibrations") if part in content.missing)
     title = f"{analysis.formula.translate(SUBSCRIPTS)}: {_length_ps(analysis):.3g} ps of molecular dynamics"
     sections = [
         _header(analysis, title),
         _verdicts(analysis.verdicts),
+        molecule_section(content.molecule, content.missing.get("molecule", "")),
         _measures(analysis),
         "" if evaluation is None else _accuracy(evaluation),
         "<section><h2>The run in pictures</h2>",
-        *(figure_block(figure) for figure in figures),
+        *(figure_block(figure) for figure in figures if figure.key != SPECTRUM),
         "</section>",
+        frequencies_section(
+            spectrum,
+            vibrations=content.vibrations,
+            missing=missing,
+            warning="" if content.spectrum is None else content.spectrum.warning,
+        ),
         notes_section(analysis.notes),
         provenance_section(provenance or {}),
     ]
-    return write_page(path, title=title, sections=sections, figures=figures)
+    scripts = [] if content.molecule is None else ["scene.js", "molecule.js"]
+    return write_page(path, title=title, sections=sections, figures=figures, data=data, scripts=scripts)
+
+
+def report_data(
+    analysis: TrajectoryAnalysis,
+    *,
+    evaluation: Mapping[str, Any] | None = None,
+    training: Sequence[Mapping[str, float]] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    content: RunContent | None = None,
+) -> dict[str, Any]:
+    """All that the report shows as plain values: the figures of `analysis.to_json()`, its plots, and the other parts.
+
+    Args:
+        analysis, evaluation, training, provenance, content: as `write_report`.
+    """
+    shown = content or RunContent()
+    return {
+        **analysis.to_json(),
+        "notes": list(analysis.notes),
+        "evaluation": None if evaluation is None else dict(evaluation),
+        "provenance": dict(provenance or {}),
+        **shown.to_json(),
+        "figures": [figure.to_json() for figure in _figures(analysis, training=training, content=shown)],
+    }
+
+
+def _figures(
+    analysis: TrajectoryAnalysis, *, training: Sequence[Mapping[str, float]] | None, content: RunContent
+) -> list[Figure]:
+    frequencies = spectrum_figure(content.spectrum, content.vibrations)
+    return [*report_figures(analysis, training=training), *([] if frequencies is None else [frequencies])]
 
 
 def _header(analysis: TrajectoryAnalysis, title: str) -> str:
@@ -100,11 +152,22 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
                 unit=verdict.unit,
                 sign="±" if verdict.unit in SIGNED else "",
                 why=verdict.why,
+                limit_from=verdict.limit_from,
             )
         )
     return (
         "<section><h2>Verdicts</h2><p>Each number stands beside its limit; yes means that it keeps it.</p>"
-        f'<ul class="verdicts">{"".join(items)}</ul></section>'
+        f'<ul class="verdicts">{"".join(items)}</ul>{_unanswered(verdicts)}</section>'
+    )
+
+
+def _unanswered(verdicts: Sequence[Verdict]) -> str:
+    """The questions that every run is asked and that this one has no data for."""
+    judged = {verdict.name for verdict in verdicts}
+    return "".join(
+        f'<p class="note">Not judged: {escape(name)}. For this {escape(needed)}.</p>'
+        for name, needed in QUESTIONS.items()
+        if name not in judged
     )
 
 
@@ -127,6 +190,9 @@ def _measures(analysis: TrajectoryAnalysis) -> str:
             ("Rotational error", f"{number_text(analysis.rotational.mean_error_meV_per_A)} meV/Å", made),
             ("Rotational spread", f"{number_text(analysis.rotational.rms_spread_meV_per_A)} meV/Å", "over the turns"),
         ]
+        if analysis.rotational.committee_std_meV_per_A is not None:
+            scatter = float((analysis.rotational.committee_std_meV_per_A**2).mean() ** 0.5)
+            rows.append(("Committee spread", f"{number_text(scatter)} meV/Å", "between its members, in those frames"))
     if analysis.net_torque_eV is not None and analysis.net_torque_rms_eV is not None:
         frames = f"RMS size over {len(analysis.torque_frames):,} frames"
         rows.append(("Net torque", f"{number_text(1e3 * analysis.net_torque_rms_eV)} meV", frames))

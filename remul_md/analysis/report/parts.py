@@ -15,7 +15,15 @@ from remul_md.errors import InputError
 from remul_md.files import replace_atomically
 
 
-def write_page(path: str | Path, *, title: str, sections: Sequence[str], figures: Sequence[Figure]) -> Path:
+def write_page(
+    path: str | Path,
+    *,
+    title: str,
+    sections: Sequence[str],
+    figures: Sequence[Figure],
+    data: Mapping[str, Any] | None = None,
+    scripts: Sequence[str] = (),
+) -> Path:
     """Write one self-contained HTML file (about 5 MB, nearly all of it the plot script).
 
     Args:
@@ -23,6 +31,8 @@ def write_page(path: str | Path, *, title: str, sections: Sequence[str], figures
         title: of the browser's window, plain text.
         sections: HTML of the body, in order; a figure among them must be one of `figures`.
         figures: all plots of the page.
+        data: all else that the page shows, JSON-able: kept in it, and read by `scripts`.
+        scripts: names of files beside this module, run before the plots are drawn.
     Returns:
         The path written.
     Raises:
@@ -43,8 +53,9 @@ def write_page(path: str | Path, *, title: str, sections: Sequence[str], figures
             f"<footer>Written by remul-md {escape(__version__)}. This file holds all it needs and asks no network."
             "</footer></main>",
             figure_data(figures),
+            "" if data is None else json_element("data", data),
             f"<script>{get_plotlyjs()}</script>",
-            f"<script>{(parts / 'draw.js').read_text(encoding='utf-8')}</script>",
+            *(f"<script>{(parts / name).read_text(encoding='utf-8')}</script>" for name in (*scripts, "draw.js")),
             "</body></html>\n",
         ]
     )
@@ -58,13 +69,27 @@ def write_page(path: str | Path, *, title: str, sections: Sequence[str], figures
 
 
 def figure_data(figures: Sequence[Figure]) -> str:
-    """The plots as a script element that the page's script reads; no text in them can end it early."""
-    data = json.dumps([figure.to_json() for figure in figures], separators=(",", ":"), allow_nan=False)
-    return f'<script type="application/json" id="figures">{data.replace("<", chr(92) + "u003c")}</script>'
+    """The plots as a script element that the page's script reads."""
+    return json_element("figures", [figure.to_json() for figure in figures])
+
+
+def json_element(name: str, content: Any) -> str:
+    """Plain values as a script element with that id; no text in them can end it early."""
+    data = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return f'<script type="application/json" id="{name}">{data.replace("<", chr(92) + "u003c")}</script>'
 
 
 def verdict_card(
-    *, style: str, word: str, title: str, value: float | None, threshold: float | None, unit: str, sign: str, why: str
+    *,
+    style: str,
+    word: str,
+    title: str,
+    value: float | None,
+    threshold: float | None,
+    unit: str,
+    sign: str,
+    why: str,
+    limit_from: str = "",
 ) -> str:
     """One verdict as a list item.
 
@@ -76,6 +101,7 @@ def verdict_card(
         unit: of both, may be empty.
         sign: before the threshold, such as ± where the value may miss on either side.
         why: one or two sentences.
+        limit_from: where the threshold comes from, if `why` does not say it.
     """
     suffix = escape(f" {unit}" if unit else "")
     number = ""
@@ -84,9 +110,10 @@ def verdict_card(
             f'<div class="number">{number_text(value)}<span class="unit">{suffix}</span>'
             f"<small>limit {sign}{number_text(threshold)}{suffix}</small></div>"
         )
+    source = f'<p class="source">Why this limit: {escape(limit_from)}.</p>' if limit_from else ""
     return (
         f'<li class="verdict {style}"><span class="badge">{word}</span><h3>{escape(title)}</h3>'
-        f"{number}<p>{escape(why)}</p></li>"
+        f"{number}<p>{escape(why)}</p>{source}</li>"
     )
 
 
@@ -111,11 +138,18 @@ def provenance_section(provenance: Mapping[str, Any]) -> str:
     """What made the numbers, as it is; nothing where nothing is known."""
     if not provenance:
         return ""
-    shown = {
-        key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in provenance.items()
-    }
+    shown = {key: _plain(value) for key, value in provenance.items()}
     rows = "".join(f"<dt>{escape(str(key))}</dt><dd>{escape(value)}</dd>" for key, value in shown.items())
     return f"<section><h2>What made it</h2><dl>{rows}</dl></section>"
+
+
+def _plain(value: Any) -> str:
+    """A value without the brackets of JSON, as far as it can do without."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(entry)}" for key, entry in value.items())
+    return json.dumps(value, default=str)
 
 
 def number_text(value: float | None) -> str:

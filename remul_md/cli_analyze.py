@@ -1,0 +1,207 @@
+"""The command `remul-md analyze`: a run measured, judged, and shown."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remul_md._version import __version__
+from remul_md.cli_printing import print_table
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from remul_md.analysis.trajectory import TrajectoryAnalysis
+    from remul_md.analysis.verdicts import Verdict
+    from remul_md.calculators import RemulCalculator
+
+
+def analyze(
+    trajectory: Annotated[Path, typer.Argument(help="run.traj, run.h5md, an extxyz file; others with --topology.")],
+    potential: Annotated[
+        str | None, typer.Option(help="Its forces are tested under random turns along the trajectory.")
+    ] = None,
+    topology: Annotated[Path | None, typer.Option(help="Elements for run.dcd, run.xtc ... such as run.pdb.")] = None,
+    frame_interval_fs: Annotated[float | None, typer.Option(help="For files that do not say their time.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="JSON of `remul-md evaluate`, shown in the report.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures to this file: all that the report shows.")
+    ] = None,
+    n_rotation_frames: Annotated[int, typer.Option(help="Frames that are turned at random.")] = 50,
+    vibrations: Annotated[
+        bool | None,
+        typer.Option(
+            "--vibrations/--no-vibrations",
+            help="Vibrations at the nearest minimum, in report and JSON; up to 30 atoms unless asked for.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the turns.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    n_threads: Annotated[int, typer.Option(help="CPU threads; small molecules are fastest with one.", min=1)] = 1,
+) -> None:
+    """Does the run conserve energy, do its forces turn with the molecule, does the molecule stay intact?"""
+    from remul_md.analysis.trajectory import analyze_trajectory
+    from remul_md.dynamics.trajectory import open_trajectory
+
+    figures = None if evaluation is None else _read_evaluation(evaluation)
+    atoms, statistics, training, calculator = None, None, None, None
+    provenance: dict[str, Any] = {"trajectory": str(trajectory), **_made_by(trajectory)}
+    if vibrations and potential is None:
+        raise InputError("--vibrations needs forces: name the potential (--potential)")
+    if potential is not None:
+        import torch
+
+        torch.set_num_threads(n_threads)
+        calculator = _run_calculator(trajectory, potential, device=device)
+        known = calculator.potential
+        opened = open_trajectory(trajectory, topology=topology, frame_interval_fs=frame_interval_fs)
+        atoms = next(opened.blocks()).atoms(0)
+        atoms.calc = calculator
+        if atoms.numbers.tolist() == known.coverage.reference_numbers:
+            statistics = {
+                "pairs": known.coverage.bonds,
+                "min_A": known.coverage.bond_min,
+                "max_A": known.coverage.bond_max,
+                "distance_ranges": known.coverage.distance_ranges,
+            }
+        run = known.provenance.run_of(calculator.head)  # of the forces that are tested
+        training = run["metrics"].get("history")
+        split = run["data"].get("split") or {}
+        provenance |= {
+            "potential": potential,
+            "potential sha256": known.sha256,
+            "forces": calculator.head,
+            "training data": run["data"].get("name", ""),
+            **({"training data sha256": split["data_hash"]} if "data_hash" in split else {}),
+            **({"pretrained on": known.provenance.pretraining} if known.provenance.pretraining else {}),
+            "trained with": f"remul-md {run['package_version']}",
+        }
+    result = analyze_trajectory(
+        trajectory,
+        atoms=atoms,
+        topology=topology,
+        frame_interval_fs=frame_interval_fs,
+        n_rotation_frames=n_rotation_frames,
+        seed=seed,
+        training_statistics=statistics,
+    )
+    _print_analysis(result)
+    if picture is not None:
+        from remul_md.analysis.report import write_summary_png
+
+        write_summary_png(result, picture, evaluation=figures, training=training)
+    if report is not None or json_file is not None:
+        from remul_md.analysis.report import collect_content, report_data, write_report
+        from remul_md.files import write_json
+
+        exact = None
+        if atoms is not None and calculator is not None and vibrations is not False:
+            exact = atoms.copy()
+            exact.calc = _run_calculator(trajectory, calculator.potential, device=device, dtype="float64")
+        opened = open_trajectory(trajectory, topology=topology, frame_interval_fs=frame_interval_fs)
+        provenance |= {
+            "random turns": f"seed {seed}",
+            "command": shlex.join(["remul-md", *sys.argv[1:]]),
+            "version": __version__,
+            "versions": _versions(),
+        }
+        content = collect_content(opened.blocks(), result, atoms=exact, any_size=bool(vibrations))
+        shown: dict[str, Any] = {"evaluation": figures, "training": training, "provenance": provenance}
+        if report is not None:
+            write_report(result, report, content=content, **shown)
+        if json_file is not None:
+            write_json(json_file, report_data(result, content=content, **shown), hint="choose another --json file")
+    for written in (report, picture, json_file):
+        if written is not None:
+            typer.echo(f"wrote {written}")
+
+
+def _run_calculator(trajectory: Path, potential: Any, *, device: str, dtype: str | None = None) -> RemulCalculator:
+    """The calculator that made the trajectory, where its record says how; else the potential as it is.
+
+    Args:
+        trajectory: its record lies beside it.
+        potential: file, shipped name, or a loaded one.
+        device: as `RemulCalculator`.
+        dtype: instead of that of the run.
+    """
+    from remul_md.calculators import RemulCalculator
+
+    facts = _record(trajectory).get("provenance", {})
+    symmetrize = facts.get("symmetrize")
+    return RemulCalculator(
+        potential,
+        device=device,
+        dtype=dtype or facts.get("dtype", "float32"),
+        forces=facts.get("forces", "auto"),
+        symmetrize=int(symmetrize) if symmetrize and str(symmetrize).isdigit() else symmetrize,
+        remove_net_torque=facts.get("remove_net_torque", False),
+        allow_unseen=True,
+    )
+
+
+def _record(trajectory: Path) -> dict[str, Any]:
+    """What `remul-md md` wrote beside its trajectory; empty for the runs of others."""
+    from remul_md.dynamics.recording import OutputFiles, read_json
+
+    if trajectory.suffix not in (".traj", ".h5md"):
+        return {}
+    record = OutputFiles.for_output(trajectory).description
+    return read_json(record) if record.exists() else {}
+
+
+def _made_by(trajectory: Path) -> dict[str, Any]:
+    """The run's own record in a few lines for the provenance."""
+    record = _record(trajectory)
+    facts, options = record.get("provenance", {}), record.get("options", {})
+    keys = ("ensemble", "temperature_K", "final_temperature_K", "timestep_fs", "length_ps", "equilibrate_ps", "seed")
+    found = {
+        "run": {key: options[key] for key in keys if options.get(key) is not None},
+        "run started from": facts.get("structure"),
+        "run with the potential sha256": facts.get("potential_sha256"),
+        "run with versions": record.get("versions"),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _versions() -> dict[str, str]:
+    import platform
+
+    import ase
+    import numpy as np
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "ase": ase.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+    }
+
+
+def _print_analysis(result: TrajectoryAnalysis) -> None:
+    rows = [(verdict.name, _verdict_line(verdict)) for verdict in result.verdicts]
+    print_table(f"{result.name}: {result.formula}, {len(result.time_ps)} frames, {result.time_ps[-1]:g} ps", rows)
+    for note in result.notes:
+        typer.echo(f"note: {note}")
+
+
+def _verdict_line(verdict: Verdict) -> str:
+    word = {True: "yes", False: "NO", None: "undecided"}[verdict.passed]
+    return f"{word:9} {verdict.value:.4g} {verdict.unit} (limit {verdict.threshold:g}) {verdict.why}"
+
+
+def _read_evaluation(path: Path) -> dict[str, Any]:
+    from remul_md.files import read_json
+
+    hint = "give the file of `remul-md evaluate --json`"
+    figures = read_json(path, hint=hint)
+    if "force_mae_stock" not in figures:
+        raise InputError(f"{path}: holds no force_mae_stock; {hint}")
+    return figures

@@ -1,0 +1,140 @@
+"""Trajectories that MDAnalysis reads with a topology: DCD, XTC, TRR, NetCDF and others, in the units of this package.
+
+MDAnalysis gives Angstrom, ps and kJ/mol/Angstrom, whatever the file has. Energies are in none of these files.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remul_md.dynamics.trajectory import TrajectoryArrays, block_length
+from remul_md.errors import InputError
+
+PER_PS = 1e-3  # Angstrom/ps in Angstrom/fs
+
+
+def count_universe(path: Path, topology: str | Path) -> int:
+    """Number of frames.
+
+    Raises:
+        InputError: files that cannot be read, or do not fit each other.
+    """
+    return len(_universe(path, topology).trajectory)
+
+
+def read_universe(
+    path: Path, topology: str | Path, *, frame_interval_fs: float | None = None
+) -> Iterator[TrajectoryArrays]:
+    """Frames some at a time; see `remul_md.dynamics.trajectory.open_trajectory`.
+
+    Elements come from the topology; masses too where it states them, else they are the standard ones. A box makes
+    the system periodic.
+
+    Args:
+        path: trajectory.
+        topology: its atoms.
+        frame_interval_fs: between frames, for formats without times.
+    Raises:
+        InputError: files that cannot be read, a topology without elements, no times, frames that differ in what
+            they hold.
+    """
+    from ase import units
+
+    universe = _universe(path, topology)
+    trajectory = universe.trajectory
+    numbers = elements_of(universe.atoms, name=str(topology))
+    masses = _masses(universe.atoms, numbers)
+    kj_per_mol = units.kJ / units.mol
+    n_frames, step = len(trajectory), block_length(len(numbers))
+    timed = _has_times(trajectory)
+    if not timed and frame_interval_fs is None:
+        raise InputError(
+            f"{path}: its format carries no time; give the time between frames, frame_interval_fs (--frame-interval-fs)"
+        )
+    periodic = trajectory[0].dimensions is not None
+    for start in range(0, n_frames, step):
+        size = min(step, n_frames - start)
+        values: dict[str, Any] = {key: np.empty((size, len(numbers), 3)) for key in ("positions", "momenta", "forces")}
+        cell, time_ps = np.zeros((size, 3, 3)), np.empty(size)
+        for place in range(size):
+            frame = trajectory[start + place]
+            if (frame.dimensions is not None) != periodic:
+                raise InputError(f"{path}: frame {start + place} differs from frame 0 in having a box; cut it there")
+            values["positions"][place] = frame.positions
+            for key, there, source in (
+                ("momenta", frame.has_velocities, "velocities"),
+                ("forces", frame.has_forces, "forces"),
+            ):
+                if not there:
+                    values[key] = None
+                elif values[key] is not None:
+                    values[key][place] = getattr(frame, source)
+            if periodic:
+                cell[place] = frame.triclinic_dimensions
+            time_ps[place] = frame.time if timed else 1e-3 * frame_interval_fs * (start + place)  # type: ignore[operator]
+        yield TrajectoryArrays(
+            positions=values["positions"],
+            atomic_numbers=numbers,
+            masses=masses,
+            time_ps=time_ps,
+            pbc=np.full(3, periodic),
+            cell=cell,
+            momenta=None if values["momenta"] is None else PER_PS * values["momenta"] * masses[:, None],
+            forces=None if values["forces"] is None else kj_per_mol * values["forces"],
+        )
+
+
+def _universe(path: Path, topology: str | Path) -> Any:
+    if not Path(topology).is_file():
+        raise InputError(f"topology {str(topology)!r} does not exist; give a file with the elements, such as a PDB")
+    import MDAnalysis
+
+    # Of a topology without charges, masses and so on: what is needed is checked here.
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            return MDAnalysis.Universe(str(topology), str(path), to_guess=())
+        except Exception as error:  # its readers raise many kinds at a broken file
+            raise InputError(f"cannot read {str(path)!r} with the topology {str(topology)!r}: {error}") from error
+
+
+def elements_of(atoms: Any, *, name: str) -> NDArray[np.int64]:
+    """Atomic numbers, [N], of an MDAnalysis AtomGroup.
+
+    Args:
+        atoms: the group.
+        name: of its topology, for the message.
+    Raises:
+        InputError: an atom without an element.
+    """
+    from ase.data import atomic_numbers
+
+    symbols = [str(symbol).capitalize() for symbol in getattr(atoms, "elements", [])]
+    unknown = sorted({symbol for symbol in symbols if symbol not in atomic_numbers})
+    if not symbols or unknown:
+        raise InputError(
+            f"{name!r} has no element for every atom ({', '.join(map(repr, unknown)) or 'none at all'}); "
+            "give a topology with them, such as a PDB file with columns 77-78 filled"
+        )
+    return np.array([atomic_numbers[symbol] for symbol in symbols], dtype=np.int64)
+
+
+def _masses(atoms: Any, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Those of the topology where it states them, else the standard ones, [N], amu."""
+    from ase.data import atomic_masses
+
+    stated = getattr(atoms, "masses", None)
+    return np.asarray(atomic_masses[numbers] if stated is None else stated, dtype=np.float64)
+
+
+def _has_times(trajectory: Any) -> bool:
+    """Whether the file says when its frames were; MDAnalysis warns and counts in ps where it does not."""
+    with warnings.catch_warnings(record=True, action="always") as said:
+        trajectory[0].time  # noqa: B018 (the warning is what is asked for)
+        trajectory[-1].time  # noqa: B018
+    return not any("no dt information" in str(warning.message) for warning in said)
