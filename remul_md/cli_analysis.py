@@ -147,10 +147,11 @@ def _structure_with(target: str, structure: str, *, forces: str | None, device: 
 
     from remul_md.cli_audit import calculator_of
     from remul_md.datasets.structure_source import read_structure
+    from remul_md.label_sources import names_calculator
 
     torch.set_num_threads(n_threads)
     options = {key: value for key, value in {"forces": forces, "device": device}.items() if value is not None}
-    if ":" not in target or Path(target).is_file():  # else a factory, which knows its own precision
+    if not names_calculator(target):  # which knows its own precision
         options["dtype"] = "float64"
     calculator = calculator_of(target, options=options)
     atoms = read_structure(structure)

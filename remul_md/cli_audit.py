@@ -12,7 +12,7 @@ import typer
 from remul_md._version import __version__
 from remul_md.errors import InputError
 from remul_md.files import write_json
-from remul_md.label_sources import imported_calculator
+from remul_md.label_sources import label_source, names_calculator
 
 if TYPE_CHECKING:
     from remul_md.analysis.audit import Check
@@ -65,23 +65,23 @@ def audit(
 
 
 def calculator_of(target: str, *, options: dict[str, Any]) -> Any:
-    """An ASE calculator: what MODULE:FACTORY makes, else the potential of that file or shipped name.
+    """An ASE calculator: xtb, pbe or what MODULE:FACTORY makes, else the potential of that file or shipped name.
 
     Args:
-        target: a file first; with a colon MODULE:FACTORY, see `imported_calculator`.
-        options: of `RemulCalculator`; a factory takes none.
+        target: a file first; see `label_source`.
+        options: of `RemulCalculator`; others take none.
     Raises:
         InputError: no such module, factory or potential; a factory that fails, or makes no calculator.
     """
-    if not target.partition(":")[2] or Path(target).is_file():
+    if not names_calculator(target):
         from remul_md.calculators import RemulCalculator
 
         return RemulCalculator(target, **options)
     if options:
         raise InputError(
-            f"--{next(iter(options))} is an option of potentials; {target} takes no arguments: set it in the factory"
+            f"--{next(iter(options))} is an option of potentials; {target} takes none: write a factory of your own"
         )
-    return imported_calculator(target)
+    return label_source(target).make()
 
 
 def _verdict_line(check: Check) -> str:

@@ -32,7 +32,13 @@ def committee(
 
 
 def label(
-    potential: Annotated[str, typer.Argument(help="The teacher: a *.pt file, or the name of a shipped potential.")],
+    potential: Annotated[
+        str,
+        typer.Argument(
+            metavar="POTENTIAL|pbe|xtb|MODULE:FACTORY",
+            help="The teacher: a *.pt file, a shipped name, a method, or what makes an ASE calculator.",
+        ),
+    ],
     frames: Annotated[str, typer.Argument(help="Geometries: a trajectory (.traj), any data file, or a name.")],
     output: Annotated[Path, typer.Argument(help="Training data: .extxyz, .xyz or .npz.")],
     max_std: Annotated[
@@ -44,17 +50,34 @@ def label(
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     n_threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
 ) -> None:
-    """Label geometries with a potential; `remul-md train --set data.source=OUTPUT` then trains a student on them."""
+    """Label geometries; `remul-md train --set data.source=OUTPUT` then trains a potential on them.
+
+    Labels of a method are kept as they come: the same command goes on where it was stopped.
+    """
     import numpy as np
     import torch
 
+    from remul_md.calculated_labels import calculate_labels
     from remul_md.datasets import read_frames
     from remul_md.datasets.writers import check_written_format, write_frames
+    from remul_md.label_sources import label_source, names_calculator
     from remul_md.labelling import label_frames
     from remul_md.potential import load_potential, resolve_device
 
     check_written_format(output)
     torch.set_num_threads(n_threads)
+    if names_calculator(potential):
+        given = {"--max-std": max_std is not None, "--forces": forces != "auto", "--dtype": dtype != "float32"}
+        if any(given.values()):
+            wrong = next(name for name, is_given in given.items() if is_given)
+            raise InputError(f"{wrong} is an option of potentials, {potential} takes none; leave it out")
+        source, read = label_source(potential), read_frames(frames)
+        partial = output.with_name(f"{output.name}.part")
+        made = calculate_labels(read.select(np.arange(0, len(read), every)), source, partial=partial, progress=True)
+        write_frames(made.frames, output, provenance={**made.provenance, "every": every})
+        partial.unlink(missing_ok=True)
+        typer.echo(f"{output}: {len(made.frames)} frames labelled by {source.name}")
+        return
     teacher = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
     read = read_frames(frames)
     labelled = label_frames(

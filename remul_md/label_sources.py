@@ -1,4 +1,4 @@
-"""Calculators by name: GFN2-xTB as a cheap source of labels, or whatever a user's factory makes."""
+"""Calculators by name: GFN2-xTB for cheap labels, PBE for good ones, or whatever a user's factory makes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remul_md.errors import InputError
@@ -13,7 +14,7 @@ from remul_md.errors import InputError
 if TYPE_CHECKING:
     from ase.calculators.calculator import BaseCalculator
 
-XTB = "xtb"
+XTB, PBE = "xtb", "pbe"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +36,15 @@ def label_source(method: str) -> LabelSource:
     """The source of labels of this name; nothing is computed yet.
 
     Args:
-        method: "xtb" is GFN2-xTB of neutral molecules by tblite; else MODULE:FACTORY, see `imported_calculator`.
+        method: "xtb" is GFN2-xTB of neutral molecules by tblite, "pbe" is PBE/def2-SVP of neutral molecules with
+            paired electrons by PySCF (`remul_md.pbe`); else MODULE:FACTORY, see `imported_calculator`.
     Raises:
-        InputError: tblite is not installed, or the factory makes no calculator.
+        InputError: tblite or PySCF is not installed, or the factory makes no calculator.
     """
+    if method == PBE:
+        from remul_md.pbe import PBECalculator, require_pyscf
+
+        return LabelSource(name="PBE/def2-SVP", version=require_pyscf(), make=PBECalculator)
     if method != XTB:
         imported_calculator(method)  # what cannot work is refused before data are read
         return LabelSource(name=method, version="", make=lambda: imported_calculator(method))
@@ -53,6 +59,11 @@ def label_source(method: str) -> LabelSource:
         version=f"tblite {metadata.version('tblite')}",
         make=lambda: TBLite(method="GFN2-xTB", verbosity=0),
     )
+
+
+def names_calculator(target: str) -> bool:
+    """Whether a command is given a calculator by name or MODULE:FACTORY, and no potential; files come first."""
+    return not Path(target).is_file() and (target in (XTB, PBE) or ":" in target)
 
 
 def imported_calculator(target: str) -> BaseCalculator:

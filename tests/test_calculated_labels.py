@@ -1,0 +1,101 @@
+"""Labels of a calculator: the right ones in the right order, kept when it stops, never mixed with others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.calculators.emt import EMT
+
+from remul_md.calculated_labels import calculate_labels
+from remul_md.datasets import read_frames, write_frames
+from remul_md.errors import InputError
+from remul_md.label_sources import LabelSource, label_source
+from remul_md.structures import Frames, frames_from_atoms
+
+Run = Callable[..., tuple[int, str, str]]
+EMT_FACTORY = "ase.calculators.emt:EMT"
+
+
+def clusters() -> Frames:
+    """Molecules of 3 and 5 atoms of elements that EMT knows."""
+    from ase import Atoms
+
+    rng = np.random.default_rng(4)
+    structures = [Atoms("CNO", positions=1.3 * np.eye(3) + rng.normal(scale=0.05, size=(3, 3))) for _ in range(2)]
+    corners = 1.4 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
+    structures.append(Atoms("CNOCH", positions=corners + rng.normal(scale=0.05, size=(5, 3))))
+    return frames_from_atoms(structures, name="clusters")
+
+
+def stopping(after: int, *, error: type[BaseException] = KeyboardInterrupt) -> LabelSource:
+    """EMT that is stopped after so many frames."""
+    made = 0
+
+    def make() -> EMT:
+        nonlocal made
+        made += 1
+        if made > after:
+            raise error("stopped")
+        return EMT()
+
+    return LabelSource(name=EMT_FACTORY, version="", make=make)
+
+
+def test_labels_belong_to_their_frames(tmp_path: Path) -> None:
+    frames = clusters()
+    made = calculate_labels(frames, label_source(EMT_FACTORY), partial=tmp_path / "labels.part")
+    assert made.frames.energy is not None
+    assert made.frames.forces is not None
+    for index, first in enumerate(frames.first_atom):
+        atoms = frames.atoms(index)
+        atoms.calc = EMT()
+        assert made.frames.energy[index] == pytest.approx(atoms.get_potential_energy(), abs=1e-12)
+        found = made.frames.forces[first : first + len(atoms)]
+        np.testing.assert_allclose(found, atoms.get_forces(), atol=1e-12)
+    assert np.abs(made.frames.forces).max() > 0.1
+    assert made.provenance["method"] == EMT_FACTORY
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
+    partial = tmp_path / "labels.part"
+    with pytest.raises(KeyboardInterrupt):
+        calculate_labels(clusters(), stopping(2), partial=partial)
+    assert partial.is_file()
+    again = stopping(1)  # only the third frame is left
+    made = calculate_labels(clusters(), again, partial=partial)
+    whole = calculate_labels(clusters(), label_source(EMT_FACTORY), partial=tmp_path / "whole.part")
+    np.testing.assert_array_equal(made.frames.energy, whole.frames.energy)
+    np.testing.assert_array_equal(made.frames.forces, whole.frames.forces)
+
+
+def test_labels_of_other_frames_are_refused(tmp_path: Path) -> None:
+    partial = tmp_path / "labels.part"
+    calculate_labels(clusters(), label_source(EMT_FACTORY), partial=partial)
+    with pytest.raises(InputError, match="holds other labels: geometries_sha256 was"):
+        calculate_labels(clusters().select([1, 0, 2]), label_source(EMT_FACTORY), partial=partial)
+
+
+def test_a_failure_names_the_frame(tmp_path: Path) -> None:
+    unknown = clusters()
+    unknown.atomic_numbers[-1] = 92  # EMT has no uranium
+    with pytest.raises(InputError, match=r"clusters, frame 2: .* failed"):
+        calculate_labels(unknown, label_source(EMT_FACTORY), partial=tmp_path / "labels.part")
+
+
+def test_the_command(cli: Run, tmp_path: Path) -> None:
+    frames, output = tmp_path / "frames.extxyz", tmp_path / "labels.extxyz"
+    labelled = calculate_labels(clusters(), label_source(EMT_FACTORY), partial=tmp_path / "x.part").frames
+    write_frames(labelled, frames, provenance={})
+    code, out, err = cli("label", EMT_FACTORY, frames, output, "--every", "2")
+    assert code == 0, err
+    assert f"labels.extxyz: 2 frames labelled by {EMT_FACTORY}" in out
+    assert not (tmp_path / "labels.extxyz.part").exists()
+    found = read_frames(output, allow_implausible=True)
+    assert labelled.energy is not None
+    np.testing.assert_allclose(found.energy, labelled.energy[[0, 2]], atol=1e-6)
+    code, _, err = cli("label", EMT_FACTORY, frames, output, "--forces", "direct")
+    assert code == 2
+    assert "--forces is an option of potentials" in err
