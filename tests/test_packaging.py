@@ -101,10 +101,15 @@ def test_every_import_is_a_declared_dependency(project: dict[str, Any]) -> None:
     declared = {canonicalize_name(Requirement(text).name) for text in project["project"]["dependencies"]}
     declared |= {"remul-md", "torch-cluster"}  # itself; optional, built by `make torch-cluster`
     # extras, each imported by one module: one that nobody needs, and one that imports it when it is asked for
-    optional = {"torch-sim-atomistic": "calculators/torchsim.py", "tblite": "remul_md/label_sources.py"}
+    optional = {
+        "torch-sim-atomistic": "calculators/torchsim.py",
+        "tblite": "remul_md/label_sources.py",
+        "pyscf": "remul_md/pbe.py",
+    }
     extras = project["project"]["optional-dependencies"]
     assert "torch-sim-atomistic>=0.3,<0.4" in extras["torchsim"]
     assert [Requirement(text).name for text in extras["xtb"]] == ["tblite"]
+    assert [Requirement(text).name for text in extras["pbe"]] == ["pyscf"]
     for top in MAPPED:
         for path in (ROOT / top).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):

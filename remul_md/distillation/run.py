@@ -24,7 +24,7 @@ from remul_md.datasets import read_frames
 from remul_md.distillation.sampling import DYNAMICS, HELD_OUT, LABELS, Sampling, sample_labels
 from remul_md.errors import InputError
 from remul_md.files import read_json, write_json
-from remul_md.potential import Potential, load_potential, resolve_device
+from remul_md.potential import Potential, find_potential, load_potential, resolve_device
 from remul_md.provenance import Provenance
 from remul_md.training.checkpoint import METRICS
 from remul_md.training.fit import CHECKPOINT
@@ -112,6 +112,7 @@ def distill_direct_head(
             that holds another run; too few geometries in which the molecule is whole; and what training refuses.
     """
     folder, sampling, config = Path(run_dir), sampling or Sampling(), config or head_config()
+    file = find_potential(file)  # now: the folder of the run may get the name of a shipped potential
     teacher = load_potential(file, device=resolve_device(config.train.device))
     _check_teacher(teacher)
     if config.train.compile:
