@@ -28,8 +28,8 @@ def shelf() -> list[str]:
         figures = json.loads((ROOT / "data" / "potentials" / f"{row.name}.json").read_text())
         apart = figures.get("apart")
         lines.append(
-            f"| {row.name} | {row.force_mae_stock:.1f} / {row.force_mae_turned:.1f} "
-            f"| {'not told' if apart is None else format(apart['force_mae_stock'], '.1f')} "
+            f"| {row.name} | {row.force_mae_stock:.2g} / {row.force_mae_turned:.2g} "
+            f"| {'not told' if apart is None else format(apart['force_mae_stock'], '.2g')} "
             f"| {figures['energy_mae_turned']:.2f} | {row.rotational_spread:.2f} "
             f"| {figures['equivariance_percent']:.2f} | {row.training_minutes:.0f} | {row.megabytes:.1f} |"
         )
