@@ -3,7 +3,8 @@
 File format (`*.pt`): one dict of plain values, loaded with `weights_only=True`, so nothing in a file is executed:
 `format_version` (integer), `metadata` (a JSON string), `weights` (name -> tensor), `reference_energies` (float64).
 Format 2 added committees: stacked weights, and `member_references`. Since format 3 the kind "transformer" is the one
-with moments. Old versions are upgraded by the functions in `_UPGRADES`.
+with moments; since format 4 its direct head has blocks of its own. Old versions are upgraded by the functions in
+`_UPGRADES`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from remul_md.structures import Batch, Frames, Prediction
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "mass": "amu"}
 ForcesChoice = Literal["auto", "conservative", "direct"]
 Dtype = Literal["float32", "float64"]
@@ -49,10 +50,23 @@ def _name_the_first_transformer(payload: dict[str, Any]) -> dict[str, Any]:
     return {**payload, "metadata": json.dumps(metadata)}
 
 
+def _leave_the_direct_head_without_blocks(payload: dict[str, Any]) -> dict[str, Any]:
+    """Format 4 added the option; what was trained before reads its direct forces at once."""
+    metadata = json.loads(payload["metadata"])
+    model = metadata["model"]
+    kind, options = model["kind"], model["options"]
+    if kind == "committee":
+        kind, options = options["member_kind"], options["member_options"]
+    if kind == "transformer":
+        options["direct_layers"] = 0
+    return {**payload, "metadata": json.dumps(metadata)}
+
+
 # version -> function that lifts a payload of that version to the next one
 _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda payload: payload,  # format 2 only adds what a committee needs
     2: _name_the_first_transformer,
+    3: _leave_the_direct_head_without_blocks,
 }
 
 

@@ -387,8 +387,8 @@ def key_tree(path: Path) -> dict[str, list[str]]:
 
 def test_the_format_version_is_bumped_when_what_is_saved_changes(file: Path, tmp_path: Path) -> None:
     """Fails when a key is added, renamed or dropped: raise FORMAT_VERSION, write an upgrade, store a new file."""
-    assert raw(file)["format_version"] == FORMAT_VERSION == 3
-    assert key_tree(file) == key_tree(STORED / "format_3.pt")
+    assert raw(file)["format_version"] == FORMAT_VERSION == 4
+    assert key_tree(file) == key_tree(STORED / "format_4.pt")
     load_potential(STORED / "format_2.pt").save(tmp_path / "committee.pt")
     assert raw(tmp_path / "committee.pt")["format_version"] == FORMAT_VERSION
     assert key_tree(tmp_path / "committee.pt") == key_tree(STORED / "format_2.pt")
@@ -396,9 +396,16 @@ def test_the_format_version_is_bumped_when_what_is_saved_changes(file: Path, tmp
 
 def test_a_saved_old_potential_keeps_its_architecture(tmp_path: Path) -> None:
     """Format 3 gave its name to another one: read, written and read again, it is still the first."""
-    for name, kind in (("format_1", "first-transformer"), ("format_2", "committee"), ("format_3", "transformer")):
+    for name, kind in (
+        ("format_1", "first-transformer"),
+        ("format_2", "committee"),
+        ("format_3", "transformer"),
+        ("format_4", "transformer"),
+    ):
         old = load_potential(STORED / f"{name}.pt")
         assert model_config(old.model)[0] == kind
+        if kind == "transformer":
+            assert old.config.direct_layers == (0 if name == "format_3" else 1)
         old.save(tmp_path / f"{name}.pt")
         again = load_potential(tmp_path / f"{name}.pt")
         assert model_config(again.model) == model_config(old.model)
