@@ -33,9 +33,9 @@ from remul_md.training.train import POTENTIAL, train_potential
 RECORD = "distill.json"
 MAX_VALIDATION, VALIDATION_SHARE = 500, 0.05  # frames of the other runs that choose the best weights
 MAX_EVALUATED = 1000  # held-out frames, evenly spaced
-# How a head is trained where nothing else is asked: every pose is turned, as for the shipped potentials. With a block of
-# its own the head came to 10 meV/A in 2,500 steps at 1e-2 (docs/direct-forces.md); long trainings of whole models wanted
-# about half of what was best in short ones.
+# How a head is trained where nothing else is asked: every pose is turned, as for the shipped potentials. With a block
+# of its own the head came to 10 meV/A in 2,500 steps at 1e-2 (docs/direct-forces.md); long trainings of whole models
+# wanted about half of what was best in short ones.
 TRAINING: dict[str, Any] = {
     "forces": "direct",
     "trained": "direct-head",
