@@ -69,3 +69,5 @@ def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
         TransformerConfig(species=(1, 6), n_moments=0)
     with pytest.raises(InputError, match=re.escape("model.max_degree must be 1 to 3, got 4")):
         TransformerConfig(species=(1, 6), max_degree=4)
+    with pytest.raises(InputError, match=re.escape("model.direct_layers must be >= 0, got -1")):
+        TransformerConfig(species=(1, 6), direct_layers=-1)
