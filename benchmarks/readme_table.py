@@ -31,7 +31,8 @@ def shelf() -> list[str]:
             f"| {row.name} | {row.force_mae_stock:.2g} / {row.force_mae_turned:.2g} "
             f"| {'not told' if apart is None else format(apart['force_mae_stock'], '.2g')} "
             f"| {figures['energy_mae_turned']:.2f} | {row.rotational_spread:.2f} "
-            f"| {figures['equivariance_percent']:.2f} | {row.training_minutes:.0f} | {row.megabytes:.1f} |"
+            f"| {figures['equivariance_percent']:.2f} "
+            f"| {'none yet' if row.force_mae_direct is None else format(row.force_mae_direct, '.2g')} | {row.training_minutes:.0f} | {row.megabytes:.1f} |"
         )
     return lines
 
@@ -68,8 +69,9 @@ def table() -> str:
         "`remul-md evaluate NAME rmd17/NAME/test-01` measures them, `make potentials MOLECULE=NAME` trains them anew.",
         "",
         "| potential | force MAE, stock / turned, meV/Å | ... stock, without near copies of training frames "
-        "| energy MAE, meV | rotational spread, meV/Å | equivariance percent | training, min | MB |",
-        "|---|---|---|---|---|---|---|---|",
+        "| energy MAE, meV | rotational spread, meV/Å | equivariance percent "
+        "| direct forces, turned, meV/Å | training, min | MB |",
+        "|---|---|---|---|---|---|---|---|---|",
         *shelf(),
         "",
         "Dynamics and speed of the ethanol potential:",

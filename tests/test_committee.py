@@ -215,7 +215,7 @@ def test_an_older_release_refuses_the_file_by_its_number(
 ) -> None:
     make_committee(files).save(tmp_path / "committee.pt")
     monkeypatch.setattr(potential_module, "FORMAT_VERSION", 2)
-    with pytest.raises(InputError, match=r"has format 3, this remul-md .* reads up to 2; upgrade with"):
+    with pytest.raises(InputError, match=r"has format 4, this remul-md .* reads up to 2; upgrade with"):
         load_potential(tmp_path / "committee.pt")
 
 
