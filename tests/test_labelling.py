@@ -69,7 +69,7 @@ def test_labels_are_the_predictions(committee: Potential, frames: Frames) -> Non
         assert labelled.frames.energy[index] == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
         std = calculator.diagnostics["forces_std"]
         assert labelled.forces_std[index] == pytest.approx(np.sqrt((std**2).mean(1)).max(), abs=1e-10)
-    assert np.abs(labelled.frames.energy - frames.energy).min() > 0.01 # the labels of the file were not looked at
+    assert np.abs(labelled.frames.energy - frames.energy).min() > 0.01  # the labels of the file were not looked at
     assert labelled.provenance["potential_sha256"] == "c0ffee"
     assert labelled.provenance["geometries_sha256"] == frames.content_hash()
     assert (labelled.provenance["n_members"], labelled.provenance["forces"]) == (4, "conservative")
