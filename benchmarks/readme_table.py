@@ -44,7 +44,11 @@ def table() -> str:
     long_low, long_high = measured("ethanol_nve_100ps")["drift_ci95"]
     rows = [
         ("drift, 5 ps NVE at 300 K, 0.5 fs", f"[{drift_low:+.4f}, {drift_high:+.4f}] meV/atom/ps", "nve"),
-        ("drift, 100 ps NVE at 300 K, 0.5 fs", ff"[{long_low:+.4f}, {long_high:+.4f}] meV/atom/ps; twice that is judged, slow noise is not resolved", "long"),
+        (
+            "drift, 100 ps NVE at 300 K, 0.5 fs",
+            f"[{long_low:+.4f}, {long_high:+.4f}] meV/atom/ps (twice that is judged: slow noise is not resolved)",
+            "long",
+        ),
         ("mean temperature, 300 K asked", "{temperature_K:.0f} K", "nve"),
         ("rotational error along the run", "{rotational_error:.2f} meV/Å", "nve"),
         ("angular momentum, largest change", "{angular_momentum_change:.1%}", "nve"),
