@@ -18,7 +18,7 @@ from tqdm import tqdm
 from remul_md._version import __version__
 from remul_md.datasets.npz import load_arrays
 from remul_md.errors import InputError
-from remul_md.files import replace_atomically
+from remul_md.files import changed_values, replace_atomically
 from remul_md.label_sources import LabelSource
 from remul_md.structures import Frames
 
@@ -106,13 +106,9 @@ def _done(partial: Path, provenance: Mapping[str, Any]) -> tuple[list[float], li
         return [], []
     arrays = load_arrays(partial)
     record = json.loads(str(arrays["provenance"]))
-    changed = [
-        f"{key} was {record.get(key)!r}, now {value!r}" for key, value in provenance.items() if record.get(key) != value
-    ]
-    if changed:
+    if changed := changed_values(record, provenance):
         raise InputError(f"{partial}: holds other labels: {'; '.join(changed)}; remove it, or give another output")
-    forces = np.split(arrays["forces"], np.cumsum(arrays["n_atoms"])[:-1]) if len(arrays["energy"]) else []
-    return arrays["energy"].tolist(), list(forces)
+    return arrays["energy"].tolist(), np.split(arrays["forces"], np.cumsum(arrays["n_atoms"])[:-1])
 
 
 def _save(

@@ -76,6 +76,11 @@ def read_json(path: Path, *, hint: str) -> dict[str, Any]:
     return content
 
 
+def changed_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What a record of before says otherwise than `now`, a line for each key of `now`; a missing key counts as None."""
+    return [f"{key} was {before.get(key)!r}, now {value!r}" for key, value in now.items() if before.get(key) != value]
+
+
 def save_tensors(path: Path, payload: Any) -> None:
     """`torch.save` to a file that is either whole or not there.
 

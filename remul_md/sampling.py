@@ -33,6 +33,7 @@ from remul_md.datasets import read_frames
 from remul_md.datasets.npz import load_arrays
 from remul_md.datasets.writers import write_frames
 from remul_md.errors import InputError
+from remul_md.files import changed_values
 from remul_md.label_sources import LabelSource
 from remul_md.structures import Frames
 
@@ -232,9 +233,7 @@ def _record_of(path: Path, *, asked: Mapping[str, Any]) -> dict[str, Any]:
     """How the labels in a file were made; they must be those that are asked for."""
     written = load_arrays(path).get("provenance")
     record = json.loads(str(written)) if written is not None else {}
-    other = [key for key, value in asked.items() if record.get(key) != value]
-    unlike = [f"{key} was {record.get(key)!r}, now {asked[key]!r}" for key in other]
-    if unlike:
+    if unlike := changed_values(record, asked):
         raise InputError(f"{path}: holds other labels: {'; '.join(unlike)}; remove it, or give a new --run-dir")
     del record["labelled_by"]
     return dict(record)

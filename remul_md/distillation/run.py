@@ -23,7 +23,7 @@ from remul_md.config import RunConfig, load_config
 from remul_md.datasets import read_frames
 from remul_md.distillation.sampling import DYNAMICS, HELD_OUT, LABELS, Sampling, sample_labels
 from remul_md.errors import InputError
-from remul_md.files import read_json, write_json
+from remul_md.files import changed_values, read_json, write_json
 from remul_md.potential import Potential, find_potential, load_potential, resolve_device
 from remul_md.provenance import Provenance
 from remul_md.training.checkpoint import METRICS
@@ -189,9 +189,7 @@ def _begun(folder: Path, wanted: Mapping[str, Any], *, resume: bool) -> dict[str
     before = read_json(folder / RECORD, hint="give a new --run-dir")
     if before.get("potential_sha256") != wanted["potential_sha256"]:
         raise InputError(f"{folder}: was begun with another potential; give that one, or a new --run-dir")
-    old, new = before.get("sampling", {}), wanted["sampling"]
-    changed = [f"{key} was {old.get(key)}, now {new[key]}" for key in new if old.get(key) != new[key]]
-    if changed:
+    if changed := changed_values(before.get("sampling", {}), wanted["sampling"]):
         raise InputError(f"{folder}: was begun with other options: {'; '.join(changed)}; use a new --run-dir")
     return before.get("sampled")
 

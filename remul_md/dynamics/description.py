@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from remul_md._version import __version__
 from remul_md.dynamics.options import MDOptions
 from remul_md.errors import InputError
+from remul_md.files import changed_values
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -102,11 +103,7 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], *, path: P
         for past, present in ((then_options, now["options"]), (before["provenance"], now["provenance"]))
         for name, then, value in _differences(past, present)
     ]
-    differences += [
-        f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
-        for name in (*_SAME, *_SAME_IF_SAID)
-        if before.get(name) != now.get(name)
-    ]
+    differences += changed_values(before, {name: now.get(name) for name in (*_SAME, *_SAME_IF_SAID)})
     if differences:
         raise InputError(
             f"cannot resume {str(path)!r} with other options: {'; '.join(differences)}; "

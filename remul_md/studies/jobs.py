@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from remul_md.errors import InputError
+from remul_md.files import changed_values
 from remul_md.files import read_json as read_object
 from remul_md.files import write_json as write_object
 
@@ -77,10 +78,7 @@ def prepare_study(folder: Path, decisive: Mapping[str, Any], *, resume: bool) ->
         if not resume:
             raise InputError(f"{folder}: already holds a study; go on with --resume, or give a new --run-dir")
         old = read_json(written)
-        changed = [
-            f"{key} was {old.get(key)!r}, now {decisive[key]!r}" for key in decisive if old.get(key) != decisive[key]
-        ]
-        if changed:
+        if changed := changed_values(old, decisive):
             raise InputError(f"{folder}: was started with other options: {'; '.join(changed)}; use a new --run-dir")
         return
     make_folder(folder)

@@ -15,7 +15,7 @@ from remul_md.analysis.report.parts import (
     notes_section,
     number_text,
     provenance_section,
-    verdict_card,
+    verdict_item,
     write_page,
 )
 from remul_md.analysis.report.spectrum import KEY as SPECTRUM
@@ -139,22 +139,7 @@ def _header(analysis: TrajectoryAnalysis, title: str) -> str:
 def _verdicts(verdicts: Sequence[Verdict]) -> str:
     if not verdicts:
         return '<section><h2>Verdicts</h2><p class="note">The files hold nothing that could be judged.</p></section>'
-    items = []
-    for verdict in verdicts:
-        style, word = {True: ("pass", "✓ Yes"), False: ("fail", "✗ No"), None: ("open", "? Undecided")}[verdict.passed]
-        items.append(
-            verdict_card(
-                style=style,
-                word=word,
-                title=verdict.name.capitalize(),
-                value=verdict.value,
-                threshold=verdict.threshold,
-                unit=verdict.unit,
-                sign="±" if verdict.unit in SIGNED else "",
-                why=verdict.why,
-                limit_from=verdict.limit_from,
-            )
-        )
+    items = [verdict_item(verdict, sign="±" if verdict.unit in SIGNED else "") for verdict in verdicts]
     return (
         "<section><h2>Verdicts</h2><p>Each number stands beside its limit; yes means that it keeps it.</p>"
         f'<ul class="verdicts">{"".join(items)}</ul>{_unanswered(verdicts)}</section>'

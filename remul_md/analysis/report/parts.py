@@ -11,6 +11,7 @@ from typing import Any
 
 from remul_md._version import __version__
 from remul_md.analysis.report.figures import Figure
+from remul_md.analysis.verdicts import Verdict
 from remul_md.errors import InputError
 from remul_md.files import replace_atomically
 
@@ -77,6 +78,22 @@ def json_element(name: str, content: Any) -> str:
     """Plain values as a script element with that id; no text in them can end it early."""
     data = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return f'<script type="application/json" id="{name}">{data.replace("<", chr(92) + "u003c")}</script>'
+
+
+def verdict_item(verdict: Verdict, *, sign: str) -> str:
+    """The card of a verdict; `sign` stands before its threshold."""
+    style, word = {True: ("pass", "✓ Yes"), False: ("fail", "✗ No"), None: ("open", "? Undecided")}[verdict.passed]
+    return verdict_card(
+        style=style,
+        word=word,
+        title=verdict.name.capitalize(),
+        value=verdict.value,
+        threshold=verdict.threshold,
+        unit=verdict.unit,
+        sign=sign,
+        why=verdict.why,
+        limit_from=verdict.limit_from,
+    )
 
 
 def verdict_card(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.analysis.report.figures import MAX_POINTS, Figure, Trace, thin
-from remul_md.analysis.report.parts import number_text, verdict_card
+from remul_md.analysis.report.parts import number_text, verdict_item
 from remul_md.analysis.spectrum import FASTEST_PER_CM, Spectrum
 from remul_md.analysis.vibrations import Vibrations
 
@@ -83,22 +83,7 @@ def frequencies_section(figure: str, *, vibrations: Vibrations | None, missing: 
 def _minimum(found: Vibrations | None) -> str:
     if found is None:
         return ""
-    cards = []
-    for verdict in found.verdicts:
-        style, word = {True: ("pass", "✓ Yes"), False: ("fail", "✗ No"), None: ("open", "? Undecided")}[verdict.passed]
-        cards.append(
-            verdict_card(
-                style=style,
-                word=word,
-                title=verdict.name.capitalize(),
-                value=verdict.value,
-                threshold=verdict.threshold,
-                unit=verdict.unit,
-                sign="≥ " if verdict.name == "minimum" else "±",
-                why=verdict.why,
-                limit_from=verdict.limit_from,
-            )
-        )
+    cards = [verdict_item(verdict, sign="≥ " if verdict.name == "minimum" else "±") for verdict in found.verdicts]
     modes = found.modes
     rows = (
         ("Translations, 1/cm", modes.translations_per_cm, "zero, because no place is special"),
