@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from remul_md.errors import InputError
 
+BOND_SCALE = 1.25  # times the sum of the covalent radii: closer atoms are bonded
+
 
 def bond_pairs(
-    atomic_numbers: NDArray[np.integer[Any]], positions: NDArray[np.float64], *, scale: float = 1.25
+    atomic_numbers: NDArray[np.integer[Any]], positions: NDArray[np.float64], *, scale: float = BOND_SCALE
 ) -> NDArray[np.int64]:
     """Pairs of atoms closer than `scale` times the sum of their covalent radii, [M, 2], i < j, sorted.
 
@@ -27,7 +29,7 @@ def bond_pairs(
     Source: covalent radii of Cordero et al. (2008), doi:10.1039/b801115j, as ASE tabulates them.
     """
     if not scale > 0.0:
-        raise InputError(f"scale must be > 0, got {scale}; 1.25 suits organic molecules")
+        raise InputError(f"scale must be > 0, got {scale}; {BOND_SCALE} suits organic molecules")
     from ase.data import covalent_radii
 
     radii = covalent_radii[np.asarray(atomic_numbers)]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from remul_md.analysis.distributions import all_pairs
+from remul_md.bonds import bond_lengths
 from remul_md.errors import InputError
 
 Array = NDArray[np.float64]
@@ -56,20 +58,18 @@ def range_departure(
     for pair, (low, high) in ranges.items():
         if not 0.0 <= low <= high < np.inf:
             raise InputError(f"the range of {pair} is {low} to {high} Angstrom; give 0 <= shortest <= longest")
-    first, second = np.triu_indices(len(atomic_numbers), k=1)
+    pairs = all_pairs(len(atomic_numbers))
     symbols = [chemical_symbols[int(number)] for number in atomic_numbers]
-    names = np.array(["-".join(sorted((symbols[i], symbols[j]))) for i, j in zip(first, second, strict=True)])
+    names = np.array(["-".join(sorted((symbols[i], symbols[j]))) for i, j in pairs])
     kinds = sorted(set(names.tolist()))
     departure, worst, worst_pair = np.zeros(len(positions)), 0.0, ""
     for kind in kinds:
         if kind not in ranges:
             continue
-        (low, high), here = ranges[kind], names == kind
-        i, j = first[here], second[here]
-        step = max(1, DISTANCES_AT_ONCE // len(i))
+        (low, high), here = ranges[kind], pairs[names == kind]
+        step = max(1, DISTANCES_AT_ONCE // len(here))
         for start in range(0, len(positions), step):
-            block = positions[start : start + step]
-            distances = np.linalg.norm(block[:, i] - block[:, j], axis=-1)
+            distances = bond_lengths(positions[start : start + step], here)
             beyond = np.maximum(low - distances, distances - high).max(axis=1).clip(min=0.0)
             departure[start : start + step] = np.maximum(departure[start : start + step], beyond)
             if beyond.max() > worst:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.analysis.trajectory import TrajectoryAnalysis
+from remul_md.bonds import BOND_SCALE
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 MAX_FRAMES = 500  # the slider of a phone resolves no more
 MAX_PLACES = 40_000  # atoms times frames: about 0.8 MB of text
 MAX_ATOMS = 2000  # a canvas draws that at once
-BOND_SCALE = 1.25  # as `remul_md.bonds.bond_pairs`
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

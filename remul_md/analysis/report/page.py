@@ -64,8 +64,7 @@ def write_report(
     """
     content = content or RunContent()
     figures = _figures(analysis, training=training, content=content)
-    data = report_data(analysis, evaluation=evaluation, training=training, provenance=provenance, content=content)
-    data.pop("figures")
+    data = _plain_data(analysis, evaluation=evaluation, provenance=provenance, content=content)
     spectrum = "".join(figure_block(figure) for figure in figures if figure.key == SPECTRUM)
     missing = tuple(content.missing[part] for part in ("spectrum", "vibrations") if part in content.missing)
     title = f"{analysis.formula.translate(SUBSCRIPTS)}: {_length_ps(analysis):.3g} ps of molecular dynamics"
@@ -106,12 +105,25 @@ def report_data(
     """
     shown = content or RunContent()
     return {
+        **_plain_data(analysis, evaluation=evaluation, provenance=provenance, content=shown),
+        "figures": [figure.to_json() for figure in _figures(analysis, training=training, content=shown)],
+    }
+
+
+def _plain_data(
+    analysis: TrajectoryAnalysis,
+    *,
+    evaluation: Mapping[str, Any] | None,
+    provenance: Mapping[str, Any] | None,
+    content: RunContent,
+) -> dict[str, Any]:
+    """`report_data` without the plots, which a page has beside it."""
+    return {
         **analysis.to_json(),
         "notes": list(analysis.notes),
         "evaluation": None if evaluation is None else dict(evaluation),
         "provenance": dict(provenance or {}),
-        **shown.to_json(),
-        "figures": [figure.to_json() for figure in _figures(analysis, training=training, content=shown)],
+        **content.to_json(),
     }
 
 
