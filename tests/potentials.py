@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from remul_md.coverage import coverage_of
+from remul_md.datasets import read_frames
 from remul_md.models import build_model
 from remul_md.potential import Potential, Provenance, fit_reference_energies
 from remul_md.structures import Frames
@@ -86,3 +88,10 @@ def untrained_potential(frames: Frames, *, trained_forces: Any = "both", seed: i
         coverage=coverage_of(frames),
         provenance=Provenance(trained_forces=trained_forces),
     )
+
+
+def ethanol_potential(path: Path, *, trained_forces: Any) -> Path:
+    """The file of a potential with random weights that covers five frames of ethanol."""
+    frames = read_frames("rmd17/ethanol/train-01").select(range(0, 40, 8))
+    untrained_potential(frames, trained_forces=trained_forces, seed=3).save(path)
+    return path

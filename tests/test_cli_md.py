@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from potentials import untrained_potential
-
-from remul_md.datasets import read_frames
+from potentials import ethanol_potential
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -18,10 +16,12 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights, small enough that ethanol stays together for some femtoseconds."""
-    path = tmp_path_factory.mktemp("potential") / "both.pt"
-    frames = read_frames("rmd17/ethanol/train-01").select(range(0, 40, 8))
-    untrained_potential(frames, seed=3).save(path)
-    return path
+    return ethanol_potential(tmp_path_factory.mktemp("potential") / "both.pt", trained_forces="both")
+
+
+@pytest.fixture(scope="module")
+def conservative(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ethanol_potential(tmp_path_factory.mktemp("potential") / "conservative.pt", trained_forces="conservative")
 
 
 def command(potential: Path | str, output: Path, *more: str) -> list[str]:
@@ -54,20 +54,28 @@ def test_both_heads_share_the_work(cli: Run, both: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("potential", "options", "message"),
+    ("trained", "options", "message"),
     [
-        (None, ["--n-inner", "0"], "n_inner must be a whole number >= 1, got 0"),
-        (None, ["--n-inner", "4", "--ensemble", "bussi"], "n_inner 4 needs ensemble 'nve', got 'bussi'"),
-        (None, ["--n-inner", "4", "--replicas", "2"], "--n-inner 4 does not go with --replicas 2; run them one by one"),
-        (None, ["--n-inner", "4", "--frame-interval-fs", "3"], "3.0 is no multiple of the outer step 4 * timestep_fs"),
-        (None, ["--n-inner", "4", "--forces", "direct"], "trained for both forces, and direct ones were asked for"),
-        ("ethanol", ["--n-inner", "4"], "a direct head beside them; this potential was trained for conservative"),
+        ("both", ["--n-inner", "0"], "n_inner must be a whole number >= 1, got 0"),
+        ("both", ["--n-inner", "4", "--ensemble", "bussi"], "n_inner 4 needs ensemble 'nve', got 'bussi'"),
+        (
+            "both",
+            ["--n-inner", "4", "--replicas", "2"],
+            "--n-inner 4 does not go with --replicas 2; run them one by one",
+        ),
+        (
+            "both",
+            ["--n-inner", "4", "--frame-interval-fs", "3"],
+            "3.0 is no multiple of the outer step 4 * timestep_fs",
+        ),
+        ("both", ["--n-inner", "4", "--forces", "direct"], "trained for both forces, and direct ones were asked for"),
+        ("conservative", ["--n-inner", "4"], "a direct head beside them; this potential was trained for conservative"),
     ],
 )
 def test_what_does_not_fit_is_refused(
-    cli: Run, both: Path, tmp_path: Path, potential: str | None, options: list[str], message: str
+    request: pytest.FixtureRequest, cli: Run, tmp_path: Path, trained: str, options: list[str], message: str
 ) -> None:
-    code, _, err = cli(*command(potential or both, tmp_path / "run.traj", *options))
+    code, _, err = cli(*command(request.getfixturevalue(trained), tmp_path / "run.traj", *options))
     assert code == 2
     assert err.startswith("error: ")
     assert message in err

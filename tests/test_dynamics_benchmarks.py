@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from potentials import untrained_potential
+from potentials import ethanol_potential
 
-from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -19,10 +18,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights: no symmetry at all, direct forces that have nothing to do with the energy."""
-    path = tmp_path_factory.mktemp("potential") / "both.pt"
-    frames = read_frames("rmd17/ethanol/train-01").select(range(0, 40, 8))
-    untrained_potential(frames, seed=3).save(path)
-    return path
+    return ethanol_potential(tmp_path_factory.mktemp("potential") / "both.pt", trained_forces="both")
 
 
 @pytest.fixture
@@ -180,7 +176,8 @@ def test_options_of_the_calculator(script: Any) -> None:
 def test_a_potential_without_a_direct_head_is_refused(
     script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    potential = ethanol_potential(tmp_path / "conservative.pt", trained_forces="conservative")
     with pytest.raises(SystemExit):
-        script("multiple_time_steps").main(arguments("ethanol", tmp_path))
+        script("multiple_time_steps").main(arguments(potential, tmp_path))
     assert "this potential was trained for conservative forces" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [potential]
