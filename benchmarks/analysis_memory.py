@@ -1,10 +1,12 @@
-"""Memory and time of `remul-md analyze` without rotations against the number of frames.
+"""Memory and time of `remul-md analyze` (without rotations), `spectrum` and `compare` against the number of frames.
 
-python benchmarks/analysis_memory.py [--n-frames 10000 100000] [--format h5md traj] [--folder FOLDER] [--json FILE]
+python benchmarks/analysis_memory.py [--n-frames 10000 100000] [--format h5md traj]
+    [--commands analyze spectrum compare] [--folder FOLDER] [--json FILE]
 
 Writes trajectories of ethanol that shakes, turns and drifts in energy (made up, not simulated: the analysis costs the
-same), runs the command on each in a process of its own and prints its largest resident memory, its time, and the time
-that each frame adds to the shortest run. Files of 100,000 frames are 70 MB (H5MD) and 110 MB (.traj).
+same), runs each command on each in a process of its own and prints its largest resident memory, its time, and the time
+that each frame adds to the shortest run. `compare` compares with the packaged test frames. Files of 100,000 frames are
+70 MB (H5MD) and 110 MB (.traj).
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from remul_md._version import __version__
 from remul_md.datasets.structure_source import read_structure
 from remul_md.dynamics.h5md import export_h5md
 from remul_md.dynamics.velocities import boltzmann_eV_per_K
+
+COMMANDS = ("analyze", "spectrum", "compare")
 
 
 def write_run(path: Path, *, n_frames: int, seed: int = 0) -> None:
@@ -60,9 +64,10 @@ print(json.dumps([status, usage.ru_maxrss, *seconds]))
 """
 
 
-def measured(path: Path) -> dict[str, float]:
+def measured(command_name: str, path: Path) -> dict[str, float]:
     """Largest resident memory, MB, wall and CPU seconds of the command on one file."""
-    command = [sys.executable, "-c", "from remul_md.cli import main; main()", "analyze", str(path)]
+    more = ["rmd17/ethanol/test-01"] if command_name == "compare" else []
+    command = [sys.executable, "-c", "from remul_md.cli import main; main()", command_name, str(path), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", LAUNCH, *command], env=environment, stdout=subprocess.PIPE, text=True, check=True
@@ -77,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n-frames", type=int, nargs="+", default=[10000, 100000])
     parser.add_argument("--format", nargs="+", default=["h5md", "traj"], choices=["h5md", "traj"])
+    parser.add_argument("--commands", nargs="+", default=list(COMMANDS), choices=COMMANDS)
     parser.add_argument("--folder", type=Path, help="keep the trajectories here and use them again")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -84,8 +90,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
+        bases: dict[tuple[str, str], dict[str, float]] = {}
         for form in options.format:
-            base: dict[str, float] | None = None
             for n_frames in sorted(options.n_frames):
                 source = folder / f"run-{n_frames}.traj"
                 path = source.with_suffix(f".{form}")
@@ -93,20 +99,29 @@ def main() -> None:
                     write_run(source, n_frames=n_frames)
                 if not path.is_file():
                     export_h5md(source, path)
-                row = {"format": form, "n_frames": n_frames, **measured(path)}
-                base = row if base is None else base
-                added = n_frames - base["n_frames"]
-                row["ms_per_frame"] = 1e3 * (row["cpu_s"] - base["cpu_s"]) / added if added else None
-                row["bytes_per_frame"] = 1e6 * (row["peak_MB"] - base["peak_MB"]) / added if added else None
-                rows.append(row)
-                line = f"{form:5} {n_frames:7} frames: {row['peak_MB']:6.0f} MB at most, {row['cpu_s']:.1f} s of CPU"
-                if added:
-                    line += f"; a frame adds {row['ms_per_frame']:.3f} ms and {row['bytes_per_frame']:.0f} bytes"
-                print(line, flush=True)
+                for name in options.commands:
+                    row = {"command": name, "format": form, "n_frames": n_frames, **measured(name, path)}
+                    base = bases.setdefault((name, form), row)
+                    added = n_frames - base["n_frames"]
+                    row["ms_per_frame"] = 1e3 * (row["cpu_s"] - base["cpu_s"]) / added if added else None
+                    row["bytes_per_frame"] = 1e6 * (row["peak_MB"] - base["peak_MB"]) / added if added else None
+                    rows.append(row)
+                    line = f"{name:8} {form:5} {n_frames:7} frames: {row['peak_MB']:6.0f} MB at most, "
+                    line += f"{row['cpu_s']:.1f} s of CPU"
+                    if added:
+                        line += f"; a frame adds {row['ms_per_frame']:.3f} ms and {row['bytes_per_frame']:.0f} bytes"
+                    print(line, flush=True)
     if options.json:
         versions = {"remul-md": __version__, "ase": ase.__version__, "numpy": np.__version__}
         machine = f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}"
-        chosen = ["--n-frames", *map(str, options.n_frames), "--format", *options.format]
+        chosen = [
+            "--n-frames",
+            *map(str, options.n_frames),
+            "--format",
+            *options.format,
+            "--commands",
+            *options.commands,
+        ]
         command = " ".join(["python benchmarks/analysis_memory.py", *chosen])
         content = {"command": command, "versions": versions, "machine": machine, "rows": rows}
         options.json.write_text(json.dumps(content, indent=1) + "\n")

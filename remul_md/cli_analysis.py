@@ -94,9 +94,9 @@ def spectrum(
 ) -> None:
     """Which frequencies the atoms of a run move at: the vibrational density of states."""
     from remul_md.analysis.spectrum import strongest_lines, trajectory_spectrum, write_spectrum_png
-    from remul_md.dynamics.trajectory import read_trajectory
+    from remul_md.dynamics.trajectory import open_trajectory
 
-    frames = read_trajectory(trajectory, frame_interval_fs=frame_interval_fs)
+    frames = open_trajectory(trajectory, frame_interval_fs=frame_interval_fs)
     found = trajectory_spectrum(frames, resolution_per_cm=resolution_per_cm)
     typer.echo(
         f"\n{trajectory}: {found.integral:.2f} degrees of freedom, {found.n_segments} pieces averaged, "

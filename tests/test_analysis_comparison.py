@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.build import molecule
 from spring_molecule import spring_molecule
 
-from remul_md.analysis.comparison import compare_files, compare_structures, read_geometries, write_comparison_png
+from remul_md.analysis.comparison import compare_files, compare_structures, open_geometries, write_comparison_png
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 
@@ -74,8 +74,10 @@ def test_a_run_against_itself_and_against_data(run: Path, tmp_path: Path):
     assert same.pair_distance_mae == 0.0
     assert all(gap.gap == 0.0 for gap in same.gaps)
     numbers = spring_molecule("CH3CH2OH").numbers
-    positions, read = read_geometries(run)
-    np.testing.assert_array_equal(read, numbers)
+    read = open_geometries(run)
+    np.testing.assert_array_equal(read.atomic_numbers, numbers)
+    positions = np.concatenate(list(read.blocks()))
+    assert len(positions) == read.n_frames == 61
     frames = [Atoms(numbers, positions=frame) for frame in positions[::2]]
     ase.io.write(tmp_path / "half.xyz", frames, format="extxyz")
     half = compare_files(run, tmp_path / "half.xyz")
@@ -87,8 +89,27 @@ def test_a_run_against_itself_and_against_data(run: Path, tmp_path: Path):
         write_comparison_png(half, tmp_path / "picture.words", labels=("run", "half of it"))
 
 
+def test_a_long_run_is_read_some_frames_at_a_time(tmp_path: Path):
+    frames = shaken(700, amplitude=0.05, seed=4)
+    run = [Atoms(NUMBERS, positions=frame, info={"time_ps": 1e-3 * number}) for number, frame in enumerate(frames)]
+    ase.io.write(tmp_path / "long.traj", run)
+    blocks = list(open_geometries(tmp_path / "long.traj").blocks())
+    assert sum(len(block) for block in blocks) == 700
+    assert max(len(block) for block in blocks) <= 256
+    reference = shaken(90, amplitude=0.05, seed=5)
+    ase.io.write(tmp_path / "other.xyz", [Atoms(NUMBERS, positions=frame) for frame in reference], format="extxyz")
+    found = compare_files(tmp_path / "long.traj", tmp_path / "other.xyz")
+    at_once = next(open_geometries(tmp_path / "other.xyz").blocks())
+    wanted = compare_structures(frames, at_once, atomic_numbers=NUMBERS)
+    assert found.n_frames == wanted.n_frames == (700, 90)
+    for gap, expected in zip(found.gaps, wanted.gaps, strict=True):
+        assert (gap.name, gap.gap, gap.sampling) == (expected.name, expected.gap, expected.sampling)
+        assert gap.mean_difference == pytest.approx(expected.mean_difference, abs=1e-12)
+
+
 def test_packaged_data_is_read_with_its_dihedrals():
-    positions, numbers = read_geometries("rmd17/ethanol/test-01")
+    read = open_geometries("rmd17/ethanol/test-01")
+    numbers, positions = read.atomic_numbers, next(read.blocks())
     assert positions.shape == (1000, 9, 3)
     found = compare_structures(positions[:500], positions[500:], atomic_numbers=numbers)
     assert found.pair_distance_mae == pytest.approx(found.gaps[0].sampling, rel=0.3)  # random frames of one run
@@ -108,9 +129,9 @@ def test_what_cannot_be_compared_is_refused(run: Path, tmp_path: Path):
     mixed = [molecule("CH4"), molecule("CH3CH2OH")]
     ase.io.write(tmp_path / "mixed.xyz", mixed, format="extxyz")
     with pytest.raises(InputError, match="not of one molecule in one order"):
-        read_geometries(tmp_path / "mixed.xyz")
+        open_geometries(tmp_path / "mixed.xyz")
     crystal = Atoms("Ar2", positions=[[0.0, 0.0, 0.0], [2.6, 2.6, 0.0]], cell=[5.2] * 3, pbc=True)
     ase.io.write(tmp_path / "crystal.xyz", [crystal] * 2, format="extxyz")
     with pytest.raises(InputError, match="is periodic"):
-        read_geometries(tmp_path / "crystal.xyz")
+        open_geometries(tmp_path / "crystal.xyz")
     assert len(read_frames("rmd17/ethanol/test-01")) == 1000

@@ -51,6 +51,32 @@ def test_lines_stand_where_they_are_and_count_their_degrees_of_freedom():
     assert half.integral == pytest.approx(7.5, rel=0.01)  # motion of 250 K is half of what 500 K would excite
 
 
+def test_frames_given_out_some_at_a_time_give_the_spectrum_of_all():
+    momenta = oscillators(n_frames=1201, interval_fs=2.0, temperature_K=250.0)
+    momenta *= np.random.default_rng(5).uniform(0.5, 1.5, size=(1201, 1, 1))  # no two pieces are alike
+    positions = np.zeros((1201, 5, 3)) + np.random.default_rng(6).normal(size=(5, 3))
+    run = TrajectoryArrays(
+        positions=positions,
+        atomic_numbers=np.array([1, 6, 8, 7, 15]),
+        masses=MASSES,
+        time_ps=0.002 * np.arange(1201),
+        pbc=np.zeros(3, dtype=bool),
+        cell=np.zeros((1201, 3, 3)),
+        momenta=momenta,
+    )
+    assert len(list(run.blocks())) == 5
+    for resolution in (15.0, 40.0, 300.0):  # pieces of several blocks, of about one, and many in one
+        found = trajectory_spectrum(run, resolution_per_cm=resolution)
+        n_dof = 15  # it turns and moves
+        kelvin = (momenta**2 / MASSES[:, None]).sum() / 1201 / units.fs**2 / (n_dof * kB)
+        wanted = density_of_states(
+            momenta, masses=MASSES, frame_interval_fs=2.0, temperature_K=kelvin, resolution_per_cm=resolution
+        )
+        assert found.n_segments == wanted.n_segments
+        np.testing.assert_allclose(found.wavenumbers_per_cm, wanted.wavenumbers_per_cm, rtol=1e-12)
+        np.testing.assert_allclose(found.density, wanted.density, rtol=1e-9, atol=1e-12)
+
+
 def test_a_line_is_as_wide_as_is_said():
     """One bin's answer while a line is moved past it, at a width of 40 1/cm."""
     time_fs = 2.0 * np.arange(600)

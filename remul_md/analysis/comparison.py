@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from remul_md.analysis.distributions import (
     Distribution,
     density_gap,
     sampling_gap,
-    structure_distributions,
+    streamed_distributions,
 )
 from remul_md.analysis.verdicts import Verdict
 from remul_md.bonds import bond_pairs
@@ -105,59 +105,62 @@ def compare_structures(
         raise InputError(f"the bound of the h(r) MAE must be > 0, got {bound}; {PAIR_DISTANCE_BOUND} is the default")
     if positions.ndim != 3 or positions.shape[1:] != reference.shape[1:] or len(reference) == 0:
         raise InputError(f"positions {positions.shape} and reference {reference.shape} must be [T, N, 3] and [S, N, 3]")
-    pairs = bond_pairs(atomic_numbers, reference[0])
-    one = structure_distributions(positions, atomic_numbers=atomic_numbers, pairs=pairs)
-    other = structure_distributions(reference, atomic_numbers=atomic_numbers, pairs=pairs)
-    gaps = []
-    for name in one:
-        means = one[name].mean, other[name].mean
-        gaps.append(
-            Gap(
-                name=name,
-                gap=density_gap(one[name], other[name]),
-                sampling=sampling_gap(one[name], other[name]),
-                mean_difference=None if means[0] is None or means[1] is None else means[0] - means[1],
-                unit=one[name].bins.unit,
-            )
-        )
-    return Comparison(
-        one=one,
-        other=other,
-        n_frames=(len(positions), len(reference)),
-        gaps=tuple(gaps),
-        verdict=_verdict(gaps[0], bound=bound),
-    )
+    one = Geometries(atomic_numbers=atomic_numbers, n_frames=len(positions), blocks=lambda: iter([positions]))
+    other = Geometries(atomic_numbers=atomic_numbers, n_frames=len(reference), blocks=lambda: iter([reference]))
+    return _compare(one, other, bound=bound)
 
 
 def compare_files(trajectory: str | Path, other: str | Path) -> Comparison:
     """As `compare_structures`, for files: trajectories, or anything `remul_md.read_frames` reads.
 
+    Of a trajectory, some frames at a time are in memory.
+
     Raises:
         InputError: files that cannot be read, another molecule, periodic frames, fewer than two atoms.
     """
-    positions, numbers = read_geometries(trajectory)
-    reference, expected = read_geometries(other)
-    if not np.array_equal(numbers, expected):
+    run, reference = open_geometries(trajectory), open_geometries(other)
+    if not np.array_equal(run.atomic_numbers, reference.atomic_numbers):
         from ase.symbols import Symbols
 
         raise InputError(
-            f"{trajectory} holds {Symbols(numbers)}, {other} holds {Symbols(expected)}; "
+            f"{trajectory} holds {Symbols(run.atomic_numbers)}, {other} holds {Symbols(reference.atomic_numbers)}; "
             "give the same atoms in the same order"
         )
-    return compare_structures(positions, reference, atomic_numbers=numbers)
+    return _compare(run, reference, bound=PAIR_DISTANCE_BOUND)
 
 
-def read_geometries(source: str | Path) -> tuple[Array, NDArray[np.int64]]:
-    """Positions [T, N, 3], Angstrom, and atomic numbers [N] of a trajectory file or a data set.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Geometries:
+    """Positions of one molecule that are given out some frames at a time.
+
+    Args:
+        atomic_numbers: [N].
+        n_frames: of all blocks together.
+        blocks: positions of consecutive frames, each [T, N, 3], Angstrom; each call starts anew.
+    """
+
+    atomic_numbers: NDArray[np.integer[Any]]
+    n_frames: int
+    blocks: Callable[[], Iterator[Array]]
+
+
+def open_geometries(source: str | Path) -> Geometries:
+    """The positions in a trajectory file or a data set.
 
     Raises:
         InputError: what cannot be read, frames of different molecules, periodic frames.
     """
     if Path(source).suffix in TRAJECTORIES:
-        from remul_md.dynamics.trajectory import read_trajectory
+        from remul_md.dynamics.trajectory import open_trajectory
 
-        frames = read_trajectory(source)
-        positions, numbers, periodic = frames.positions, frames.atomic_numbers, bool(frames.pbc.any())
+        frames = open_trajectory(source)
+        first = next(frames.blocks())
+        periodic = bool(first.pbc.any())
+        found = Geometries(
+            atomic_numbers=first.atomic_numbers,
+            n_frames=frames.n_frames,
+            blocks=lambda: (block.positions for block in frames.blocks()),
+        )
     else:
         from remul_md.datasets import read_frames
 
@@ -169,9 +172,37 @@ def read_geometries(source: str | Path) -> tuple[Array, NDArray[np.int64]]:
                 f"{source}: its frames are not of one molecule in one order of atoms; select those that are"
             )
         positions, periodic = data.positions.reshape(n_frames, n_atoms, 3), bool(data.pbc.any())
+        found = Geometries(atomic_numbers=numbers, n_frames=n_frames, blocks=lambda: iter([positions]))
     if periodic:
         raise InputError(f"{source}: is periodic; distances over images are not measured here, give isolated molecules")
-    return positions, numbers
+    return found
+
+
+def _compare(one: Geometries, other: Geometries, *, bound: float) -> Comparison:
+    pairs = bond_pairs(other.atomic_numbers, next(other.blocks())[0])
+    found, reference = (
+        streamed_distributions(side.blocks(), n_frames=side.n_frames, atomic_numbers=side.atomic_numbers, pairs=pairs)
+        for side in (one, other)
+    )
+    gaps = []
+    for name in found:
+        means = found[name].mean, reference[name].mean
+        gaps.append(
+            Gap(
+                name=name,
+                gap=density_gap(found[name], reference[name]),
+                sampling=sampling_gap(found[name], reference[name]),
+                mean_difference=None if means[0] is None or means[1] is None else means[0] - means[1],
+                unit=found[name].bins.unit,
+            )
+        )
+    return Comparison(
+        one=found,
+        other=reference,
+        n_frames=(one.n_frames, other.n_frames),
+        gaps=tuple(gaps),
+        verdict=_verdict(gaps[0], bound=bound),
+    )
 
 
 def _verdict(gap: Gap, *, bound: float) -> Verdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -144,7 +144,7 @@ def pair_distance_distribution(positions: Array) -> Distribution:
     _check(positions)
     pairs = all_pairs(positions.shape[1])
     histogram = Histogram("distance", n_frames=len(positions))
-    for block in _blocks(positions, n_chains=len(pairs)):
+    for block in _parts(positions, n_pairs=len(pairs)):
         histogram.update(bond_lengths(block, pairs))
     return histogram.result()
 
@@ -168,22 +168,41 @@ def structure_distributions(
     Raises:
         InputError: fewer than two atoms, no frame, shapes that do not fit.
     """
-    _check(positions)
-    if len(atomic_numbers) != positions.shape[1]:
+    if positions.ndim == 3 and len(atomic_numbers) != positions.shape[1]:
         raise InputError(f"positions {positions.shape} need {positions.shape[1]} elements, got {len(atomic_numbers)}")
-    histograms = StructureHistograms(atomic_numbers, pairs, n_frames=len(positions))
-    for block in _blocks(positions, n_chains=positions.shape[1] * (positions.shape[1] - 1) // 2):
-        histograms.update(block)
+    return streamed_distributions([positions], n_frames=len(positions), atomic_numbers=atomic_numbers, pairs=pairs)
+
+
+def streamed_distributions(
+    blocks: Iterable[Array],
+    *,
+    n_frames: int,
+    atomic_numbers: NDArray[np.integer[Any]],
+    pairs: NDArray[np.int64],
+) -> dict[str, Distribution]:
+    """As `structure_distributions`, for frames that are given out some at a time.
+
+    Args:
+        blocks: positions of consecutive frames, each [T, N, 3], Angstrom, unwrapped.
+        n_frames: of all blocks together.
+        atomic_numbers, pairs: as `structure_distributions`.
+    Raises:
+        InputError: as `structure_distributions`.
+    """
+    histograms = StructureHistograms(atomic_numbers, pairs, n_frames=n_frames)
+    n_pairs = len(atomic_numbers) * (len(atomic_numbers) - 1) // 2
+    for positions in blocks:
+        _check(positions)
+        for part in _parts(positions, n_pairs=n_pairs):
+            histograms.update(part)
     return histograms.result()
 
 
-def _blocks(positions: Array, *, n_chains: int) -> Iterator[Array]:
+def _parts(positions: Array, *, n_pairs: int) -> Iterator[Array]:
     """Some frames at a time, so that nothing grows with their number or with the square of the number of atoms."""
-    step = max(1, min(FRAMES_AT_ONCE, VALUES_AT_ONCE // max(n_chains, 1)))
-    middle = len(positions) // 2
-    for low, high in ((0, middle), (middle, len(positions))):
-        for start in range(low, high, step):
-            yield positions[start : min(start + step, high)]
+    step = max(1, min(FRAMES_AT_ONCE, VALUES_AT_ONCE // max(n_pairs, 1)))
+    for start in range(0, len(positions), step):
+        yield positions[start : start + step]
 
 
 class Histogram:

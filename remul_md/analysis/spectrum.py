@@ -15,7 +15,7 @@ from remul_md.dynamics.velocities import boltzmann_eV_per_K, temperature_K
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
-    from remul_md.dynamics.trajectory import TrajectoryArrays
+    from remul_md.dynamics.trajectory import Frames
 
 Array = NDArray[np.float64]
 
@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 FASTEST_PER_CM = 4401.0
 HYDROGEN_AMU = 2.5  # lighter is hydrogen or deuterium
 MIN_FRAMES = 16
+NOTHING_MOVES = "all momenta are zero: nothing vibrates; give a run that moves"
 HANN_WIDTH = 1.44  # full width at half maximum of the power of a line under a Hann window, in bins of 1 / (n dt)
 
 
@@ -87,69 +88,120 @@ def density_of_states(
         InputError: shapes that do not fit, too few frames, options that are not > 0, momenta that are all zero.
     Source: Berens et al., J. Chem. Phys. 79 (1983), 2375; Welch, IEEE Trans. Audio Electroacoust. 15 (1967), 70.
     """
-    from scipy.signal import get_window
-
-    for name, value in (
-        ("frame_interval_fs", frame_interval_fs),
-        ("temperature_K", temperature_K),
-        ("resolution_per_cm", resolution_per_cm),
-    ):
-        if not (np.isfinite(value) and value > 0.0):
-            raise InputError(f"{name} must be > 0, got {value}")
+    _check_options(
+        frame_interval_fs=frame_interval_fs, temperature_K=temperature_K, resolution_per_cm=resolution_per_cm
+    )
     if momenta.ndim != 3 or momenta.shape[1:] != (len(masses), 3) or len(momenta) < MIN_FRAMES:
         raise InputError(
             f"momenta {momenta.shape} and masses {masses.shape} must be [T, N, 3] and [N], T at least {MIN_FRAMES}"
         )
     if not momenta.any():
-        raise InputError("all momenta are zero: nothing vibrates; give a run that moves")
-    step_per_cm = 1.0 / (frame_interval_fs * _per_cm_fs())  # 1 over the interval, as a wavenumber
-    wanted = round(HANN_WIDTH * step_per_cm / resolution_per_cm)
-    length = int(min(max(wanted, MIN_FRAMES), len(momenta)))
-    window = get_window("hann", length)
-    starts = range(0, len(momenta) - length + 1, max(length // 2, 1))
-    power = np.zeros(length // 2 + 1)
-    for start in starts:
-        piece = momenta[start : start + length] / np.sqrt(masses)[:, None]
-        for atom in range(len(masses)):  # one at a time: memory does not grow with the molecule
-            power += (np.abs(np.fft.rfft(piece[:, atom] * window[:, None], axis=0)) ** 2).sum(axis=1)
-    power[1 : (length + 1) // 2] *= 2.0  # the negative frequencies
-    from ase import units
-
-    # Parseval: the sum over the bins is n sum(w^2) times the mean of sum_i m_i v_i^2 = 2 K.
-    twice_kinetic = power / (len(starts) * length * (window**2).sum()) / units.fs**2  # eV in each bin
-    bin_per_cm = step_per_cm / length
-    resolution = HANN_WIDTH * bin_per_cm
-    return Spectrum(
-        wavenumbers_per_cm=np.asarray(bin_per_cm * np.arange(length // 2 + 1), dtype=np.float64),
-        density=twice_kinetic / (boltzmann_eV_per_K() * temperature_K * bin_per_cm),
-        resolution_per_cm=resolution,
-        n_segments=len(starts),
-        warning=_warning(0.5 * step_per_cm, masses, resolution=resolution, asked=resolution_per_cm),
+        raise InputError(NOTHING_MOVES)
+    pieces = _Pieces(masses, _piece_length(len(momenta), frame_interval_fs, resolution_per_cm))
+    pieces.update(momenta)
+    return pieces.spectrum(
+        frame_interval_fs=frame_interval_fs, temperature_K=temperature_K, resolution_per_cm=resolution_per_cm
     )
 
 
-def trajectory_spectrum(frames: TrajectoryArrays, *, resolution_per_cm: float = 10.0) -> Spectrum:
+def trajectory_spectrum(frames: Frames, *, resolution_per_cm: float = 10.0) -> Spectrum:
     """Density of states of a run at its own mean temperature, with the degrees of freedom counted in frame 0.
 
+    Args:
+        frames: a file or arrays; of a file, some frames at a time are in memory.
+        resolution_per_cm: as `density_of_states`.
     Raises:
         InputError: no momenta, frames at uneven times, or as `density_of_states`.
     """
-    if frames.momenta is None:
-        raise InputError("the trajectory has no momenta (or not in all frames); a spectrum needs them")
-    if len(frames) < MIN_FRAMES:
-        raise InputError(f"a spectrum needs at least {MIN_FRAMES} frames, got {len(frames)}")
-    interval_fs = even_interval_fs(frames.time_ps)
-    kinetic = float(kinetic_energy_eV(frames.momenta, frames.masses).mean())
-    n_dof, _ = counted_degrees_of_freedom(frames.positions[0], frames.momenta[0], masses=frames.masses, pbc=frames.pbc)
-    if kinetic <= 0.0:
-        raise InputError("all momenta are zero: nothing vibrates; give a run that moves")
-    return density_of_states(
-        frames.momenta,
-        masses=frames.masses,
-        frame_interval_fs=interval_fs,
-        temperature_K=temperature_K(kinetic, n_dof),
-        resolution_per_cm=resolution_per_cm,
+    _check_options(resolution_per_cm=resolution_per_cm)
+    if frames.n_frames < MIN_FRAMES:
+        raise InputError(f"a spectrum needs at least {MIN_FRAMES} frames, got {frames.n_frames}")
+    pieces: _Pieces | None = None
+    times, kinetic = [], []
+    for block in frames.blocks():
+        if block.momenta is None:
+            raise InputError("the trajectory has no momenta (or not in all frames); a spectrum needs them")
+        times.append(block.time_ps)
+        kinetic.append(kinetic_energy_eV(block.momenta, block.masses))
+        if pieces is None:
+            if len(block) < 2:  # a huge system: the interval between frames is not known yet
+                raise InputError(f"{len(block.masses)} atoms are too many for a spectrum; select some of them")
+            length = _piece_length(frames.n_frames, even_interval_fs(block.time_ps), resolution_per_cm)
+            pieces = _Pieces(block.masses, length)
+            start = block.positions[0], block.momenta[0]
+            n_dof, _ = counted_degrees_of_freedom(*start, masses=block.masses, pbc=block.pbc)
+        pieces.update(block.momenta)
+    assert pieces is not None  # a trajectory has at least one frame
+    mean_kinetic = float(np.concatenate(kinetic).mean())
+    interval_fs = even_interval_fs(np.concatenate(times))
+    if mean_kinetic <= 0.0:
+        raise InputError(NOTHING_MOVES)
+    temperature = temperature_K(mean_kinetic, n_dof)
+    return pieces.spectrum(
+        frame_interval_fs=interval_fs, temperature_K=temperature, resolution_per_cm=resolution_per_cm
     )
+
+
+def _check_options(**options: float) -> None:
+    for name, value in options.items():
+        if not (np.isfinite(value) and value > 0.0):
+            raise InputError(f"{name} must be > 0, got {value}")
+
+
+def _piece_length(n_frames: int, frame_interval_fs: float, resolution_per_cm: float) -> int:
+    """Frames of a piece whose lines are as wide as was asked, or as many as there are."""
+    wanted = round(HANN_WIDTH / (frame_interval_fs * _per_cm_fs() * resolution_per_cm))
+    return int(min(max(wanted, MIN_FRAMES), n_frames))
+
+
+class _Pieces:
+    """Sums the power of pieces of a run that overlap by half, from consecutive frames.
+
+    Args:
+        masses: [N], amu.
+        length: frames of a piece.
+    """
+
+    def __init__(self, masses: Array, length: int) -> None:
+        from scipy.signal import get_window
+
+        self._masses, self._length = masses, length
+        self._window: Array = get_window("hann", length)
+        self._power = np.zeros(length // 2 + 1)
+        self._n_pieces = 0
+        self._waiting = np.empty((0, len(masses), 3))
+
+    def update(self, momenta: Array) -> None:
+        """Add the next frames, [T, N, 3], amu Angstrom/fs."""
+        frames = np.concatenate([self._waiting, momenta]) if len(self._waiting) else momenta
+        start = 0
+        while start + self._length <= len(frames):
+            piece = frames[start : start + self._length] / np.sqrt(self._masses)[:, None]
+            for atom in range(len(self._masses)):  # one at a time: memory does not grow with the molecule
+                amplitudes = np.fft.rfft(piece[:, atom] * self._window[:, None], axis=0)
+                self._power += (np.abs(amplitudes) ** 2).sum(axis=1)
+            self._n_pieces += 1
+            start += max(self._length // 2, 1)
+        self._waiting = frames[start:].copy()
+
+    def spectrum(self, *, frame_interval_fs: float, temperature_K: float, resolution_per_cm: float) -> Spectrum:
+        """Of all frames so far; options as `density_of_states`."""
+        from ase import units
+
+        power, length = self._power.copy(), self._length
+        power[1 : (length + 1) // 2] *= 2.0  # the negative frequencies
+        # Parseval: the sum over the bins is n sum(w^2) times the mean of sum_i m_i v_i^2 = 2 K.
+        twice_kinetic = power / (self._n_pieces * length * (self._window**2).sum()) / units.fs**2  # eV in each bin
+        step_per_cm = 1.0 / (frame_interval_fs * _per_cm_fs())  # 1 over the interval, as a wavenumber
+        bin_per_cm = step_per_cm / length
+        resolution = HANN_WIDTH * bin_per_cm
+        return Spectrum(
+            wavenumbers_per_cm=np.asarray(bin_per_cm * np.arange(length // 2 + 1), dtype=np.float64),
+            density=twice_kinetic / (boltzmann_eV_per_K() * temperature_K * bin_per_cm),
+            resolution_per_cm=resolution,
+            n_segments=self._n_pieces,
+            warning=_warning(0.5 * step_per_cm, self._masses, resolution=resolution, asked=resolution_per_cm),
+        )
 
 
 def even_interval_fs(time_ps: Array) -> float:
