@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 RUNS ?= $(HOME)/remul-md-runs
+JOBS ?= 2
 MOLECULE ?= aspirin benzene ethanol malonaldehyde naphthalene salicylic toluene
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -39,11 +40,12 @@ potentials: install
 	done
 	$(BIN)/remul-md potentials
 
+# Two processes of one thread each: tests compute on small molecules, which more threads only slow down.
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy remul_md calculators
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # The wheel in an empty environment, used from outside the repository.
 test-wheel: install

@@ -16,6 +16,7 @@ from ase.build import bulk, molecule
 from potentials import molecule_frames, untrained_potential
 from remul_md.calculators.geometries import MAX_ATOMS_ALL_PAIRS, MovingSystems
 
+import remul_md.compiled_potential
 from remul_md import RemulCalculator
 from remul_md.committee import make_committee
 from remul_md.compiled_potential import CompiledPotential
@@ -61,18 +62,31 @@ def differences(potential: Potential, compiled: CompiledPotential, batch: Batch,
     return [float((a - b).abs().max() / a.abs().max()) for a, b in pairs]
 
 
-@pytest.mark.parametrize("forces", ["conservative", "direct"])
-def test_compiled_is_uncompiled_at_other_positions(forces: str) -> None:
+def file_of(potential: Potential, *, forces: str) -> Path:
+    """Where the compiled potential would be kept; nothing is compiled."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*given: object, file: Path, **options: object) -> None:
+        raise Stopped(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remul_md.compiled_potential, "compiled_function", stop)
+        with pytest.raises(Stopped) as stopped:
+            CompiledPotential(potential, two_molecules(), forces=forces)
+    return Path(stopped.value.args[0])
+
+
+def test_compiled_is_uncompiled_at_other_positions() -> None:
     potential, batch = tiny_potential(), two_molecules(shift=0.1)
-    compiled = CompiledPotential(potential, two_molecules(), forces=forces)
-    assert max(differences(potential, compiled, batch, forces=forces)) < 1e-12
-    right = potential.predict(batch, forces=forces)
-    other = getattr(right, "direct_forces" if forces == "conservative" else "forces")
-    assert other is None  # one head only
+    compiled = CompiledPotential(potential, two_molecules(), forces="conservative")
+    assert max(differences(potential, compiled, batch, forces="conservative")) < 1e-12
+    assert potential.predict(batch, forces="conservative").direct_forces is None  # one head only
     assert compiled.predict(batch.positions).energy.dtype == torch.float64
 
 
-def test_what_was_compiled_is_found_again_and_only_that(cache: Path) -> None:
+def test_what_was_compiled_is_found_again(cache: Path) -> None:
     said: list[str] = []
     CompiledPotential(tiny_potential(), two_molecules(), forces="conservative", say=said.append)
     files, said = kept(cache), []
@@ -80,26 +94,30 @@ def test_what_was_compiled_is_found_again_and_only_that(cache: Path) -> None:
     assert said == []
     assert kept(cache) == files
     assert max(differences(tiny_potential(), again, two_molecules(), forces="conservative")) < 1e-12
-    CompiledPotential(tiny_potential(seed=1), two_molecules(), forces="conservative", say=said.append)
-    assert [line.split()[0] for line in said] == ["compiling", "compiled"]
-    (new,) = kept(cache) - files
-    assert new.suffix == ".pt2"  # and nothing half written is left
 
 
-def test_a_file_of_another_potential_is_refused_and_a_damaged_one_made_again() -> None:
+def test_other_weights_and_the_other_head_have_other_files() -> None:
+    cases = [(tiny_potential(seed=seed), forces) for seed in (0, 1) for forces in ("conservative", "direct")]
+    assert len({file_of(potential, forces=forces) for potential, forces in cases}) == 4
+    assert file_of(tiny_potential(), forces="direct") == file_of(*cases[1][:1], forces="direct")
+
+
+def test_a_damaged_file_is_made_again_and_one_of_another_potential_refused(cache: Path) -> None:
     """The name says what a file is; that the forces are right is seen by computing them."""
-    first, second = (
-        CompiledPotential(tiny_potential(seed=seed), two_molecules(), forces="conservative") for seed in (0, 1)
-    )
-    assert first.file != second.file
-    content = second.file.read_bytes()
-    shutil.copy(first.file, second.file)
-    with pytest.raises(InputError, match="compiled forces differ from uncompiled ones by"):
-        CompiledPotential(tiny_potential(seed=1), two_molecules(), forces="conservative")
-    second.file.write_bytes(content[: len(content) // 2])
-    said: list[str] = []
-    CompiledPotential(tiny_potential(seed=1), two_molecules(), forces="conservative", say=said.append)
+    first = CompiledPotential(tiny_potential(), two_molecules(), forces="conservative")
+    second = file_of(tiny_potential(seed=1), forces="direct")
+    content = first.file.read_bytes()
+    second.write_bytes(content[: len(content) // 2])
+    files, said = kept(cache), []
+    direct = CompiledPotential(tiny_potential(seed=1), two_molecules(), forces="direct", say=said.append)
     assert [line.split()[0] for line in said] == ["compiling", "compiled"]
+    assert kept(cache) == files  # and nothing half written is left
+    batch = two_molecules(shift=0.1)
+    assert max(differences(tiny_potential(seed=1), direct, batch, forces="direct")) < 1e-12
+    assert direct.predict(batch.positions).forces is None
+    shutil.copy(first.file, second)
+    with pytest.raises(InputError, match="compiled forces differ from uncompiled ones by"):
+        CompiledPotential(tiny_potential(seed=1), two_molecules(), forces="direct")
 
 
 def test_serves_only_these_systems() -> None:

@@ -29,7 +29,13 @@ def script() -> Any:
 def arguments(folder: Path, *further: str) -> list[str]:
     settings = [f"model.{option}" for option in TINY]
     settings += [f"data.source={folder / 'frames.xyz'}", "data.molecule=null", "data.n_validation=5"]
-    settings += ["train.n_steps=11", "train.batch_size=3", "train.warmup_steps=2", "train.device=cpu"]
+    settings += [
+        "train.n_steps=11",
+        "train.batch_size=3",
+        "train.warmup_steps=2",
+        "train.device=cpu",
+        "train.compile=false",
+    ]
     settings += ["train.monitor_per_decade=0", "pretrain.n_labels=40", "pretrain.temperature_K=600"]
     chosen = [part for setting in settings for part in ("--set", setting)]
     places = ["--run-dir", str(folder / "runs"), "--json", str(folder / "curve.json"), "--plots", str(folder / "plots")]

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(600)  # seconds of CPU time, minutes where othe
 def test_the_level_of_the_labels() -> None:
     """A frame of rMD17: forces within 0.3 meV/A of the label, the energy of all electrons within 50 meV."""
     pytest.importorskip("pyscf", reason='needs PySCF (pip install "remul-md[pbe]")')
-    frames = read_frames("rmd17/malonaldehyde/train-01").select([3])
+    frames = read_frames("rmd17/ethanol/train-01").select([3])
     assert frames.energy is not None
     assert frames.forces is not None
     atoms = frames.atoms(0)
