@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,13 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from remul_md._version import __version__
 from remul_md.datasets.npz import load_arrays
 from remul_md.errors import InputError
 from remul_md.files import changed_values, replace_atomically
 from remul_md.label_sources import LabelSource
+from remul_md.progress import progress_bar
 from remul_md.structures import Frames
 
 SAVE_INTERVAL_S = 10.0  # a kill loses no more, or one label, if that takes longer
@@ -59,14 +58,7 @@ def calculate_labels(frames: Frames, source: LabelSource, *, partial: Path, prog
     }
     energies, forces = _done(partial, provenance)
     saved = time.perf_counter()
-    bar = tqdm(
-        total=len(frames),
-        initial=len(energies),
-        desc=source.name,
-        unit="frame",
-        disable=not progress,
-        mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file wants a line now and then
-    )
+    bar = progress_bar(shown=progress, total=len(frames), initial=len(energies), desc=source.name, unit="frame")
     try:
         with bar:
             for index in range(len(energies), len(frames)):

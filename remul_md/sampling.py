@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from remul_md._version import __version__
 from remul_md.bonds import bond_lengths, bond_pairs
@@ -35,6 +33,7 @@ from remul_md.datasets.writers import write_frames
 from remul_md.errors import InputError
 from remul_md.files import changed_values
 from remul_md.label_sources import LabelSource
+from remul_md.progress import progress_bar
 from remul_md.structures import Frames
 
 if TYPE_CHECKING:
@@ -173,14 +172,7 @@ def sample_labels(
     before, started, saved = record["seconds"], time.perf_counter(), time.perf_counter()
     reasons: Counter[str] = Counter()
     n_empty = 0
-    bar = tqdm(
-        total=n_labels,
-        initial=n_done,
-        desc="label",
-        disable=not progress,
-        dynamic_ncols=True,
-        mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file wants a line now and then
-    )
+    bar = progress_bar(shown=progress, total=n_labels, initial=n_done, desc="label", unit="frame")
     with bar, _one_thread():
         while n_done < n_labels:
             walk = _walk(starts, source, number=record["n_walks"], temperature_K=temperature_K, seed=seed)

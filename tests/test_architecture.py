@@ -21,6 +21,7 @@ ORDER = (
     "_version",
     "errors",
     "files",
+    "progress",
     "bonds",
     "structures",
     "neighbors",

@@ -37,6 +37,7 @@ from remul_md.dynamics.switch import (
 )
 from remul_md.dynamics.velocities import temperature_K
 from remul_md.errors import InputError
+from remul_md.progress import progress_bar
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -97,10 +98,8 @@ class Engine:
             SimulationStopped: the molecule fell apart, or energy or forces are not finite.
             InputError: a file cannot be written.
         """
-        from tqdm import tqdm
-
         total = self.options.n_equilibration_steps + self.options.n_steps
-        with tqdm(total=total, initial=self.state.steps_done, disable=not progress, unit="step") as self.bar:
+        with progress_bar(shown=progress, total=total, initial=self.state.steps_done, unit="step") as self.bar:
             if self.state.phase == "equilibration":
                 self._phase(self.options.n_equilibration_steps, ensemble="langevin")
                 self._switch()

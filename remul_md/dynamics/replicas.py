@@ -13,7 +13,6 @@ replica, is what this costs: for thousands of replicas on a GPU see `remul_md.ca
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -31,6 +30,7 @@ from remul_md.dynamics.options import MDOptions
 from remul_md.dynamics.recording import OutputFiles
 from remul_md.dynamics.run import MDResult, run_md
 from remul_md.errors import InputError
+from remul_md.progress import progress_bar
 
 Evaluate = Callable[[Array], tuple[Array, Array]]
 
@@ -149,13 +149,10 @@ class _Exchange:
 
     def serve(self, evaluate: Evaluate, first_positions: Array, *, n_steps: int, progress: bool) -> None:
         """Answer until all replicas have ended; raises what one of them failed with."""
-        from tqdm import tqdm
-
         positions = np.repeat(first_positions[None], len(self.answers), axis=0)
         n_running = len(self.answers)
-        wait_s = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants a line now and then
         description = f"{n_running} replicas"
-        with tqdm(total=n_steps, disable=not progress, unit="step", desc=description, mininterval=wait_s) as bar:
+        with progress_bar(shown=progress, total=n_steps, unit="step", desc=description) as bar:
             while n_running:
                 waiting: list[int] = []
                 while len(waiting) < n_running:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from remul_md.config import TrainConfig
 from remul_md.errors import InputError
 from remul_md.files import save_tensors
+from remul_md.progress import progress_bar
 from remul_md.training.checkpoint import SYMMETRY, MetricsLog, TrainState, read_checkpoint
 from remul_md.training.compiled import CompiledLosses, compile_losses
 from remul_md.training.optimizers import make_optimizer
@@ -146,14 +145,7 @@ def fit(
         logs += [MetricsLog(run_dir, columns=["step", *monitor_columns], from_step=state.step, file_name=SYMMETRY)]
     compiled = compile_losses(model, batch_of, objective, progress=progress) if config.compile else None
     before, started = state.seconds, time.perf_counter()
-    bar = tqdm(
-        total=config.n_steps,
-        initial=state.step,
-        unit="step",
-        disable=not progress,
-        dynamic_ncols=True,
-        mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file wants a line now and then
-    )
+    bar = progress_bar(shown=progress, total=config.n_steps, initial=state.step, unit="step")
     sums: dict[str, tuple[Tensor | float, int]] = {}  # since the last row: a sum on the device, and how many
     shown = ""
     try:
