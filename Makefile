@@ -36,6 +36,7 @@ potentials: install
 	for molecule in $(MOLECULE); do \
 	    $(BIN)/remul-md train $$molecule --run-dir $(RUNS)/$$molecule --resume && \
 	    cp $(RUNS)/$$molecule/potential.pt data/potentials/$$molecule.pt && \
+	    cp $(RUNS)/$$molecule/metrics.csv data/potentials/$$molecule.metrics.csv && \
 	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --json data/potentials/$$molecule.json || exit 1; \
 	done
 	$(BIN)/remul-md potentials

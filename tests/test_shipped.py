@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from pathlib import Path
@@ -16,6 +17,16 @@ from remul_md.datasets import list_datasets
 from remul_md.errors import InputError
 from remul_md.potential import load_potential, shipped_potentials
 from remul_md.shipped import describe_shipped, measured_latency_ms
+
+
+def test_every_shipped_potential_has_the_log_of_its_training() -> None:
+    for name, path in shipped_potentials().items():
+        with path.with_suffix(".metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        metrics = load_potential(name).provenance.metrics
+        assert [row["step"] for row in rows] == [str(step) for step in range(50, metrics["last_step"] + 1, 50)]
+        best = next(row for row in rows if row["step"] == str(metrics["best_step"]))
+        assert float(best["validation_force_mae"]) == metrics["validation_force_mae_meV_per_A"]
 
 
 @pytest.fixture
