@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from remul_md.bonds import bond_lengths, bond_pairs
 from remul_md.errors import InputError
-from remul_md.structures import Frames
 from remul_md.superposition import angle_swept
+
+if TYPE_CHECKING:
+    from remul_md.structures import Frames
 
 # A pair distance may leave the trained range by this much before a warning: MD at the training temperature does.
 DISTANCE_MARGIN = 0.15  # Angstrom

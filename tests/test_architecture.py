@@ -216,6 +216,16 @@ def test_only_commands_print() -> None:
         assert is_command or not any(called == "print" for called, _ in calls(tree)), f"{name} prints; log instead"
 
 
+@pytest.mark.parametrize(
+    "part", ["cli", "dynamics.run", "analysis.trajectory", "analysis.comparison", "analysis.spectrum"]
+)
+def test_what_needs_no_network_does_not_load_torch(part: str) -> None:
+    """It takes a second and 180 MB, more than the analysis of a run."""
+    program = f"import sys, remul_md.{part}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_options_are_not_swallowed() -> None:
     """A public function with **kwargs accepts every misspelt option."""
     for name, tree in TREES.items():
