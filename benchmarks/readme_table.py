@@ -54,6 +54,12 @@ def table() -> str:
         ("mean temperature, 300 K asked", "{temperature_K:.0f} K", "nve"),
         ("rotational error along the run", "{rotational_error:.2f} meV/Å", "nve"),
         ("angular momentum, largest change", "{angular_momentum_change:.1%}", "nve"),
+        (
+            "true force MAE along its own dynamics, 300 / 500 K",
+            "{cool:.1f} / {hot:.1f} meV/Å (PBE, 100 frames)",
+            "truth",
+        ),
+        ("harmonic wavenumbers, mean difference from PBE", "{modes:.1f} 1/cm", "truth"),
         ("forces against central differences, float64", "{ratio:.0e} of the RMS force", "gradient"),
         ("calculator call, 1 thread, float32", "{median_ms[calculator]:.1f} ms", "overhead"),
         ("... compiled (`compile=True`)", "{median_ms[compiled]:.1f} ms", "overhead"),
@@ -64,8 +70,23 @@ def table() -> str:
             "demo",
         ),
     ]
-    values = {"nve": run, "long": {}, "aspirin": {}, "gradient": gradient, "overhead": speed, "demo": demo}
+    truth = measured("independent_truth")
+    truth_values = {
+        "cool": truth["potential"]["300 K"]["force_mae"],
+        "hot": truth["potential"]["500 K"]["force_mae"],
+        "modes": truth["vibrations"]["mean_absolute_difference_per_cm"],
+    }
+    values = {
+        "truth": truth_values,
+        "nve": run,
+        "long": {},
+        "aspirin": {},
+        "gradient": gradient,
+        "overhead": speed,
+        "demo": demo,
+    }
     commands = {
+        "truth": "`python benchmarks/independent_truth.py`: [docs/independent-truth.md](docs/independent-truth.md)",
         "long": "the same with `--length-ps 100 --frame-interval-fs 20 --compile` (9 minutes, 350 steps/s)",
         "aspirin": "the same for `aspirin` (53 steps/s beside three other jobs)",
         "nve": "`remul-md md ethanol ...`, `remul-md analyze` as `make demo` calls them",
