@@ -54,7 +54,7 @@ def kill_when(process: subprocess.Popen, path: Path, *, n_lines: int) -> None:
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.002)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == -signal.SIGKILL, f"not killed in time: {process.returncode}, {errors}"
 
 
@@ -122,7 +122,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(tmp_path):
     chosen = {**BASE, "equilibrate_ps": 0.05, "length_ps": 0.3, "checkpoint_interval": 37}
     run_md(spring_molecule(), MDOptions(**chosen), output=whole, progress=False)
     process = start(limited, chosen, resume=False, limit=40_000)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "InputError: cannot write" in errors
     assert "limited.traj" in errors

@@ -55,19 +55,19 @@ def start(*folders: Path, resume: bool) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate(timeout=240)
+    _, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
 
 
 def kill_when(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
     """SIGKILL, which no process can answer, as soon as `reached`."""
-    deadline = time.monotonic() + 240.0
+    deadline = time.monotonic() + 500.0
     while time.monotonic() < deadline and process.poll() is None:
         if reached():
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.002)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == -signal.SIGKILL, f"not killed in time: {process.returncode}, {errors}"
 
 
