@@ -6,7 +6,9 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +92,26 @@ def save_tensors(path: Path, payload: Any) -> None:
     import torch
 
     buffer = io.BytesIO()
-    torch.save(payload, buffer)
+    with _interrupts_deferred():
+        torch.save(payload, buffer)
     try:
         replace_atomically(path, buffer.getvalue())
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error}); free space or choose another folder") from error
+
+
+@contextlib.contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Ctrl-C acts at the end of the block: pickling passes through `copyreg`, whose bare `except` may swallow it."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # no handler of Python runs here
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import signal
 import stat
 from pathlib import Path
 
 import pytest
+import torch
 
 from remul_md.errors import InputError
-from remul_md.files import read_json, write_json
+from remul_md.files import read_json, save_tensors, write_json
 
 HINT = "take another file"
 
@@ -62,3 +65,21 @@ def test_what_is_no_object_is_named(tmp_path: Path, text: str | None, message: s
         path.write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=re.escape(f"{path}: ") + message + f".*; {HINT}"):
         read_json(path, hint=HINT)
+
+
+def test_an_interrupt_while_tensors_are_saved_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`copyreg._slotnames`, on the way of every pickled object, ends in a bare `except`: one Ctrl-C in hundreds."""
+    save, handler = torch.save, signal.getsignal(signal.SIGINT)
+
+    def interrupted(*given: object) -> None:
+        with contextlib.suppress(BaseException):  # as it stands there
+            signal.raise_signal(signal.SIGINT)
+        save(*given)
+
+    save_tensors(tmp_path / "weights.pt", {"weights": torch.zeros(3)})
+    before = (tmp_path / "weights.pt").read_bytes()
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_tensors(tmp_path / "weights.pt", {"weights": torch.ones(4)})
+    assert (tmp_path / "weights.pt").read_bytes() == before
+    assert signal.getsignal(signal.SIGINT) is handler
