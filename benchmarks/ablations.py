@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ OTHER_MODELS = {
 ARMS: dict[str, list[str]] = {
     RECIPE: [],
     "adamw": ADAMW,
-    "learning rate / 2": ["train.learning_rate=3e-3"],
-    "learning rate x 2": ["train.learning_rate=12e-3"],
+    "learning rate 2e-3": ["train.learning_rate=2e-3"],
+    "learning rate 8e-3": ["train.learning_rate=8e-3"],
     "weight decay 0.01": ["train.weight_decay=0.01"],
     "weight decay 0.2": ["train.weight_decay=0.2"],
     "batch 4": ["train.batch_size=4"],
@@ -67,29 +67,46 @@ ARMS: dict[str, list[str]] = {
     "stock pose only": ["train.alpha=1.0", "train.beta=0.0"],
     "REMUL, beta 1": REMUL,
     "two turned poses": ["train.n_turned=2"],
+    "direct forces first": [],
     **OTHER_MODELS,
 }
+# What an arm is trained by for `FIRST_SHARE` of its time, before its own options; both stages have a whole schedule.
+FIRST_STAGES: dict[str, list[str]] = {"direct forces first": ["train.forces=direct"]}
+FIRST_SHARE = 1 / 3
 
 
-def run_config(options: argparse.Namespace, arm: str, *, seed: int, n_steps: int) -> RunConfig:
+def run_config(
+    options: argparse.Namespace, arm: str, *, seed: int, n_steps: int, more: Sequence[str] = ()
+) -> RunConfig:
     """The preset on a fold, with one choice changed."""
     fold = ["data.n_train=900", "data.n_validation=100", f"data.split_seed={seed}", f"train.seed={seed}"]
     steps = [f"train.n_steps={n_steps}", f"train.validate_every={max(1, n_steps // 4)}", "train.device=cpu"]
-    config = load_config(options.preset, overrides=[*fold, *steps, *options.set, *ARMS[arm]])
+    config = load_config(options.preset, overrides=[*fold, *steps, *options.set, *ARMS[arm], *more])
     warmup = min(config.train.warmup_steps, n_steps // 4)
     return config.model_copy(update={"train": config.train.model_copy(update={"warmup_steps": warmup})})
+
+
+STAGE = ": first stage"
+
+
+def first_stage(arm: str) -> str:
+    """Name under which the cost of a step of the first stage of an arm is kept."""
+    return arm + STAGE
 
 
 def costs_of(options: argparse.Namespace) -> dict[str, float]:
     """Computing time of a step of each arm, seconds; arms that have none yet are timed in turns with the recipe."""
     file = options.run_dir / "costs.json"
     known: dict[str, float] = read_json(file, hint="remove it, and all steps are timed again") if file.is_file() else {}
-    missing = [arm for arm in options.arms if arm not in known]
+    more = dict.fromkeys(options.arms, ()) | {
+        first_stage(arm): FIRST_STAGES[arm] for arm in options.arms if arm in FIRST_STAGES
+    }
+    missing = [name for name in more if name not in known]
     if missing:
         print(f"timing the steps of {len(missing)} arms", flush=True)
         timed = {
-            arm: run_config(options, arm, seed=0, n_steps=options.n_steps)
-            for arm in {RECIPE: 0, **dict.fromkeys(missing)}
+            name: run_config(options, name.split(STAGE)[0], seed=0, n_steps=options.n_steps, more=more[name])
+            for name in {RECIPE: 0, **dict.fromkeys(missing)}
         }
         found = step_seconds(timed, n_rounds=options.n_rounds)
         # Relative to the recipe timed beside them: the machine may be busier than it was for the others.
@@ -100,18 +117,29 @@ def costs_of(options: argparse.Namespace) -> dict[str, float]:
     return known
 
 
-def finished_run(options: argparse.Namespace, arm: str, *, seed: int, seconds: float, n_steps: int) -> dict[str, Any]:
+def finished_run(options: argparse.Namespace, arm: str, *, seed: int, costs: Mapping[str, float]) -> dict[str, Any]:
     """Train, or go on, or read what was found before."""
+    seconds, budget = costs[arm], options.n_steps * costs[RECIPE]
+    n_steps = round(budget / seconds)
     folder = options.run_dir / f"{arm.replace(' ', '-').replace(',', '').replace('/', 'by')}-{seed}"
     row_file = folder / "ablation_row.json"
-    case = {"arm": arm, "seed": seed, "n_steps": n_steps}
+    n_first = 0
+    if arm in FIRST_STAGES:
+        n_first = round(FIRST_SHARE * budget / costs[first_stage(arm)])
+        n_steps = round((1.0 - FIRST_SHARE) * budget / seconds)
+    case = {"arm": arm, "seed": seed, "n_steps": n_steps, "n_first_steps": n_first}
     if row_file.is_file():
         row: dict[str, Any] = read_json(row_file, hint="remove it, and the run is done again")
-        if all(row[key] == value for key, value in case.items()):
+        if all(row.get(key) == value for key, value in case.items()):
             return row
     print(f"{folder.name}: {n_steps} steps", flush=True)
+    origin = None
+    if n_first:
+        first = run_config(options, arm, seed=seed, n_steps=n_first, more=FIRST_STAGES[arm])
+        train_potential(first, run_dir=folder / "first", resume=True, progress=options.progress)
+        origin = folder / "first" / "potential.pt"
     config = run_config(options, arm, seed=seed, n_steps=n_steps)
-    potential = train_potential(config, run_dir=folder, resume=True, progress=options.progress)
+    potential = train_potential(config, run_dir=folder, init_from=origin, resume=True, progress=options.progress)
     last = potential.provenance.metrics["history"][-1]
     row = {
         **case,
@@ -141,11 +169,12 @@ def table(rows: list[dict[str, Any]]) -> str:
         )
         each = ", ".join(f"{value:.1f}" for value in error)
         energy = np.mean([row["energy_mae_turned"] for row in mine])
+        steps = f"{mine[0]['n_first_steps']} + {mine[0]['n_steps']}" if mine[0]["n_first_steps"] else mine[0]["n_steps"]
         relative = mine[0]["step_seconds"] / next(iter(of_recipe.values()))["step_seconds"]
         lines.append(
             (
                 error.mean(),
-                f"| {arm} | {relative:.2f} | {mine[0]['n_steps']} | {mine[0]['n_parameters'] / 1e6:.2f} | {each} "
+                f"| {arm} | {relative:.2f} | {steps} | {mine[0]['n_parameters'] / 1e6:.2f} | {each} "
                 f"| {ratio.mean():.2f} | {energy:.2f} |",
             )
         )
@@ -174,8 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for seed in options.seeds:
         for arm in options.arms:
-            n_steps = round(options.n_steps * costs[RECIPE] / costs[arm])
-            rows.append(finished_run(options, arm, seed=seed, seconds=costs[arm], n_steps=n_steps))
+            rows.append(finished_run(options, arm, seed=seed, costs=costs))
             config = run_config(options, RECIPE, seed=0, n_steps=options.n_steps).model_dump(mode="json")
             write_json(options.json, {**provenance(command, n_jobs=1), "recipe": config, "runs": rows}, hint="--json")
     print(table(rows))
