@@ -68,6 +68,8 @@ def analyze(
                 "min_A": known.coverage.bond_min,
                 "max_A": known.coverage.bond_max,
                 "distance_ranges": known.coverage.distance_ranges,
+                "reference_positions": known.coverage.reference_positions,
+                "rotation_angle_median": known.coverage.rotation_angle_median,
             }
         run = known.provenance.run_of(calculator.head)  # of the forces that are tested
         training = run["metrics"].get("history")

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from remul_md._version import __version__
 from remul_md.coverage import require_known_composition
 from remul_md.errors import InputError
 from remul_md.neighbors import build_batch
 from remul_md.potential import ForcesChoice, Potential
+from remul_md.progress import progress_bar
 from remul_md.structures import BatchStore, Frames
 
 MAX_ATOMS = 4096  # atoms in one pass, all members together: bounds the memory
@@ -79,7 +79,7 @@ def label_frames(
     store = BatchStore(build_batch(geometries, cutoff=potential.cutoff).to(potential.device))
     at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * potential.n_members))
     energies, vectors, stds = [], [], []
-    for start in tqdm(range(0, len(frames), at_once), desc="label", unit="batch", disable=not progress):
+    for start in progress_bar(range(0, len(frames), at_once), desc="label", unit="batch", shown=progress):
         chosen = np.arange(start, min(start + at_once, len(frames)))
         out = potential.predict(store.select(chosen), forces=head)
         predicted = out.forces if head == "conservative" else out.direct_forces

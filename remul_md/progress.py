@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-def progress_bar(*, shown: bool, total: int, unit: str, initial: int = 0, desc: str | None = None) -> tqdm[Any]:
+def progress_bar(
+    over: Iterable[Any] | None = None,
+    *,
+    shown: bool,
+    unit: str,
+    total: int | None = None,
+    initial: int = 0,
+    desc: str | None = None,
+) -> tqdm[Any]:
     """A bar on stderr: every fifth of a second on a terminal, a line now and then in a log file.
 
     Args:
+        over: what is gone through, an item a unit; without it the caller counts.
         shown: nothing is written otherwise.
-        total: when it is full, in units.
         unit: what is counted.
+        total: when it is full, in units; by default as many as `over` has.
         initial: what was done before.
         desc: in front of the bar.
     """
     from tqdm import tqdm
 
     return tqdm(
+        over,
         total=total,
         initial=initial,
         unit=unit,

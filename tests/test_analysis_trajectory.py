@@ -11,7 +11,8 @@ from ase.calculators.emt import EMT
 from spring_molecule import spring_molecule
 
 from remul_md.analysis.log import read_log
-from remul_md.analysis.trajectory import analyze_frames, analyze_trajectory, bond_ranges
+from remul_md.analysis.structure import bond_ranges
+from remul_md.analysis.trajectory import analyze_frames, analyze_trajectory
 from remul_md.analysis.verdicts import Bounds
 from remul_md.dynamics.trajectory import read_trajectory
 from remul_md.errors import InputError
@@ -29,6 +30,7 @@ KEYS = {
     "first_broken_bond_ps",
     "pair_distances",
     "angle_swept_deg",
+    "angle_from_training_deg",
     "max_bond_deviation_A",
     "max_distance_departure_A",
     "n_frames",
@@ -65,6 +67,7 @@ def test_a_sound_run_passes_every_check(tmp_path):
     assert figures["net_torque_rms_eV"] < 1e-9
     assert figures["angular_momentum_change"] < 1e-8
     assert 30.0 < figures["angle_swept_deg"] <= 180.0
+    assert figures["angle_from_training_deg"] is None  # nothing is known of the training data
     assert 0.02 < figures["max_bond_deviation_A"] < 0.4
     assert figures["first_broken_bond_ps"] is None
     assert figures["pair_distances"]["n_values"] == 401 * 36
@@ -126,6 +129,7 @@ def test_positions_alone_give_what_they_can(tilted_path):
     figures = analysis.to_json()
     missing = {key for key, value in figures.items() if value is None}
     assert missing == {
+        "angle_from_training_deg",
         "drift_meV_per_atom_ps",
         "drift_ci95",
         "heating_K_per_ps",

@@ -175,6 +175,7 @@ def test_analyze_writes_the_promised_figures(cli: Run, trajectory: Path, potenti
     assert expected <= figures.keys()
     assert figures["n_frames"] == 21
     assert figures["rotational_error"] > 0
+    assert 0 < figures["angle_from_training_deg"] <= 180  # from the reference frame that the potential keeps
     assert figures["net_torque_rms_eV"] > 0
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     shown = {name: json.loads(re.search(rf'id="{name}">(.*?)</script>', page)[1]) for name in ("data", "figures")}

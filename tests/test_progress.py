@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +32,17 @@ def test_nothing_is_written_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch
     with progress_bar(shown=False, total=7, unit="frame") as bar:
         bar.update(7)
     assert stream.getvalue() == ""
+
+
+def test_it_counts_what_it_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    assert list(progress_bar(range(3, 8), shown=True, unit="batch")) == [3, 4, 5, 6, 7]
+    assert "5/5" in stream.getvalue()
+
+
+def test_there_is_no_other_bar() -> None:
+    package = Path(__file__).parents[1] / "remul_md"
+    made = re.compile(r"\btqdm\(|\btrange\(")
+    files = [path for path in package.rglob("*.py") if made.search(path.read_text(encoding="utf-8"))]
+    assert files == [package / "progress.py"]

@@ -10,7 +10,6 @@ import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from remul_md.analysis.calibration import Calibration, calibration
 from remul_md.analysis.local import LocalErrors, local_errors
@@ -19,6 +18,7 @@ from remul_md.datasets.splits import near_in_time
 from remul_md.errors import InputError
 from remul_md.neighbors import build_batch
 from remul_md.potential import ForcesChoice, Potential
+from remul_md.progress import progress_bar
 from remul_md.structures import BatchStore, Frames
 from remul_md.symmetry.measures import Percent, equivariance_percent, net_force_and_torque, twirl_statistics
 from remul_md.symmetry.rotations import pose_batch, random_rotations, turn_vectors
@@ -177,7 +177,7 @@ def evaluate_potential(
     drawn = random_rotations((n_draws + 1) * len(frames), generator=generator).view(n_draws + 1, len(frames), 3, 3)
     at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * (n_draws + 2) * potential.n_members))
     columns: dict[str, list[Tensor]] = {}
-    for start in tqdm(range(0, len(frames), at_once), desc="evaluate", unit="batch", disable=not progress):
+    for start in progress_bar(range(0, len(frames), at_once), desc="evaluate", unit="batch", shown=progress):
         chosen = np.arange(start, min(start + at_once, len(frames)))
         batch = store.select(chosen)
         # Stock pose, independent draws, one improper draw: all in one call.

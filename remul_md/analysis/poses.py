@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from remul_md.errors import InputError
 from remul_md.files import write_json
 from remul_md.neighbors import build_batch
 from remul_md.potential import ForcesChoice, Potential
+from remul_md.progress import progress_bar
 from remul_md.structures import Batch, BatchStore, Frames
 from remul_md.symmetry.measures import equivariance_percent, twirl_statistics
 from remul_md.symmetry.rotations import pose_batch, rotations_about, turn_vectors
@@ -99,7 +99,7 @@ def pose_errors(
     generator = torch.Generator().manual_seed(seed)
     sets = _pose_sets(len(store), angles_deg, generator)
     sums = {name: _Sums() for name in sets}
-    with tqdm(total=len(sets), desc="poses", unit="set", disable=not progress) as bar:
+    with progress_bar(total=len(sets), desc="poses", unit="set", shown=progress) as bar:
         for name, poses in sets.items():
             n_atoms = int(frames.n_atoms.max()) * (len(poses) + 1)
             at_once = max(1, MAX_ATOMS // n_atoms)

@@ -13,6 +13,7 @@ from remul_md.analysis.verdicts import Verdict
 from remul_md.dynamics.momenta import momenta_to_ase
 from remul_md.dynamics.velocities import initial_velocities
 from remul_md.errors import InputError
+from remul_md.progress import progress_bar
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -93,8 +94,6 @@ def timestep_scan(
         InputError: options out of range, no calculator, fewer than two runs that stayed together.
     Source: Hairer, Lubich and Wanner, Acta Numerica 12 (2003), 399 (backward error analysis of Stoermer-Verlet).
     """
-    from tqdm import tqdm
-
     steps = _checked_steps(timesteps_fs, length_ps=length_ps, temperature_K=temperature_K)
     if atoms.calc is None:
         raise InputError("the structure has no calculator; set atoms.calc before")
@@ -109,7 +108,7 @@ def timestep_scan(
     )
     runs = [
         _run(atoms, velocities, timestep_fs=step, n_steps=round(1e3 * length_ps / step))
-        for step in tqdm(steps, disable=not progress, unit="run")
+        for step in progress_bar(steps, shown=progress, unit="run")
     ]
     kept = [(run.timestep_fs, run.fluctuation_meV_per_atom) for run in runs if run.fluctuation_meV_per_atom is not None]
     if len(kept) < 2:

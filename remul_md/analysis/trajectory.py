@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,14 @@ from remul_md.analysis.rotation import (
     net_torque,
     rotational_error_along,
 )
-from remul_md.analysis.structure import BondDeviation, BondRanges
+from remul_md.analysis.structure import BondDeviation, bond_ranges
 from remul_md.analysis.temperature import (
     counted_degrees_of_freedom,
     heating_rate_K_per_ps,
     stated_degrees_of_freedom,
     temperatures,
 )
+from remul_md.analysis.training_poses import PoseAngles, pose_angles
 from remul_md.analysis.verdicts import Bounds, Verdict
 from remul_md.dynamics.momenta import n_rotational_modes
 from remul_md.errors import InputError
@@ -66,6 +67,7 @@ class TrajectoryAnalysis:
         net_torque_eV: [F, 3].
         rotation_frames: frames that `rotational` belongs to, [R].
         rotational: rotational error and spread under random turns.
+        poses: orientation of those frames relative to the training data; None where that is not known.
         momentum: change of linear and angular momentum.
         bonds: deviation of the bond lengths.
         departure: of all distances from the ranges seen in training.
@@ -92,6 +94,7 @@ class TrajectoryAnalysis:
     net_torque_eV: Array | None
     rotation_frames: NDArray[np.int64]
     rotational: RotationalError | None
+    poses: PoseAngles | None
     momentum: MomentumChange | None
     bonds: BondDeviation | None
     departure: RangeDeparture | None
@@ -136,8 +139,9 @@ class TrajectoryAnalysis:
         """The figures as plain numbers; null where the files do not hold what a figure needs.
 
         Units: drift and its interval meV/atom/ps, fluctuation meV/atom, temperature K, rotational error meV/Å,
-        net torque eV, angle degrees (largest from frame 0), bond deviation Å, heating rate K/ps, times ps; the change
-        of the angular momentum is the largest one, relative to the start (dimensionless, see `MomentumChange`).
+        net torque eV, angles degrees (the largest from frame 0, and from the training data), bond deviation Å, heating
+        rate K/ps, times ps; the change of the angular momentum is the largest one, relative to the start
+        (dimensionless, see `MomentumChange`).
         """
         heating = self.heating_K_per_ps
         return {
@@ -151,6 +155,7 @@ class TrajectoryAnalysis:
             "net_torque_rms_eV": self.net_torque_rms_eV,
             "angular_momentum_change": None if self.momentum is None else self.momentum.max_relative_change,
             "angle_swept_deg": float(self.angle_swept_deg.max()),
+            "angle_from_training_deg": None if self.poses is None else float(self.poses.angle_deg.max()),
             "max_bond_deviation_A": None if self.bonds is None else self.bonds.max_bond_deviation_A,
             "max_distance_departure_A": None if self.departure is None else self.departure.max_departure_A,
             "first_broken_bond_ps": self.first_broken_bond_ps,
@@ -184,7 +189,7 @@ def analyze_trajectory(
         n_draws: random turns of each.
         seed: of the turns.
         training_statistics: ranges of bond lengths in the training data: `pairs` [M, 2], `min_A` [M], `max_A` [M];
-            and, if known, `distance_ranges` as in `range_departure`.
+            and, if known, `distance_ranges` as in `range_departure` and what `pose_angles` reads.
         bounds: limits of the verdicts.
     Raises:
         InputError: options out of range, files that cannot be read, a calculator for another structure.
@@ -197,7 +202,8 @@ def analyze_trajectory(
     check_draws(n_draws)
     if atoms is not None and atoms.calc is None:
         raise InputError("atoms were given without a calculator; attach one, or leave atoms out")
-    ranges = None if training_statistics is None else bond_ranges(training_statistics)
+    if training_statistics is not None:
+        bond_ranges(training_statistics)  # what it lacks is said before the file is read
     frames = open_trajectory(path, topology=topology, frame_interval_fs=frame_interval_fs)
     log, run = None, {}
     if Path(path).suffix in (".traj", ".h5md"):
@@ -213,27 +219,8 @@ def analyze_trajectory(
         n_rotation_frames=n_rotation_frames,
         n_draws=n_draws,
         seed=seed,
-        ranges=ranges,
-        distance_ranges=(training_statistics or {}).get("distance_ranges"),
+        training_statistics=training_statistics,
         bounds=bounds or Bounds(),
-    )
-
-
-def bond_ranges(training_statistics: Mapping[str, Any]) -> BondRanges:
-    """Ranges of bond lengths from a potential's training statistics.
-
-    Raises:
-        InputError: a key is missing, or as `BondRanges`.
-    """
-    missing = [key for key in ("pairs", "min_A", "max_A") if key not in training_statistics]
-    if missing:
-        raise InputError(
-            f"training statistics lack {', '.join(missing)}; they hold {', '.join(map(str, training_statistics))}"
-        )
-    return BondRanges(
-        pairs=np.asarray(training_statistics["pairs"], dtype=np.int64).reshape(-1, 2),
-        min_A=np.asarray(training_statistics["min_A"], dtype=np.float64),
-        max_A=np.asarray(training_statistics["max_A"], dtype=np.float64),
     )
 
 
@@ -247,14 +234,13 @@ def analyze_frames(
     n_rotation_frames: int = 50,
     n_draws: int = 8,
     seed: int = 0,
-    ranges: BondRanges | None = None,
-    distance_ranges: Mapping[str, Sequence[float]] | None = None,
+    training_statistics: Mapping[str, Any] | None = None,
     bounds: Bounds | None = None,
 ) -> TrajectoryAnalysis:
     """As `analyze_trajectory`, for an open file or arrays; `log` replaces the frames' energies, `run` is `run.json`.
 
     Raises:
-        InputError: a calculator for another structure.
+        InputError: a calculator or training statistics for another structure.
     """
     from ase.formula import Formula
     from ase.symbols import Symbols
@@ -271,7 +257,9 @@ def analyze_frames(
     options = run.get("options") or {}
     thermostatted = options.get("ensemble", "nve") != "nve"
     every = np.linspace(0, n_frames - 1, min(n_rotation_frames, n_frames)).round().astype(np.int64)
-    measured = measure_run(frames, sample=every, ranges=ranges, distance_ranges=distance_ranges)
+    trained = training_statistics
+    ranges = None if trained is None else bond_ranges(trained)
+    measured = measure_run(frames, sample=every, ranges=ranges, distance_ranges=(trained or {}).get("distance_ranges"))
     first, sample = measured.first, measured.sample
     n_atoms, isolated = len(first.masses), not first.pbc.any()
     energies = log or _frame_energies(measured)
@@ -324,6 +312,7 @@ def analyze_frames(
         net_torque_eV=torque,
         rotation_frames=every if rotational is not None else np.empty(0, dtype=np.int64),
         rotational=rotational,
+        poses=None if rotational is None else pose_angles(sample.positions, trained, masses=sample.masses),
         momentum=measured.momentum,
         bonds=bonds,
         departure=measured.departure,

@@ -18,6 +18,7 @@ from remul_md.errors import InputError
 from remul_md.files import changed_values
 from remul_md.files import read_json as read_object
 from remul_md.files import write_json as write_object
+from remul_md.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +45,12 @@ def run_jobs(
     Raises:
         InputError: n_jobs < 1, a job raised it, or a process was killed.
     """
-    from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     if n_jobs < 1:
         raise InputError(f"the number of parallel jobs must be >= 1, got {n_jobs}")
     results: dict[str, dict[str, Any]] = {}
-    bar = tqdm(total=len(jobs), unit="run", dynamic_ncols=True)
+    bar = progress_bar(shown=True, total=len(jobs), unit="run")
     with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"), initializer=_prepare_process) as pool:
         futures = {pool.submit(function, *arguments): name for name, arguments in jobs.items()}
         try:

@@ -25,6 +25,7 @@ from remul_md.analysis.audit.paths import scan_paths
 from remul_md.analysis.audit.probe import CalculationFailed, Frames, Probe, probed_frames
 from remul_md.analysis.audit.smoothness import Scan, scan
 from remul_md.errors import InputError
+from remul_md.progress import progress_bar
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -110,8 +111,6 @@ def run_audit(
     Raises:
         InputError: an unknown check, no calculator, or one that fails at the structure itself.
     """
-    from tqdm import tqdm
-
     limits = limits or Limits()
     names = [name for name in NAMES if only is None or name in only]
     unknown = sorted(set(only or ()) - set(NAMES))
@@ -120,11 +119,12 @@ def run_audit(
     began = time.perf_counter()
     scans: list[Scan] = []
     runs: list[ShortRun] = []
-    with tqdm(total=len(names), disable=not progress, unit="check", miniters=0) as bar:
+    with progress_bar(shown=progress, total=len(names), unit="check") as bar:
+        bar.miniters = 0  # a check takes long: the calls tell that it goes on
 
         def tell(n_calls: int) -> None:
             bar.set_postfix(calls=n_calls, refresh=False)
-            bar.update(0)  # draws at most ten times a second
+            bar.update(0)  # draws now and then only
 
         probe = Probe(atoms, on_call=tell)
         rng = {name: np.random.default_rng([seed, index]) for index, name in enumerate((*NAMES, "frames"))}
@@ -133,7 +133,7 @@ def run_audit(
         measure = _measurements(probe, frames, judge, rng=rng, seed=seed, scans=scans, runs=runs)
         checks = []
         for name in names:
-            bar.set_description(name)
+            bar.set_description(name, refresh=False)
             try:
                 checks.append(measure[name]())
             except CalculationFailed as error:

@@ -224,22 +224,40 @@ def _error_against_time(analysis: TrajectoryAnalysis) -> Figure | None:
     )
 
 
+def orientation_angles(analysis: TrajectoryAnalysis) -> tuple[Array, str]:
+    """Angles of the frames that were turned, [R], degrees, and from what: the training data where they are known."""
+    if analysis.poses is not None:
+        return analysis.poses.angle_deg, "the training pose"
+    return analysis.angle_swept_deg[analysis.rotation_frames], "the first frame"
+
+
 def _error_against_angle(analysis: TrajectoryAnalysis) -> Figure | None:
     if analysis.rotational is None:
         return None
-    angle = analysis.angle_swept_deg[analysis.rotation_frames]
+    angle, origin = orientation_angles(analysis)
     order = np.argsort(angle)
-    x, y = thin(angle[order], analysis.rotational.error_meV_per_A[order], at_most=MAX_POINTS)
+    x, y = thin(angle[order], analysis.rotational.error_meV_per_A[order], at_most=MAX_POINTS // 2)
+    spread = thin(angle[order], analysis.rotational.spread_meV_per_A[order], at_most=MAX_POINTS // 2)
+    alike = "points at one height mean that all orientations are served alike."
+    reading = f"How wrong the forces turn, against how far the molecule has turned since the start: {alike}"
+    if analysis.poses is not None:
+        reading = (
+            "How wrong the forces turn, against how far the molecule is turned away from the pose in which the "
+            f"training data hold it (half of their frames lie within {analysis.poses.median_of_training_deg:.0f}°; "
+            f"in random poses it would be 132°): {alike}"
+        )
     return Figure(
         key="rotational-error-angle",
-        title="Rotational error against the angle swept",
-        reading="How wrong the forces turn, against how far the molecule has turned since the start: points at one "
-        "height mean that all orientations are served alike.",
+        title="Rotational error against orientation",
+        reading=reading,
         description=f"Rotational error of the forces, {y.min():.3g} to {y.max():.3g} meV/Å, at angles from "
-        f"{angle.min():.0f} to {angle.max():.0f} degrees from the first frame.",
-        x_title="angle from the first frame (degrees)",
+        f"{angle.min():.0f} to {angle.max():.0f} degrees from {origin}.",
+        x_title=f"angle from {origin} (degrees)",
         y_title="force error (meV/Å)",
-        traces=(Trace(x=x, y=y, name="rotational error", role="accent", marks=True),),
+        traces=(
+            Trace(x=x, y=y, name="rotational error", role="accent", marks=True),
+            Trace(x=spread[0], y=spread[1], name="spread over poses", role="second", marks=True),
+        ),
         thinned=_thinned(len(angle), len(x)),
     )
 

@@ -204,6 +204,9 @@ def _measures(analysis: TrajectoryAnalysis) -> str:
         ]
     turned = f"{analysis.angle_swept_deg.max():.0f}°"
     rows.append(("Angle swept", turned, "largest rotation from the first frame; 180° is the most there is"))
+    if analysis.poses is not None:
+        away = f"{analysis.poses.angle_deg.max():.0f}°"
+        rows.append(("… from the training pose", away, f"largest of {len(analysis.poses.angle_deg)} frames"))
     if analysis.bonds is not None:
         against = f"of {analysis.bonds.n_bonds} bonds, against the {analysis.bonds.reference}"
         rows.append(("Bond deviation", f"{number_text(analysis.bonds.max_bond_deviation_A)} Å", f"largest {against}"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from remul_md.analysis.report.figures import drift_band, learning_curve, thin
+from remul_md.analysis.report.figures import drift_band, learning_curve, orientation_angles, thin
 from remul_md.analysis.trajectory import TrajectoryAnalysis
 from remul_md.analysis.verdicts import ROTATION
 from remul_md.errors import InputError
@@ -128,12 +128,12 @@ def _energy_panel(ax: Axes, analysis: TrajectoryAnalysis, _evaluation: Any, _tra
 def _rotation_panel(ax: Axes, analysis: TrajectoryAnalysis, _evaluation: Any, _training: Any) -> None:
     rotational = analysis.rotational
     assert rotational is not None
-    angle = analysis.angle_swept_deg[analysis.rotation_frames]
+    angle, origin = orientation_angles(analysis)
     ax.plot(angle, rotational.error_meV_per_A, "o", color=ACCENT, markersize=4.2, alpha=0.85, markeredgewidth=0)
     ax.set_xlim(-4, 184)
     ax.set_xticks([0, 45, 90, 135, 180])
     ax.set_ylim(0.0, 1.25 * float(rotational.error_meV_per_A.max()))
-    ax.set_xlabel("angle from the first frame (degrees)")
+    ax.set_xlabel(f"angle from {origin} (degrees)")
     ax.set_ylabel("rotational error of the forces (meV/Å)")
     share = 100.0 * rotational.mean_error_meV_per_A / rotational.rms_force_meV_per_A
     small = any(verdict.passed for verdict in analysis.verdicts if verdict.name == ROTATION)
