@@ -8,7 +8,7 @@ JOBS ?= 2
 MOLECULE ?= aspirin benzene ethanol malonaldehyde naphthalene salicylic toluene
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo potentials test lint test-wheel torch-cluster clean
+.PHONY: install demo potentials direct-heads test test-wheel torch-cluster clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +38,21 @@ potentials: install
 	    cp $(RUNS)/$$molecule/potential.pt data/potentials/$$molecule.pt && \
 	    cp $(RUNS)/$$molecule/metrics.csv data/potentials/$$molecule.metrics.csv && \
 	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --json data/potentials/$$molecule.json || exit 1; \
+	done
+	$(BIN)/remul-md potentials
+
+# Add direct forces to what ships: make direct-heads MOLECULE="ethanol" RUNS=FOLDER. It starts from a copy of the
+# potential, so that it resumes and repeats although the result takes its place.
+DISTILL ?= --frame-interval-fs 8 --equilibrate-ps 0.5 --set train.compile=true
+direct-heads: install
+	mkdir -p $(RUNS)
+	for molecule in $(MOLECULE); do \
+	    { test -f $(RUNS)/$$molecule-before.pt || cp data/potentials/$$molecule.pt $(RUNS)/$$molecule-before.pt; } && \
+	    $(BIN)/remul-md distill $(RUNS)/$$molecule-before.pt --run-dir $(RUNS)/$$molecule-direct --resume $(DISTILL) \
+	        --output data/potentials/$$molecule.pt && \
+	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --json data/potentials/$$molecule.json && \
+	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --forces direct \
+	        --json data/potentials/$$molecule.direct.json || exit 1; \
 	done
 	$(BIN)/remul-md potentials
 
