@@ -85,9 +85,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    print(
-        "| molecule | MACE, ms | ours, ms | ours compiled, ms | MACE / ours | MACE / compiled |\n|---|---|---|---|---|---|"
-    )
+    print("| molecule | MACE, ms | ours, ms | ours compiled, ms | MACE / ours | MACE / compiled |")
+    print("|---|---|---|---|---|---|")
     for molecule in options.molecules:
         atoms = read_structure(molecule)
         calculators = {
