@@ -1,8 +1,9 @@
 """Throughput of replicas against their number: `remul-md md --replicas N`, and torch-sim's own velocity Verlet.
 
-python benchmarks/replicas.py [POTENTIAL] [--structure ethanol] [--replicas 1 4 16 64] [--steps 200] [--json FILE]
+python benchmarks/replicas.py [POTENTIAL] [--structure ethanol] [--replicas 1 4 16 64] [--steps 200]
+    [--compile] [--json FILE]
 
-A line for each N: atom * steps / s by the clock, and by the CPU time of the process. On one thread and an idle machine
+With --compile the same with compiled forces, too. A line for each N: atom * steps / s by the clock, and by the CPU time of the process. On one thread and an idle machine
 both are the same; on a shared one the clock counts what others do, too.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from ase import Atoms
 
 from remul_md import RemulCalculator
 from remul_md.datasets.structure_source import read_structure
@@ -32,7 +34,21 @@ def timed(run: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def with_torch_sim(calculator: RemulCalculator, atoms: object, *, n_replicas: int, n_steps: int) -> tuple[float, float]:
+def with_replicas(calculator: RemulCalculator, atoms: Atoms, *, n_replicas: int, n_steps: int) -> tuple[float, float]:
+    """`remul-md md --replicas N`: logs, frames and checkpoints as in every run."""
+    chosen = MDOptions(length_ps=n_steps * TIMESTEP_FS / 1000.0, equilibrate_ps=0.0, timestep_fs=TIMESTEP_FS)
+    start = atoms.copy()
+    start.calc = calculator
+    evaluate = calculator.copies(start, n_copies=n_replicas)
+    evaluate(start.get_positions()[None].repeat(n_replicas, axis=0))  # the first call of a shape is slow
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "run.traj"
+        return timed(
+            lambda: run_replicas(start, chosen, n_replicas=n_replicas, output=output, evaluate=evaluate, progress=False)
+        )
+
+
+def with_torch_sim(calculator: RemulCalculator, atoms: Atoms, *, n_replicas: int, n_steps: int) -> tuple[float, float]:
     import torch_sim
     from remul_md.calculators.torchsim import RemulTorchSimModel
 
@@ -57,33 +73,31 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="compiled forces, too: minutes for each N, once")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     atoms = read_structure(options.structure)
     calculator = RemulCalculator(options.potential, device=options.device)
+    ways = {"remul-md md --replicas": calculator}
+    if options.compile:
+        compiled = RemulCalculator(calculator.potential, device=options.device, compile=True)
+        ways["remul-md md --replicas --compile"] = compiled
     rows = []
     print(f"{options.structure}, {options.device}, float32, 1 thread, {options.steps} steps, atom*steps/s (CPU time):")
     for n_replicas in options.replicas:
-        chosen = MDOptions(length_ps=options.steps * TIMESTEP_FS / 1000.0, equilibrate_ps=0.0, timestep_fs=TIMESTEP_FS)
-        evaluate = calculator.copies(atoms, n_copies=n_replicas)
-        evaluate(atoms.get_positions()[None].repeat(n_replicas, axis=0))  # the first call of a shape is slow
-        with tempfile.TemporaryDirectory() as folder:
-            seconds = {
-                "remul-md md --replicas": timed(
-                    lambda n=n_replicas, o=Path(folder) / "run.traj", e=evaluate, c=chosen: run_replicas(
-                        atoms, c, n_replicas=n, output=o, evaluate=e, progress=False
-                    )
-                ),
-                "torch-sim nve": with_torch_sim(calculator, atoms, n_replicas=n_replicas, n_steps=options.steps),
-            }
+        seconds = {
+            name: with_replicas(way, atoms, n_replicas=n_replicas, n_steps=options.steps) for name, way in ways.items()
+        }
+        seconds["torch-sim nve"] = with_torch_sim(calculator, atoms, n_replicas=n_replicas, n_steps=options.steps)
         work = n_replicas * len(atoms) * options.steps
         for name, (wall, cpu) in seconds.items():
             row = {"name": name, "replicas": n_replicas, "atom_steps_per_s": work / wall}
             rows.append({**row, "atom_steps_per_cpu_s": work / cpu})
-            print(f"  {name:24} N = {n_replicas:4}  {work / wall:8.0f}  ({work / cpu:8.0f})", flush=True)
+            print(f"  {name:34} N = {n_replicas:4}  {work / wall:8.0f}  ({work / cpu:8.0f})", flush=True)
     if options.json:
         command = f"python benchmarks/replicas.py {options.potential} --steps {options.steps} --device {options.device}"
+        command += " --compile" * options.compile
         facts = {
             "command": command,
             "threads": 1,
