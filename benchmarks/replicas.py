@@ -3,8 +3,9 @@
 python benchmarks/replicas.py [POTENTIAL] [--structure ethanol] [--replicas 1 4 16 64] [--steps 200]
     [--compile] [--json FILE]
 
-With --compile the same with compiled forces, too. A line for each N: atom * steps / s by the clock, and by the CPU time of the process. On one thread and an idle machine
-both are the same; on a shared one the clock counts what others do, too.
+With --compile the same with compiled forces, too. A line for each N: atom * steps / s by the clock, and by the CPU time
+of the process. On one thread and an idle machine both are the same; on a shared one the clock counts what others do,
+too.
 """
 
 from __future__ import annotations
