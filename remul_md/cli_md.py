@@ -45,7 +45,7 @@ def md(
     thermostat_time_fs: Annotated[float, typer.Option(help="Time constant of bussi and nose-hoover.")] = 100.0,
     frame_interval_fs: Annotated[
         float | None,
-        typer.Option(help="Time between two frames of the trajectory; default: 5, or whole outer steps up to that."),
+        typer.Option(help="Time between two frames of the trajectory; default: whole (outer) steps up to 3.75 fs."),
     ] = None,
     forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
     symmetrize: Annotated[

@@ -49,5 +49,5 @@ def tilted_ethanol(*, tilt: np.ndarray = TILT) -> Atoms:
 def ethanol_run(folder: Path, *, tilted: bool = True, seed: int = 1, **options) -> Path:
     """A short NVE run of ethanol at 300 K; its trajectory, with log and record beside it."""
     atoms = tilted_ethanol() if tilted else spring_molecule("CH3CH2OH")
-    chosen = {"length_ps": 1.0, "equilibrate_ps": 0.2, **options}
+    chosen = {"length_ps": 1.0, "equilibrate_ps": 0.2, "frame_interval_fs": 5.0, **options}
     return run_md(atoms, MDOptions(seed=seed, **chosen), output=folder / "run.traj", progress=False).trajectory

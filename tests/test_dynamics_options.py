@@ -77,7 +77,8 @@ def test_steps_of_multiple_time_steps_are_outer_ones():
     assert intervals == [1, 1, 2, 167]
     assert chosen.whole_steps(7, production=False) == 7
     frames = [MDOptions(n_inner=n_inner).frame_interval_fs for n_inner in (None, 1, 2, 4, 5, 16)]
-    assert frames == [5.0, 5.0, 5.0, 4.0, 5.0, 8.0]
+    assert frames == [3.5, 3.5, 3.0, 2.0, 2.5, 8.0]
+    assert [MDOptions(timestep_fs=step).frame_interval_fs for step in (0.05, 1.5, 1.0, 2.0)] == [3.75, 3.0, 3.0, 2.0]
 
 
 def with_nan():

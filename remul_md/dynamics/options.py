@@ -12,7 +12,8 @@ from remul_md.errors import InputError
 Ensemble = Literal["nve", "langevin", "bussi", "nose-hoover"]
 Velocities = Literal["drawn", "given"]
 THERMOSTATS_OF_A_SYSTEM_AT_REST = ("bussi", "nose-hoover")
-FRAME_INTERVAL_FS = 5.0
+# At the most, by default: frames this close show all vibrations in the spectrum, H2 (4401 1/cm) included.
+FRAME_INTERVAL_FS = 3.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,8 @@ class MDOptions:
             steps, between which there is no total energy); 1 fs still resolves the oscillation of the total energy
             that X-H bonds cause, and the interval of the drift is several times narrower than with 5 fs.
         frame_interval_fs: time between two frames of the trajectory, a multiple of `timestep_fs`, with `n_inner` of
-            the outer step. None: 5, with `n_inner` the last multiple up to 5, but one outer step at least.
+            the outer step. None: the last such multiple up to 3.75, so that the spectrum of the run holds what
+            hydrogens do; one (outer) step at least.
         checkpoint_interval: steps of `timestep_fs` between two checkpoints, rounded up as `log_interval`; a killed run
             loses no more than that.
         max_bond_stretch: stop when a bond of the first structure is longer than this many times its first length;
@@ -126,9 +128,8 @@ class MDOptions:
     def _check_frame_interval(self) -> None:
         step = self.step_fs
         if self.frame_interval_fs is None:
-            n_outer = max(int(FRAME_INTERVAL_FS / step + 1e-6), 1)  # 5 / 0.05 must not become 99
-            default = FRAME_INTERVAL_FS if self.n_inner is None else n_outer * step
-            object.__setattr__(self, "frame_interval_fs", default)  # so that the record of the run says the number
+            n_steps = max(int(FRAME_INTERVAL_FS / step + 1e-6), 1)  # 3.75 / 0.05 must not become 74
+            object.__setattr__(self, "frame_interval_fs", n_steps * step)  # the record of the run says the number
         self._check_number("frame_interval_fs", above=0.0)
         ratio = self._frame_interval_fs / step
         if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6 * ratio:
