@@ -152,7 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = " ".join(["python benchmarks/student.py", *(told.get(part, part) for part in given)])
     torch.set_num_threads(1)
     files = members(options)
-    committee = make_committee(files)
+    make_committee(files).save(options.run_dir / "committee.pt")
+    committee = load_potential(options.run_dir / "committee.pt")
     labels, sampled = taught_frames(options, files[0], committee)
     taught, fine = student(options, labels, n_labelled=sampled["n_labelled"])
     of_members, after = options.members * options.n_steps, options.student_steps

@@ -57,6 +57,8 @@ def test_a_student_is_taught_by_the_committee(script: Any, tmp_path: Path, capsy
     assert np.abs(gaps[0]).mean() > 1e-4
     before = {path: path.read_bytes() for path in runs.rglob("potential.pt")}
     assert len(before) == 4
+    committee = load_potential(runs / "committee.pt")
+    assert content["sampled"]["case"]["committee"] == rows["committee"]["sha256"] == committee.sha256 != ""
     script.main(arguments(tmp_path))
     assert all(path.read_bytes() == content_before for path, content_before in before.items())
     assert json.loads((tmp_path / "student.json").read_text())["runs"] == content["runs"]
