@@ -30,7 +30,7 @@ from remul_md import __version__
 CASE = ("molecule", "forces", "batch_size", "arm", "device")
 
 
-def speed(case: dict[str, Any], *, n_steps: int) -> dict[str, Any]:
+def speed(case: dict[str, Any], *, n_steps: int, command: str) -> dict[str, Any]:
     """ms a step of both kinds, their ratio, and how long the first compiled step took."""
     clock: Callable[[], float] = time.process_time if case["device"] == "cpu" else time.perf_counter
     options = {"forces": case["forces"], "device": case["device"], "batch_size": case["batch_size"]}
@@ -54,7 +54,7 @@ def speed(case: dict[str, Any], *, n_steps: int) -> dict[str, Any]:
         "ratio_quartiles": [float(value) for value in np.quantile(ratios, [0.25, 0.75])],
         "first_step_s": first_s,
         "steps": n_steps,
-        "command": " ".join(["python", *sys.argv]),
+        "command": command,
     }
 
 
@@ -82,9 +82,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    told = {str(options.json): options.json.name} if options.json else {}  # no folder of this machine in the results
+    command = " ".join(["python benchmarks/train_speed.py", *(told.get(part, part) for part in sys.argv[1:])])
     print("| molecule | forces | batch | arm | uncompiled, ms | compiled, ms | ratio |\n|---|---|---|---|---|---|---|")
     for values in product(options.molecules, options.forces, options.batch_sizes, options.arms):
-        row = speed(dict(zip(CASE, (*values, options.device), strict=True)), n_steps=options.steps)
+        case = dict(zip(CASE, (*values, options.device), strict=True))
+        row = speed(case, n_steps=options.steps, command=command)
         print(
             f"| {row['molecule']} | {row['forces']} | {row['batch_size']} | {row['arm']} | {row['eager_ms']:.0f} "
             f"| {row['compiled_ms']:.0f} | {row['ratio']:.2f} |",
