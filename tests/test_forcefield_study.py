@@ -78,7 +78,7 @@ def test_the_results_hold_every_run_and_how_it_was_made(study: Path) -> None:
     assert remul["accuracy"]["n_frames"] == 7
     assert remul["accuracy"]["n_draws"] == 3
     assert remul["accuracy"] != augmentation["accuracy"]
-    assert remul["dynamics"]["n_frames"] == 5  # 20 fs, a frame each 5 fs, and the first one
+    assert remul["dynamics"]["n_frames"] == 6  # 20 fs, a frame each 3.5 fs, and the first one
     assert remul["dynamics"]["rotational_error"] > 0
     assert small["dynamics"] is None
     assert small["n_parameters"] < remul["n_parameters"]  # 9 wide instead of 12
