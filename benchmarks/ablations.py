@@ -73,6 +73,7 @@ ARMS: dict[str, list[str]] = {
 # What an arm is trained by for `FIRST_SHARE` of its time, before its own options; both stages have a whole schedule.
 FIRST_STAGES: dict[str, list[str]] = {"direct forces first": ["train.forces=direct"]}
 FIRST_SHARE = 1 / 3
+STAGE = ": first stage"
 
 
 def run_config(
@@ -84,9 +85,6 @@ def run_config(
     config = load_config(options.preset, overrides=[*fold, *steps, *options.set, *ARMS[arm], *more])
     warmup = min(config.train.warmup_steps, n_steps // 4)
     return config.model_copy(update={"train": config.train.model_copy(update={"warmup_steps": warmup})})
-
-
-STAGE = ": first stage"
 
 
 def first_stage(arm: str) -> str:
@@ -120,13 +118,11 @@ def costs_of(options: argparse.Namespace) -> dict[str, float]:
 def finished_run(options: argparse.Namespace, arm: str, *, seed: int, costs: Mapping[str, float]) -> dict[str, Any]:
     """Train, or go on, or read what was found before."""
     seconds, budget = costs[arm], options.n_steps * costs[RECIPE]
-    n_steps = round(budget / seconds)
     folder = options.run_dir / f"{arm.replace(' ', '-').replace(',', '').replace('/', 'by')}-{seed}"
     row_file = folder / "ablation_row.json"
-    n_first = 0
-    if arm in FIRST_STAGES:
-        n_first = round(FIRST_SHARE * budget / costs[first_stage(arm)])
-        n_steps = round((1.0 - FIRST_SHARE) * budget / seconds)
+    share = FIRST_SHARE if arm in FIRST_STAGES else 0.0
+    n_first = round(share * budget / costs[first_stage(arm)]) if share else 0
+    n_steps = round((1.0 - share) * budget / seconds)
     case = {"arm": arm, "seed": seed, "n_steps": n_steps, "n_first_steps": n_first}
     if row_file.is_file():
         row: dict[str, Any] = read_json(row_file, hint="remove it, and the run is done again")

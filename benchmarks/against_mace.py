@@ -103,8 +103,9 @@ def main() -> None:
             flush=True,
         )
     if options.json:
+        molecules = " ".join(options.molecules)
         facts = {
-            "command": f"python benchmarks/against_mace.py --molecules {' '.join(options.molecules)}",
+            "command": f"python benchmarks/against_mace.py --molecules {molecules} --calls {options.calls}",
             "channels": CHANNELS,
             "dtype": "float32",
             "threads": 1,

@@ -55,7 +55,7 @@ class Arm:
     facts: Mapping[str, Any]
 
     def options(self, *, length_ps: float, seed: int) -> MDOptions:
-        """Of its runs: NVE from given velocities, a frame about every 5 fs, twenty of them at least."""
+        """Of its runs: NVE from given velocities, a frame about every 4 fs, twenty of them at least."""
         step_fs = self.timestep_fs * (self.n_inner or 1)
         frame_steps = max(round(min(FRAME_INTERVAL_FS, 1000.0 * length_ps / 20) / step_fs), 1)
         return MDOptions(
