@@ -43,12 +43,13 @@ potentials: install
 
 # Add direct forces to what ships: make direct-heads MOLECULE="ethanol" RUNS=FOLDER. It starts from a copy of the
 # potential, so that it resumes and repeats although the result takes its place.
-DISTILL ?= --frame-interval-fs 8 --equilibrate-ps 0.5 --set train.compile=true
+DISTILL ?= --replicas 128 --frame-interval-fs 5 --equilibrate-ps 0.1 --set train.compile=true
 direct-heads: install
 	mkdir -p $(RUNS)
 	for molecule in $(MOLECULE); do \
 	    { test -f $(RUNS)/$$molecule-before.pt || cp data/potentials/$$molecule.pt $(RUNS)/$$molecule-before.pt; } && \
-	    $(BIN)/remul-md distill $(RUNS)/$$molecule-before.pt --run-dir $(RUNS)/$$molecule-direct --resume $(DISTILL) \
+	    $(BIN)/remul-md distill $(RUNS)/$$molecule-before.pt --run-dir $(RUNS)/$$molecule-direct --resume \
+        --starts rmd17/$$molecule/train-01 $(DISTILL) \
 	        --output data/potentials/$$molecule.pt && \
 	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --json data/potentials/$$molecule.json && \
 	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --forces direct \

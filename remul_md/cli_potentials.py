@@ -99,6 +99,10 @@ def distill(
     potential: Annotated[str, typer.Argument(help="With conservative forces: a *.pt file, or a shipped name.")],
     run_dir: Annotated[Path, typer.Option(help="Folder of dynamics, labels and training; may lie anywhere.")],
     output: Annotated[Path | None, typer.Option(help="Copy RUN_DIR/potential.pt, both heads, to this *.pt.")] = None,
+    starts: Annotated[
+        str | None,
+        typer.Option(help="Start the runs from frames of this data file or name; else all from one training frame."),
+    ] = None,
     n_frames: Annotated[int, typer.Option(help="Geometries of its own dynamics.")] = 20_000,
     temperature: Annotated[float, typer.Option("--temperature-K", help="Kelvin, where every run begins.")] = 300.0,
     final_temperature: Annotated[
@@ -115,6 +119,7 @@ def distill(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
 ) -> None:
     """Add fast direct forces to a potential, taught by its conservative ones, which stay the same bits."""
+    from remul_md.datasets import read_frames
     from remul_md.distillation import Sampling, distill_direct_head, head_config
     from remul_md.files import replace_atomically
     from remul_md.training.train import POTENTIAL
@@ -134,7 +139,13 @@ def distill(
     )
     # The calculator comes from above, as for the studies.
     made = distill_direct_head(
-        potential, run_dir=run_dir, calculator=context.obj, sampling=sampling, config=config, resume=resume
+        potential,
+        run_dir=run_dir,
+        calculator=context.obj,
+        sampling=sampling,
+        starts=None if starts is None else read_frames(starts),
+        config=config,
+        resume=resume,
     )
     written = run_dir / POTENTIAL
     if output is not None:

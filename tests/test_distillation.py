@@ -18,11 +18,12 @@ from remul_md.calculators import RemulCalculator
 from remul_md.committee import make_committee
 from remul_md.datasets import read_frames
 from remul_md.distillation import Distilled, Sampling, distill_direct_head, head_config
-from remul_md.distillation.sampling import whole_frames
+from remul_md.distillation.sampling import start_positions, whole_frames
 from remul_md.dynamics import read_trajectory
 from remul_md.errors import InputError
 from remul_md.neighbors import build_batch
 from remul_md.potential import load_potential
+from remul_md.structures import Frames
 from remul_md.training import fit as trainer
 
 Run = Callable[..., tuple[int, str, str]]
@@ -43,11 +44,19 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def distill(folder: Path, *, calculator: Any = RemulCalculator, resume: bool = False, **sampling: Any) -> Distilled:
+def distill(
+    folder: Path,
+    *,
+    calculator: Any = RemulCalculator,
+    resume: bool = False,
+    starts: Frames | None = None,
+    **sampling: Any,
+) -> Distilled:
     return distill_direct_head(
         "ethanol",
         run_dir=folder,
         calculator=calculator,
+        starts=starts,
         sampling=Sampling(**{**SAMPLING, **sampling}),
         config=head_config(TRAINING),
         resume=resume,
@@ -105,6 +114,51 @@ def test_labels_are_the_conservative_forces_of_its_own_dynamics(done: Path) -> N
         np.testing.assert_allclose(frames.forces, out.forces.double().numpy(), rtol=0, atol=1e-4)
     temperatures = [json.loads((done / "md" / f"run-{k}.json").read_text())["options"] for k in range(6)]
     assert {(each["temperature_K"], each["final_temperature_K"]) for each in temperatures} == {(300.0, 600.0)}
+
+
+def test_runs_start_from_frames_of_a_data_set(tmp_path: Path) -> None:
+    """Without equilibration the first frame of each run is a frame of the data, each of them once."""
+    data = read_frames("rmd17/ethanol/train-01").select(range(40, 60))
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        distill(folder, starts=data, equilibrate_ps=0.0, calculator=StoppedAfter(8))
+    with pytest.raises(InputError, match="other options: starts was 'rmd17/ethanol/train-01', now None; starts_sha256"):
+        distill(folder, equilibrate_ps=0.0, resume=True)
+    made = distill(folder, starts=data, equilibrate_ps=0.0, resume=True)
+    given = [positions.tobytes() for positions in data.positions.reshape(20, 9, 3)]
+    first = [read_trajectory(folder / "md" / f"run-{replica}.traj").positions[0] for replica in range(6)]
+    found = [given.index(positions.tobytes()) for positions in first]
+    assert len(set(found)) == 6
+    assert found != sorted(found)  # of a trajectory the first frames alone would be alike
+    labels = read_frames(folder / "labels.npz").positions.reshape(5, 7, 9, 3)
+    np.testing.assert_array_equal(labels[:, 0], first[:5])
+    said = made.potential.provenance.direct_head["data"]["sampling"]
+    geometries = replace(data, energy=None, forces=None)
+    assert (said["starts"], said["starts_sha256"]) == ("rmd17/ethanol/train-01", geometries.content_hash())
+
+
+def test_starts_are_whole_frames_of_the_molecule() -> None:
+    reference = load_potential("ethanol").coverage
+    data = read_frames("rmd17/ethanol/train-01").select(range(4))
+    drawn = start_positions(data, reference, n_replicas=10, seed=5)
+    assert drawn.shape == (10, 9, 3)
+    given = [positions.tobytes() for positions in data.positions.reshape(4, 9, 3)]
+    order = [given.index(positions.tobytes()) for positions in drawn]
+    assert sorted(order[:4]) == [0, 1, 2, 3]
+    assert order == (order[:4] * 3)[:10]
+    assert not np.array_equal(drawn, start_positions(data, reference, n_replicas=10, seed=6))
+    broken = data.positions.copy()
+    broken[2 * 9 + 8] += 3.0
+    swapped = data.atomic_numbers.copy()
+    swapped[[9, 11]] = swapped[[11, 9]]
+    assert swapped[9] != data.atomic_numbers[9]
+    for changed, message in (
+        ({"positions": broken}, r"frame 2 cannot be started from: bond \d-8 is more than 0\.5 Angstrom off"),
+        ({"atomic_numbers": swapped}, "the atoms of frame 1 are not those of the potential's molecule in its order"),
+        ({"pbc": np.ones((4, 3), dtype=bool)}, "has cells; runs start from isolated molecules only"),
+    ):
+        with pytest.raises(InputError, match=message):
+            start_positions(replace(data, **changed), reference, n_replicas=3, seed=0)
 
 
 class StoppedAfter:
@@ -295,6 +349,7 @@ def test_mistakes_are_one_line(cli: Run, tmp_path: Path, done: Path) -> None:
         (("distill", "ethanol", *folder, "--set", "train.trained=all"), "train.trained=all changes energies too"),
         (("distill", "ethanol", *folder, "--set", "train.n_step=5"), "did you mean train.n_steps?"),
         (("distill", "ethanl", *folder), "is no file and not shipped"),
+        (("distill", "ethanol", *folder, "--starts", "rmd17/benzene/train-01"), "are not those of the potential's"),
         (("distill", "ethanol", "--run-dir", done), "already holds a run (distill.json); go on with --resume"),
     ):
         code, out, err = cli(*arguments)

@@ -66,6 +66,26 @@ def test_a_replica_is_the_run_of_its_seed(tmp_path, ensemble):
     assert (said["options"]["seed"], said["finished"]) == (13, True)
 
 
+def test_each_replica_starts_where_it_is_told(tmp_path):
+    start, chosen = spring_molecule(), MDOptions(**BASE, seed=11)
+    moved = start.get_positions() + 0.03 * np.random.default_rng(4).standard_normal((3, len(start), 3))
+    run_replicas(
+        start,
+        chosen,
+        n_replicas=3,
+        output=tmp_path / "run.traj",
+        evaluate=springs,
+        positions=moved,
+        progress=False,
+    )
+    for replica in (0, 2):
+        atoms, alone = spring_molecule(), tmp_path / f"alone-{replica}.traj"
+        atoms.set_positions(moved[replica])
+        run_md(atoms, MDOptions(**BASE, seed=11 + replica), output=alone, progress=False)
+        assert_same_run(tmp_path / f"run-{replica}.traj", alone)
+    np.testing.assert_array_equal(start.get_positions(), spring_molecule().get_positions())
+
+
 def test_a_replica_of_a_potential_is_a_single_run_to_rounding(tmp_path):
     """The batch sums in another order; 0.05 ps are short against the growth of such differences."""
     calc = calculator(symmetrize=2, remove_net_torque=True)
@@ -165,6 +185,8 @@ def test_what_cannot_run_is_refused_before_any_replica_begins(tmp_path):
 
     with pytest.raises(InputError, match="replicas must be a whole number >= 1, got 0"):
         again(0)
+    with pytest.raises(InputError, match=r"shape \(2, \d, 3\), a start for each replica, got \(3, \d, 3\)"):
+        again(2, positions=np.zeros((3, len(spring_molecule()), 3)))
     (tmp_path / "run-2.json").write_text("{}")
     with pytest.raises(InputError, match=r"run-2.json' exists already; resume the runs \(--resume\)"):
         again(3)

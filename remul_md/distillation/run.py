@@ -21,11 +21,12 @@ from remul_md.analysis.accuracy import Accuracy, evaluate_potential
 from remul_md.compilation import require_compiler
 from remul_md.config import RunConfig, load_config
 from remul_md.datasets import read_frames
-from remul_md.distillation.sampling import DYNAMICS, HELD_OUT, LABELS, Sampling, sample_labels
+from remul_md.distillation.sampling import DYNAMICS, HELD_OUT, LABELS, Sampling, sample_labels, start_positions
 from remul_md.errors import InputError
 from remul_md.files import changed_values, read_json, write_json
 from remul_md.potential import Potential, find_potential, load_potential, resolve_device
 from remul_md.provenance import Provenance
+from remul_md.structures import Frames
 from remul_md.training.checkpoint import METRICS
 from remul_md.training.fit import CHECKPOINT
 from remul_md.training.train import POTENTIAL, train_potential
@@ -93,6 +94,7 @@ def distill_direct_head(
     run_dir: str | Path,
     calculator: Callable[..., Any],
     sampling: Sampling | None = None,
+    starts: Frames | None = None,
     config: RunConfig | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -105,12 +107,15 @@ def distill_direct_head(
         calculator: (potential, device=, forces=, compile=) to an ASE calculator with `copies`, such as
             `RemulCalculator`.
         sampling: which geometries; default `Sampling()`.
+        starts: frames that the runs start from, those of its training data for example; their labels are not looked
+            at. Default: all runs start from the training reference frame.
         config: how the head is trained; default `head_config()`. With `train.compile` dynamics is compiled too.
         resume: go on with an interrupted run, or begin one if the folder holds none.
         progress: show bars.
     Raises:
-        InputError: a potential without conservative forces, of several members or compositions, or with cells; a folder
-            that holds another run; too few geometries in which the molecule is whole; and what training refuses.
+        InputError: a potential without conservative forces, of several members or compositions, or with cells; starts
+            that are not frames of its molecule; a folder that holds another run; too few geometries in which the
+            molecule is whole; and what training refuses.
     """
     folder, sampling, config = Path(run_dir), sampling or Sampling(), config or head_config()
     file = find_potential(file)  # now: the folder of the run may get the name of a shipped potential
@@ -118,7 +123,11 @@ def distill_direct_head(
     _check_teacher(teacher)
     if config.train.compile:
         require_compiler(teacher.device, option="train.compile=true")  # now, not after the dynamics
-    wanted = {"potential_sha256": teacher.sha256, "sampling": asdict(sampling)}
+    positions = None
+    if starts is not None:
+        positions = start_positions(starts, teacher.coverage, n_replicas=sampling.n_replicas, seed=sampling.seed)
+    asked = {**asdict(sampling), **_told(starts)}
+    wanted = {"potential_sha256": teacher.sha256, "sampling": asked}
     sampled = _begun(folder, wanted, resume=resume)
     torch.set_num_threads(config.train.n_threads)
     if sampled is None:
@@ -127,6 +136,7 @@ def distill_direct_head(
             calculator,
             run_dir=folder,
             sampling=sampling,
+            positions=positions,
             compile=config.train.compile,
             progress=progress,
         )
@@ -144,7 +154,7 @@ def distill_direct_head(
     chosen = np.unique(np.linspace(0, len(held_out) - 1, min(MAX_EVALUATED, len(held_out))).round().astype(np.int64))
     on_device = trained.to(device=resolve_device(config.train.device))
     accuracy = evaluate_potential(on_device, held_out.select(chosen), forces="direct", progress=progress)
-    potential = replace(trained, provenance=_with_sampling(trained, sampling, sampled, accuracy))
+    potential = replace(trained, provenance=_with_sampling(trained, {**asked, **sampled}, accuracy))
     potential.save(folder / POTENTIAL)
     return Distilled(
         potential=load_potential(folder / POTENTIAL),
@@ -170,6 +180,14 @@ def _check_teacher(teacher: Potential) -> None:
             f"dynamics starts from one isolated reference molecule, but this potential {what}; label frames of your "
             "own with `remul-md label` and train on them with train.forces=direct train.trained=direct-head --init-from"
         )
+
+
+def _told(starts: Frames | None) -> dict[str, str | None]:
+    """What the record of a run says about where its dynamics started; None where that was the reference frame."""
+    if starts is None:
+        return {"starts": None, "starts_sha256": None}
+    geometries = replace(starts, energy=None, forces=None)
+    return {"starts": starts.name, "starts_sha256": geometries.content_hash()}
 
 
 def _begun(folder: Path, wanted: Mapping[str, Any], *, resume: bool) -> dict[str, Any] | None:
@@ -198,12 +216,10 @@ def _write_record(folder: Path, content: Mapping[str, Any]) -> None:
     write_json(folder / RECORD, content, hint="choose another --run-dir")
 
 
-def _with_sampling(
-    trained: Potential, sampling: Sampling, sampled: Mapping[str, Any], accuracy: Accuracy
-) -> Provenance:
+def _with_sampling(trained: Potential, sampling: Mapping[str, Any], accuracy: Accuracy) -> Provenance:
     """The provenance of the trained potential with where its labels come from and how good its direct forces are."""
     head = trained.provenance.direct_head
-    data = {**head["data"], "sampling": {**asdict(sampling), **sampled}}
+    data = {**head["data"], "sampling": dict(sampling)}
     metrics = {
         **head["metrics"],
         "held_out_force_mae_stock_meV_per_A": accuracy.force_mae_stock,

@@ -32,7 +32,8 @@ HELD_OUT_SHARE = 0.05  # of the runs: frames of one run resemble each other, so 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Which geometries a head is taught on: Langevin dynamics of the potential from its training reference frame.
+    """Which geometries a head is taught on: Langevin dynamics of the potential, from its training reference frame or
+    from frames of a data set.
 
     Args:
         n_frames: geometries, at least; the runs are equally long.
@@ -90,6 +91,7 @@ def sample_labels(
     *,
     run_dir: Path,
     sampling: Sampling,
+    positions: NDArray[np.float64] | None,
     compile: bool,
     progress: bool,
 ) -> dict[str, Any]:
@@ -101,6 +103,7 @@ def sample_labels(
             `RemulCalculator`.
         run_dir: gets the trajectories in `md/`, `labels.npz` and the labels of whole runs in `held-out.npz`.
         sampling: see there; interrupted dynamics goes on.
+        positions: where the runs start, [R, N, 3], Angstrom; None: all from the training reference frame.
         compile: compile the forces of the dynamics.
         progress: show bars.
     Returns:
@@ -118,6 +121,7 @@ def sample_labels(
         n_replicas=sampling.n_replicas,
         output=output,
         evaluate=atoms.calc.copies(atoms, n_copies=sampling.n_replicas),
+        positions=positions,
         resume=True,
         progress=progress,
         provenance={"potential_sha256": teacher.sha256, "forces": "conservative"},
@@ -158,6 +162,36 @@ def sample_labels(
         "broken": broken,
         "md_seconds": max((outcome.wall_s for outcome in outcomes if isinstance(outcome, MDResult)), default=0.0),
     }
+
+
+def start_positions(starts: Frames, reference: Coverage, *, n_replicas: int, seed: int) -> NDArray[np.float64]:
+    """Where the runs start, [R, N, 3], Angstrom: frames in random order, each of them before any comes again.
+
+    A stiff molecule does not leave its conformer within the picoseconds of a run, so runs from one frame know one
+    conformer (docs/direct-forces.md).
+
+    Args:
+        starts: frames of the potential's molecule; their labels are not looked at.
+        reference: of the potential.
+        n_replicas: runs. If there are more than frames, some of those held out share a start with others.
+        seed: of the order.
+    Raises:
+        InputError: cells, another molecule or another order of its atoms, a frame in which a bond is broken.
+    """
+    if starts.cell is not None or starts.pbc.any():
+        raise InputError(f"{starts.name}: has cells; runs start from isolated molecules only")
+    for index in range(len(starts)):
+        if starts.frame_numbers(index).tolist() != reference.reference_numbers:
+            raise InputError(
+                f"{starts.name}: the atoms of frame {index} are not those of the potential's molecule in its order "
+                f"(atomic numbers {reference.reference_numbers}); give frames of its training data"
+            )
+    positions = starts.positions.reshape(len(starts), -1, 3)
+    n_whole, why = whole_frames(positions, reference)
+    if why:
+        raise InputError(f"{starts.name}: frame {n_whole} cannot be started from: {why}; leave it out")
+    order = np.random.default_rng(seed).permutation(len(starts))
+    return positions[np.resize(order, n_replicas)]
 
 
 def whole_frames(positions: NDArray[np.float64], reference: Coverage) -> tuple[int, str]:

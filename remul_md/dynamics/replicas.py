@@ -1,4 +1,4 @@
-"""Many runs of one structure at once: every replica is a run of its own, and all share one call of the potential.
+"""Many runs of one molecule at once: every replica is a run of its own, and all share one call of the potential.
 
 Replica k is the run of `seed + k`, with its own trajectory, log, description and checkpoint, in any ensemble. Each
 runs in a thread that waits for its forces; the calling thread collects the positions, calls the potential once for
@@ -52,6 +52,7 @@ def run_replicas(
     n_replicas: int,
     output: str | Path,
     evaluate: Evaluate,
+    positions: Array | None = None,
     resume: bool = False,
     progress: bool = True,
     provenance: Mapping[str, Any] | None = None,
@@ -65,13 +66,14 @@ def run_replicas(
         output: replica k writes `run-k.traj` (for `run.traj`) and what `run_md` writes beside it.
         evaluate: positions [R, N, 3], Angstrom, to energies [R], eV, and forces [R, N, 3], eV/Angstrom, such as
             `RemulCalculator.copies`; called from this thread, always with R = `n_replicas`.
+        positions: where each replica starts, [R, N, 3], Angstrom; default: all where `atoms` is.
         resume: go on with those that were interrupted, begin those that had not begun.
         progress: show one progress bar on stderr.
         provenance: as for `run_md`.
     Returns:
         What each run gave: its result, or why it stopped.
     Raises:
-        InputError: as `run_md`, and multiple time steps; the runs that had begun can be resumed.
+        InputError: as `run_md`, multiple time steps, or positions of another shape; runs that had begun can be resumed.
     """
     if isinstance(n_replicas, bool) or not isinstance(n_replicas, int) or n_replicas < 1:
         raise InputError(f"replicas must be a whole number >= 1, got {n_replicas!r}")
@@ -80,6 +82,14 @@ def run_replicas(
             f"n_inner {options.n_inner} does not go with replicas, which share one call of one kind of forces; "
             "run them one by one"
         )
+    if positions is None:
+        positions = np.repeat(atoms.get_positions()[None], n_replicas, axis=0)
+    if positions.shape != (n_replicas, len(atoms), 3):
+        raise InputError(
+            f"positions must have the shape ({n_replicas}, {len(atoms)}, 3), a start for each replica, "
+            f"got {positions.shape}"
+        )
+    starts = positions
     outputs = [replica_output(output, replica) for replica in range(n_replicas)]
     existing = [path for name in outputs for path in OutputFiles.for_output(name).existing()]
     if existing and not resume:  # before any replica begins
@@ -91,6 +101,7 @@ def run_replicas(
 
     def run_one(replica: int) -> None:
         structure = atoms.copy()
+        structure.set_positions(starts[replica])
         structure.calc = ReplicaCalculator(exchange, replica)
         failure: BaseException | None = None
         try:
@@ -115,7 +126,7 @@ def run_replicas(
         thread.start()
     try:
         n_steps = options.n_equilibration_steps + options.n_steps
-        exchange.serve(evaluate, atoms.get_positions(), n_steps=n_steps, progress=progress)
+        exchange.serve(evaluate, starts, n_steps=n_steps, progress=progress)
     finally:
         exchange.close()
         for thread in threads:
@@ -149,7 +160,7 @@ class _Exchange:
 
     def serve(self, evaluate: Evaluate, first_positions: Array, *, n_steps: int, progress: bool) -> None:
         """Answer until all replicas have ended; raises what one of them failed with."""
-        positions = np.repeat(first_positions[None], len(self.answers), axis=0)
+        positions = first_positions.copy()
         n_running = len(self.answers)
         description = f"{n_running} replicas"
         with progress_bar(shown=progress, total=n_steps, unit="step", desc=description) as bar:
