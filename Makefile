@@ -49,7 +49,7 @@ direct-heads: install
 	for molecule in $(MOLECULE); do \
 	    { test -f $(RUNS)/$$molecule-before.pt || cp data/potentials/$$molecule.pt $(RUNS)/$$molecule-before.pt; } && \
 	    $(BIN)/remul-md distill $(RUNS)/$$molecule-before.pt --run-dir $(RUNS)/$$molecule-direct --resume \
-        --starts rmd17/$$molecule/train-01 $(DISTILL) \
+	        --starts rmd17/$$molecule/train-01 $(DISTILL) \
 	        --output data/potentials/$$molecule.pt && \
 	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --json data/potentials/$$molecule.json && \
 	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --forces direct \
