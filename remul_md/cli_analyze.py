@@ -45,6 +45,7 @@ def analyze(
     n_threads: Annotated[int, typer.Option(help="CPU threads; small molecules are fastest with one.", min=1)] = 1,
 ) -> None:
     """Does the run conserve energy, do its forces turn with the molecule, does the molecule stay intact?"""
+    from remul_md.analysis.training_statistics import TrainingStatistics
     from remul_md.analysis.trajectory import analyze_trajectory
     from remul_md.dynamics.trajectory import open_trajectory
 
@@ -63,14 +64,7 @@ def analyze(
         atoms = next(opened.blocks()).atoms(0)
         atoms.calc = calculator
         if atoms.numbers.tolist() == known.coverage.reference_numbers:
-            statistics = {
-                "pairs": known.coverage.bonds,
-                "min_A": known.coverage.bond_min,
-                "max_A": known.coverage.bond_max,
-                "distance_ranges": known.coverage.distance_ranges,
-                "reference_positions": known.coverage.reference_positions,
-                "rotation_angle_median": known.coverage.rotation_angle_median,
-            }
+            statistics = TrainingStatistics.of(known.coverage)
         run = known.provenance.run_of(calculator.head)  # of the forces that are tested
         training = run["metrics"].get("history")
         split = run["data"].get("split") or {}

@@ -12,15 +12,15 @@ from ase import units
 from spring_molecule import spring_molecule
 
 from remul_md.analysis.report import RunContent, collect_content
+from remul_md.analysis.structure import BondRanges
+from remul_md.analysis.training_statistics import TrainingStatistics
 from remul_md.analysis.trajectory import TrajectoryAnalysis, analyze_trajectory
 from remul_md.dynamics.trajectory import TrajectoryArrays, read_trajectory
 
-TRAINED = {
-    "pairs": [[0, 1], [1, 2]],
-    "min_A": [1.2, 1.2],
-    "max_A": [1.8, 1.8],
-    "distance_ranges": {"C-H": [0.9, 2.9], "C-O": [1.2, 2.6], "H-H": [1.4, 4.5], "C-C": [1.3, 1.75]},
-}
+TRAINED = TrainingStatistics(
+    bonds=BondRanges(pairs=np.array([[0, 1], [1, 2]]), min_A=np.array([1.2, 1.2]), max_A=np.array([1.8, 1.8])),
+    distance_ranges={"C-H": [0.9, 2.9], "C-O": [1.2, 2.6], "H-H": [1.4, 4.5], "C-C": [1.3, 1.75]},
+)
 EVALUATION = {
     "n_frames": 137,
     "force_mae_stock": 9.31,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from analysis_runs import ethanol_run
 
 import remul_md.analysis.extrapolation as extrapolation
 from remul_md.analysis.extrapolation import joined_range_departure, range_departure
+from remul_md.analysis.structure import BondRanges
+from remul_md.analysis.training_statistics import TrainingStatistics
 from remul_md.analysis.trajectory import analyze_trajectory
 from remul_md.analysis.verdicts import INSIDE, range_verdict
 from remul_md.errors import InputError
@@ -61,12 +65,13 @@ def test_the_verdict_says_when_and_how_often() -> None:
 
 def test_an_analysis_with_the_ranges_has_the_verdict(tmp_path) -> None:
     path = ethanol_run(tmp_path, tilted=False, length_ps=0.1, equilibrate_ps=0.0)
-    statistics = {"pairs": [[0, 1]], "min_A": [1.3], "max_A": [1.7]}
+    bonds = BondRanges(pairs=np.array([[0, 1]]), min_A=np.array([1.3]), max_A=np.array([1.7]))
+    statistics = TrainingStatistics(bonds=bonds)
     bare = analyze_trajectory(path, training_statistics=statistics)
     assert bare.to_json()["max_distance_departure_A"] is None
     assert INSIDE not in [verdict.name for verdict in bare.verdicts]
     ranges = {"C-C": [0.5, 1.0]}  # the bond is 1.5
-    told = analyze_trajectory(path, training_statistics={**statistics, "distance_ranges": ranges})
+    told = analyze_trajectory(path, training_statistics=replace(statistics, distance_ranges=ranges))
     verdict = next(verdict for verdict in told.verdicts if verdict.name == INSIDE)
     assert verdict.passed is False
     assert 0.4 < told.to_json()["max_distance_departure_A"] == verdict.value < 0.8

@@ -11,7 +11,8 @@ from ase.calculators.emt import EMT
 from spring_molecule import spring_molecule
 
 from remul_md.analysis.log import read_log
-from remul_md.analysis.structure import bond_ranges
+from remul_md.analysis.structure import BondRanges
+from remul_md.analysis.training_statistics import TrainingStatistics
 from remul_md.analysis.trajectory import analyze_frames, analyze_trajectory
 from remul_md.analysis.verdicts import Bounds
 from remul_md.dynamics.trajectory import read_trajectory
@@ -159,13 +160,12 @@ def test_a_thermostatted_run_is_not_judged_by_its_energy(tmp_path):
 
 
 def test_bonds_out_of_the_training_range_fail(tilted_path):
-    statistics = {"pairs": [[0, 1], [1, 2]], "min_A": [1.0, 1.0], "max_A": [1.2, 1.2]}  # C-C is 1.5
-    analysis = analyze_trajectory(tilted_path, training_statistics=statistics)
+    pairs = np.array([[0, 1], [1, 2]])
+    bonds = BondRanges(pairs=pairs, min_A=np.array([1.0, 1.0]), max_A=np.array([1.2, 1.2]))  # C-C is 1.5
+    analysis = analyze_trajectory(tilted_path, training_statistics=TrainingStatistics(bonds=bonds))
     assert verdicts(analysis)["molecule intact"] is False
     assert analysis.to_json()["max_bond_deviation_A"] > 0.2
     assert any("6 of 8 bonds do not occur" in note for note in analysis.notes)
-    with pytest.raises(InputError, match="training statistics lack min_A, max_A; they hold pairs"):
-        bond_ranges({"pairs": [[0, 1]]})
 
 
 def test_the_first_broken_bond_and_the_heating_are_told(tilted_path):

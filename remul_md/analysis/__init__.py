@@ -1,8 +1,9 @@
 """Checks of a run: functions on arrays, classes over them for MDAnalysis, and a report.
 
-`energy`, `rotation`, `momentum`, `structure` and `temperature` measure; `verdicts` judges; `trajectory` does all of it
-for one file; `vibrations` and `timestep` ask a potential, `comparison` (over `distributions`) and `spectrum` a run;
-`mdanalysis` (the only module that imports MDAnalysis) works on a Universe; `report` writes HTML and PNG.
+`energy`, `rotation`, `momentum`, `structure` and `temperature` measure, some of it against `training_statistics`;
+`verdicts` judges; `trajectory` does all of it for one file; `vibrations` and `timestep` ask a potential, `comparison`
+(over `distributions`) and `spectrum` a run; `mdanalysis` (the only module that imports MDAnalysis) works on a Universe;
+`report` writes HTML and PNG.
 `audit` checks any ASE calculator; `run_audit` is resolved on first use, so that the other modules load without it.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,8 @@ from remul_md.analysis.distributions import Distribution, Histogram, all_pairs
 from remul_md.analysis.extrapolation import RangeDeparture, joined_range_departure, range_departure
 from remul_md.analysis.momentum import MomentumChange, joined_momentum_change, momentum_change
 from remul_md.analysis.rotation import angle_swept, net_force, net_torque
-from remul_md.analysis.structure import BondDeviation, BondRanges, bond_deviation, joined_bond_deviation
+from remul_md.analysis.structure import BondDeviation, bond_deviation, joined_bond_deviation
+from remul_md.analysis.training_statistics import TrainingStatistics
 from remul_md.bonds import bond_lengths, bond_pairs
 from remul_md.dynamics.momenta import kinetic_energy_eV
 from remul_md.dynamics.trajectory import joined
@@ -62,19 +63,18 @@ def measure_run(
     frames: Frames,
     *,
     sample: NDArray[np.int64],
-    ranges: BondRanges | None = None,
-    distance_ranges: Mapping[str, Sequence[float]] | None = None,
+    trained: TrainingStatistics | None = None,
 ) -> RunMeasures:
     """Go through the frames once and keep some numbers of each, about 150 bytes, and the positions of a few.
 
     Args:
         frames: a file or arrays.
         sample: numbers of the frames to keep, ascending, >= 1 of them.
-        ranges: bond lengths in the training data.
-        distance_ranges: of pairs of elements, as in `range_departure`.
+        trained: what bonds and distances are held against.
     Raises:
         InputError: frames that cannot be read, ranges for another structure.
     """
+    ranges = None if trained is None else trained.bonds
     time_ps: list[Array] = []
     energies: list[Array | None] = []
     kinetic: list[Array | None] = []
@@ -103,8 +103,8 @@ def measure_run(
         kinetic.append(None if block.momenta is None else kinetic_energy_eV(block.momenta, masses))
         if isolated:
             bonds.append(bond_deviation(block.positions, pairs, ranges=ranges, reference=place))
-            if distance_ranges and len(masses) > 1:
-                departures.append(range_departure(block.positions, block.atomic_numbers, distance_ranges))
+            if trained is not None and trained.distance_ranges and len(masses) > 1:
+                departures.append(range_departure(block.positions, block.atomic_numbers, trained.distance_ranges))
             histogram.update(bond_lengths(block.positions, every_pair))
         if isolated and block.momenta is not None and first.momenta is not None:
             reference = (place, first.momenta[0])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,24 +50,6 @@ class BondRanges:
                 f"bond {self.pairs[bond].tolist()} has the range {self.min_A[bond]} to {self.max_A[bond]} Angstrom; "
                 "give 0 < min_A <= max_A"
             )
-
-
-def bond_ranges(training_statistics: Mapping[str, Any]) -> BondRanges:
-    """Ranges of bond lengths from a potential's training statistics.
-
-    Raises:
-        InputError: a key is missing, or as `BondRanges`.
-    """
-    missing = [key for key in ("pairs", "min_A", "max_A") if key not in training_statistics]
-    if missing:
-        raise InputError(
-            f"training statistics lack {', '.join(missing)}; they hold {', '.join(map(str, training_statistics))}"
-        )
-    return BondRanges(
-        pairs=np.asarray(training_statistics["pairs"], dtype=np.int64).reshape(-1, 2),
-        min_A=np.asarray(training_statistics["min_A"], dtype=np.float64),
-        max_A=np.asarray(training_statistics["max_A"], dtype=np.float64),
-    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

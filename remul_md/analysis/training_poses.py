@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from remul_md.errors import InputError
+from remul_md.analysis.training_statistics import TrainingStatistics
 from remul_md.superposition import angle_swept
 
 Array = NDArray[np.float64]
@@ -30,24 +28,18 @@ class PoseAngles:
 
 
 def pose_angles(
-    positions: Array, training_statistics: Mapping[str, Any] | None, *, masses: Array | None = None
+    positions: Array, trained: TrainingStatistics | None, *, masses: Array | None = None
 ) -> PoseAngles | None:
     """Angles from the reference frame of the training data; None where the statistics do not hold one.
 
     Args:
         positions: frames, [R, N, 3], Angstrom, atoms in the order of the reference frame.
-        training_statistics: with `reference_positions` [N, 3], Angstrom, and `rotation_angle_median`, degrees, as in
-            `remul_md.coverage.Coverage`.
+        trained: what is known of the training data.
         masses: weights of the superposition, [N], amu.
     Raises:
-        InputError: one of the two without the other, or a reference frame of another shape.
+        InputError: a reference frame of another shape.
     """
-    known = training_statistics or {}
-    reference, median = known.get("reference_positions"), known.get("rotation_angle_median")
-    if reference is None and median is None:
+    if trained is None or trained.reference_positions is None or trained.rotation_angle_median is None:
         return None
-    if reference is None or median is None:
-        missing = "reference_positions" if reference is None else "rotation_angle_median"
-        raise InputError(f"training statistics lack {missing}: give reference_positions and rotation_angle_median")
-    angle = angle_swept(positions, reference=np.asarray(reference, dtype=np.float64), masses=masses)
-    return PoseAngles(angle_deg=angle, median_of_training_deg=float(median))
+    angle = angle_swept(positions, reference=trained.reference_positions, masses=masses)
+    return PoseAngles(angle_deg=angle, median_of_training_deg=float(trained.rotation_angle_median))

@@ -24,7 +24,7 @@ from remul_md.analysis.rotation import (
     net_torque,
     rotational_error_along,
 )
-from remul_md.analysis.structure import BondDeviation, bond_ranges
+from remul_md.analysis.structure import BondDeviation
 from remul_md.analysis.temperature import (
     counted_degrees_of_freedom,
     heating_rate_K_per_ps,
@@ -32,6 +32,7 @@ from remul_md.analysis.temperature import (
     temperatures,
 )
 from remul_md.analysis.training_poses import PoseAngles, pose_angles
+from remul_md.analysis.training_statistics import TrainingStatistics
 from remul_md.analysis.verdicts import Bounds, Verdict
 from remul_md.dynamics.momenta import n_rotational_modes
 from remul_md.errors import InputError
@@ -174,7 +175,7 @@ def analyze_trajectory(
     n_rotation_frames: int = 50,
     n_draws: int = 8,
     seed: int = 0,
-    training_statistics: Mapping[str, Any] | None = None,
+    training_statistics: TrainingStatistics | None = None,
     bounds: Bounds | None = None,
 ) -> TrajectoryAnalysis:
     """Measure and judge a trajectory file, with the log and the record that lie beside it if they do.
@@ -188,8 +189,8 @@ def analyze_trajectory(
         n_rotation_frames: frames turned at random, evenly spread over the run, >= 1.
         n_draws: random turns of each.
         seed: of the turns.
-        training_statistics: ranges of bond lengths in the training data: `pairs` [M, 2], `min_A` [M], `max_A` [M];
-            and, if known, `distance_ranges` as in `range_departure` and what `pose_angles` reads.
+        training_statistics: ranges of the training data that bonds, distances and orientations are held against, such
+            as `TrainingStatistics.of(potential.coverage)`.
         bounds: limits of the verdicts.
     Raises:
         InputError: options out of range, files that cannot be read, a calculator for another structure.
@@ -202,8 +203,6 @@ def analyze_trajectory(
     check_draws(n_draws)
     if atoms is not None and atoms.calc is None:
         raise InputError("atoms were given without a calculator; attach one, or leave atoms out")
-    if training_statistics is not None:
-        bond_ranges(training_statistics)  # what it lacks is said before the file is read
     frames = open_trajectory(path, topology=topology, frame_interval_fs=frame_interval_fs)
     log, run = None, {}
     if Path(path).suffix in (".traj", ".h5md"):
@@ -234,7 +233,7 @@ def analyze_frames(
     n_rotation_frames: int = 50,
     n_draws: int = 8,
     seed: int = 0,
-    training_statistics: Mapping[str, Any] | None = None,
+    training_statistics: TrainingStatistics | None = None,
     bounds: Bounds | None = None,
 ) -> TrajectoryAnalysis:
     """As `analyze_trajectory`, for an open file or arrays; `log` replaces the frames' energies, `run` is `run.json`.
@@ -258,8 +257,7 @@ def analyze_frames(
     thermostatted = options.get("ensemble", "nve") != "nve"
     every = np.linspace(0, n_frames - 1, min(n_rotation_frames, n_frames)).round().astype(np.int64)
     trained = training_statistics
-    ranges = None if trained is None else bond_ranges(trained)
-    measured = measure_run(frames, sample=every, ranges=ranges, distance_ranges=(trained or {}).get("distance_ranges"))
+    measured = measure_run(frames, sample=every, trained=trained)
     first, sample = measured.first, measured.sample
     n_atoms, isolated = len(first.masses), not first.pbc.any()
     energies = log or _frame_energies(measured)

@@ -13,7 +13,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from remul_md.analysis.structure import BOUND_STABLE_A, BondRanges, bond_deviation
+from remul_md.analysis.structure import BOUND_STABLE_A, bond_deviation
+from remul_md.analysis.training_statistics import trained_bonds
 from remul_md.coverage import Coverage
 from remul_md.datasets import write_frames
 from remul_md.dynamics import MDOptions, MDResult, read_trajectory
@@ -201,9 +202,8 @@ def whole_frames(positions: NDArray[np.float64], reference: Coverage) -> tuple[i
         positions: [T, N, 3], Angstrom, atoms in the order of the reference frame.
         reference: whose bonds and their lengths are the right ones; see `BOUND_STABLE_A`.
     """
-    pairs = np.array(reference.bonds, dtype=np.int64).reshape(-1, 2)
-    ranges = BondRanges(pairs=pairs, min_A=np.array(reference.bond_min), max_A=np.array(reference.bond_max))
-    found = bond_deviation(positions, pairs, ranges=ranges)
+    ranges = trained_bonds(reference)
+    found = bond_deviation(positions, ranges.pairs, ranges=ranges)
     if found is None or found.first_off_frame is None or found.first_off_pair is None:
         return len(positions), ""
     first, second = found.first_off_pair
