@@ -51,6 +51,7 @@ direct-heads: install
 	    $(BIN)/remul-md distill $(RUNS)/$$molecule-before.pt --run-dir $(RUNS)/$$molecule-direct --resume \
 	        --starts rmd17/$$molecule/train-01 $(DISTILL) \
 	        --output data/potentials/$$molecule.pt && \
+	    cp $(RUNS)/$$molecule-direct/metrics.csv data/potentials/$$molecule.direct.metrics.csv && \
 	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --json data/potentials/$$molecule.json && \
 	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --forces direct \
 	        --json data/potentials/$$molecule.direct.json || exit 1; \
