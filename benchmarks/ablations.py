@@ -3,6 +3,7 @@
 A fold is 900 training and 100 validation frames of train split 01, drawn by the seed, which also decides weights, order
 and poses; arms of one seed are paired. No test frame is read. Before the first run a step of every arm is timed, in
 turns, and an arm whose step is dearer than the recipe's gets as many fewer; the times are kept in FOLDER/costs.json.
+Arms that change numbers and no work, such as the learning rate, have the recipe's cost: timings differ by a tenth.
 
 python benchmarks/ablations.py --run-dir FOLDER [--preset ethanol] [--set SECTION.KEY=VALUE ...] [--arms NAME ...]
     [--seeds 0 1] [--n-steps 2000] [--json results/ablations_ethanol.json]
@@ -70,6 +71,8 @@ ARMS: dict[str, list[str]] = {
     "direct forces first": [],
     **OTHER_MODELS,
 }
+# Options that change numbers within a step, and nothing of what it computes.
+FREE = ("learning_rate", "weight_decay", "ema_decay", "energy_weight", "force_loss")
 # What an arm is trained by for `FIRST_SHARE` of its time, before its own options; both stages have a whole schedule.
 FIRST_STAGES: dict[str, list[str]] = {"direct forces first": ["train.forces=direct"]}
 FIRST_SHARE = 1 / 3
@@ -92,11 +95,18 @@ def first_stage(arm: str) -> str:
     return arm + STAGE
 
 
+def costs_as_the_recipe(arm: str) -> bool:
+    """Whether a step of the arm computes what one of the recipe does, with other numbers."""
+    free = tuple(f"train.{key}=" for key in FREE)
+    return arm not in FIRST_STAGES and all(override.startswith(free) for override in ARMS[arm])
+
+
 def costs_of(options: argparse.Namespace) -> dict[str, float]:
     """Computing time of a step of each arm, seconds; arms that have none yet are timed in turns with the recipe."""
     file = options.run_dir / "costs.json"
     known: dict[str, float] = read_json(file, hint="remove it, and all steps are timed again") if file.is_file() else {}
-    more = dict.fromkeys(options.arms, ()) | {
+    timed_arms = [arm for arm in options.arms if arm == RECIPE or not costs_as_the_recipe(arm)]
+    more = dict.fromkeys(timed_arms, ()) | {
         first_stage(arm): FIRST_STAGES[arm] for arm in options.arms if arm in FIRST_STAGES
     }
     missing = [name for name in more if name not in known]
@@ -112,7 +122,7 @@ def costs_of(options: argparse.Namespace) -> dict[str, float]:
         known |= {arm: found[arm] * scale for arm in missing}
         known.setdefault(RECIPE, found[RECIPE])
         write_json(file, known, hint="choose another --run-dir")
-    return known
+    return known | {arm: known[RECIPE] for arm in options.arms if costs_as_the_recipe(arm)}
 
 
 def finished_run(options: argparse.Namespace, arm: str, *, seed: int, costs: Mapping[str, float]) -> dict[str, Any]:
@@ -186,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--n-steps", type=int, default=2000, help="of the recipe; the other arms get equal time")
-    parser.add_argument("--n-rounds", type=int, default=10, help="steps of each arm that are timed")
+    parser.add_argument("--n-rounds", type=int, default=30, help="steps of each arm that are timed")
     parser.add_argument("--progress", action="store_true", help="a bar for each run")
     parser.add_argument("--json", type=Path, default=ROOT / "results" / "ablations_ethanol.json")
     options = parser.parse_args(arguments)
