@@ -14,6 +14,7 @@ Finished runs are not repeated and stopped ones go on, so the same command resum
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -203,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.arms = list(dict.fromkeys([RECIPE, *options.arms]))
     told = {str(options.run_dir): "FOLDER", str(options.json): options.json.name}
     given = sys.argv[1:] if arguments is None else arguments
-    command = " ".join(["python benchmarks/ablations.py", *(told.get(part, part) for part in given)])
+    command = shlex.join(["python", "benchmarks/ablations.py", *(told.get(part, part) for part in given)])
     options.run_dir.mkdir(parents=True, exist_ok=True)
     costs = costs_of(options)
     rows: list[dict[str, Any]] = []
