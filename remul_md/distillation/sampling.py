@@ -92,9 +92,9 @@ def sample_labels(
     *,
     run_dir: Path,
     sampling: Sampling,
-    positions: NDArray[np.float64] | None,
     compile: bool,
     progress: bool,
+    positions: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
     """Run dynamics and label the frames in which the molecule is whole with the potential's conservative forces.
 
@@ -104,9 +104,9 @@ def sample_labels(
             `RemulCalculator`.
         run_dir: gets the trajectories in `md/`, `labels.npz` and the labels of whole runs in `held-out.npz`.
         sampling: see there; interrupted dynamics goes on.
-        positions: where the runs start, [R, N, 3], Angstrom; None: all from the training reference frame.
         compile: compile the forces of the dynamics.
         progress: show bars.
+        positions: where the runs start, [R, N, 3], Angstrom; None: all from the training reference frame.
     Returns:
         JSON-able: `n_frames`, `n_held_out`, `broken` (a line for each run of which frames are left out), `md_seconds`.
     Raises:
