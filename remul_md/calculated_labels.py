@@ -48,7 +48,7 @@ def calculate_labels(frames: Frames, source: LabelSource, *, partial: Path, prog
     Raises:
         InputError: a partial file of other labels, a calculator that fails, labels that are not finite.
     """
-    geometries = replace(frames, energy=None, forces=None)
+    geometries = frames.without_labels()
     provenance = {
         "labelled_by": f"remul-md {__version__}",
         "method": source.name,

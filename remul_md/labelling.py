@@ -75,7 +75,7 @@ def label_frames(
     head = potential.resolve_forces(forces)
     for index in range(len(frames)):
         require_known_composition(potential.coverage, frames.frame_numbers(index), species=potential.species)
-    geometries = replace(frames, energy=None, forces=None)
+    geometries = frames.without_labels()
     store = BatchStore(build_batch(geometries, cutoff=potential.cutoff).to(potential.device))
     at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * potential.n_members))
     energies, vectors, stds = [], [], []

@@ -159,7 +159,7 @@ def sample_labels(
         "n_labels": n_labels,
         "temperature_K": temperature_K,
         "seed": seed,
-        "starts_sha256": replace(starts, energy=None, forces=None).content_hash(),
+        "starts_sha256": starts.without_labels().content_hash(),
         "steps_per_label": STEPS_PER_LABEL,
         "labels_per_walk": LABELS_PER_WALK,
     }

@@ -133,6 +133,10 @@ class Frames:
         start = self.first_atom[index]
         return self.atomic_numbers[start : start + self.n_atoms[index]]
 
+    def without_labels(self) -> Frames:
+        """The geometries alone, as for hashes that labels must not change."""
+        return replace(self, energy=None, forces=None)
+
     def content_hash(self) -> str:
         """sha256 over the arrays: the same geometries and labels give the same hash, whatever file held them."""
         digest = hashlib.sha256()

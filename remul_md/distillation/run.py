@@ -186,8 +186,7 @@ def _told(starts: Frames | None) -> dict[str, str | None]:
     """What the record of a run says about where its dynamics started; None where that was the reference frame."""
     if starts is None:
         return {"starts": None, "starts_sha256": None}
-    geometries = replace(starts, energy=None, forces=None)
-    return {"starts": starts.name, "starts_sha256": geometries.content_hash()}
+    return {"starts": starts.name, "starts_sha256": starts.without_labels().content_hash()}
 
 
 def _begun(folder: Path, wanted: Mapping[str, Any], *, resume: bool) -> dict[str, Any] | None:

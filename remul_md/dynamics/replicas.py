@@ -82,14 +82,12 @@ def run_replicas(
             f"n_inner {options.n_inner} does not go with replicas, which share one call of one kind of forces; "
             "run them one by one"
         )
-    if positions is None:
-        positions = np.repeat(atoms.get_positions()[None], n_replicas, axis=0)
-    if positions.shape != (n_replicas, len(atoms), 3):
+    starts = np.repeat(atoms.get_positions()[None], n_replicas, axis=0) if positions is None else positions
+    if starts.shape != (n_replicas, len(atoms), 3):
         raise InputError(
             f"positions must have the shape ({n_replicas}, {len(atoms)}, 3), a start for each replica, "
-            f"got {positions.shape}"
+            f"got {starts.shape}"
         )
-    starts = positions
     outputs = [replica_output(output, replica) for replica in range(n_replicas)]
     existing = [path for name in outputs for path in OutputFiles.for_output(name).existing()]
     if existing and not resume:  # before any replica begins

@@ -7,7 +7,6 @@ the data then starts from.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ def pretraining_labels(
     record = {key: made[key] for key in ("method", "calculator", "n_labels", "temperature_K", "seed", "n_walks")}
     record |= {
         "starts_sha256": made["starts_sha256"],
-        "geometries_sha256": replace(labels, energy=None, forces=None).content_hash(),
+        "geometries_sha256": labels.without_labels().content_hash(),
         "labelling_seconds": made["seconds"],
     }
     return labels, record
@@ -85,5 +84,5 @@ def require_pretrained_around(potential: Potential, train: Frames, *, file: Path
         InputError: other frames.
     """
     found = potential.provenance.data.get("pretraining", {}).get("starts_sha256")
-    if found != replace(train, energy=None, forces=None).content_hash():
+    if found != train.without_labels().content_hash():
         raise InputError(f"{file}: was pretrained around other training frames; use a new --run-dir")
