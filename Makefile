@@ -8,7 +8,7 @@ JOBS ?= 2
 MOLECULE ?= aspirin benzene ethanol malonaldehyde naphthalene salicylic toluene
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo potentials direct-heads test test-wheel torch-cluster clean
+.PHONY: install demo potentials direct-heads test test-fast test-wheel torch-cluster clean
 
 install: $(VENV)/.installed
 
@@ -64,6 +64,10 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy remul_md calculators
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# What a change is tried with while it is made: all but the tests marked `slow`.
+test-fast: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 # The wheel in an empty environment, used from outside the repository.
 test-wheel: install

@@ -41,12 +41,12 @@ from remul_md.training.train import train_potential
 
 FOLDER = Path(__file__).parent / "golden"
 FRAMES = (0, 333, 777)  # of each test split
-EVALUATED = range(0, 1000, 100)  # ten frames: what is compared is the code, not the potential
+EVALUATED = range(0, 1000, 250)  # four frames: what is compared is the code, not the potential
 AUDITED = tuple(name for name in NAMES if name not in ("nve", "smoothness"))
 
 
 def potential_figures(name: str) -> dict[str, Any]:
-    """Energies and both forces of three test frames, and the evaluation of ten."""
+    """Energies and both forces of three test frames, and the evaluation of four."""
     potential = load_potential(name)
     test = read_frames(f"rmd17/{name}/test-01")
     heads: dict[str, Any] = {}

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = ["model.kind=painn", "model.width=8", "model.n_layers=1", "model.n_radial=5", "model.cutoff=4.0"]
 SHORT = ["train.warmup_steps=2", "train.batch_size=3", "train.compile=false", "train.monitor_per_decade=0"]

@@ -112,6 +112,7 @@ def test_conservation_is_an_equivalence_test():
         conserves(drift(-1, 1), bound_meV_per_atom_ps=0.0)
 
 
+@pytest.mark.slow
 def test_velocity_verlet_conserves_and_a_leak_is_seen(tmp_path):
     log = read_log(ethanol_run(tmp_path, tilted=False, length_ps=2.0, log_interval=5).with_suffix(".log.csv"))
     drift = energy_drift(log.time_ps, log.total_energy / 9)

@@ -113,6 +113,7 @@ def test_the_first_broken_bond_is_told_in_time(run, universe):
     assert found.bonds.first_off_frame == 14
 
 
+@pytest.mark.slow
 def test_blocks_make_no_difference(universe, monkeypatch):
     from remul_md.analysis import frame_check
     from remul_md.analysis import mdanalysis as checks

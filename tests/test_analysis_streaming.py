@@ -74,6 +74,7 @@ def test_memory_holds_a_few_numbers_of_each_frame(run, tmp_path):
     assert added < 250
 
 
+@pytest.mark.slow
 def test_memory_does_not_hold_the_frames_of_ase(run, tmp_path):
     frames = read(run, index=":")
     with Trajectory(tmp_path / "long.traj", "w") as writer:

@@ -70,6 +70,7 @@ def test_a_run_is_held_against_the_training_pose_and_not_against_its_start(tmp_p
     assert row[1] == "180"
 
 
+@pytest.mark.slow
 def test_without_a_reference_frame_the_first_one_serves():
     assert pose_angles(turned_frames().positions, None) is None
     assert pose_angles(turned_frames().positions, TRAINED) is None

@@ -48,6 +48,7 @@ def verdicts(analysis) -> dict[str, bool | None]:
     return {verdict.name: verdict.passed for verdict in analysis.verdicts}
 
 
+@pytest.mark.slow
 def test_a_sound_run_passes_every_check(tmp_path):
     path = ethanol_run(tmp_path, tilted=False, length_ps=2.0)
     frames = read_trajectory(path)

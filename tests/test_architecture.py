@@ -234,6 +234,7 @@ def test_options_are_not_swallowed() -> None:
                 assert node.args.kwarg is None, f"{name}.{node.name} takes **{node.args.kwarg and node.args.kwarg.arg}"
 
 
+@pytest.mark.slow
 def test_the_calculator_loads_no_plots_and_no_readers() -> None:
     heavy = "vesin MDAnalysis matplotlib plotly h5py tensorboard pydantic typer"
     code = f"import sys, remul_md.calculators; print([name for name in '{heavy}'.split() if name in sys.modules])"

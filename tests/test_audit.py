@@ -120,6 +120,7 @@ def test_a_wrong_factor_is_wrong_at_any_size() -> None:
     assert failures(run_audit(atoms, only=["gradient"])) == {"gradient"}
 
 
+@pytest.mark.slow
 def test_single_precision_models_pass_where_they_should_and_untrained_ones_do_not_turn() -> None:
     frames = molecule_frames().select([0])
     atoms = frames.atoms(0)
@@ -131,6 +132,7 @@ def test_single_precision_models_pass_where_they_should_and_untrained_ones_do_no
     assert failures(run_audit(atoms, only=sorted(of_direct_heads))) == of_direct_heads - {"net_force"}
 
 
+@pytest.mark.slow
 def test_the_shipped_potential_passes_near_its_training_data() -> None:
     atoms = read_structure("ethanol")
     atoms.calc = RemulCalculator("ethanol")

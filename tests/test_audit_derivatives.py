@@ -50,6 +50,7 @@ def test_an_exact_gradient_has_no_error_and_no_asymmetry() -> None:
     assert found.jacobian_asymmetry == pytest.approx(0.0, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_a_wrong_factor_is_found_as_that_share_of_the_forces() -> None:
     probe, frames, _, _ = linear(factor=1.03)
     found = finite_differences(probe, frames, n_probes=400, rng=np.random.default_rng(1))

@@ -102,6 +102,7 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path) -> None:
         write_audit_report(audited(), tmp_path / "file" / "audit.html")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("size", [WIDE, PHONE])
 @needs_browser[1]

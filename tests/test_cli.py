@@ -420,6 +420,7 @@ def test_a_full_disk_ends_training_with_a_message(
     assert (tmp_path / "run" / "config.yaml").is_file()
 
 
+@pytest.mark.slow
 def test_bad_analysis(refused: Callable[..., None], trajectory: Path, potential: Path, tmp_path: Path) -> None:
     refused("analyze", tmp_path / "none.traj", message="none.traj")
     (tmp_path / "empty.traj").write_bytes(b"")
@@ -452,6 +453,7 @@ def test_figures_are_printed_even_if_their_file_cannot_be_written(cli: Run, work
 # --- the process -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line_and_130(workplace: Path, tmp_path: Path) -> None:
     command = [SCRIPT, "train", "--run-dir", tmp_path / "run", "--set", f"data.source={workplace / 'own.xyz'}"]
     more = ["--set", "train.n_steps=100000", "--set", "train.checkpoint_every=1"]

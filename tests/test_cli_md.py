@@ -29,6 +29,7 @@ def command(potential: Path | str, output: Path, *more: str) -> list[str]:
     return ["md", str(potential), *options, "--output", str(output), *more]
 
 
+@pytest.mark.slow
 def test_both_heads_share_the_work(cli: Run, both: Path, tmp_path: Path) -> None:
     output = tmp_path / "run.traj"
     times = ["--timestep-fs", "0.1", "--length-ps", "0.01", "--equilibrate-ps", "0.001"]

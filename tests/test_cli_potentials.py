@@ -57,6 +57,7 @@ def test_from_members_to_a_student(cli: Run, members: list[Path], tmp_path: Path
     assert load_potential(tmp_path / "student" / "potential.pt").provenance.data["name"] == "labels.extxyz"
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_dynamics_of_the_committee(cli: Run, members: list[Path], tmp_path: Path) -> None:
     """As docs/committees.md says it: dynamics, labels without the uncertain ones, a student with both heads."""
     committee, trajectory = tmp_path / "C.pt", tmp_path / "hot.traj"
@@ -135,6 +136,7 @@ def test_mistakes_are_one_line(cli: Run, members: list[Path], tmp_path: Path) ->
     assert not list(tmp_path.glob("o*"))
 
 
+@pytest.mark.slow
 def test_potentials_lists_the_shelf(cli: Run, tmp_path: Path) -> None:
     code, out, err = cli("potentials", "--json", tmp_path / "shelf.json")
     assert code == 0, err

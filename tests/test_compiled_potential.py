@@ -78,6 +78,7 @@ def file_of(potential: Potential, *, forces: str) -> Path:
     return Path(stopped.value.args[0])
 
 
+@pytest.mark.slow
 def test_compiled_is_uncompiled_at_other_positions() -> None:
     potential, batch = tiny_potential(), two_molecules(shift=0.1)
     compiled = CompiledPotential(potential, two_molecules(), forces="conservative")
@@ -86,6 +87,7 @@ def test_compiled_is_uncompiled_at_other_positions() -> None:
     assert compiled.predict(batch.positions).energy.dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_what_was_compiled_is_found_again(cache: Path) -> None:
     said: list[str] = []
     CompiledPotential(tiny_potential(), two_molecules(), forces="conservative", say=said.append)
@@ -102,6 +104,7 @@ def test_other_weights_and_the_other_head_have_other_files() -> None:
     assert file_of(tiny_potential(), forces="direct") == file_of(*cases[1][:1], forces="direct")
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_made_again_and_one_of_another_potential_refused(cache: Path) -> None:
     """The name says what a file is; that the forces are right is seen by computing them."""
     first = CompiledPotential(tiny_potential(), two_molecules(), forces="conservative")
@@ -159,6 +162,7 @@ def water_calculators(**options: object) -> tuple[Atoms, Atoms]:
     return pair
 
 
+@pytest.mark.slow
 def test_the_calculator_compiles(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     ours, theirs = water_calculators(symmetrize="tetrahedral", remove_net_torque=True)

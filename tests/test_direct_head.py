@@ -128,6 +128,7 @@ def test_all_but_the_head_keeps_its_bits(teacher: Path, student: Path, ethanol: 
     assert len(checkpoint["optimizer"]["state"]) == len(head)  # no moments of what is frozen
 
 
+@pytest.mark.slow
 def test_the_head_learns_the_conservative_forces(teacher: Path, labels: Path, ethanol: Frames, tmp_path: Path) -> None:
     """On geometries that were not trained on; in stock poses, since random weights have no symmetry to learn."""
     config = head_config(labels, n_steps=200, batch_size=12, beta=0.0, learning_rate=2e-2, ema_decay=0.9)
@@ -181,6 +182,7 @@ def test_a_step_of_a_run_can_be_timed(teacher: Path, labels: Path) -> None:
         training_step(head_config(labels))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_bits(
     teacher: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +211,7 @@ def test_a_resumed_run_has_the_same_bits(
         train_potential(all_weights, run_dir=tmp_path / "killed", init_from=teacher, resume=True, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_compiled_steps_agree_and_freeze_the_same(labels: Path, ethanol: Frames, tmp_path: Path) -> None:
     sizes = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_moments": 3}  # compile faster

@@ -26,6 +26,8 @@ from remul_md.potential import load_potential
 from remul_md.structures import Frames
 from remul_md.training import fit as trainer
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., tuple[int, str, str]]
 # Six runs of seven geometries; the last run is held out.
 SAMPLING = {"n_frames": 42, "n_replicas": 6, "frame_interval_fs": 5.0, "equilibrate_ps": 0.01, "seed": 3}

@@ -12,6 +12,8 @@ from potentials import ethanol_potential
 
 from remul_md.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 

@@ -57,6 +57,7 @@ def harmonic_run(tmp_path, *, length_ps, **changes):
     return result, log_of(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ensemble", "rotation", "n_dof"),
     [("bussi", "thermal", 12), ("bussi", "zero", 9), ("nose-hoover", "zero", 9)],

@@ -59,6 +59,7 @@ def test_equilibration_has_the_accurate_forces_only(tmp_path):
     assert not np.allclose(read(plain.trajectory, index=1).positions, read(multiple.trajectory, index=1).positions)
 
 
+@pytest.mark.slow
 def test_one_inner_step_is_the_plain_run_and_many_conserve_where_the_fast_forces_do_not(tmp_path):
     """The fast forces are no gradient: alone they heat by meV/atom/ps, corrected at every fourth step they do not."""
     plain = run(tmp_path, name="plain", fast=False)

@@ -76,6 +76,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 # 37 divides neither phase nor intervals: files are always longer than at the checkpoint. The last run is killed
 # before any checkpoint but those that begin a phase.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "checkpoint_interval"),
     [
@@ -117,6 +118,7 @@ def test_resuming_without_a_run_begins_one_and_after_it_changes_nothing(tmp_path
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(tmp_path):
     whole, limited = tmp_path / "whole.traj", tmp_path / "limited.traj"
     chosen = {**BASE, "equilibrate_ps": 0.05, "length_ps": 0.3, "checkpoint_interval": 37}

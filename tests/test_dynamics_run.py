@@ -74,6 +74,7 @@ def test_bare_nve_begins_exactly_at_the_temperature(tmp_path, rotation, n_dof):
     assert 130.0 < result.mean_temperature_K < 190.0
 
 
+@pytest.mark.slow
 def test_langevin_keeps_the_temperature_of_all_3n_modes(tmp_path):
     chosen = options(
         ensemble="langevin",
@@ -93,6 +94,7 @@ def test_langevin_keeps_the_temperature_of_all_3n_modes(tmp_path):
     assert centre[1:].mean() == pytest.approx(1.5 * units.kB * 300.0, rel=0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rotation", ["thermal", "zero"])
 def test_nve_after_equilibration_runs_at_the_temperature(tmp_path, rotation):
     means = []
@@ -110,6 +112,7 @@ def test_nve_after_equilibration_runs_at_the_temperature(tmp_path, rotation):
     assert np.std(means) < 15.0  # left at the energy of one moment, they scatter by about 60 K
 
 
+@pytest.mark.slow
 def test_left_at_the_energy_of_one_moment_the_temperatures_scatter(tmp_path):
     means = []
     for seed in range(4):
@@ -177,6 +180,7 @@ def test_one_calculator_call_a_step(tmp_path):
     assert len(calls) == 100 + 400 + 1
 
 
+@pytest.mark.slow
 def test_a_metal_cluster_and_a_periodic_crystal_with_emt(tmp_path):
     cluster = Icosahedron("Cu", 2)
     crystal = bulk("Cu", cubic=True) * (2, 1, 2)

@@ -15,6 +15,8 @@ from potentials import untrained_potential
 
 from remul_md.datasets import read_frames
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

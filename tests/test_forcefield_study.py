@@ -19,6 +19,8 @@ from remul_md.studies.forcefield.report import at_step, markdown_report, read_re
 from remul_md.studies.forcefield.run import Job, planned_jobs, run_study, steps_for_equal_time
 from remul_md.training.step_cost import step_seconds
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "molecules=[ethanol]",
     "n_steps=30",

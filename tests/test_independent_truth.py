@@ -19,6 +19,8 @@ from remul_md.committee import make_committee
 from remul_md.datasets import read_frames
 from remul_md.dynamics import read_trajectory
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 

@@ -12,6 +12,8 @@ from cheap_springs import reference_file
 
 from remul_md.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "learning_curve.py"
 TINY = ["kind=painn", "width=8", "n_layers=1", "n_radial=5", "cutoff=4.0"]
 

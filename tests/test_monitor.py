@@ -215,6 +215,7 @@ class Counted:
         monkeypatch.setattr(SymmetryMonitor, "__call__", watched)
 
 
+@pytest.mark.slow
 def test_a_run_measures_its_symmetry_for_less_than_a_twentieth_of_its_atoms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

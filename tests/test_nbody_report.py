@@ -90,6 +90,7 @@ def test_a_percent_that_rises_again_has_not_been_reached(results: Path) -> None:
     assert arms["remul-one-forward"].beta is None  # not a point of the sweep
 
 
+@pytest.mark.slow
 def test_the_plots_show_every_arm(results: Path, tmp_path: Path) -> None:
     paths = write_plots(results, tmp_path / "plots")
     assert [path.name for path in paths] == [

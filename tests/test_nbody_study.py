@@ -19,6 +19,8 @@ from remul_md.training.checkpoint import METRICS, read_checkpoint, read_metrics
 from remul_md.training.fit import CHECKPOINT
 from remul_md.training.schedule import monitored_steps
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "width=8",
     "n_layers=1",

@@ -117,6 +117,7 @@ def molecules() -> Batch:
     return replace(batch, energy=batch.energy + 700.0).repeated(3)
 
 
+@pytest.mark.slow
 def test_the_potential_objective_sends_one_pose_a_frame_and_is_unbiased(molecules: Batch) -> None:
     model = random_model(cutoff=4.5).double()
     sizes = []

@@ -154,6 +154,7 @@ def test_the_calculator_gives_the_derivative_of_the_energy(run: Path, ethanol: F
     assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bits(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from remul_md.training import fit as trainer
 

@@ -15,6 +15,7 @@ from remul_md.label_sources import label_source, names_calculator
 pytestmark = pytest.mark.timeout(600)  # seconds of CPU time, minutes where others have the cores
 
 
+@pytest.mark.slow
 def test_the_level_of_the_labels() -> None:
     """A frame of rMD17: forces within 0.3 meV/A of the label, the energy of all electrons within 50 meV."""
     pytest.importorskip("pyscf", reason='needs PySCF (pip install "remul-md[pbe]")')

@@ -210,6 +210,7 @@ def test_other_heads_are_trained_in_both_stages(forces: str, data: Path, tmp_pat
     assert [stage.config["train"]["n_steps"] for stage in stages] == [12, 9]
 
 
+@pytest.mark.slow
 def test_pretraining_on_a_related_surface_lowers_the_error(data: Path, tmp_path: Path) -> None:
     """Three frames, the same number of steps in all: the cheap forces are a fifth too large, and they still help."""
     frames = read_frames(data)

@@ -86,6 +86,7 @@ def test_each_replica_starts_where_it_is_told(tmp_path):
     np.testing.assert_array_equal(start.get_positions(), spring_molecule().get_positions())
 
 
+@pytest.mark.slow
 def test_a_replica_of_a_potential_is_a_single_run_to_rounding(tmp_path):
     """The batch sums in another order; 0.05 ps are short against the growth of such differences."""
     calc = calculator(symmetrize=2, remove_net_torque=True)
@@ -113,6 +114,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_replicas_that_were_killed_at_different_steps_go_on_bit_for_bit(tmp_path):
     calc, start = calculator("float32"), spring_molecule()
     evaluate = calc.copies(start, n_copies=3)

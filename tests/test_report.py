@@ -162,6 +162,7 @@ def test_a_name_cannot_break_out_of_the_page(analysis, tmp_path):
     assert json.loads(re.search(r">(.*)<", script).group(1))[0]["title"] == nasty
 
 
+@pytest.mark.slow
 def test_the_picture_is_1600_pixels_wide_and_not_blank(analysis, tmp_path):
     from matplotlib.image import imread
 

@@ -8,7 +8,7 @@ from report_cases import EVALUATION, analysed_run, training_rows
 
 from remul_md.analysis.report import write_report
 
-pytestmark = needs_browser
+pytestmark = [*needs_browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

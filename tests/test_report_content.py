@@ -33,6 +33,7 @@ def embedded(path) -> dict:
     return {**found["data"], "figures": found["figures"]}
 
 
+@pytest.mark.slow
 def test_the_page_holds_the_data_that_the_json_holds(tmp_path):
     analysis, content = shown_run()
     shown = {"evaluation": EVALUATION, "training": training_rows(), "provenance": {"command": "remul-md </script>"}}

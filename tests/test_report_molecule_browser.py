@@ -11,7 +11,7 @@ from report_cases import shown_run
 
 from remul_md.analysis.report import write_report
 
-pytestmark = needs_browser
+pytestmark = [*needs_browser, pytest.mark.slow]
 
 PIXELS = """const c = document.getElementById("scene");
   const p = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;

@@ -30,6 +30,7 @@ def test_one_inner_step_is_velocity_verlet():
     np.testing.assert_allclose(atoms.get_momenta(), reference.get_momenta(), atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_inner", [1, 5])
 def test_with_momenta_reversed_a_picosecond_returns(n_inner):
     atoms, fast = moving()

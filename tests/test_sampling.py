@@ -135,6 +135,7 @@ def test_labels_of_other_options_are_not_mixed(starts: Frames, tmp_path: Path) -
         sample(starts.select(range(6)), path, n_labels=40)
 
 
+@pytest.mark.slow
 def test_walks_have_the_temperature_asked_for() -> None:
     """Stretches of stiff bonds are nearly harmonic: their mean energy is proportional to the temperature."""
     means = []

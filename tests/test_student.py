@@ -14,6 +14,8 @@ from remul_md.datasets import read_frames
 from remul_md.labelling import label_frames
 from remul_md.potential import load_potential
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = ["model.kind=painn", "model.width=8", "model.n_layers=1", "model.n_radial=5", "model.cutoff=4.0"]
 SHORT = ["train.warmup_steps=2", "train.batch_size=3", "train.compile=false", "train.monitor_per_decade=0"]

@@ -50,6 +50,7 @@ def _until(condition: object, *, seconds: float = 60.0) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_killed_study_leaves_no_process_behind(tmp_path: Path) -> None:
     script, pid_file = tmp_path / "study.py", tmp_path / "pid"
     script.write_text(STUDY)
@@ -68,6 +69,7 @@ def square(number: int) -> dict[str, int]:
     return {"square": number * number}
 
 
+@pytest.mark.slow
 def test_results_stand_in_the_order_of_the_jobs() -> None:
     found = run_jobs(square, {"three": (3,), "two": (2,)}, n_jobs=2)
     assert list(found.items()) == [("three", {"square": 9}), ("two", {"square": 4})]

@@ -384,6 +384,7 @@ def disk_with_room_for(n_bytes: int) -> Iterator[None]:
 
 
 # The writer of TensorBoard dies in a thread of its own before the trainer hears of it.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_full_disk_is_named_and_the_last_checkpoint_stays_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

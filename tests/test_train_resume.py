@@ -13,12 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from remul_md.config import validated_config
 from remul_md.training.checkpoint import read_checkpoint, read_metrics
 from remul_md.training.schedule import monitored_steps
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = """
 import json, sys

@@ -382,6 +382,7 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "train_step", interrupted)
 
 
+@pytest.mark.slow
 def test_a_run_with_unlabelled_frames_resumes_bit_for_bit_and_only_with_the_same_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
