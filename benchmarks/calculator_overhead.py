@@ -18,8 +18,8 @@ import torch
 
 from remul_md import RemulCalculator
 from remul_md.datasets.structure_source import read_structure
-from remul_md.neighbors import build_batch, neighbor_pairs
-from remul_md.structures import frames_from_atoms
+from remul_md.structures.frames import frames_from_atoms
+from remul_md.structures.neighbors import build_batch, neighbor_pairs
 
 
 def main() -> None:

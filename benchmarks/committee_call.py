@@ -22,8 +22,8 @@ import torch
 from remul_md.datasets.structure_source import read_structure
 from remul_md.models import build_model, model_config
 from remul_md.models.committee import Committee, CommitteeConfig, stacked_states
-from remul_md.neighbors import build_batch
-from remul_md.structures import frames_from_atoms
+from remul_md.structures.frames import frames_from_atoms
+from remul_md.structures.neighbors import build_batch
 
 
 def main() -> None:

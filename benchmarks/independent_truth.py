@@ -41,7 +41,7 @@ from remul_md.dynamics import MDOptions, read_trajectory, run_md
 from remul_md.errors import InputError
 from remul_md.files import read_json, write_json
 from remul_md.label_sources import LabelSource, label_source
-from remul_md.structures import Frames, frames_from_atoms
+from remul_md.structures.frames import Frames, frames_from_atoms
 from remul_md.studies.figures import plain_numbers, style, write_panels
 from remul_md.studies.record import provenance
 from remul_md.symmetry.rotations import random_rotations

@@ -14,15 +14,16 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import NDArray
-from remul_md.calculators.geometries import MAX_ATOMS_ALL_PAIRS, MovingSystems
 from torch import Tensor
 
 from remul_md.compiled_potential import CompiledPotential
 from remul_md.coverage import coverage_warnings, require_known_composition
 from remul_md.errors import InputError
-from remul_md.neighbors import build_batch
 from remul_md.potential import Dtype, ForcesChoice, Potential, load_potential, resolve_device
-from remul_md.structures import Batch, Frames, Prediction, frames_from_atoms
+from remul_md.structures.batch import Batch, Prediction
+from remul_md.structures.frames import Frames, frames_from_atoms
+from remul_md.structures.moving_systems import MAX_ATOMS_ALL_PAIRS, MovingSystems
+from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rigid import RigidPart, without_net_force_and_torque
 from remul_md.symmetry.rotations import FixedSet, fixed_rotations, pose_batch, random_rotations, turn_vectors
 

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from remul_md.calculators.geometries import MovingSystems
 from remul_md.calculators.remul import RemulCalculator
 from torch import Tensor
 from torch_sim import SimState
 from torch_sim.models.interface import ModelInterface
 
 from remul_md.potential import Dtype, ForcesChoice, Potential
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
+from remul_md.structures.moving_systems import MovingSystems
 from remul_md.symmetry.rotations import FixedSet
 
 

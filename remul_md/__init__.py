@@ -11,11 +11,11 @@ from typing import Any
 from remul_md._version import __version__
 
 _PUBLIC = {
-    "Batch": "remul_md.structures",
-    "Frames": "remul_md.structures",
+    "Batch": "remul_md.structures.batch",
+    "Frames": "remul_md.structures.frames",
     "InputError": "remul_md.errors",
     "Potential": "remul_md.potential",
-    "Prediction": "remul_md.structures",
+    "Prediction": "remul_md.structures.batch",
     "RemulCalculator": "remul_md.calculators",
     "load_potential": "remul_md.potential",
     "read_frames": "remul_md.datasets",

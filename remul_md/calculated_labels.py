@@ -19,7 +19,7 @@ from remul_md.errors import InputError
 from remul_md.files import changed_values, replace_atomically
 from remul_md.label_sources import LabelSource
 from remul_md.progress import progress_bar
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
 
 SAVE_INTERVAL_S = 10.0  # a kill loses no more, or one label, if that takes longer
 

@@ -20,7 +20,7 @@ from remul_md.compilation import compiled_file, compiled_function, digest_of_sou
 from remul_md.errors import InputError
 from remul_md.models import model_config
 from remul_md.potential import Potential, with_references
-from remul_md.structures import Batch, Prediction
+from remul_md.structures.batch import Batch, Prediction
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from remul_md.bonds import bond_lengths, bond_pairs
 from remul_md.errors import InputError
-from remul_md.superposition import angle_swept
+from remul_md.structures.alignment import angle_swept
+from remul_md.structures.topology import bond_lengths, bond_pairs
 
 if TYPE_CHECKING:
-    from remul_md.structures import Frames
+    from remul_md.structures.frames import Frames
 
 # A pair distance may leave the trained range by this much before a warning: MD at the training temperature does.
 DISTANCE_MARGIN = 0.15  # Angstrom

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from remul_md._version import __version__
 from remul_md.coverage import require_known_composition
 from remul_md.errors import InputError
-from remul_md.neighbors import build_batch
 from remul_md.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
-from remul_md.structures import BatchStore, Frames
+from remul_md.structures.batch import BatchStore
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 
 MAX_ATOMS = 4096  # atoms in one pass, all members together: bounds the memory
 

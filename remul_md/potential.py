@@ -29,7 +29,8 @@ from remul_md.errors import InputError
 from remul_md.files import save_tensors
 from remul_md.models import Forces, build_model, model_config
 from remul_md.provenance import Provenance
-from remul_md.structures import Batch, Frames, Prediction
+from remul_md.structures.batch import Batch, Prediction
+from remul_md.structures.frames import Frames
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,6 @@ import torch
 from numpy.typing import NDArray
 
 from remul_md._version import __version__
-from remul_md.bonds import bond_lengths, bond_pairs
 from remul_md.datasets import read_frames
 from remul_md.datasets.npz import load_arrays
 from remul_md.datasets.writers import write_frames
@@ -34,7 +33,8 @@ from remul_md.errors import InputError
 from remul_md.files import changed_values
 from remul_md.label_sources import LabelSource
 from remul_md.progress import progress_bar
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
+from remul_md.structures.topology import bond_lengths, bond_pairs
 
 if TYPE_CHECKING:
     from ase import Atoms

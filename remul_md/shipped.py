@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from remul_md.files import read_json
-from remul_md.neighbors import build_batch
 from remul_md.potential import ForcesChoice, Potential, load_potential, shipped_potentials
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from remul_md.coverage import coverage_of
 from remul_md.datasets import read_frames
 from remul_md.models import build_model
 from remul_md.potential import Potential, Provenance, fit_reference_energies
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
 
 # Sizes of small models of each kind, every path of the kind in use.
 SMALL: dict[str, dict[str, int]] = {

@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
 
-from remul_md.bonds import bond_pairs
+from remul_md.structures.topology import bond_pairs
 
 
 class SpringMolecule(Calculator):

@@ -15,9 +15,10 @@ from potentials import molecule_frames, untrained_potential
 from remul_md.analysis import accuracy, local
 from remul_md.analysis.accuracy import Accuracy, evaluate_potential
 from remul_md.errors import InputError
-from remul_md.neighbors import build_batch
 from remul_md.potential import Potential
-from remul_md.structures import BatchStore, Frames
+from remul_md.structures.batch import BatchStore
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rotations import random_rotations, rotations_about
 
 N_DRAWS, SEED = 5, 3

@@ -22,12 +22,9 @@ ORDER = (
     "errors",
     "files",
     "progress",
-    "bonds",
     "structures",
-    "neighbors",
     "datasets",
     "compilation",  # keeps what it compiles in the cache of fetched data
-    "superposition",
     "coverage",
     "models",
     "symmetry",

@@ -22,9 +22,10 @@ from remul_md.coverage import coverage_of, merged_coverage
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models import MODELS, build_model
-from remul_md.neighbors import build_batch
 from remul_md.potential import Potential, Provenance, load_potential
-from remul_md.structures import Batch, Frames, Prediction
+from remul_md.structures.batch import Batch, Prediction
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 from remul_md.training.train import train_potential
 
 N_MEMBERS = 4

@@ -24,8 +24,8 @@ from remul_md.config import RunConfig, TrainConfig, validated_config
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models.neighborhood import gather_neighbors, pair_displacements, sum_over_pairs, sum_over_systems
-from remul_md.neighbors import build_batch
-from remul_md.structures import Batch, BatchStore, Prediction
+from remul_md.structures.batch import Batch, BatchStore, Prediction
+from remul_md.structures.neighbors import build_batch
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import TrainState, read_checkpoint, read_metrics
 from remul_md.training.compiled import MAX_SHAPES, CompiledLosses, compile_losses, shape_of

@@ -14,7 +14,6 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from potentials import molecule_frames, untrained_potential
-from remul_md.calculators.geometries import MAX_ATOMS_ALL_PAIRS, MovingSystems
 
 import remul_md.compiled_potential
 from remul_md import RemulCalculator
@@ -22,7 +21,9 @@ from remul_md.committee import make_committee
 from remul_md.compiled_potential import CompiledPotential
 from remul_md.errors import InputError
 from remul_md.potential import Potential
-from remul_md.structures import Batch, frames_from_atoms
+from remul_md.structures.batch import Batch
+from remul_md.structures.frames import frames_from_atoms
+from remul_md.structures.moving_systems import MAX_ATOMS_ALL_PAIRS, MovingSystems
 
 pytestmark = pytest.mark.timeout(900)  # compiling takes seconds of CPU time, minutes where others have the cores
 TINY = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 4, "n_radial": 3, "n_moments": 3, "max_degree": 2}

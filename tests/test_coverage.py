@@ -24,7 +24,7 @@ from remul_md.coverage import (
 )
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
-from remul_md.structures import Frames, frames_from_atoms
+from remul_md.structures.frames import Frames, frames_from_atoms
 from remul_md.symmetry.rotations import random_rotations
 
 

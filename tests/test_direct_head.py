@@ -22,9 +22,10 @@ from remul_md.config import RunConfig, validated_config
 from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
 from remul_md.labelling import label_frames
-from remul_md.neighbors import build_batch
 from remul_md.potential import Potential, Provenance, load_potential
-from remul_md.structures import Batch, Frames
+from remul_md.structures.batch import Batch
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint, read_metrics
 from remul_md.training.fit import new_state, train_step

@@ -21,9 +21,9 @@ from remul_md.distillation import Distilled, Sampling, distill_direct_head, head
 from remul_md.distillation.sampling import start_positions, whole_frames
 from remul_md.dynamics import read_trajectory
 from remul_md.errors import InputError
-from remul_md.neighbors import build_batch
 from remul_md.potential import load_potential
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 from remul_md.training import fit as trainer
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
 from remul_md.labelling import label_frames
 from remul_md.potential import Potential
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from potentials import molecule_frames, random_model
 from torch import Tensor
 
 from remul_md.errors import InputError
-from remul_md.neighbors import build_batch
-from remul_md.structures import Batch
+from remul_md.structures.batch import Batch
+from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.measures import (
     bootstrap_interval,
     equivariance_norm,

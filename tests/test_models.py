@@ -14,8 +14,9 @@ from torch import Tensor
 
 from remul_md.errors import InputError
 from remul_md.models import MODELS, build_model, model_config
-from remul_md.neighbors import build_batch
-from remul_md.structures import Batch, BatchStore, Frames
+from remul_md.structures.batch import Batch, BatchStore
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 
 CUTOFF = 4.5
 # A matrix deep in each model, through which the second derivatives of a force loss go.

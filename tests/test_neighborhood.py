@@ -15,8 +15,8 @@ from remul_md.models.neighborhood import (
     sum_over_pairs,
     sum_over_systems,
 )
-from remul_md.neighbors import build_batch
-from remul_md.structures import Batch
+from remul_md.structures.batch import Batch
+from remul_md.structures.neighbors import build_batch
 
 CUTOFF = 4.5
 

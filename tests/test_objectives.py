@@ -12,8 +12,8 @@ from potentials import molecule_frames, random_model
 from torch import Tensor
 
 from remul_md.models import Forces
-from remul_md.neighbors import build_batch
-from remul_md.structures import Batch, Prediction
+from remul_md.structures.batch import Batch, Prediction
+from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.remul import Anchor
 from remul_md.symmetry.rotations import Group, random_rotations
 from remul_md.training.objectives import (

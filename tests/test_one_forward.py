@@ -12,8 +12,8 @@ from potentials import molecule_frames, random_model
 from torch import Tensor
 
 from remul_md.errors import InputError
-from remul_md.neighbors import build_batch
-from remul_md.structures import Batch
+from remul_md.structures.batch import Batch
+from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.remul import Turn, one_forward_losses, remul_losses
 from remul_md.symmetry.rotations import random_rotations
 from remul_md.training.objectives import PotentialObjective

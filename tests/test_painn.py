@@ -21,9 +21,10 @@ from remul_md.config import RunConfig, load_config
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models import build_model, painn
-from remul_md.neighbors import build_batch
 from remul_md.potential import Potential, load_potential
-from remul_md.structures import Batch, Frames
+from remul_md.structures.batch import Batch
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.measures import net_force_and_torque
 from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_prediction
 from remul_md.training.train import train_potential

@@ -17,7 +17,6 @@ from potentials import molecule_frames, untrained_potential
 
 from remul_md.errors import InputError
 from remul_md.models import model_config
-from remul_md.neighbors import build_batch
 from remul_md.potential import (
     FORMAT_VERSION,
     Potential,
@@ -28,7 +27,9 @@ from remul_md.potential import (
     resolve_device,
     shipped_potentials,
 )
-from remul_md.structures import Batch, Frames, Prediction
+from remul_md.structures.batch import Batch, Prediction
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 
 STORED = Path(__file__).parent / "data" / "potentials"
 STORED_FILES = sorted(STORED.glob("*.pt"))

@@ -12,8 +12,8 @@ from potentials import molecule_frames
 from torch import Tensor
 
 from remul_md.errors import InputError
-from remul_md.neighbors import build_batch
-from remul_md.structures import Batch, BatchStore, Prediction
+from remul_md.structures.batch import Batch, BatchStore, Prediction
+from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.remul import Anchor, Turn, remul_losses
 from remul_md.symmetry.rotations import Group, random_rotations, turn_batch
 from remul_md.training.objectives import POTENTIAL_TURN, PotentialObjective, labels

@@ -13,7 +13,7 @@ from remul_md import RemulCalculator
 from remul_md.dynamics import MDOptions, MDResult, SimulationStopped, run_md
 from remul_md.dynamics.replicas import run_replicas
 from remul_md.errors import InputError
-from remul_md.structures import frames_from_atoms
+from remul_md.structures.frames import frames_from_atoms
 
 BASE = {
     "length_ps": 0.03,

@@ -14,7 +14,7 @@ from remul_md import RemulCalculator
 from remul_md.dynamics.momenta import angular_momentum, angular_velocity, split_motion
 from remul_md.dynamics.velocities import initial_velocities
 from remul_md.errors import InputError
-from remul_md.structures import frames_from_atoms
+from remul_md.structures.frames import frames_from_atoms
 from remul_md.symmetry.rigid import without_net_force_and_torque
 
 

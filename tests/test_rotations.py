@@ -9,8 +9,8 @@ from ase import Atoms
 
 from remul_md import Batch, InputError, Prediction
 from remul_md.datasets import read_frames
-from remul_md.neighbors import build_batch
-from remul_md.structures import frames_from_atoms
+from remul_md.structures.frames import frames_from_atoms
+from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rotations import (
     fixed_rotations,
     pose_batch,

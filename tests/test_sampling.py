@@ -19,7 +19,7 @@ from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.label_sources import LabelSource, label_source
 from remul_md.sampling import sample_labels, walk_from
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
 
 
 @pytest.fixture(scope="module")

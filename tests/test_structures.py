@@ -11,8 +11,9 @@ from ase import Atoms
 
 from remul_md import Batch, Frames, InputError
 from remul_md.datasets import read_frames
-from remul_md.neighbors import build_batch
-from remul_md.structures import BatchStore, concatenated_ranges, frames_from_atoms, joined_geometries
+from remul_md.structures.batch import BatchStore
+from remul_md.structures.frames import concatenated_ranges, frames_from_atoms, joined_geometries
+from remul_md.structures.neighbors import build_batch
 
 
 def mixed_frames(*, with_cell: bool) -> Frames:

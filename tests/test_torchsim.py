@@ -10,7 +10,7 @@ from potentials import untrained_potential
 
 from remul_md import RemulCalculator
 from remul_md.errors import InputError
-from remul_md.structures import frames_from_atoms
+from remul_md.structures.frames import frames_from_atoms
 
 torch_sim = pytest.importorskip("torch_sim", reason="needs torch-sim (pip install remul-md[torchsim])")
 from remul_md.calculators.torchsim import RemulTorchSimModel  # noqa: E402 (needs torch_sim)

@@ -24,9 +24,10 @@ from remul_md.datasets import make_split, read_frames
 from remul_md.errors import InputError
 from remul_md.files import save_tensors
 from remul_md.models.transformer import Transformer, TransformerConfig
-from remul_md.neighbors import build_batch
 from remul_md.potential import Potential, fit_reference_energies, load_potential
-from remul_md.structures import BatchStore, Frames
+from remul_md.structures.batch import BatchStore
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_vectors
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint, read_metrics

@@ -7,8 +7,8 @@ import pytest
 import torch
 from potentials import molecule_frames, random_model
 
-from remul_md.neighbors import build_batch
-from remul_md.structures import Batch, BatchStore, Prediction
+from remul_md.structures.batch import Batch, BatchStore, Prediction
+from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rotations import random_rotations, turn_batch
 from remul_md.training import validation
 from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation

@@ -16,10 +16,11 @@ from remul_md.analysis.local import LocalErrors, local_errors
 from remul_md.coverage import require_known_composition
 from remul_md.datasets.splits import near_in_time
 from remul_md.errors import InputError
-from remul_md.neighbors import build_batch
 from remul_md.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
-from remul_md.structures import BatchStore, Frames
+from remul_md.structures.batch import BatchStore
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.measures import Percent, equivariance_percent, net_force_and_torque, twirl_statistics
 from remul_md.symmetry.rotations import pose_batch, random_rotations, turn_vectors
 

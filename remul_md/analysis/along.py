@@ -15,9 +15,9 @@ from remul_md.analysis.momentum import MomentumChange, joined_momentum_change, m
 from remul_md.analysis.rotation import angle_swept, net_force, net_torque
 from remul_md.analysis.structure import BondDeviation, bond_deviation, joined_bond_deviation
 from remul_md.analysis.training_statistics import TrainingStatistics
-from remul_md.bonds import bond_lengths, bond_pairs
 from remul_md.dynamics.momenta import kinetic_energy_eV
 from remul_md.dynamics.trajectory import joined
+from remul_md.structures.topology import bond_lengths, bond_pairs
 
 if TYPE_CHECKING:
     from remul_md.dynamics.trajectory import Frames, TrajectoryArrays

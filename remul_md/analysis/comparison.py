@@ -18,8 +18,8 @@ from remul_md.analysis.distributions import (
     streamed_distributions,
 )
 from remul_md.analysis.verdicts import Verdict
-from remul_md.bonds import bond_pairs
 from remul_md.errors import InputError
+from remul_md.structures.topology import bond_pairs
 
 Array = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from remul_md.bonds import bond_angles, bond_lengths, bonded_chains, dihedral_angles
 from remul_md.errors import InputError
+from remul_md.structures.topology import bond_angles, bond_lengths, bonded_chains, dihedral_angles
 
 Kind = Literal["distance", "angle", "dihedral"]
 Array = NDArray[np.float64]
@@ -164,7 +164,7 @@ def structure_distributions(
     Args:
         positions: [T, N, 3], Angstrom, unwrapped.
         atomic_numbers: [N].
-        pairs: bonds, [M, 2]; `remul_md.bonds.bond_pairs` finds them in one frame.
+        pairs: bonds, [M, 2]; `remul_md.structures.topology.bond_pairs` finds them in one frame.
     Raises:
         InputError: fewer than two atoms, no frame, shapes that do not fit.
     """

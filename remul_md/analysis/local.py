@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from remul_md.potential import Potential
-from remul_md.structures import Batch, BatchStore
+from remul_md.structures.batch import Batch, BatchStore
 from remul_md.symmetry.measures import jacobian_asymmetry, jacobian_products, lie_derivative
 
 MAX_FRAMES = 100  # second derivatives of the forces cost several times a force call

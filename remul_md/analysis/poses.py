@@ -17,10 +17,11 @@ from torch import Tensor
 
 from remul_md.errors import InputError
 from remul_md.files import write_json
-from remul_md.neighbors import build_batch
 from remul_md.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
-from remul_md.structures import Batch, BatchStore, Frames
+from remul_md.structures.batch import Batch, BatchStore
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.measures import equivariance_percent, twirl_statistics
 from remul_md.symmetry.rotations import pose_batch, rotations_about, turn_vectors
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
-from remul_md.superposition import angle_swept, centred, superposition_rotations
+from remul_md.structures.alignment import angle_swept, centred, superposition_rotations
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from remul_md.bonds import bond_lengths
 from remul_md.errors import InputError
+from remul_md.structures.topology import bond_lengths
 
 # Angstrom. Beyond the trained range even small excursions are extrapolation; relative to one frame a bond to
 # hydrogen swings by up to 0.3 at 500 K without breaking.
@@ -102,7 +102,7 @@ def bond_deviation(
 
     Args:
         positions: [T, N, 3], Angstrom, unwrapped.
-        pairs: bonds of frame 0, [M, 2], such as `remul_md.bonds.bond_pairs` gives.
+        pairs: bonds of frame 0, [M, 2], such as `remul_md.structures.topology.bond_pairs` gives.
         ranges: lengths seen in the training data. Its bonds are compared too where frame 0 lacks them: a run that
             starts from a broken molecule is not intact.
         reference: frame 0 of the run, [N, 3], where `positions` are a later part of it.

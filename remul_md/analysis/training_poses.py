@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.analysis.training_statistics import TrainingStatistics
-from remul_md.superposition import angle_swept
+from remul_md.structures.alignment import angle_swept
 
 Array = NDArray[np.float64]
 

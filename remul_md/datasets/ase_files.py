@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from remul_md.datasets.units import choose_units
 from remul_md.errors import InputError
-from remul_md.structures import Frames, frames_from_atoms
+from remul_md.structures.frames import Frames, frames_from_atoms
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from remul_md.datasets.units import canonical_energy, canonical_length, choose_units
 from remul_md.errors import InputError
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
-from remul_md.neighbors import Backend, neighbor_pairs
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import Backend, neighbor_pairs
 
 logger = logging.getLogger(__name__)
 

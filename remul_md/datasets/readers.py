@@ -14,7 +14,7 @@ from remul_md.datasets.plausibility import check_plausible
 from remul_md.datasets.registry import ENTRIES, local_file, nearest_names
 from remul_md.datasets.units import choose_units
 from remul_md.errors import InputError
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
 
 logger = logging.getLogger(__name__)
 

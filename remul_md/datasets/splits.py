@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from remul_md.datasets.plausibility import nearest_pair, rms_force
 from remul_md.datasets.splits import duplicate_labels
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
 
 MAX_FORMULAS = 8
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from remul_md.errors import InputError
 from remul_md.files import replace_atomically
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
 
 WRITTEN = (".extxyz", ".xyz", ".npz")
 

@@ -26,7 +26,7 @@ from remul_md.errors import InputError
 from remul_md.files import changed_values, read_json, write_json
 from remul_md.potential import Potential, find_potential, load_potential, resolve_device
 from remul_md.provenance import Provenance
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
 from remul_md.training.checkpoint import METRICS
 from remul_md.training.fit import CHECKPOINT
 from remul_md.training.train import POTENTIAL, train_potential

@@ -23,7 +23,7 @@ from remul_md.dynamics.replicas import replica_output, run_replicas
 from remul_md.errors import InputError
 from remul_md.labelling import label_frames
 from remul_md.potential import Potential
-from remul_md.structures import Frames, joined_geometries
+from remul_md.structures.frames import Frames, joined_geometries
 
 logger = logging.getLogger(__name__)
 

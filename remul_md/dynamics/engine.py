@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from remul_md.bonds import bond_lengths, bond_pairs
 from remul_md.dynamics.checkpoint import RunState, save_checkpoint
 from remul_md.dynamics.momenta import (
     Array,
@@ -38,6 +37,7 @@ from remul_md.dynamics.switch import (
 from remul_md.dynamics.velocities import temperature_K
 from remul_md.errors import InputError
 from remul_md.progress import progress_bar
+from remul_md.structures.topology import bond_lengths, bond_pairs
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from remul_md.bonds import bond_lengths
 from remul_md.dynamics.checkpoint import RunState
 from remul_md.dynamics.momenta import Array, momenta_from_ase, momenta_to_ase
 from remul_md.dynamics.options import MDOptions
 from remul_md.dynamics.switch import resting_velocities
 from remul_md.dynamics.velocities import initial_velocities, n_degrees_of_freedom
 from remul_md.errors import InputError
+from remul_md.structures.topology import bond_lengths
 
 if TYPE_CHECKING:
     from ase import Atoms

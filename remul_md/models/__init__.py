@@ -14,7 +14,7 @@ from remul_md.models.first_transformer import FirstTransformer, FirstTransformer
 from remul_md.models.neighborhood import Forces
 from remul_md.models.painn import Painn, PainnConfig
 from remul_md.models.transformer import Transformer, TransformerConfig
-from remul_md.structures import Batch, Prediction
+from remul_md.structures.batch import Batch, Prediction
 
 __all__ = ["MODELS", "ForceModel", "Forces", "build_model", "model_config", "model_config_type"]
 

@@ -19,7 +19,7 @@ from torch.func import functional_call, vmap
 
 from remul_md.errors import InputError
 from remul_md.models.neighborhood import Forces, MappedBatch, pair_displacements, sum_over_pairs, sum_over_systems
-from remul_md.structures import Batch, Prediction
+from remul_md.structures.batch import Batch, Prediction
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ from remul_md.models.neighborhood import (
     sum_over_pairs,
 )
 from remul_md.models.transformer import smooth_softmax
-from remul_md.structures import Batch, Prediction
+from remul_md.structures.batch import Batch, Prediction
 
 # Where raw directions enter, weights start this much smaller. The start still depends on the orientation (half of
 # the force), but what training has to unlearn is less: at equal steps the rotational spread was 8.2 instead of 11.2

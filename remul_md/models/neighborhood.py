@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from remul_md.errors import InputError
-from remul_md.structures import Batch, Prediction
+from remul_md.structures.batch import Batch, Prediction
 
 # The Gaussian radial functions are even in exp(-r / DECAY), so they are narrow where bonds are (0.2 Angstrom at 1.1)
 # and wide far away: with even spacing in r training needed clearly more steps.

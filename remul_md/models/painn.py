@@ -34,7 +34,7 @@ from remul_md.models.neighborhood import (
     species_table,
     sum_over_pairs,
 )
-from remul_md.structures import Batch, Prediction
+from remul_md.structures.batch import Batch, Prediction
 
 # The length of a vector is sqrt(|v|^2 + SOFTENING^2): at v = 0, where an atom has no neighbour, it stays smooth.
 SOFTENING = 0.1

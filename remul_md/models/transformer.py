@@ -39,7 +39,7 @@ from remul_md.models.neighborhood import (
     species_table,
     sum_over_pairs,
 )
-from remul_md.structures import Batch, Prediction
+from remul_md.structures.batch import Batch, Prediction
 
 # Where raw directions enter, weights start this much smaller. The start still depends on the orientation, but what
 # training has to unlearn is less: at equal steps the rotational spread and the error were lower.

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from remul_md.errors import InputError
-from remul_md.structures import Batch
+from remul_md.structures.batch import Batch
 
 
 def twirl_statistics(turned_back: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

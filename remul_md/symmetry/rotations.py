@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from remul_md.errors import InputError
-from remul_md.structures import Batch, Prediction
+from remul_md.structures.batch import Batch, Prediction
 
 Group = Literal["SO3", "O3"]
 FixedSet = Literal["tetrahedral", "octahedral", "icosahedral"]

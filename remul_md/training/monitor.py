@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from remul_md.config import TrainConfig
 from remul_md.errors import InputError
 from remul_md.models import Forces
-from remul_md.structures import Batch, BatchStore
+from remul_md.structures.batch import Batch, BatchStore
 from remul_md.symmetry.measures import bootstrap_interval, equivariance_percent, twirl_statistics
 from remul_md.symmetry.rotations import pose_batch, random_rotations, turn_vectors
 from remul_md.training.checkpoint import read_metrics

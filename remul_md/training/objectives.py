@@ -12,7 +12,7 @@ from torch import Tensor
 
 from remul_md.config import TrainConfig
 from remul_md.models import ForceModel
-from remul_md.structures import Batch, Prediction
+from remul_md.structures.batch import Batch, Prediction
 from remul_md.symmetry.remul import Anchor, Turn, one_forward_losses, remul_losses
 from remul_md.symmetry.rotations import Group, pose_batch, random_rotations, turn_prediction
 from remul_md.training.unlabelled import PartlyLabelled

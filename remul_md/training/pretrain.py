@@ -16,7 +16,7 @@ from remul_md.label_sources import LabelSource
 from remul_md.potential import Potential
 from remul_md.pretraining import PretrainConfig
 from remul_md.sampling import sample_labels
-from remul_md.structures import Frames
+from remul_md.structures.frames import Frames
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,6 @@ from remul_md.datasets import Split, make_split, read_frames
 from remul_md.errors import InputError
 from remul_md.label_sources import LabelSource, label_source
 from remul_md.models import build_model, model_config
-from remul_md.neighbors import build_batch
 from remul_md.potential import (
     Potential,
     atomic_references,
@@ -31,7 +30,9 @@ from remul_md.potential import (
     resolve_device,
 )
 from remul_md.provenance import Provenance
-from remul_md.structures import Batch, BatchStore, Frames
+from remul_md.structures.batch import Batch, BatchStore
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
 from remul_md.training.fit import fit
 from remul_md.training.monitor import MONITOR_COLUMNS, SymmetryMonitor, plot_symmetry

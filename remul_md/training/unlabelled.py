@@ -15,8 +15,9 @@ from remul_md.coverage import formula
 from remul_md.datasets import read_frames
 from remul_md.datasets.splits import duplicate_labels
 from remul_md.errors import InputError
-from remul_md.neighbors import build_batch
-from remul_md.structures import Batch, BatchStore, Frames, joined_geometries
+from remul_md.structures.batch import Batch, BatchStore
+from remul_md.structures.frames import Frames, joined_geometries
+from remul_md.structures.neighbors import build_batch
 from remul_md.training.schedule import frame_order
 
 logger = logging.getLogger(__name__)

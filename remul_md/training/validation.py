@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from remul_md.models import Forces
-from remul_md.structures import Batch
+from remul_md.structures.batch import Batch
 from remul_md.symmetry.rotations import Group, pose_batch, random_rotations
 
 VALIDATION_COLUMNS = ("validation_force_mae", "validation_energy_mae", "score")

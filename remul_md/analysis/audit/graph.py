@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from remul_md.analysis.audit.probe import Array
-from remul_md.bonds import bond_pairs
+from remul_md.structures.topology import bond_pairs
 
 if TYPE_CHECKING:
     from ase import Atoms

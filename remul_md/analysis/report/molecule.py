@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.analysis.trajectory import TrajectoryAnalysis
-from remul_md.bonds import BOND_SCALE
 from remul_md.errors import InputError
+from remul_md.structures.topology import BOND_SCALE
 
 if TYPE_CHECKING:
     from remul_md.dynamics.trajectory import TrajectoryArrays

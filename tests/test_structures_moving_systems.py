@@ -5,10 +5,10 @@ import pytest
 import torch
 from ase.build import bulk, molecule
 from potentials import untrained_potential
-from remul_md.calculators.geometries import MAX_ATOMS_ALL_PAIRS, MovingSystems
 
-from remul_md.neighbors import build_batch
-from remul_md.structures import frames_from_atoms
+from remul_md.structures.frames import frames_from_atoms
+from remul_md.structures.moving_systems import MAX_ATOMS_ALL_PAIRS, MovingSystems
+from remul_md.structures.neighbors import build_batch
 
 CUTOFF = 3.0
 

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
-from remul_md.structures import Batch, Frames
+from remul_md.structures.batch import Batch
+from remul_md.structures.frames import Frames
 
 Backend = Literal["vesin", "dense", "torch_cluster"]
 MIN_DISTANCE = 1e-3  # Angstrom; closer atoms have no direction from one to the other

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from remul_md.bonds import bond_angles, bond_lengths, bond_pairs, bonded_chains, dihedral_angles
 from remul_md.errors import InputError
+from remul_md.structures.topology import bond_angles, bond_lengths, bond_pairs, bonded_chains, dihedral_angles
 
 
 def test_ethanol_has_its_eight_bonds_and_no_others():

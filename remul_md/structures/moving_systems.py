@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from remul_md.neighbors import build_batch
-from remul_md.structures import Batch, Frames
+from remul_md.structures.batch import Batch
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
 
 # Up to here all pairs of a molecule are its neighbours: nothing is searched, nothing leaves the device, shapes never
 # change, so rows of the batch do not depend on each other in a single bit. Pairs beyond the cutoff add exact zeros.

@@ -15,8 +15,8 @@ from ase.neighborlist import primitive_neighbor_list
 
 from remul_md import Batch, Frames, InputError
 from remul_md.datasets import read_frames
-from remul_md.neighbors import build_batch, neighbor_pairs
-from remul_md.structures import frames_from_atoms
+from remul_md.structures.frames import frames_from_atoms
+from remul_md.structures.neighbors import build_batch, neighbor_pairs
 
 needs_torch_cluster = pytest.param(
     "torch_cluster",

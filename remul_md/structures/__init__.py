@@ -1,0 +1,1 @@
+"""Geometries and what models make of them; neighbours, bonds, superposition. Nothing here knows of files or models."""
