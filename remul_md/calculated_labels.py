@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md._version import __version__
-from remul_md.datasets.npz import load_arrays
+from remul_md.datasets.readers.npz import load_arrays
 from remul_md.errors import InputError
 from remul_md.files import changed_values, replace_atomically
 from remul_md.label_sources import LabelSource

@@ -80,7 +80,7 @@ def evaluate(
     """Errors in the stock pose and turned, and the share of them that imperfect symmetry causes."""
     from remul_md.analysis.accuracy import evaluate_potential
     from remul_md.analysis.poses import check_pose_file, pose_errors, write_pose_errors
-    from remul_md.datasets.readers import read_frames, seen_in_training
+    from remul_md.datasets.read import read_frames, seen_in_training
     from remul_md.potential import load_potential, resolve_device
 
     loaded = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]

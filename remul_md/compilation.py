@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from remul_md.datasets.registry import cache_directory
 from remul_md.errors import InputError
+from remul_md.files import cache_directory
 
 Function = Callable[[Tensor], list[Tensor]]
 

@@ -1,4 +1,4 @@
-"""Writing files that are either whole or not there, and JSON with messages that say what to do."""
+"""Writing files that are either whole or not there, JSON with messages that say what to do, and the cache folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from remul_md.errors import InputError
+
+CACHE_VARIABLE = "REMUL_MD_CACHE"
 
 
 def replace_atomically(path: Path, content: bytes) -> None:
@@ -115,3 +117,12 @@ def _interrupts_deferred() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if came:
             signal.raise_signal(signal.SIGINT)
+
+
+def cache_directory() -> Path:
+    """Folder of fetched data: the environment variable REMUL_MD_CACHE, else the user's cache of this system."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE])
+    import pooch
+
+    return Path(pooch.os_cache("remul-md"))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from remul_md._version import __version__
 from remul_md.datasets import read_frames
-from remul_md.datasets.npz import load_arrays
+from remul_md.datasets.readers.npz import load_arrays
 from remul_md.datasets.writers import write_frames
 from remul_md.errors import InputError
 from remul_md.files import changed_values

@@ -8,7 +8,7 @@ import pytest
 
 from remul_md import Frames, InputError
 from remul_md.datasets import Split, make_split, read_frames
-from remul_md.datasets.readers import seen_in_training
+from remul_md.datasets.read import seen_in_training
 from remul_md.datasets.splits import duplicate_labels, near_in_time
 
 

@@ -4,7 +4,7 @@ Everything that leaves this package is in eV, Angstrom and eV/Angstrom.
 """
 
 from remul_md.datasets.download import fetch
-from remul_md.datasets.readers import read_frames
+from remul_md.datasets.read import read_frames
 from remul_md.datasets.registry import DatasetEntry, DatasetStatus, list_datasets
 from remul_md.datasets.splits import Split, make_split
 from remul_md.datasets.summary import describe

@@ -18,7 +18,7 @@ def fetch(
 
     Args:
         name: a name of `list_datasets`, such as `ccsdt/ethanol/train`.
-        cache_dir: folder of the file, made if needed; default `remul_md.datasets.registry.cache_directory()`.
+        cache_dir: folder of the file, made if needed; default `remul_md.files.cache_directory()`.
         base_url: a mirror that holds the files under their own names; default the pinned source.
         timeout_s: seconds without an answer after which the attempt ends, > 0.
     Raises:

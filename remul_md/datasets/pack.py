@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from remul_md.datasets.npz import load_arrays
+from remul_md.datasets.readers.npz import load_arrays
 from remul_md.datasets.registry import ENTRIES
 from remul_md.errors import InputError
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 from remul_md.errors import InputError
+from remul_md.files import cache_directory
 
-CACHE_VARIABLE = "REMUL_MD_CACHE"
 PACKAGED_DATA = "remul_md.data.rmd17"  # the folder data/rmd17, mapped into the package by pyproject.toml
 
 
@@ -206,15 +205,6 @@ def packaged_file(entry: DatasetEntry) -> Path:
 def cached_file(entry: DatasetEntry, *, cache_dir: str | Path | None = None) -> Path:
     """Where the fetched copy of an entry is or will be."""
     return (Path(cache_dir) if cache_dir is not None else cache_directory()) / entry.file_name
-
-
-def cache_directory() -> Path:
-    """Folder of fetched data: the environment variable REMUL_MD_CACHE, else the user's cache of this system."""
-    if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE])
-    import pooch
-
-    return Path(pooch.os_cache("remul-md"))
 
 
 def _where(entry: DatasetEntry, *, cache_dir: str | Path | None) -> Literal["packaged", "cached", "fetchable"]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from remul_md.datasets.readers import read_frames
+from remul_md.datasets.read import read_frames
 from remul_md.datasets.registry import ENTRIES
 from remul_md.errors import InputError
 

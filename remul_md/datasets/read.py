@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from remul_md.datasets.ase_files import FORMATS, read_ase
-from remul_md.datasets.npz import read_npz
 from remul_md.datasets.plausibility import check_plausible
+from remul_md.datasets.readers.ase_files import FORMATS, read_ase
+from remul_md.datasets.readers.npz import read_npz
 from remul_md.datasets.registry import ENTRIES, local_file, nearest_names
 from remul_md.datasets.units import choose_units
 from remul_md.errors import InputError
@@ -49,7 +49,7 @@ def read_frames(
         require: labels that must be there; others may be missing and are then None.
         with_labels: False reads geometries only: labels may be missing or in any unit.
         allow_implausible: take forces and distances that no usual system has in these units.
-        cache: folder of fetched files; default `remul_md.datasets.registry.cache_directory()`.
+        cache: folder of fetched files; default `remul_md.files.cache_directory()`.
     Returns:
         The frames in the order of the file.
     Raises:
