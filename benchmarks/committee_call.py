@@ -15,13 +15,14 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from remul_md.datasets.structure_source import read_structure
 from remul_md.models import build_model, model_config
-from remul_md.models.committee import Committee, CommitteeConfig, stacked_states
+from remul_md.models.ensemble import stacked_states
 from remul_md.structures.frames import frames_from_atoms
 from remul_md.structures.neighbors import build_batch
 
@@ -41,7 +42,8 @@ def main() -> None:
     members = [build_model("transformer", {"species": species}) for _ in range(options.members)]
     kind, shared = model_config(members[0])
     scales = [shared.pop("energy_scale")] * options.members
-    committee = Committee(CommitteeConfig(member_kind=kind, member_options=shared, energy_scales=tuple(scales)))
+    config = {"member_kind": kind, "member_options": shared, "energy_scales": tuple(scales)}
+    committee: Any = build_model("committee", config)
     committee.member.model.load_state_dict(stacked_states(members))
     for model in (*members, committee):
         model.eval().requires_grad_(False).to(options.device)

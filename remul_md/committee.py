@@ -11,8 +11,8 @@ import torch
 
 from remul_md.coverage import merged_coverage
 from remul_md.errors import InputError
-from remul_md.models import model_config
-from remul_md.models.committee import Committee, CommitteeConfig, stacked_states
+from remul_md.models import build_model, model_config
+from remul_md.models.ensemble import stacked_states
 from remul_md.potential import Potential, load_potential
 from remul_md.provenance import Provenance
 
@@ -41,13 +41,13 @@ def make_committee(files: Sequence[str | Path]) -> Potential:
         if all(torch.equal(state[name], value) for name, value in other.model.state_dict().items()):
             raise InputError(f"{first} and {second} have the same weights; give members of other seeds or splits")
     potentials = list(members.values())
-    config = CommitteeConfig(
-        member_kind=kind,
-        member_options=options,
-        energy_scales=tuple(float(potential.config.energy_scale) for potential in potentials),
-    )
+    config = {
+        "member_kind": kind,
+        "member_options": options,
+        "energy_scales": tuple(float(potential.config.energy_scale) for potential in potentials),
+    }
     with torch.random.fork_rng(devices=[]):  # the members' weights replace what is drawn here
-        model = Committee(config)
+        model: Any = build_model("committee", config)
     model.member.model.load_state_dict(stacked_states([potential.model for potential in potentials]))
     references = torch.stack([potential.reference_energies for potential in potentials])
     return Potential(

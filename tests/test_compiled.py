@@ -23,7 +23,7 @@ from remul_md.compilation import require_compiler
 from remul_md.config import RunConfig, TrainConfig, validated_config
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
-from remul_md.models.neighborhood import gather_neighbors, pair_displacements, sum_over_pairs, sum_over_systems
+from remul_md.models.operations import gather_neighbors, pair_displacements, sum_over_pairs, sum_over_systems
 from remul_md.structures.batch import Batch, BatchStore, Prediction
 from remul_md.structures.neighbors import build_batch
 from remul_md.training import fit as trainer

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from torch import nn
 
 from remul_md.errors import InputError
-from remul_md.models.committee import Committee, CommitteeConfig
+from remul_md.models.ensemble import Committee, CommitteeConfig
 from remul_md.models.first_transformer import FirstTransformer, FirstTransformerConfig
-from remul_md.models.neighborhood import Forces
+from remul_md.models.operations import Forces
 from remul_md.models.painn import Painn, PainnConfig
 from remul_md.models.transformer import Transformer, TransformerConfig
 from remul_md.structures.batch import Batch, Prediction
@@ -61,7 +61,11 @@ def build_model(kind: str, options: Mapping[str, Any]) -> nn.Module:
         if name not in known:
             raise InputError(f"model option {name!r} is unknown to {kind}; it knows {', '.join(sorted(known))}")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-    return _table()[kind][1](config_type(**values))
+    config = config_type(**values)
+    if isinstance(config, CommitteeConfig):
+        shared = {**config.member_options, "energy_scale": 1.0}
+        return Committee(config, [build_model(config.member_kind, shared) for _ in config.energy_scales])
+    return _table()[kind][1](config)
 
 
 def model_config_type(kind: str) -> type[Any]:

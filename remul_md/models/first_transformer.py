@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from remul_md.errors import InputError
-from remul_md.models.neighborhood import (
+from remul_md.models.operations import (
     Forces,
     check_options,
     energies_and_forces,

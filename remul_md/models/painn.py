@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from remul_md.models.neighborhood import (
+from remul_md.models.operations import (
     Forces,
     check_options,
     energies_and_forces,

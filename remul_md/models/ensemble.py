@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from remul_md.errors import InputError
-from remul_md.models.neighborhood import Forces, MappedBatch, pair_displacements, sum_over_pairs, sum_over_systems
+from remul_md.models.operations import Forces, MappedBatch, pair_displacements, sum_over_pairs, sum_over_systems
 from remul_md.structures.batch import Batch, Prediction
 
 
@@ -67,16 +67,17 @@ class _Outputs(nn.Module):
 
 
 class Committee(nn.Module):
-    """Mean and members of M models; see the contract in `remul_md.models`. A fresh one has M random members."""
+    """Mean and members of M models; see the contract in `remul_md.models`.
 
-    def __init__(self, config: CommitteeConfig) -> None:
-        from remul_md.models import build_model  # the table that names this class too
+    Args:
+        config: what the members are.
+        members: M models of that kind, with an energy scale of 1: each has its own here. The first one is kept as their
+            common form, and takes the stacked weights of all.
+    """
 
+    def __init__(self, config: CommitteeConfig, members: Sequence[nn.Module]) -> None:
         super().__init__()
         self.config = config
-        # The scale of each member is applied here, so it is 1 in the model they share.
-        options = {**config.member_options, "energy_scale": 1.0}
-        members = [build_model(config.member_kind, options) for _ in config.energy_scales]
         self.member = _Outputs(members[0])
         for name, value in stacked_states(members).items():
             path, _, leaf = name.rpartition(".")

@@ -7,7 +7,7 @@ import torch
 from potentials import molecule_frames
 from torch import Tensor
 
-from remul_md.models.neighborhood import (
+from remul_md.models.operations import (
     gather_neighbors,
     pair_displacements,
     reverse_pairs,
