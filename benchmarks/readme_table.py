@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from remul_md.shipped import describe_shipped
+from remul_md.potentials.zoo import describe_shipped
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"

@@ -27,13 +27,13 @@ import torch
 
 from remul_md import RemulCalculator
 from remul_md.analysis.accuracy import evaluate_potential
-from remul_md.committee import make_committee
 from remul_md.config import RunConfig, load_config
 from remul_md.datasets import read_frames, write_frames
 from remul_md.distillation.sampling import LABELS, Sampling, sample_labels
 from remul_md.files import read_json, write_json
 from remul_md.labelling import label_frames
-from remul_md.potential import Potential, load_potential
+from remul_md.potentials.ensemble import make_committee
+from remul_md.potentials.potential import Potential, load_potential
 from remul_md.studies.record import provenance
 from remul_md.training.train import train_potential
 

@@ -16,10 +16,10 @@ from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import NDArray
 from torch import Tensor
 
-from remul_md.compiled_potential import CompiledPotential
-from remul_md.coverage import coverage_warnings, require_known_composition
 from remul_md.errors import InputError
-from remul_md.potential import Dtype, ForcesChoice, Potential, load_potential, resolve_device
+from remul_md.potentials.compiled import CompiledPotential
+from remul_md.potentials.domain import coverage_warnings, require_known_composition
+from remul_md.potentials.potential import Dtype, ForcesChoice, Potential, load_potential, resolve_device
 from remul_md.structures.batch import Batch, Prediction
 from remul_md.structures.frames import Frames, frames_from_atoms
 from remul_md.structures.moving_systems import MAX_ATOMS_ALL_PAIRS, MovingSystems

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch_sim import SimState
 from torch_sim.models.interface import ModelInterface
 
-from remul_md.potential import Dtype, ForcesChoice, Potential
+from remul_md.potentials.potential import Dtype, ForcesChoice, Potential
 from remul_md.structures.frames import Frames
 from remul_md.structures.moving_systems import MovingSystems
 from remul_md.symmetry.rotations import FixedSet

@@ -14,10 +14,10 @@ _PUBLIC = {
     "Batch": "remul_md.structures.batch",
     "Frames": "remul_md.structures.frames",
     "InputError": "remul_md.errors",
-    "Potential": "remul_md.potential",
+    "Potential": "remul_md.potentials.potential",
     "Prediction": "remul_md.structures.batch",
     "RemulCalculator": "remul_md.calculators",
-    "load_potential": "remul_md.potential",
+    "load_potential": "remul_md.potentials.potential",
     "read_frames": "remul_md.datasets",
 }
 

@@ -20,7 +20,7 @@ from remul_md.studies.cli import study_app
 
 if TYPE_CHECKING:
     from remul_md.calculators import RemulCalculator
-    from remul_md.potential import Potential
+    from remul_md.potentials.potential import Potential
 
 app = typer.Typer(
     help="Train unconstrained transformer potentials, run molecular dynamics with them, and check both.",
@@ -81,7 +81,7 @@ def evaluate(
     from remul_md.analysis.accuracy import evaluate_potential
     from remul_md.analysis.poses import check_pose_file, pose_errors, write_pose_errors
     from remul_md.datasets.read import read_frames, seen_in_training
-    from remul_md.potential import load_potential, resolve_device
+    from remul_md.potentials.potential import load_potential, resolve_device
 
     loaded = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
     head = loaded.resolve_forces(forces)  # type: ignore[arg-type]
@@ -119,7 +119,7 @@ def potentials(
 ) -> None:
     """The potentials in the package: error, rotational spread, training time, speed, size."""
     from remul_md.cli_potentials import shelf_lines
-    from remul_md.shipped import describe_shipped
+    from remul_md.potentials.zoo import describe_shipped
 
     _use_threads(n_threads)
     rows = describe_shipped(measure_latency=latency)

@@ -11,8 +11,8 @@ import typer
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
-    from remul_md.provenance import Provenance
-    from remul_md.shipped import ShippedPotential
+    from remul_md.potentials.provenance import Provenance
+    from remul_md.potentials.zoo import ShippedPotential
 
 
 def committee(
@@ -20,7 +20,7 @@ def committee(
     members: Annotated[list[str], typer.Argument(help="Potentials of one architecture, at least two.")],
 ) -> None:
     """Make one potential of several: their mean, with their scatter as error bar (forces_std)."""
-    from remul_md.committee import make_committee
+    from remul_md.potentials.ensemble import make_committee
 
     if output.suffix != ".pt":
         raise InputError(f"{output}: the committee comes first and ends in .pt; its members follow")
@@ -62,7 +62,7 @@ def label(
     from remul_md.datasets.writers import check_written_format, write_frames
     from remul_md.label_sources import label_source, names_calculator
     from remul_md.labelling import label_frames
-    from remul_md.potential import load_potential, resolve_device
+    from remul_md.potentials.potential import load_potential, resolve_device
 
     check_written_format(output)
     torch.set_num_threads(n_threads)

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from remul_md._version import __version__
-from remul_md.coverage import require_known_composition
 from remul_md.errors import InputError
-from remul_md.potential import ForcesChoice, Potential
+from remul_md.potentials.domain import require_known_composition
+from remul_md.potentials.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
 from remul_md.structures.batch import BatchStore
 from remul_md.structures.frames import Frames

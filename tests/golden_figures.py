@@ -36,7 +36,7 @@ from remul_md.analysis.energy import energy_drift
 from remul_md.config import validated_config
 from remul_md.datasets.structure_source import read_structure
 from remul_md.dynamics import MDOptions, read_trajectory, run_md
-from remul_md.potential import shipped_potentials
+from remul_md.potentials.potential import shipped_potentials
 from remul_md.training.train import train_potential
 
 FOLDER = Path(__file__).parent / "golden"

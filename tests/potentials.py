@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from remul_md.coverage import coverage_of
 from remul_md.datasets import read_frames
 from remul_md.models import build_model
-from remul_md.potential import Potential, Provenance, fit_reference_energies
+from remul_md.potentials.baseline import fit_reference_energies
+from remul_md.potentials.domain import coverage_of
+from remul_md.potentials.potential import Potential
+from remul_md.potentials.provenance import Provenance
 from remul_md.structures.frames import Frames
 
 # Sizes of small models of each kind, every path of the kind in use.

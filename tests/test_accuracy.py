@@ -15,7 +15,7 @@ from potentials import molecule_frames, untrained_potential
 from remul_md.analysis import accuracy, local
 from remul_md.analysis.accuracy import Accuracy, evaluate_potential
 from remul_md.errors import InputError
-from remul_md.potential import Potential
+from remul_md.potentials.potential import Potential
 from remul_md.structures.batch import BatchStore
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch

@@ -24,7 +24,7 @@ from remul_md.calculators.remul import symmetrizing_rotations
 from remul_md import RemulCalculator
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
-from remul_md.potential import Potential
+from remul_md.potentials.potential import Potential
 from remul_md.structures.frames import Frames, frames_from_atoms
 from remul_md.structures.neighbors import build_batch
 

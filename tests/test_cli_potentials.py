@@ -12,7 +12,7 @@ import pytest
 from potentials import untrained_potential
 
 from remul_md.datasets import read_frames
-from remul_md.potential import load_potential, shipped_potentials
+from remul_md.potentials.potential import load_potential, shipped_potentials
 
 Run = Callable[..., tuple[int, str, str]]
 SMALL = [

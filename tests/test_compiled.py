@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from potentials import molecule_frames, random_model
 from torch import Tensor, nn
 
-from remul_md.compilation import require_compiler
 from remul_md.config import RunConfig, TrainConfig, validated_config
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models.operations import gather_neighbors, pair_displacements, sum_over_pairs, sum_over_systems
+from remul_md.potentials.compilation import require_compiler
 from remul_md.structures.batch import Batch, BatchStore, Prediction
 from remul_md.structures.neighbors import build_batch
 from remul_md.training import fit as trainer

@@ -17,12 +17,13 @@ from potentials import molecule_frames, untrained_potential
 from remul_md.calculators import RemulCalculator
 from torch import Tensor
 
-from remul_md.committee import make_committee
 from remul_md.config import RunConfig, validated_config
 from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
 from remul_md.labelling import label_frames
-from remul_md.potential import Potential, Provenance, load_potential
+from remul_md.potentials.ensemble import make_committee
+from remul_md.potentials.potential import Potential, load_potential
+from remul_md.potentials.provenance import Provenance
 from remul_md.structures.batch import Batch
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch

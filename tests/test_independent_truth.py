@@ -15,9 +15,9 @@ from potentials import ethanol_potential, untrained_potential
 from scipy.stats import spearmanr
 
 from remul_md.analysis.vibrations import vibrations
-from remul_md.committee import make_committee
 from remul_md.datasets import read_frames
 from remul_md.dynamics import read_trajectory
+from remul_md.potentials.ensemble import make_committee
 
 pytestmark = pytest.mark.slow
 

@@ -15,11 +15,11 @@ from ase.calculators.calculator import Calculator
 from potentials import molecule_frames, untrained_potential
 from remul_md.calculators import RemulCalculator
 
-from remul_md.committee import make_committee
 from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
 from remul_md.labelling import label_frames
-from remul_md.potential import Potential
+from remul_md.potentials.ensemble import make_committee
+from remul_md.potentials.potential import Potential
 from remul_md.structures.frames import Frames
 
 

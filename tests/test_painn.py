@@ -21,7 +21,7 @@ from remul_md.config import RunConfig, load_config
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models import build_model, painn
-from remul_md.potential import Potential, load_potential
+from remul_md.potentials.potential import Potential, load_potential
 from remul_md.structures.batch import Batch
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch

@@ -18,7 +18,7 @@ from potentials import molecule_frames, untrained_potential
 from remul_md.analysis import poses
 from remul_md.analysis.poses import PoseErrors, check_pose_file, pose_errors, write_pose_errors
 from remul_md.errors import InputError
-from remul_md.potential import Potential
+from remul_md.potentials.potential import Potential
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
 

@@ -12,7 +12,7 @@ import pytest
 
 from remul_md.datasets import read_frames
 from remul_md.labelling import label_frames
-from remul_md.potential import load_potential
+from remul_md.potentials.potential import load_potential
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,8 @@ from remul_md.datasets import make_split, read_frames
 from remul_md.errors import InputError
 from remul_md.files import save_tensors
 from remul_md.models.transformer import Transformer, TransformerConfig
-from remul_md.potential import Potential, fit_reference_energies, load_potential
+from remul_md.potentials.baseline import fit_reference_energies
+from remul_md.potentials.potential import Potential, load_potential
 from remul_md.structures.batch import BatchStore
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch

@@ -20,7 +20,7 @@ from remul_md.config import DataConfig, RunConfig, TrainConfig, validated_config
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models import Forces
-from remul_md.potential import load_potential
+from remul_md.potentials.potential import load_potential
 from remul_md.structures.batch import Batch, BatchStore, Prediction
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch

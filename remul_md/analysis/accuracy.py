@@ -13,10 +13,10 @@ from torch import Tensor
 
 from remul_md.analysis.calibration import Calibration, calibration
 from remul_md.analysis.local import LocalErrors, local_errors
-from remul_md.coverage import require_known_composition
 from remul_md.datasets.splits import near_in_time
 from remul_md.errors import InputError
-from remul_md.potential import ForcesChoice, Potential
+from remul_md.potentials.domain import require_known_composition
+from remul_md.potentials.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
 from remul_md.structures.batch import BatchStore
 from remul_md.structures.frames import Frames

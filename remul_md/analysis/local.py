@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from remul_md.potential import Potential
+from remul_md.potentials.potential import Potential
 from remul_md.structures.batch import Batch, BatchStore
 from remul_md.symmetry.measures import jacobian_asymmetry, jacobian_products, lie_derivative
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from remul_md.errors import InputError
 from remul_md.files import write_json
-from remul_md.potential import ForcesChoice, Potential
+from remul_md.potentials.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
 from remul_md.structures.batch import Batch, BatchStore
 from remul_md.structures.frames import Frames

@@ -13,7 +13,7 @@ from remul_md.analysis.structure import BondRanges
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
-    from remul_md.coverage import Coverage
+    from remul_md.potentials.domain import Coverage
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,9 +12,9 @@ from remul_md.analysis.extrapolation import RangeDeparture
 from remul_md.analysis.momentum import MomentumChange
 from remul_md.analysis.rotation import RotationalError
 from remul_md.analysis.structure import BOUND_STABLE_A, BondDeviation
-from remul_md.coverage import DISTANCE_MARGIN
 from remul_md.dynamics.velocities import boltzmann_eV_per_K
 from remul_md.errors import InputError
+from remul_md.potentials.domain import DISTANCE_MARGIN
 
 ENERGY = "energy conserved"
 ROTATION = "forces turn with the molecule"

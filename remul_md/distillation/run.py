@@ -18,14 +18,14 @@ import numpy as np
 import torch
 
 from remul_md.analysis.accuracy import Accuracy, evaluate_potential
-from remul_md.compilation import require_compiler
 from remul_md.config import RunConfig, load_config
 from remul_md.datasets import read_frames
 from remul_md.distillation.sampling import DYNAMICS, HELD_OUT, LABELS, Sampling, sample_labels, start_positions
 from remul_md.errors import InputError
 from remul_md.files import changed_values, read_json, write_json
-from remul_md.potential import Potential, find_potential, load_potential, resolve_device
-from remul_md.provenance import Provenance
+from remul_md.potentials.compilation import require_compiler
+from remul_md.potentials.potential import Potential, find_potential, load_potential, resolve_device
+from remul_md.potentials.provenance import Provenance
 from remul_md.structures.frames import Frames
 from remul_md.training.checkpoint import METRICS
 from remul_md.training.fit import CHECKPOINT

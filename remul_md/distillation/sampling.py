@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from remul_md.analysis.structure import BOUND_STABLE_A, bond_deviation
 from remul_md.analysis.training_statistics import trained_bonds
-from remul_md.coverage import Coverage
 from remul_md.datasets import write_frames
 from remul_md.dynamics import MDOptions, MDResult, read_trajectory
 from remul_md.dynamics.recording import OutputFiles
 from remul_md.dynamics.replicas import replica_output, run_replicas
 from remul_md.errors import InputError
 from remul_md.labelling import label_frames
-from remul_md.potential import Potential
+from remul_md.potentials.domain import Coverage
+from remul_md.potentials.potential import Potential
 from remul_md.structures.frames import Frames, joined_geometries
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from remul_md.compilation import require_compiler
 from remul_md.errors import InputError
+from remul_md.potentials.compilation import require_compiler
 from remul_md.training.schedule import Batches
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import Any
 from remul_md.config import DataConfig, RunConfig
 from remul_md.errors import InputError
 from remul_md.label_sources import LabelSource
-from remul_md.potential import Potential
+from remul_md.potentials.potential import Potential
 from remul_md.pretraining import PretrainConfig
 from remul_md.sampling import sample_labels
 from remul_md.structures.frames import Frames

@@ -15,21 +15,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from remul_md.compilation import require_compiler
 from remul_md.config import RunConfig, model_section
-from remul_md.coverage import coverage_of
 from remul_md.datasets import Split, make_split, read_frames
 from remul_md.errors import InputError
 from remul_md.label_sources import LabelSource, label_source
 from remul_md.models import build_model, model_config
-from remul_md.potential import (
-    Potential,
-    atomic_references,
-    fit_reference_energies,
-    load_potential,
-    resolve_device,
-)
-from remul_md.provenance import Provenance
+from remul_md.potentials.baseline import atomic_references, fit_reference_energies
+from remul_md.potentials.compilation import require_compiler
+from remul_md.potentials.domain import coverage_of
+from remul_md.potentials.potential import Potential, load_potential, resolve_device
+from remul_md.potentials.provenance import Provenance
 from remul_md.structures.batch import Batch, BatchStore
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from remul_md.config import DataConfig, TrainConfig
-from remul_md.coverage import formula
 from remul_md.datasets import read_frames
 from remul_md.datasets.splits import duplicate_labels
 from remul_md.errors import InputError
+from remul_md.potentials.domain import formula
 from remul_md.structures.batch import Batch, BatchStore
 from remul_md.structures.frames import Frames, joined_geometries
 from remul_md.structures.neighbors import build_batch

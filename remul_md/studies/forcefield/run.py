@@ -12,7 +12,7 @@ from remul_md.analysis.trajectory import analyze_trajectory
 from remul_md.datasets import read_frames
 from remul_md.dynamics import SimulationStopped, run_md
 from remul_md.errors import InputError
-from remul_md.potential import load_potential, resolve_device
+from remul_md.potentials.potential import load_potential, resolve_device
 from remul_md.studies.forcefield.arms import ARMS, REFERENCE_COST, ForceFieldConfig
 from remul_md.studies.jobs import (
     RESULT,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from remul_md.potential import resolve_device
+from remul_md.potentials.potential import resolve_device
 from remul_md.studies.jobs import (
     RESULT,
     RESULTS,

@@ -15,12 +15,12 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from potentials import molecule_frames, untrained_potential
 
-import remul_md.compiled_potential
+import remul_md.potentials.compiled
 from remul_md import RemulCalculator
-from remul_md.committee import make_committee
-from remul_md.compiled_potential import CompiledPotential
 from remul_md.errors import InputError
-from remul_md.potential import Potential
+from remul_md.potentials.compiled import CompiledPotential
+from remul_md.potentials.ensemble import make_committee
+from remul_md.potentials.potential import Potential
 from remul_md.structures.batch import Batch
 from remul_md.structures.frames import frames_from_atoms
 from remul_md.structures.moving_systems import MAX_ATOMS_ALL_PAIRS, MovingSystems
@@ -73,7 +73,7 @@ def file_of(potential: Potential, *, forces: str) -> Path:
         raise Stopped(file)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(remul_md.compiled_potential, "compiled_function", stop)
+        patch.setattr(remul_md.potentials.compiled, "compiled_function", stop)
         with pytest.raises(Stopped) as stopped:
             CompiledPotential(potential, two_molecules(), forces=forces)
     return Path(stopped.value.args[0])

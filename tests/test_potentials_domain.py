@@ -12,7 +12,9 @@ from ase.build import molecule
 from potentials import molecule_frames
 from scipy.spatial.transform import Rotation
 
-from remul_md.coverage import (
+from remul_md.datasets import read_frames
+from remul_md.errors import InputError
+from remul_md.potentials.domain import (
     DISTANCE_MARGIN,
     Coverage,
     coverage_of,
@@ -22,8 +24,6 @@ from remul_md.coverage import (
     require_known_composition,
     superposition_angle,
 )
-from remul_md.datasets import read_frames
-from remul_md.errors import InputError
 from remul_md.structures.frames import Frames, frames_from_atoms
 from remul_md.symmetry.rotations import random_rotations
 

@@ -17,16 +17,16 @@ from potentials import molecule_frames, untrained_potential
 
 from remul_md.errors import InputError
 from remul_md.models import model_config
-from remul_md.potential import (
+from remul_md.potentials.baseline import fit_reference_energies
+from remul_md.potentials.potential import (
     FORMAT_VERSION,
     Potential,
-    Provenance,
     find_potential,
-    fit_reference_energies,
     load_potential,
     resolve_device,
     shipped_potentials,
 )
+from remul_md.potentials.provenance import Provenance
 from remul_md.structures.batch import Batch, Prediction
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch

@@ -16,10 +16,11 @@ from torch import Tensor
 
 import remul_md.models
 from remul_md._version import __version__
-from remul_md.compilation import compiled_file, compiled_function, digest_of_sources, digest_of_tensors
 from remul_md.errors import InputError
 from remul_md.models import model_config
-from remul_md.potential import Potential, with_references
+from remul_md.potentials.baseline import with_references
+from remul_md.potentials.compilation import compiled_file, compiled_function, digest_of_sources, digest_of_tensors
+from remul_md.potentials.potential import Potential
 from remul_md.structures.batch import Batch, Prediction
 
 logger = logging.getLogger(__name__)

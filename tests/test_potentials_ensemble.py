@@ -13,16 +13,17 @@ from ase import Atoms
 from potentials import molecule_frames, untrained_potential
 from remul_md.calculators import RemulCalculator
 
-import remul_md.potential as potential_module
+import remul_md.potentials.potential as potential_module
 from remul_md.analysis.accuracy import evaluate_potential
 from remul_md.analysis.rotation import rotational_error_along
-from remul_md.committee import make_committee
 from remul_md.config import validated_config
-from remul_md.coverage import coverage_of, merged_coverage
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models import MODELS, build_model
-from remul_md.potential import Potential, Provenance, load_potential
+from remul_md.potentials.domain import coverage_of, merged_coverage
+from remul_md.potentials.ensemble import make_committee
+from remul_md.potentials.potential import Potential, load_potential
+from remul_md.potentials.provenance import Provenance
 from remul_md.structures.batch import Batch, Prediction
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch

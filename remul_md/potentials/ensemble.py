@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import torch
 
-from remul_md.coverage import merged_coverage
 from remul_md.errors import InputError
 from remul_md.models import build_model, model_config
 from remul_md.models.ensemble import stacked_states
-from remul_md.potential import Potential, load_potential
-from remul_md.provenance import Provenance
+from remul_md.potentials.domain import merged_coverage
+from remul_md.potentials.potential import Potential, load_potential
+from remul_md.potentials.provenance import Provenance
 
 
 def make_committee(files: Sequence[str | Path]) -> Potential:

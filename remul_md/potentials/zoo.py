@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from remul_md.files import read_json
-from remul_md.potential import ForcesChoice, Potential, load_potential, shipped_potentials
+from remul_md.potentials.potential import ForcesChoice, Potential, load_potential, shipped_potentials
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
 
