@@ -27,7 +27,7 @@ from ase.io.trajectory import TrajectoryWriter
 
 from remul_md._version import __version__
 from remul_md.datasets.structure_source import read_structure
-from remul_md.dynamics.h5md import export_h5md
+from remul_md.dynamics.readers.h5md import export_h5md
 from remul_md.dynamics.velocities import boltzmann_eV_per_K
 
 COMMANDS = ("analyze", "spectrum", "compare")

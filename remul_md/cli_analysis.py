@@ -94,7 +94,7 @@ def spectrum(
 ) -> None:
     """Which frequencies the atoms of a run move at: the vibrational density of states."""
     from remul_md.analysis.spectrum import strongest_lines, trajectory_spectrum, write_spectrum_png
-    from remul_md.dynamics.trajectory import open_trajectory
+    from remul_md.dynamics.read import open_trajectory
 
     frames = open_trajectory(trajectory, frame_interval_fs=frame_interval_fs)
     found = trajectory_spectrum(frames, resolution_per_cm=resolution_per_cm)

@@ -47,7 +47,7 @@ def analyze(
     """Does the run conserve energy, do its forces turn with the molecule, does the molecule stay intact?"""
     from remul_md.analysis.training_statistics import TrainingStatistics
     from remul_md.analysis.trajectory import analyze_trajectory
-    from remul_md.dynamics.trajectory import open_trajectory
+    from remul_md.dynamics.read import open_trajectory
 
     figures = None if evaluation is None else _read_evaluation(evaluation)
     atoms, statistics, training, calculator = None, None, None, None

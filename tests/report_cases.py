@@ -15,7 +15,8 @@ from remul_md.analysis.report import RunContent, collect_content
 from remul_md.analysis.structure import BondRanges
 from remul_md.analysis.training_statistics import TrainingStatistics
 from remul_md.analysis.trajectory import TrajectoryAnalysis, analyze_trajectory
-from remul_md.dynamics.trajectory import TrajectoryArrays, read_trajectory
+from remul_md.dynamics.read import read_trajectory
+from remul_md.dynamics.trajectory import TrajectoryArrays
 
 TRAINED = TrainingStatistics(
     bonds=BondRanges(pairs=np.array([[0, 1], [1, 2]]), min_A=np.array([1.2, 1.2]), max_A=np.array([1.8, 1.8])),

@@ -13,9 +13,9 @@ from remul_md.analysis.rotation import angle_swept, net_force, net_torque, rotat
 from remul_md.analysis.spectrum import trajectory_spectrum
 from remul_md.analysis.structure import bond_deviation
 from remul_md.analysis.temperature import temperatures
-from remul_md.dynamics.h5md import export_h5md
 from remul_md.dynamics.momenta import kinetic_energy_eV
-from remul_md.dynamics.trajectory import read_trajectory
+from remul_md.dynamics.read import read_trajectory
+from remul_md.dynamics.readers.h5md import export_h5md
 from remul_md.errors import InputError
 from remul_md.structures.topology import bond_pairs
 

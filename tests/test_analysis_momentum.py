@@ -13,7 +13,7 @@ from remul_md.analysis.momentum import HBAR, momentum_change
 from remul_md.analysis.structure import BondRanges, bond_deviation
 from remul_md.analysis.temperature import counted_degrees_of_freedom, stated_degrees_of_freedom, temperatures
 from remul_md.dynamics.momenta import angular_momentum, kinetic_energy_eV
-from remul_md.dynamics.trajectory import read_trajectory
+from remul_md.dynamics.read import read_trajectory
 from remul_md.errors import InputError
 from remul_md.structures.topology import bond_pairs
 

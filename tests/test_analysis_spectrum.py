@@ -14,7 +14,8 @@ from spring_molecule import spring_molecule
 
 from remul_md.analysis.spectrum import density_of_states, strongest_lines, trajectory_spectrum, write_spectrum_png
 from remul_md.analysis.vibrations import vibrations
-from remul_md.dynamics.trajectory import TrajectoryArrays, read_trajectory
+from remul_md.dynamics.read import read_trajectory
+from remul_md.dynamics.trajectory import TrajectoryArrays
 from remul_md.errors import InputError
 
 MASSES = np.array([1.008, 12.011, 15.999, 14.007, 31.0])

@@ -21,8 +21,10 @@ from remul_md.analysis.along import measure_run
 from remul_md.analysis.log import read_log
 from remul_md.analysis.trajectory import analyze_frames, analyze_trajectory
 from remul_md.dynamics import trajectory
-from remul_md.dynamics.h5md import export_h5md
-from remul_md.dynamics.trajectory import joined, open_trajectory, read_trajectory
+from remul_md.dynamics.read import open_trajectory, read_trajectory
+from remul_md.dynamics.readers import ase_files
+from remul_md.dynamics.readers.h5md import export_h5md
+from remul_md.dynamics.trajectory import joined
 from remul_md.errors import InputError
 
 
@@ -104,7 +106,7 @@ def test_blocks_make_no_difference(run, tmp_path, monkeypatch, suffix):
     expected = analyze_frames(whole, atoms=tilted_ethanol(), n_rotation_frames=5, n_draws=2)
     assert expected.bonds.deviation_A.shape == expected.angle_swept_deg.shape == (141,)
     monkeypatch.setattr(trajectory, "MAX_BLOCK_FRAMES", 13)
-    monkeypatch.setattr(trajectory, "ASE_FRAMES_AT_ONCE", 11)
+    monkeypatch.setattr(ase_files, "ASE_FRAMES_AT_ONCE", 11)
     opened = open_trajectory(path)
     assert opened.n_frames == 141
     assert {len(block) for block in opened.blocks()} <= {13, 11, 141 % 13, 141 % 11}
@@ -139,7 +141,7 @@ def test_a_bond_that_breaks_in_a_later_block_is_found(run, monkeypatch):
 
 
 def test_what_later_frames_lack_or_do_wrong_is_noticed(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(trajectory, "ASE_FRAMES_AT_ONCE", 16)
+    monkeypatch.setattr(ase_files, "ASE_FRAMES_AT_ONCE", 16)
 
     def written(name, spoil):
         frames = read(run, index=":50")

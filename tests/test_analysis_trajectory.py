@@ -15,7 +15,7 @@ from remul_md.analysis.structure import BondRanges
 from remul_md.analysis.training_statistics import TrainingStatistics
 from remul_md.analysis.trajectory import analyze_frames, analyze_trajectory
 from remul_md.analysis.verdicts import Bounds
-from remul_md.dynamics.trajectory import read_trajectory
+from remul_md.dynamics.read import read_trajectory
 from remul_md.errors import InputError
 
 KEYS = {

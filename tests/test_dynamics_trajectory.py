@@ -12,7 +12,8 @@ from ase.io import read, write
 from ase.io.trajectory import Trajectory
 from spring_molecule import spring_molecule
 
-from remul_md.dynamics import MDOptions, export_h5md, h5md, read_trajectory, run_md
+from remul_md.dynamics import MDOptions, export_h5md, read_trajectory, run_md
+from remul_md.dynamics.readers import h5md
 from remul_md.errors import InputError
 
 FIELDS = ("positions", "momenta", "forces", "energy", "time_ps", "masses", "atomic_numbers", "pbc", "cell")

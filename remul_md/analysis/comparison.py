@@ -151,7 +151,7 @@ def open_geometries(source: str | Path) -> Geometries:
         InputError: what cannot be read, frames of different molecules, periodic frames.
     """
     if Path(source).suffix in TRAJECTORIES:
-        from remul_md.dynamics.trajectory import open_trajectory
+        from remul_md.dynamics.read import open_trajectory
 
         frames = open_trajectory(source)
         first = next(frames.blocks())

@@ -9,8 +9,8 @@ from MDAnalysis.analysis.base import AnalysisBase
 from MDAnalysis.core.groups import AtomGroup
 from numpy.typing import NDArray
 
+from remul_md.dynamics.readers.universe import PER_PS
 from remul_md.dynamics.trajectory import block_length
-from remul_md.dynamics.universe import PER_PS
 from remul_md.errors import InputError
 
 Array = NDArray[np.float64]

@@ -23,7 +23,7 @@ from remul_md.analysis.spectrum import density_of_states, even_interval_fs
 from remul_md.analysis.structure import BondDeviation, BondRanges, bond_deviation, joined_bond_deviation
 from remul_md.analysis.temperature import counted_degrees_of_freedom, temperatures
 from remul_md.dynamics.momenta import kinetic_energy_eV
-from remul_md.dynamics.universe import elements_of
+from remul_md.dynamics.readers.universe import elements_of
 from remul_md.errors import InputError
 from remul_md.structures.topology import bond_lengths, bond_pairs
 

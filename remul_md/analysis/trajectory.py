@@ -181,7 +181,7 @@ def analyze_trajectory(
     """Measure and judge a trajectory file, with the log and the record that lie beside it if they do.
 
     Args:
-        path: what `remul_md.dynamics.trajectory.open_trajectory` reads; memory does not grow with its length.
+        path: what `remul_md.dynamics.read.open_trajectory` reads; memory does not grow with its length.
         atoms: structure with any ASE calculator attached: its forces are tested under random turns. None: they
             are not.
         frame_interval_fs: time between frames, for files that do not say.
@@ -195,8 +195,8 @@ def analyze_trajectory(
     Raises:
         InputError: options out of range, files that cannot be read, a calculator for another structure.
     """
+    from remul_md.dynamics.read import open_trajectory
     from remul_md.dynamics.recording import OutputFiles, read_json
-    from remul_md.dynamics.trajectory import open_trajectory
 
     if n_rotation_frames < 1:
         raise InputError(f"n_rotation_frames must be at least 1, got {n_rotation_frames}; 50 is the default")

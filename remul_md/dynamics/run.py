@@ -128,7 +128,7 @@ def run_md(
             write_json(files.description, {**description, "status": "stopped", "stopped": stopped})
             raise
     if files.h5md is not None:
-        from remul_md.dynamics.h5md import export_h5md
+        from remul_md.dynamics.readers.h5md import export_h5md
 
         export_h5md(files.trajectory, files.h5md)
     description = {**description, **engine.summary(), "status": "finished", "finished": True}

@@ -1,13 +1,9 @@
-"""Trajectories as arrays: `.traj`, extended XYZ and H5MD, with one unit system."""
+"""Trajectories as arrays in one unit system, whole or some frames at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,7 +17,6 @@ if TYPE_CHECKING:
 
 MAX_BLOCK_FRAMES = 256  # numpy's own cost of a call no longer counts then
 MAX_BLOCK_ATOMS = 2**18  # of all frames of a block together: 6 MB an array
-ASE_FRAMES_AT_ONCE = 64  # an Atoms object takes some 10 kB
 PER_FRAME = ("positions", "time_ps", "cell", "momenta", "forces", "energy")
 
 
@@ -141,103 +136,6 @@ class TrajectoryFile:
             yield block
         if first != self.n_frames:
             raise InputError(f"{self.name}: {first} of its {self.n_frames} frames could be read; is it still written?")
-
-
-def read_trajectory(path: str | Path, *, frame_interval_fs: float | None = None) -> TrajectoryArrays:
-    """Read a whole trajectory: `.traj`, `.xyz`/`.extxyz` (eV, Angstrom, as ASE writes it) or `.h5md`/`.h5`.
-
-    Args:
-        path: what is there already; a file that is still being written gives the frames that are complete.
-        frame_interval_fs: time between frames, for files whose frames carry no `info["time_ps"]`.
-    Raises:
-        InputError: missing, unreadable or empty file, another extension, frames that are not of one system, no times,
-            or times that contradict `frame_interval_fs`.
-    """
-    return joined(list(open_trajectory(path, frame_interval_fs=frame_interval_fs).blocks()))
-
-
-def open_trajectory(
-    path: str | Path, *, topology: str | Path | None = None, frame_interval_fs: float | None = None
-) -> TrajectoryFile:
-    """A trajectory file that is read some frames at a time; formats as `read_trajectory`.
-
-    Args:
-        path: of the file.
-        topology: elements of the atoms for what carries none, such as a PDB file: MDAnalysis then reads `path`
-            (DCD, XTC, TRR, NetCDF and others).
-        frame_interval_fs: as `read_trajectory`.
-    Raises:
-        InputError: missing, unreadable or empty file, another extension.
-    """
-    source = Path(path)
-    if frame_interval_fs is not None and not (np.isfinite(frame_interval_fs) and frame_interval_fs > 0.0):
-        raise InputError(f"frame_interval_fs must be > 0, got {frame_interval_fs}")
-    if not source.is_file():
-        raise InputError(f"trajectory {str(source)!r} does not exist; give a .traj, .extxyz or .h5md file")
-    if topology is not None:
-        from remul_md.dynamics.universe import count_universe, read_universe
-
-        n_frames = count_universe(source, topology)
-        read = partial(read_universe, source, topology, frame_interval_fs=frame_interval_fs)
-    elif source.suffix in (".h5md", ".h5"):
-        from remul_md.dynamics.h5md import count_h5md, read_h5md
-
-        n_frames, read = count_h5md(source), partial(read_h5md, source)
-    elif source.suffix == ".traj":
-        n_frames = _count_traj(source)
-        read = partial(_ase_blocks, source, "traj", frame_interval_fs=frame_interval_fs)
-    elif source.suffix in (".xyz", ".extxyz"):
-        n_frames = _count_xyz(source)
-        read = partial(_ase_blocks, source, "extxyz", frame_interval_fs=frame_interval_fs)
-    else:
-        raise InputError(
-            f"{str(source)!r}: extension {source.suffix!r} is no trajectory; use .traj, .extxyz or .h5md, or give the "
-            "elements of its atoms in a topology file (--topology) for what MDAnalysis reads"
-        )
-    if n_frames == 0:
-        raise InputError(f"{source}: holds no frame")
-    return TrajectoryFile(name=str(source), n_frames=n_frames, read=read, frame_interval_fs=frame_interval_fs)
-
-
-def _count_traj(path: Path) -> int:
-    from ase.io.trajectory import TrajectoryReader
-
-    with _reading(path), TrajectoryReader(str(path)) as reader:
-        return len(reader)
-
-
-def _count_xyz(path: Path) -> int:
-    """Frames of an XYZ file without parsing their atoms: a hundredth of the time."""
-    n_frames = 0
-    with _reading(path), path.open() as handle:
-        while (line := handle.readline()).strip():
-            for _ in range(int(line) + 1):
-                handle.readline()
-            n_frames += 1
-    return n_frames
-
-
-def _ase_blocks(path: Path, form: str, *, frame_interval_fs: float | None) -> Iterator[TrajectoryArrays]:
-    from ase.io import iread
-
-    reader = iter(iread(str(path), index=":", format=form))
-    first, head = 0, None
-    while True:
-        with _reading(path):
-            frames = list(islice(reader, ASE_FRAMES_AT_ONCE))
-        if not frames:
-            return
-        head = frames[0] if head is None else head
-        yield frame_arrays(frames, name=str(path), frame_interval_fs=frame_interval_fs, first=first, head=head)
-        first += len(frames)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # ASE's readers raise many kinds at a broken file
-        raise InputError(f"cannot read {str(path)!r}: {error or type(error).__name__}") from error
 
 
 def joined(blocks: Sequence[TrajectoryArrays]) -> TrajectoryArrays:

@@ -31,7 +31,7 @@ def count_universe(path: Path, topology: str | Path) -> int:
 def read_universe(
     path: Path, topology: str | Path, *, frame_interval_fs: float | None = None
 ) -> Iterator[TrajectoryArrays]:
-    """Frames some at a time; see `remul_md.dynamics.trajectory.open_trajectory`.
+    """Frames some at a time; see `remul_md.dynamics.read.open_trajectory`.
 
     Elements come from the topology; masses too where it states them, else they are the standard ones. A box makes
     the system periodic.

@@ -156,7 +156,7 @@ def count_h5md(path: Path) -> int:
 
 
 def read_h5md(path: Path) -> Iterator[TrajectoryArrays]:
-    """Frames of an H5MD file with units, some at a time; see `remul_md.dynamics.trajectory.open_trajectory`.
+    """Frames of an H5MD file with units, some at a time; see `remul_md.dynamics.read.open_trajectory`.
 
     Raises:
         InputError: unreadable file, no positions or species, a unit that is missing or unknown.

@@ -1,0 +1,1 @@
+"""One file a format: each reads a trajectory some frames at a time."""
