@@ -34,13 +34,13 @@ from remul_md import RemulCalculator
 from remul_md.analysis.calibration import calibration
 from remul_md.analysis.rotation import RotationalError, rotational_error_along
 from remul_md.analysis.vibrations import vibrations
-from remul_md.calculated_labels import calculate_labels
 from remul_md.datasets import read_frames, write_frames
 from remul_md.datasets.structure_source import read_structure
 from remul_md.dynamics import MDOptions, read_trajectory, run_md
 from remul_md.errors import InputError
 from remul_md.files import read_json, write_json
-from remul_md.label_sources import LabelSource, label_source
+from remul_md.labels.calculated import calculate_labels
+from remul_md.labels.sources import LabelSource, label_source
 from remul_md.structures.frames import Frames, frames_from_atoms
 from remul_md.studies.figures import plain_numbers, style, write_panels
 from remul_md.studies.record import provenance

@@ -29,9 +29,9 @@ from remul_md import RemulCalculator
 from remul_md.analysis.accuracy import evaluate_potential
 from remul_md.config import RunConfig, load_config
 from remul_md.datasets import read_frames, write_frames
-from remul_md.distillation.sampling import LABELS, Sampling, sample_labels
 from remul_md.files import read_json, write_json
-from remul_md.labelling import label_frames
+from remul_md.labels.label import label_frames
+from remul_md.labels.own_dynamics import LABELS, Sampling, label_own_dynamics
 from remul_md.potentials.ensemble import make_committee
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.studies.record import provenance
@@ -77,7 +77,7 @@ def taught_frames(options: argparse.Namespace, first: Path, committee: Potential
     teacher = load_potential(first, device="cpu")
     compiled = run_config(options, n_steps=options.n_steps).train.compile
     chosen = {"run_dir": folder, "sampling": sampling, "compile": compiled, "progress": options.progress}
-    sampled = sample_labels(teacher, RemulCalculator, **chosen)
+    sampled = label_own_dynamics(teacher, RemulCalculator, **chosen)
     geometries = read_frames(folder / LABELS, allow_implausible=True)
     labelled = label_frames(committee, geometries, max_std_meV_per_A=options.max_std, progress=options.progress)
     write_frames(labelled.frames, file, provenance=labelled.provenance)

@@ -147,7 +147,7 @@ def _structure_with(target: str, structure: str, *, forces: str | None, device: 
 
     from remul_md.cli_audit import calculator_of
     from remul_md.datasets.structure_source import read_structure
-    from remul_md.label_sources import names_calculator
+    from remul_md.labels.sources import names_calculator
 
     torch.set_num_threads(n_threads)
     options = {key: value for key, value in {"forces": forces, "device": device}.items() if value is not None}

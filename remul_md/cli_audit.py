@@ -12,7 +12,7 @@ import typer
 from remul_md._version import __version__
 from remul_md.errors import InputError
 from remul_md.files import write_json
-from remul_md.label_sources import label_source, names_calculator
+from remul_md.labels.sources import label_source, names_calculator
 
 if TYPE_CHECKING:
     from remul_md.analysis.audit import Check

@@ -57,11 +57,11 @@ def label(
     import numpy as np
     import torch
 
-    from remul_md.calculated_labels import calculate_labels
     from remul_md.datasets import read_frames
     from remul_md.datasets.writers import check_written_format, write_frames
-    from remul_md.label_sources import label_source, names_calculator
-    from remul_md.labelling import label_frames
+    from remul_md.labels.calculated import calculate_labels
+    from remul_md.labels.label import label_frames
+    from remul_md.labels.sources import label_source, names_calculator
     from remul_md.potentials.potential import load_potential, resolve_device
 
     check_written_format(output)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from remul_md.label_sources import XTB
+from remul_md.labels.sources import XTB
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from remul_md.config import RunConfig, validated_config
 from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
-from remul_md.labelling import label_frames
+from remul_md.labels.label import label_frames
 from remul_md.potentials.ensemble import make_committee
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.potentials.provenance import Provenance

@@ -103,8 +103,8 @@ def test_every_import_is_a_declared_dependency(project: dict[str, Any]) -> None:
     # extras, each imported by one module: one that nobody needs, and one that imports it when it is asked for
     optional = {
         "torch-sim-atomistic": "calculators/torchsim.py",
-        "tblite": "remul_md/label_sources.py",
-        "pyscf": "remul_md/pbe.py",
+        "tblite": "remul_md/labels/sources.py",
+        "pyscf": "remul_md/labels/pbe.py",
     }
     extras = project["project"]["optional-dependencies"]
     assert "torch-sim-atomistic>=0.3,<0.4" in extras["torchsim"]

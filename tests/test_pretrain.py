@@ -19,12 +19,12 @@ import yaml
 from cheap_springs import reference_file
 from potentials import untrained_potential
 
-from remul_md import sampling
 from remul_md.analysis.accuracy import evaluate_potential
 from remul_md.cli_potentials import shelf_lines
 from remul_md.config import RunConfig, load_config, validated_config
 from remul_md.datasets import make_split, read_frames
 from remul_md.errors import InputError
+from remul_md.labels import sampling
 from remul_md.potentials.ensemble import make_committee
 from remul_md.potentials.potential import load_potential
 from remul_md.potentials.provenance import Provenance
@@ -181,7 +181,7 @@ def test_a_run_stopped_in_every_part_ends_with_the_same_bits(
     monkeypatch.undo()
     # The labels have served: neither they nor what made them is needed any more.
     (folder / "pretrain" / "labels.npz").unlink()
-    monkeypatch.setattr("remul_md.label_sources.import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    monkeypatch.setattr("remul_md.labels.sources.import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
     resumed = train_potential(config, run_dir=folder, resume=True, progress=False)
     whole = load_potential(pretrained / "potential.pt")
     assert same_weights(whole, resumed)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from remul_md.datasets import read_frames
-from remul_md.labelling import label_frames
+from remul_md.labels.label import label_frames
 from remul_md.potentials.potential import load_potential
 
 pytestmark = pytest.mark.slow

@@ -20,9 +20,9 @@ import torch
 from remul_md.analysis.accuracy import Accuracy, evaluate_potential
 from remul_md.config import RunConfig, load_config
 from remul_md.datasets import read_frames
-from remul_md.distillation.sampling import DYNAMICS, HELD_OUT, LABELS, Sampling, sample_labels, start_positions
 from remul_md.errors import InputError
 from remul_md.files import changed_values, read_json, write_json
+from remul_md.labels.own_dynamics import DYNAMICS, HELD_OUT, LABELS, Sampling, label_own_dynamics, start_positions
 from remul_md.potentials.compilation import require_compiler
 from remul_md.potentials.potential import Potential, find_potential, load_potential, resolve_device
 from remul_md.potentials.provenance import Provenance
@@ -131,7 +131,7 @@ def distill_direct_head(
     sampled = _begun(folder, wanted, resume=resume)
     torch.set_num_threads(config.train.n_threads)
     if sampled is None:
-        sampled = sample_labels(
+        sampled = label_own_dynamics(
             teacher,
             calculator,
             run_dir=folder,

@@ -12,10 +12,10 @@ from typing import Any
 
 from remul_md.config import DataConfig, RunConfig
 from remul_md.errors import InputError
-from remul_md.label_sources import LabelSource
+from remul_md.labels.sampling import sample_labels
+from remul_md.labels.sources import LabelSource
 from remul_md.potentials.potential import Potential
 from remul_md.pretraining import PretrainConfig
-from remul_md.sampling import sample_labels
 from remul_md.structures.frames import Frames
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from torch import nn
 from remul_md.config import RunConfig, model_section
 from remul_md.datasets import Split, make_split, read_frames
 from remul_md.errors import InputError
-from remul_md.label_sources import LabelSource, label_source
+from remul_md.labels.sources import LabelSource, label_source
 from remul_md.models import build_model, model_config
 from remul_md.potentials.baseline import atomic_references, fit_reference_energies
 from remul_md.potentials.compilation import require_compiler

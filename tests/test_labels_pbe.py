@@ -10,7 +10,7 @@ from ase.build import bulk, molecule
 
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
-from remul_md.label_sources import label_source, names_calculator
+from remul_md.labels.sources import label_source, names_calculator
 
 pytestmark = pytest.mark.timeout(600)  # seconds of CPU time, minutes where others have the cores
 

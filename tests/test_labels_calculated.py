@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from ase.calculators.emt import EMT
 
-from remul_md.calculated_labels import calculate_labels
 from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
-from remul_md.label_sources import LabelSource, label_source
+from remul_md.labels.calculated import calculate_labels
+from remul_md.labels.sources import LabelSource, label_source
 from remul_md.structures.frames import Frames, frames_from_atoms
 
 Run = Callable[..., tuple[int, str, str]]

@@ -17,8 +17,8 @@ from spring_molecule import SpringMolecule, spring_molecule
 
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
-from remul_md.label_sources import LabelSource, label_source
-from remul_md.sampling import sample_labels, walk_from
+from remul_md.labels.sampling import sample_labels, walk_from
+from remul_md.labels.sources import LabelSource, label_source
 from remul_md.structures.frames import Frames
 
 
@@ -92,7 +92,7 @@ def test_walks_from_one_start_are_unlike(starts: Frames, tmp_path: Path) -> None
 def test_a_stopped_sampling_goes_on_with_the_same_geometries(
     starts: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("remul_md.sampling.SAVE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("remul_md.labels.sampling.SAVE_INTERVAL_S", 0.0)
     whole, record = sample(starts, tmp_path / "whole.npz")
     n_calculators = 0
 

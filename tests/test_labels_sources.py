@@ -9,7 +9,7 @@ import pytest
 from ase.build import molecule
 
 from remul_md.errors import InputError
-from remul_md.label_sources import imported_calculator, label_source
+from remul_md.labels.sources import imported_calculator, label_source
 
 
 def test_xtb_is_gfn2_of_tblite() -> None:

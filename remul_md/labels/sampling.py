@@ -31,7 +31,7 @@ from remul_md.datasets.readers.npz import load_arrays
 from remul_md.datasets.writers import write_frames
 from remul_md.errors import InputError
 from remul_md.files import changed_values
-from remul_md.label_sources import LabelSource
+from remul_md.labels.sources import LabelSource
 from remul_md.progress import progress_bar
 from remul_md.structures.frames import Frames
 from remul_md.structures.topology import bond_lengths, bond_pairs

@@ -17,7 +17,7 @@ from remul_md._version import __version__
 from remul_md.datasets.readers.npz import load_arrays
 from remul_md.errors import InputError
 from remul_md.files import changed_values, replace_atomically
-from remul_md.label_sources import LabelSource
+from remul_md.labels.sources import LabelSource
 from remul_md.progress import progress_bar
 from remul_md.structures.frames import Frames
 

@@ -37,12 +37,12 @@ def label_source(method: str) -> LabelSource:
 
     Args:
         method: "xtb" is GFN2-xTB of neutral molecules by tblite, "pbe" is PBE/def2-SVP of neutral molecules with
-            paired electrons by PySCF (`remul_md.pbe`); else MODULE:FACTORY, see `imported_calculator`.
+            paired electrons by PySCF (`remul_md.labels.pbe`); else MODULE:FACTORY, see `imported_calculator`.
     Raises:
         InputError: tblite or PySCF is not installed, or the factory makes no calculator.
     """
     if method == PBE:
-        from remul_md.pbe import PBECalculator, require_pyscf
+        from remul_md.labels.pbe import PBECalculator, require_pyscf
 
         return LabelSource(name="PBE/def2-SVP", version=require_pyscf(), make=PBECalculator)
     if method != XTB:

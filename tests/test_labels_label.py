@@ -17,7 +17,7 @@ from remul_md.calculators import RemulCalculator
 
 from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
-from remul_md.labelling import label_frames
+from remul_md.labels.label import label_frames
 from remul_md.potentials.ensemble import make_committee
 from remul_md.potentials.potential import Potential
 from remul_md.structures.frames import Frames
@@ -87,7 +87,7 @@ def test_the_head_can_be_chosen(committee: Potential, frames: Frames) -> None:
 
 def test_batches_do_not_matter(committee: Potential, frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = label_frames(committee, frames)
-    monkeypatch.setattr("remul_md.labelling.MAX_ATOMS", 60)  # two molecules of seven atoms at once, times four members
+    monkeypatch.setattr("remul_md.labels.label.MAX_ATOMS", 60)  # two molecules of seven atoms, four members
     parts = label_frames(committee, frames)
     for name in ("energy", "forces"):
         np.testing.assert_allclose(getattr(parts.frames, name), getattr(whole.frames, name), rtol=0, atol=1e-10)

@@ -20,7 +20,7 @@ from remul_md.dynamics import MDOptions, MDResult, read_trajectory
 from remul_md.dynamics.recording import OutputFiles
 from remul_md.dynamics.replicas import replica_output, run_replicas
 from remul_md.errors import InputError
-from remul_md.labelling import label_frames
+from remul_md.labels.label import label_frames
 from remul_md.potentials.domain import Coverage
 from remul_md.potentials.potential import Potential
 from remul_md.structures.frames import Frames, joined_geometries
@@ -86,7 +86,7 @@ class Sampling:
         )
 
 
-def sample_labels(
+def label_own_dynamics(
     teacher: Potential,
     calculator: Callable[..., Any],
     *,

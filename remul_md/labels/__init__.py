@@ -1,0 +1,1 @@
+"""Labels for geometries: by a reference method, by a potential; and geometries to be labelled."""
