@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from remul_md.config import RunConfig, load_config
 from remul_md.files import read_json, write_json
 from remul_md.studies.record import provenance
+from remul_md.training.config import RunConfig, load_config
 from remul_md.training.step_cost import step_seconds
 from remul_md.training.train import train_potential
 

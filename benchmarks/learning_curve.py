@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from remul_md.analysis.accuracy import evaluate_potential
-from remul_md.config import RunConfig, load_config
 from remul_md.datasets import read_frames
 from remul_md.datasets.registry import ENTRIES
 from remul_md.files import read_json, write_json
 from remul_md.studies.figures import plain_numbers, style, write_panels
 from remul_md.studies.record import provenance
+from remul_md.training.config import RunConfig, load_config
 from remul_md.training.run_folder import prepare_run
 from remul_md.training.train import train_potential
 

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from remul_md import __version__
-from remul_md.config import RunConfig
 from remul_md.potentials.domain import coverage_of
 from remul_md.potentials.potential import Potential
 from remul_md.potentials.provenance import Provenance
+from remul_md.training.config import RunConfig
 from remul_md.training.step_cost import N_WARM, training_step
 from remul_md.training.train import prepare_training
 

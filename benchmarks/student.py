@@ -27,7 +27,6 @@ import torch
 
 from remul_md import RemulCalculator
 from remul_md.analysis.accuracy import evaluate_potential
-from remul_md.config import RunConfig, load_config
 from remul_md.datasets import read_frames, write_frames
 from remul_md.files import read_json, write_json
 from remul_md.labels.label import label_frames
@@ -35,6 +34,7 @@ from remul_md.labels.own_dynamics import LABELS, Sampling, label_own_dynamics
 from remul_md.potentials.ensemble import make_committee
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.studies.record import provenance
+from remul_md.training.config import RunConfig, load_config
 from remul_md.training.train import train_potential
 
 ROOT = Path(__file__).resolve().parent.parent

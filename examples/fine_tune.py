@@ -13,7 +13,7 @@ from pathlib import Path
 
 from remul_md import InputError, load_potential, read_frames
 from remul_md.analysis.accuracy import evaluate_potential
-from remul_md.config import load_config
+from remul_md.training.config import load_config
 from remul_md.training.train import train_potential
 
 GENTLE = ["train.learning_rate=6e-4", "train.warmup_steps=50"]  # a tenth of what training from scratch begins with

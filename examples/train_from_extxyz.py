@@ -13,8 +13,8 @@ from pathlib import Path
 
 from remul_md import InputError, RemulCalculator, read_frames
 from remul_md.analysis.accuracy import evaluate_potential
-from remul_md.config import load_config
 from remul_md.datasets.structure_source import read_structure
+from remul_md.training.config import load_config
 from remul_md.training.train import train_potential
 
 

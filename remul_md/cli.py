@@ -51,7 +51,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a potential; writes RUN_DIR/potential.pt, metrics.csv, tensorboard/ and the resolved config.yaml."""
-    from remul_md.config import dump_config, load_config
+    from remul_md.training.config import dump_config, load_config
     from remul_md.training.train import POTENTIAL, train_potential
 
     chosen = [] if molecule is None else [f"data.molecule={molecule}", "data.source=null"]

@@ -120,8 +120,9 @@ def distill(
 ) -> None:
     """Add fast direct forces to a potential, taught by its conservative ones, which stay the same bits."""
     from remul_md.datasets import read_frames
-    from remul_md.distillation import Sampling, distill_direct_head, head_config
     from remul_md.files import replace_atomically
+    from remul_md.labels.own_dynamics import Sampling
+    from remul_md.training.distill import distill_direct_head, head_config
     from remul_md.training.train import POTENTIAL
 
     if output is not None and (output.suffix != ".pt" or not output.parent.is_dir()):

@@ -33,10 +33,10 @@ from remul_md.analysis import run_audit
 from remul_md.analysis.accuracy import evaluate_potential
 from remul_md.analysis.audit.limits import NAMES
 from remul_md.analysis.energy import energy_drift
-from remul_md.config import validated_config
 from remul_md.datasets.structure_source import read_structure
 from remul_md.dynamics import MDOptions, read_trajectory, run_md
 from remul_md.potentials.potential import shipped_potentials
+from remul_md.training.config import validated_config
 from remul_md.training.train import train_potential
 
 FOLDER = Path(__file__).parent / "golden"

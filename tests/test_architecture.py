@@ -31,10 +31,7 @@ ORDER = (
     "dynamics",
     "analysis",
     "labels",
-    "pretraining",
-    "config",
     "training",
-    "distillation",
     "studies",
     "cli_audit",
     "cli_analysis",  # takes its calculators from the audit

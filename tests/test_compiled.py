@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from potentials import molecule_frames, random_model
 from torch import Tensor, nn
 
-from remul_md.config import RunConfig, TrainConfig, validated_config
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models.operations import gather_neighbors, pair_displacements, sum_over_pairs, sum_over_systems
@@ -29,6 +28,7 @@ from remul_md.structures.neighbors import build_batch
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import TrainState, read_checkpoint, read_metrics
 from remul_md.training.compiled import MAX_SHAPES, CompiledLosses, compile_losses, shape_of
+from remul_md.training.config import RunConfig, TrainConfig, validated_config
 from remul_md.training.fit import train_step
 from remul_md.training.objectives import make_objective
 from remul_md.training.schedule import shuffled

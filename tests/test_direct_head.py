@@ -17,7 +17,6 @@ from potentials import molecule_frames, untrained_potential
 from remul_md.calculators import RemulCalculator
 from torch import Tensor
 
-from remul_md.config import RunConfig, validated_config
 from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
 from remul_md.labels.label import label_frames
@@ -29,6 +28,7 @@ from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint, read_metrics
+from remul_md.training.config import RunConfig, validated_config
 from remul_md.training.fit import new_state, train_step
 from remul_md.training.step_cost import training_step
 from remul_md.training.train import prepare_training, train_potential

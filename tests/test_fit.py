@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from remul_md.config import TrainConfig
 from remul_md.errors import InputError
 from remul_md.training.checkpoint import read_checkpoint, read_metrics
+from remul_md.training.config import TrainConfig
 from remul_md.training.fit import (
     CHECKPOINT,
     FitResult,

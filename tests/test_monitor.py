@@ -11,13 +11,13 @@ import torch
 from potentials import random_model
 from torch import Tensor
 
-from remul_md.config import TrainConfig, validated_config
 from remul_md.datasets import read_frames
 from remul_md.models.transformer import Transformer
 from remul_md.structures.batch import Batch, BatchStore, Prediction
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rotations import random_rotations
 from remul_md.training.checkpoint import read_metrics
+from remul_md.training.config import TrainConfig, validated_config
 from remul_md.training.monitor import MONITOR_COLUMNS, SymmetryMonitor, plot_symmetry
 from remul_md.training.schedule import (
     MAX_FRAMES,

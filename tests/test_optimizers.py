@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from remul_md.config import TrainConfig
+from remul_md.training.config import TrainConfig
 from remul_md.training.optimizers import Muon, make_optimizer, orthogonalized
 
 

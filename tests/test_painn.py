@@ -17,7 +17,6 @@ from potentials import molecule_frames, random_model, unknown_shape_letters, unt
 from remul_md.calculators import RemulCalculator
 
 from remul_md.analysis.accuracy import evaluate_potential
-from remul_md.config import RunConfig, load_config
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models import build_model, painn
@@ -27,6 +26,7 @@ from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.measures import net_force_and_torque
 from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_prediction
+from remul_md.training.config import RunConfig, load_config
 from remul_md.training.train import train_potential
 from remul_md.training.weighting import shared_matrix
 

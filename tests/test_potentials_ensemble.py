@@ -16,7 +16,6 @@ from remul_md.calculators import RemulCalculator
 import remul_md.potentials.potential as potential_module
 from remul_md.analysis.accuracy import evaluate_potential
 from remul_md.analysis.rotation import rotational_error_along
-from remul_md.config import validated_config
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models import MODELS, build_model
@@ -27,6 +26,7 @@ from remul_md.potentials.provenance import Provenance
 from remul_md.structures.batch import Batch, Prediction
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
+from remul_md.training.config import validated_config
 from remul_md.training.train import train_potential
 
 N_MEMBERS = 4

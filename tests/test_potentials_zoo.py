@@ -12,11 +12,11 @@ import torch
 from potentials import molecule_frames, untrained_potential
 
 import remul_md.potentials.zoo as shipped
-from remul_md.config import load_config
 from remul_md.datasets import list_datasets
 from remul_md.errors import InputError
 from remul_md.potentials.potential import load_potential, shipped_potentials
 from remul_md.potentials.zoo import describe_shipped, measured_latency_ms
+from remul_md.training.config import load_config
 
 
 def test_every_shipped_potential_has_the_log_of_its_training() -> None:

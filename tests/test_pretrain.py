@@ -21,7 +21,6 @@ from potentials import untrained_potential
 
 from remul_md.analysis.accuracy import evaluate_potential
 from remul_md.cli_potentials import shelf_lines
-from remul_md.config import RunConfig, load_config, validated_config
 from remul_md.datasets import make_split, read_frames
 from remul_md.errors import InputError
 from remul_md.labels import sampling
@@ -31,6 +30,7 @@ from remul_md.potentials.provenance import Provenance
 from remul_md.potentials.zoo import describe_shipped
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint
+from remul_md.training.config import RunConfig, load_config, validated_config
 from remul_md.training.train import train_potential
 
 TINY = {"kind": "painn", "width": 8, "n_layers": 1, "n_radial": 5, "cutoff": 4.0}

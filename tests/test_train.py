@@ -19,7 +19,6 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from potentials import untrained_potential
 
-from remul_md.config import RunConfig, validated_config
 from remul_md.datasets import make_split, read_frames
 from remul_md.errors import InputError
 from remul_md.files import save_tensors
@@ -32,6 +31,7 @@ from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_vectors
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint, read_metrics
+from remul_md.training.config import RunConfig, validated_config
 from remul_md.training.objectives import mean_over_systems
 from remul_md.training.schedule import frame_order
 from remul_md.training.train import train_potential

@@ -17,15 +17,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from remul_md.config import validated_config
 from remul_md.training.checkpoint import read_checkpoint, read_metrics
+from remul_md.training.config import validated_config
 from remul_md.training.schedule import monitored_steps
 
 pytestmark = pytest.mark.slow
 
 PROGRAM = """
 import json, sys
-from remul_md.config import validated_config
+from remul_md.training.config import validated_config
 from remul_md.training.train import train_potential
 config = validated_config(json.loads({config!r}), origin="test")
 for folder in {folders!r}:

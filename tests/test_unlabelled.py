@@ -16,7 +16,6 @@ from ase.io import write
 from potentials import molecule_frames, random_model
 from torch import Tensor
 
-from remul_md.config import DataConfig, RunConfig, TrainConfig, validated_config
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models import Forces
@@ -28,6 +27,7 @@ from remul_md.symmetry.remul import Turn, remul_losses
 from remul_md.symmetry.rotations import random_rotations
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint
+from remul_md.training.config import DataConfig, RunConfig, TrainConfig, validated_config
 from remul_md.training.objectives import PotentialObjective, labelled_part, labels
 from remul_md.training.train import train_potential
 from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches, read_unlabelled

@@ -12,8 +12,8 @@ import torch
 from potentials import random_model
 from torch import Tensor, nn
 
-from remul_md.config import TrainConfig
 from remul_md.errors import InputError
+from remul_md.training.config import TrainConfig
 from remul_md.training.weighting import MIN_SHARE, GradNorm, gradient_diagnostics, make_weighting, shared_matrix
 
 

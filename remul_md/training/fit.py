@@ -18,12 +18,12 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from remul_md.config import TrainConfig
 from remul_md.errors import InputError
 from remul_md.files import save_tensors
 from remul_md.progress import progress_bar
 from remul_md.training.checkpoint import SYMMETRY, MetricsLog, TrainState, read_checkpoint
 from remul_md.training.compiled import CompiledLosses, compile_losses
+from remul_md.training.config import TrainConfig
 from remul_md.training.optimizers import make_optimizer
 from remul_md.training.schedule import Batches, Source, learning_rate, monitored_steps, shuffled
 from remul_md.training.weighting import GRADIENT_COLUMNS, gradient_diagnostics, make_weighting

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from remul_md.config import TrainConfig
 from remul_md.errors import InputError
 from remul_md.models import Forces
 from remul_md.structures.batch import Batch, BatchStore
 from remul_md.symmetry.measures import bootstrap_interval, equivariance_percent, twirl_statistics
 from remul_md.symmetry.rotations import pose_batch, random_rotations, turn_vectors
 from remul_md.training.checkpoint import read_metrics
+from remul_md.training.config import TrainConfig
 from remul_md.training.schedule import MONITOR_DRAWS, monitored_frames
 from remul_md.training.validation import MAX_ATOMS
 

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from remul_md.config import TrainConfig
 from remul_md.models import ForceModel
 from remul_md.structures.batch import Batch, Prediction
 from remul_md.symmetry.remul import Anchor, Turn, one_forward_losses, remul_losses
 from remul_md.symmetry.rotations import Group, pose_batch, random_rotations, turn_prediction
+from remul_md.training.config import TrainConfig
 from remul_md.training.unlabelled import PartlyLabelled
 
 TrainedForces = Literal["conservative", "direct", "both"]

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from remul_md.config import TrainConfig
+from remul_md.training.config import TrainConfig
 
 BLOCK_ROWS = 32
 N_ITERATIONS = 5

@@ -10,13 +10,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from remul_md.config import DataConfig, RunConfig
 from remul_md.errors import InputError
 from remul_md.labels.sampling import sample_labels
 from remul_md.labels.sources import LabelSource
 from remul_md.potentials.potential import Potential
-from remul_md.pretraining import PretrainConfig
 from remul_md.structures.frames import Frames
+from remul_md.training.config import DataConfig, RunConfig
+from remul_md.training.pretrain_config import PretrainConfig
 
 logger = logging.getLogger(__name__)
 

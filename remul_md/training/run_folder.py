@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from remul_md.config import RunConfig, dump_config, validated_config
 from remul_md.errors import InputError
 from remul_md.files import replace_atomically
 from remul_md.training.checkpoint import METRICS
+from remul_md.training.config import RunConfig, dump_config, validated_config
 from remul_md.training.fit import CHECKPOINT
 from remul_md.training.pretrain import LABELS, PRETRAIN
 

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from remul_md.config import TrainConfig
+from remul_md.training.config import TrainConfig
 
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from remul_md.config import RunConfig
 from remul_md.potentials.potential import Potential
 from remul_md.training.compiled import compile_losses
+from remul_md.training.config import RunConfig
 from remul_md.training.fit import new_state, train_step
 from remul_md.training.schedule import shuffled
 from remul_md.training.train import prepare_training

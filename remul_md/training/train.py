@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from remul_md.config import RunConfig, model_section
 from remul_md.datasets import Split, make_split, read_frames
 from remul_md.errors import InputError
 from remul_md.labels.sources import LabelSource, label_source
@@ -29,6 +28,7 @@ from remul_md.structures.batch import Batch, BatchStore
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
 from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
+from remul_md.training.config import RunConfig, model_section
 from remul_md.training.fit import fit
 from remul_md.training.monitor import MONITOR_COLUMNS, SymmetryMonitor, plot_symmetry
 from remul_md.training.objectives import PotentialObjective, make_objective

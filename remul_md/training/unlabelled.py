@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from remul_md.config import DataConfig, TrainConfig
 from remul_md.datasets import read_frames
 from remul_md.datasets.splits import duplicate_labels
 from remul_md.errors import InputError
@@ -18,6 +17,7 @@ from remul_md.potentials.domain import formula
 from remul_md.structures.batch import Batch, BatchStore
 from remul_md.structures.frames import Frames, joined_geometries
 from remul_md.structures.neighbors import build_batch
+from remul_md.training.config import DataConfig, TrainConfig
 from remul_md.training.schedule import frame_order
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from remul_md.config import TrainConfig
 from remul_md.errors import InputError
+from remul_md.training.config import TrainConfig
 
 # Of alpha + beta: no loss may be switched off for good, because its weight could then never grow again.
 MIN_SHARE = 1e-3

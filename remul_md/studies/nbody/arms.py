@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from remul_md.config import TrainConfig
 from remul_md.studies.nbody.models import BodyTransformerConfig, EgnnConfig
 from remul_md.studies.options import check_distinct, check_names, study_config
+from remul_md.training.config import TrainConfig
 
 BETAS = (0.01, 0.1, 1.0, 10.0, 100.0)
 STEPS_TO_VALIDATE = 20

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from remul_md.config import TrainConfig
 from remul_md.studies.nbody.generator import Bodies, turn_bodies, turn_body_vectors
 from remul_md.symmetry.measures import equivariance_norm, equivariance_percent, twirl_statistics
 from remul_md.symmetry.remul import Turn, one_forward_losses, remul_losses
 from remul_md.symmetry.rotations import Group, random_rotations
+from remul_md.training.config import TrainConfig
 
 MAX_SYSTEMS = 4096  # in one pass without a graph
 SYMMETRY_FIGURES = ("percent", "percent_low", "percent_high", "twirled_mse", "spread_mse", "equivariance_norm")

@@ -24,8 +24,8 @@ from pydantic import (
 
 from remul_md.errors import InputError
 from remul_md.models import MODELS, model_config_type
-from remul_md.pretraining import PretrainConfig
 from remul_md.symmetry.rotations import check_restriction
+from remul_md.training.pretrain_config import PretrainConfig
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 # Set from the training data, never by hand.

@@ -16,15 +16,15 @@ from potentials import molecule_frames, untrained_potential
 from remul_md.calculators import RemulCalculator
 
 from remul_md.datasets import read_frames
-from remul_md.distillation import Distilled, Sampling, distill_direct_head, head_config
 from remul_md.dynamics import read_trajectory
 from remul_md.errors import InputError
-from remul_md.labels.own_dynamics import start_positions, whole_frames
+from remul_md.labels.own_dynamics import Sampling, start_positions, whole_frames
 from remul_md.potentials.ensemble import make_committee
 from remul_md.potentials.potential import load_potential
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
 from remul_md.training import fit as trainer
+from remul_md.training.distill import Distilled, distill_direct_head, head_config
 
 pytestmark = pytest.mark.slow
 

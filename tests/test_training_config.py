@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from remul_md.config import RunConfig, dump_config, load_config, preset_names, validated_config
 from remul_md.errors import InputError
 from remul_md.models import MODELS, model_config_type
+from remul_md.training.config import RunConfig, dump_config, load_config, preset_names, validated_config
 
 
 def refused(overrides: Sequence[str], message: str) -> None:

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from remul_md.analysis.accuracy import Accuracy, evaluate_potential
-from remul_md.config import RunConfig, load_config
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.files import changed_values, read_json, write_json
@@ -28,6 +27,7 @@ from remul_md.potentials.potential import Potential, find_potential, load_potent
 from remul_md.potentials.provenance import Provenance
 from remul_md.structures.frames import Frames
 from remul_md.training.checkpoint import METRICS
+from remul_md.training.config import RunConfig, load_config
 from remul_md.training.fit import CHECKPOINT
 from remul_md.training.train import POTENTIAL, train_potential
 
