@@ -67,7 +67,7 @@ print(json.dumps([status, usage.ru_maxrss, *seconds]))
 def measured(command_name: str, path: Path) -> dict[str, float]:
     """Largest resident memory, MB, wall and CPU seconds of the command on one file."""
     more = ["rmd17/ethanol/test-01"] if command_name == "compare" else []
-    command = [sys.executable, "-c", "from remul_md.cli import main; main()", command_name, str(path), *more]
+    command = [sys.executable, "-c", "from remul_md.cli.app import main; main()", command_name, str(path), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", LAUNCH, *command], env=environment, stdout=subprocess.PIPE, text=True, check=True

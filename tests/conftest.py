@@ -42,7 +42,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """The entry point in this process: exit code, stdout, stderr."""
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
-        from remul_md.cli import main
+        from remul_md.cli.app import main
 
         monkeypatch.setattr(sys, "argv", ["remul-md", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:

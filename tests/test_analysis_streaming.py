@@ -252,7 +252,7 @@ def test_files_of_other_programs_are_read_with_a_topology(run, other_formats, mo
 
 
 def test_the_command_takes_a_topology(run, other_formats, tmp_path, capsys, monkeypatch):
-    from remul_md import cli
+    from remul_md.cli.app import app as cli
 
     figures = tmp_path / "a.json"
     command = ["remul-md", "analyze", str(other_formats[1]), "--topology", str(run.with_suffix(".topology.pdb"))]

@@ -33,13 +33,6 @@ ORDER = (
     "labels",
     "training",
     "studies",
-    "cli_audit",
-    "cli_analysis",  # takes its calculators from the audit
-    "cli_data",
-    "cli_printing",
-    "cli_analyze",
-    "cli_md",
-    "cli_potentials",
     "cli",
 )
 MAX_LINES = 400
@@ -102,8 +95,8 @@ def executed_at_import(tree: ast.Module) -> Iterator[ast.AST]:
 def test_the_walk_sees_the_package() -> None:
     assert len(MODULES) > 50
     assert "remul_md.symmetry.rotations" in set(imports_of(TREES["remul_md.calculators.remul"]))
-    assert "remul_md.calculators" in set(imports_of(TREES["remul_md.cli"]))  # inside a function
-    for name in ("remul_md.cli", "remul_md.calculators.remul", "remul_md.data"):
+    assert "remul_md.calculators" in set(imports_of(TREES["remul_md.cli.app"]))  # inside a function
+    for name in ("remul_md.cli.app", "remul_md.calculators.remul", "remul_md.data"):
         file = importlib.import_module(name).__file__
         assert file is not None
         assert Path(file).resolve() == MODULES[name].resolve()
@@ -118,7 +111,7 @@ def test_every_part_has_its_place() -> None:
 def test_imports_go_down(name: str) -> None:
     own = part_of(name)
     allowed = {"_version"} if own == "" else set(ORDER[: ORDER.index(own) + 1])
-    if own not in ("cli", "cli_analysis", "cli_analyze", "cli_audit", "cli_md"):  # the commands that make calculators
+    if own != "cli":  # the commands make calculators, the rooms below are handed them
         allowed -= {"calculators"} - {own}
     wrong = {target for target in imports_of(TREES[name]) if part_of(target) not in allowed}
     assert not wrong, f"{name} imports {sorted(wrong)}"
@@ -196,12 +189,12 @@ def test_seeding_the_global_generator_is_undone() -> None:
 
 def test_only_commands_print() -> None:
     for name, tree in TREES.items():
-        is_command = name == "remul_md.cli" or "__name__ == '__main__'" in ast.unparse(tree)
+        is_command = name == "remul_md.cli.app" or "__name__ == '__main__'" in ast.unparse(tree)
         assert is_command or not any(called == "print" for called, _ in calls(tree)), f"{name} prints; log instead"
 
 
 @pytest.mark.parametrize(
-    "part", ["cli", "dynamics.run", "analysis.trajectory", "analysis.comparison", "analysis.spectrum"]
+    "part", ["cli.app", "dynamics.run", "analysis.trajectory", "analysis.comparison", "analysis.spectrum"]
 )
 def test_what_needs_no_network_does_not_load_torch(part: str) -> None:
     """It takes a second and 180 MB, more than the analysis of a run."""

@@ -12,7 +12,7 @@ import pytest
 from audit_faults import copper_lj
 
 from remul_md.analysis.audit.limits import NAMES
-from remul_md.cli import main
+from remul_md.cli.app import main
 
 MODULE = """
 from ase.calculators.lj import LennardJones

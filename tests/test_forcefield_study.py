@@ -11,7 +11,7 @@ import pytest
 from remul_md.calculators import RemulCalculator
 from typer.testing import CliRunner
 
-from remul_md.cli import app
+from remul_md.cli.app import app
 from remul_md.errors import InputError
 from remul_md.studies.forcefield.arms import ARMS, REFERENCE_COST, ForceFieldConfig, forcefield_config
 from remul_md.studies.forcefield.plots import write_plots

@@ -10,7 +10,7 @@ import matplotlib.image
 import pytest
 from typer.testing import CliRunner
 
-from remul_md.cli import app
+from remul_md.cli.app import app
 from remul_md.errors import InputError
 from remul_md.studies.nbody.plots import write_plots
 from remul_md.studies.nbody.report import markdown_table, summaries

@@ -20,7 +20,7 @@ from cheap_springs import reference_file
 from potentials import untrained_potential
 
 from remul_md.analysis.accuracy import evaluate_potential
-from remul_md.cli_potentials import shelf_lines
+from remul_md.cli.potentials import shelf_lines
 from remul_md.datasets import make_split, read_frames
 from remul_md.errors import InputError
 from remul_md.labels import sampling

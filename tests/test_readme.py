@@ -8,7 +8,7 @@ from pathlib import Path
 
 from typer.main import get_command
 
-from remul_md.cli import app
+from remul_md.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remul_md.cli_printing import fail, print_table
+from remul_md.cli.printing import fail, print_table
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:

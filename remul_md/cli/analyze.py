@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md._version import __version__
-from remul_md.cli_printing import print_table
+from remul_md.cli.printing import print_table
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:

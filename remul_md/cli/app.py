@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md._version import __version__
-from remul_md.cli_analysis import compare, spectrum, timestep_scan, vibrations
-from remul_md.cli_analyze import analyze
-from remul_md.cli_audit import audit
-from remul_md.cli_data import data_app
-from remul_md.cli_md import md
-from remul_md.cli_potentials import committee, distill, label, training_line
-from remul_md.cli_printing import fail, print_table
+from remul_md.cli.analyze import analyze
+from remul_md.cli.audit import audit
+from remul_md.cli.data import data_app
+from remul_md.cli.md import md
+from remul_md.cli.potentials import committee, distill, label, training_line
+from remul_md.cli.printing import fail, print_table
+from remul_md.cli.properties import compare, spectrum, timestep_scan, vibrations
+from remul_md.cli.study import study_app
 from remul_md.errors import InputError
-from remul_md.studies.cli import study_app
 
 if TYPE_CHECKING:
     from remul_md.calculators import RemulCalculator
@@ -118,7 +118,7 @@ def potentials(
     n_threads: ThreadsOption = 1,
 ) -> None:
     """The potentials in the package: error, rotational spread, training time, speed, size."""
-    from remul_md.cli_potentials import shelf_lines
+    from remul_md.cli.potentials import shelf_lines
     from remul_md.potentials.zoo import describe_shipped
 
     _use_threads(n_threads)

@@ -145,7 +145,7 @@ def _structure_with(target: str, structure: str, *, forces: str | None, device: 
     """The structure with its calculator; a potential in double precision, which small differences need."""
     import torch
 
-    from remul_md.cli_audit import calculator_of
+    from remul_md.cli.audit import calculator_of
     from remul_md.datasets.structure_source import read_structure
     from remul_md.labels.sources import names_calculator
 
