@@ -51,7 +51,7 @@ def with_replicas(calculator: RemulCalculator, atoms: Atoms, *, n_replicas: int,
 
 def with_torch_sim(calculator: RemulCalculator, atoms: Atoms, *, n_replicas: int, n_steps: int) -> tuple[float, float]:
     import torch_sim
-    from remul_md.calculators.torchsim import RemulTorchSimModel
+    from remul_md.calculators.torch_sim import RemulTorchSimModel
 
     model = RemulTorchSimModel(calculator.potential, device=str(calculator.potential.device))
     timestep = torch.tensor(TIMESTEP_FS / 1000.0 * torch_sim.units.MetalUnits.time, dtype=torch.float64)

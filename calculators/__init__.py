@@ -1,5 +1,5 @@
 """Calculators that serve a potential to other programs, packaged as `remul_md.calculators`."""
 
-from remul_md.calculators.remul import RemulCalculator
+from remul_md.calculators.ase import RemulCalculator
 
 __all__ = ["RemulCalculator"]

@@ -8,7 +8,7 @@ bit even where its replicas were checkpointed at different steps.
 torch-sim has integrators for batches. They are not used here, because its Langevin noise comes from the generator of
 the process (so a replica would depend on how many there are), its Nose-Hoover chain is one for all systems, and a
 second engine would be needed for equilibration, logs and checkpoints. The Python time of a step, about 0.2 ms for each
-replica, is what this costs: for thousands of replicas on a GPU see `remul_md.calculators.torchsim`.
+replica, is what this costs: for thousands of replicas on a GPU see `remul_md.calculators.torch_sim`.
 """
 
 from __future__ import annotations

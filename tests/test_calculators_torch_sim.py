@@ -13,7 +13,7 @@ from remul_md.errors import InputError
 from remul_md.structures.frames import frames_from_atoms
 
 torch_sim = pytest.importorskip("torch_sim", reason="needs torch-sim (pip install remul-md[torchsim])")
-from remul_md.calculators.torchsim import RemulTorchSimModel  # noqa: E402 (needs torch_sim)
+from remul_md.calculators.torch_sim import RemulTorchSimModel  # noqa: E402 (needs torch_sim)
 
 
 def crystals():

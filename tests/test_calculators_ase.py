@@ -19,7 +19,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations
 from potentials import untrained_potential
-from remul_md.calculators.remul import symmetrizing_rotations
+from remul_md.calculators.ase import symmetrizing_rotations
 
 from remul_md import RemulCalculator
 from remul_md.datasets import read_frames

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from remul_md.calculators.remul import RemulCalculator
+from remul_md.calculators.ase import RemulCalculator
 from torch import Tensor
 from torch_sim import SimState
 from torch_sim.models.interface import ModelInterface
