@@ -14,8 +14,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
 
-from remul_md.analysis import run_audit
-from remul_md.analysis.audit.report import write_audit_report
+from remul_md import run_audit, write_audit_report
 
 
 class CarelessEMT(Calculator):

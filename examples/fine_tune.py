@@ -11,10 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from remul_md import InputError, load_potential, read_frames
-from remul_md.analysis.accuracy import evaluate_potential
-from remul_md.training.config import load_config
-from remul_md.training.train import train_potential
+from remul_md import InputError, evaluate_potential, load_config, load_potential, read_frames, train_potential
 
 GENTLE = ["train.learning_rate=6e-4", "train.warmup_steps=50"]  # a tenth of what training from scratch begins with
 

@@ -16,10 +16,7 @@ import numpy as np
 from MDAnalysis.analysis.dihedrals import Dihedral
 from MDAnalysis.analysis.rms import RMSD
 
-from remul_md import InputError, RemulCalculator
-from remul_md.analysis.mdanalysis import EnergyDrift, NetTorque
-from remul_md.datasets.structure_source import read_structure
-from remul_md.dynamics import MDOptions, run_md
+from remul_md import InputError, MDOptions, RemulCalculator, mdanalysis, read_structure, run_md
 
 
 def main() -> None:
@@ -50,9 +47,9 @@ def main() -> None:
     for count, low in zip(counts, edges, strict=False):
         print(f"dihedral C-C-O-H {low:3.0f} to {low + 60:3.0f} degrees: {count / len(angles):6.1%}")
 
-    torque = NetTorque(universe.atoms).run().results.net_torque_eV
+    torque = mdanalysis.NetTorque(universe.atoms).run().results.net_torque_eV
     print(f"net torque {1000.0 * np.sqrt((torque**2).sum(axis=1).mean()):.2f} meV; 0 for exact rotational symmetry")
-    drift = EnergyDrift(universe.atoms).run().results.drift
+    drift = mdanalysis.EnergyDrift(universe.atoms).run().results.drift
     print(f"drift {drift.slope_meV_per_atom_ps:+.3f} meV/atom/ps")
 
 

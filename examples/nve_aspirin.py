@@ -10,10 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from remul_md import InputError, RemulCalculator
-from remul_md.analysis.trajectory import analyze_trajectory
-from remul_md.datasets.structure_source import read_structure
-from remul_md.dynamics import MDOptions, run_md
+from remul_md import InputError, MDOptions, RemulCalculator, analyze_trajectory, read_structure, run_md
 
 
 def main() -> None:

@@ -13,10 +13,7 @@ import numpy as np
 from ase import units
 from ase.md.verlet import VelocityVerlet
 
-from remul_md import RemulCalculator
-from remul_md.analysis.energy import energy_drift
-from remul_md.datasets.structure_source import read_structure
-from remul_md.dynamics.velocities import initial_velocities
+from remul_md import RemulCalculator, energy_drift, initial_velocities, read_structure
 
 
 def main() -> None:

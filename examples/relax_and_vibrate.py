@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from remul_md import RemulCalculator
-from remul_md.analysis.vibrations import vibrations
-from remul_md.datasets.structure_source import read_structure
+from remul_md import RemulCalculator, read_structure, vibrations
 
 
 def main() -> None:

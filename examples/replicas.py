@@ -13,10 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from remul_md import InputError, RemulCalculator
-from remul_md.datasets.structure_source import read_structure
-from remul_md.dynamics import MDOptions, MDResult
-from remul_md.dynamics.replicas import run_replicas
+from remul_md import InputError, MDOptions, MDResult, RemulCalculator, read_structure, run_replicas
 
 
 def main() -> None:

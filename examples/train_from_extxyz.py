@@ -11,11 +11,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from remul_md import InputError, RemulCalculator, read_frames
-from remul_md.analysis.accuracy import evaluate_potential
-from remul_md.datasets.structure_source import read_structure
-from remul_md.training.config import load_config
-from remul_md.training.train import train_potential
+from remul_md import (
+    InputError,
+    RemulCalculator,
+    evaluate_potential,
+    load_config,
+    read_frames,
+    read_structure,
+    train_potential,
+)
 
 
 def main() -> None:

@@ -252,13 +252,13 @@ def test_files_of_other_programs_are_read_with_a_topology(run, other_formats, mo
 
 
 def test_the_command_takes_a_topology(run, other_formats, tmp_path, capsys, monkeypatch):
-    from remul_md.cli.app import app as cli
+    from remul_md.cli.app import main
 
     figures = tmp_path / "a.json"
     command = ["remul-md", "analyze", str(other_formats[1]), "--topology", str(run.with_suffix(".topology.pdb"))]
     monkeypatch.setattr("sys.argv", [*command, "--json", str(figures)])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        main()
     assert stop.value.code == 0
     said = capsys.readouterr().out
     assert "note: No net torque: the trajectory has no forces" in said

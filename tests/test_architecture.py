@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,6 +75,16 @@ def imports_of(tree: ast.Module) -> Iterator[str]:
                 yield node.module
 
 
+def named_imports(tree: ast.Module) -> Iterator[str]:
+    """As `imports_of`, but `from package import module` means the module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else node.module
+    yield from imports_of(ast.Module([node for node in ast.walk(tree) if isinstance(node, ast.Import)], []))  # type: ignore[misc]
+
+
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
     """Every call with the dotted name of what is called."""
     for node in ast.walk(tree):
@@ -110,11 +121,41 @@ def test_every_part_has_its_place() -> None:
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_imports_go_down(name: str) -> None:
     own = part_of(name)
-    allowed = {"_version"} if own == "" else set(ORDER[: ORDER.index(own) + 1])
-    if own != "cli":  # the commands make calculators, the rooms below are handed them
+    allowed = set(ORDER) if own == "" else set(ORDER[: ORDER.index(own) + 1])  # "": the public names, for type checkers
+    if own not in ("cli", ""):  # the commands make calculators, the rooms below are handed them
         allowed -= {"calculators"} - {own}
     wrong = {target for target in imports_of(TREES[name]) if part_of(target) not in allowed}
     assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+def test_rooms_are_few_and_modules_form_no_circle() -> None:
+    """A circle between modules: to understand one of them, all have to be read at once."""
+    assert len(list((ROOT / "remul_md").glob("*.py"))) <= 8
+    imported = {name: set(named_imports(TREES[name])) & MODULES.keys() - {name} for name in MODULES}
+    waiting = dict(imported)
+    while ready := [name for name, targets in waiting.items() if not targets & waiting.keys()]:
+        for name in ready:
+            del waiting[name]
+    # What is left holds the circles and what imports them.
+    assert not waiting, f"imports form a circle among {sorted(waiting)}"
+    assert "remul_md.dynamics.trajectory" in imported["remul_md.dynamics.readers.h5md"]
+
+
+def test_public_names_are_typed_listed_and_resolved_alike() -> None:
+    """An editor sees the names under TYPE_CHECKING, the running program those of the table."""
+    (block,) = [node for node in TREES["remul_md"].body if isinstance(node, ast.If)]
+    typed = {alias.name: node.module for node in block.body for alias in node.names}  # type: ignore[attr-defined]
+    assert typed == remul_md._PUBLIC
+    assert set(remul_md.__all__) == {"__version__", *typed}
+    needed = {"RemulCalculator", "load_potential", "read_structure", "train_potential", "run_md"}
+    assert needed | {"analyze_trajectory", "run_audit", "evaluate_potential"} <= typed.keys()
+
+
+def test_readme_and_examples_need_the_public_names_only() -> None:
+    texts = {path.name: path.read_text() for path in (ROOT / "examples").iterdir()}
+    texts["README.md"] = (ROOT / "README.md").read_text()
+    for name, text in texts.items():
+        assert not re.findall(r"(?:from|import) remul_md\.\S+", text), name
 
 
 def test_public_names_are_there_and_lazy() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatch
@@ -15,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import remul_md
 from remul_md._version import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -132,3 +135,28 @@ def test_the_version_is_one(project: dict[str, Any]) -> None:
 def test_the_command_exists(project: dict[str, Any]) -> None:
     module, _, function = project["project"]["scripts"]["remul-md"].partition(":")
     assert callable(getattr(__import__(module, fromlist=[function]), function))
+
+
+@pytest.mark.slow
+def test_a_type_checker_sees_the_calculator_of_an_installed_package(tmp_path: Path) -> None:
+    """The folders as a wheel lays them: `calculators/` and `data/` inside the package."""
+    for package in ("remul_md", "calculators", "data"):
+        ignore = shutil.ignore_patterns("__pycache__", "*.npz", "*.pt")
+        target = tmp_path / "remul_md" / ("" if package == "remul_md" else package)
+        shutil.copytree(ROOT / package, target, dirs_exist_ok=True, ignore=ignore)
+    script = tmp_path / "script.py"
+    script.write_text("import remul_md\n" + "".join(f"reveal_type(remul_md.{name})\n" for name in remul_md.__all__))
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "script.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    revealed = re.findall(r'Revealed type is "(.*)"', done.stdout)
+    assert len(revealed) == len(remul_md.__all__), done.stdout + done.stderr
+    assert "Any" not in revealed
+    assert any(
+        re.search(r"device: (builtins\.)?str .*-> remul_md\.calculators\.ase\.RemulCalculator", text)
+        for text in revealed
+    )
