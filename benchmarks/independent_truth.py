@@ -2,8 +2,10 @@
 
 Frames of the potential's own dynamics at several temperatures, each turned at random, labelled by a reference method
 that has never seen them (PBE/def2-SVP, the level of the rMD17 labels): true errors along the trajectory, how well the
-spread of the forces over random turns and the scatter of a committee follow them, and harmonic wavenumbers of both
-methods, each at its own minimum.
+spread of the forces over random turns and the scatter of a committee follow them, over all frames and within each
+temperature, and harmonic wavenumbers of both methods, each at its own minimum. Hot frames have larger errors, larger
+spreads and larger forces than cold ones, so a rank correlation over several temperatures is there for that alone; what
+an error bar knows is what it has within one, beyond the root mean square force of a frame, which costs nothing.
 
 python benchmarks/independent_truth.py POTENTIAL --run-dir FOLDER [--committee FILE.pt] [--structure ethanol]
     [--method pbe] [--temperatures-K 300 500] [--frames 50] [--interval-fs 500] [--calculator KEY=VALUE ...]
@@ -140,15 +142,45 @@ def rms(vectors: np.ndarray) -> np.ndarray:
     return np.sqrt(np.mean(np.square(vectors), axis=(1, 2)))
 
 
+def resampled(errors: np.ndarray, spreads: np.ndarray, *, seed: int) -> np.ndarray:
+    """Rank correlations of N_RESAMPLED draws of the frames with replacement; a seed draws the same frames each time."""
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(0, len(errors), len(errors)) for _ in range(N_RESAMPLED))
+    return np.array([calibration(errors[chosen], spreads[chosen]).spearman for chosen in draws])
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """The 95 % interval of resampled values."""
+    low, high = np.percentile(values, [2.5, 97.5])
+    return [float(low), float(high)]
+
+
 def followed(errors: np.ndarray, spreads: np.ndarray, *, seed: int) -> dict[str, Any]:
     """Calibration of one error bar over frames, and the 95 % interval of its rank correlation, frames resampled."""
-    rng = np.random.default_rng(seed)
-    resampled = []
-    for _ in range(N_RESAMPLED):
-        chosen = rng.integers(0, len(errors), len(errors))
-        resampled.append(calibration(errors[chosen], spreads[chosen]).spearman)
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return {**asdict(calibration(errors, spreads)), "spearman_ci95": [float(low), float(high)]}
+    found = resampled(errors, spreads, seed=seed)
+    return {**asdict(calibration(errors, spreads)), "spearman_ci95": interval(found)}
+
+
+def rank_correlations(
+    errors: np.ndarray, spreads: np.ndarray, rms_forces: np.ndarray, groups: Mapping[str, np.ndarray], *, seed: int
+) -> dict[str, Any]:
+    """Of the errors with an error bar and with the RMS force, within each group of frames, and their difference.
+
+    The RMS force of a frame is the null: every calculator tells it, and large forces have large errors. The interval of
+    the difference is that of pairs, both from the same resampled frames.
+    """
+    rows = {}
+    for name, chosen in groups.items():
+        error, bars = errors[chosen], {"error_bar": spreads[chosen], "rms_force": rms_forces[chosen]}
+        values = {bar: calibration(error, size).spearman for bar, size in bars.items()}
+        samples = {bar: resampled(error, size, seed=seed) for bar, size in bars.items()}
+        rows[name] = {
+            "n_frames": len(error),
+            **{bar: {"spearman": values[bar], "spearman_ci95": interval(samples[bar])} for bar in bars},
+            "difference": values["error_bar"] - values["rms_force"],
+            "difference_ci95": interval(samples["error_bar"] - samples["rms_force"]),
+        }
+    return rows
 
 
 def accuracy(errors: np.ndarray, spread: np.ndarray, groups: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -232,6 +264,11 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
         "unit": "meV/Angstrom",
         "potential": accuracy(errors, spread.spread_meV_per_A, groups),
         "error_bars": {"rotational": followed(rms(errors), spread.spread_meV_per_A, seed=options.seed)},
+        "rank_correlations": {
+            "rotational": rank_correlations(
+                rms(errors), spread.spread_meV_per_A, rms(1e3 * spread.forces), groups, seed=options.seed
+            )
+        },
     }
     points = {"rotational": (spread.spread_meV_per_A, rms(errors))}
     if committee is not None:
@@ -245,6 +282,9 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
             "committee_for_the_single_model": followed(rms(errors), std, seed=options.seed),
             "rotational_of_the_committee": followed(rms(mean_errors), scatter.spread_meV_per_A, seed=options.seed),
         }
+        result["rank_correlations"]["committee"] = rank_correlations(
+            rms(mean_errors), std, rms(1e3 * scatter.forces), groups, seed=options.seed
+        )
         points["committee"] = (std, rms(mean_errors))
     told = {name: result["error_bars"][name]["spearman"] for name in points}
     write_panels(options.plots, {f"independent_truth_{options.structure}": partial(draw, points=points, told=told)})
@@ -266,6 +306,14 @@ def print_tables(result: Mapping[str, Any]) -> None:
     for name, row in result["error_bars"].items():
         low, high = row["spearman_ci95"]
         print(f"| {name} | {row['spearman']:.2f} ({low:.2f} to {high:.2f}) | {row['error_over_std']:.1f} |")
+    print("\n| error bar | frames | rank correlation (95 %) | of the RMS force | difference |")
+    print("|---|---|---|---|---|")
+    for name, rows in result["rank_correlations"].items():
+        for group, row in rows.items():
+            pairs = [(row[key]["spearman"], *row[key]["spearman_ci95"]) for key in ("error_bar", "rms_force")]
+            pairs.append((row["difference"], *row["difference_ci95"]))
+            figures = " | ".join(f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in pairs)
+            print(f"| {name} | {group} ({row['n_frames']}) | {figures} |")
     if "vibrations" in result:
         modes = result["vibrations"]
         print(f"\n| potential, 1/cm | {result['method']}, 1/cm |\n|---|---|")
