@@ -1,7 +1,11 @@
-# Everything a fresh machine needs: Python 3.11 or 3.12 with venv, make, a C compiler.
+# Everything a fresh machine needs: Python 3.11, 3.12 or 3.13 with venv, make, a C compiler.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Plain enough for any Python to say which it is. An environment that is there already counts, whatever PYTHON is.
+CHECK_PYTHON = import sys; v = sys.version_info[:2]; v in ((3, 11), (3, 12), (3, 13)) or sys.exit("Python %d.%d was \
+found (%s), 3.11, 3.12 or 3.13 is needed: install one and name it, for example make install PYTHON=python3.12" \
+% (v[0], v[1], sys.executable))
 DEMO := demo
 RUNS ?= $(HOME)/remul-md-runs
 JOBS ?= 2
@@ -13,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c "import sys; assert sys.version_info[:2] in ((3, 11), (3, 12)), f'Python 3.11 or 3.12 is needed, this is {sys.version}; give PYTHON=python3.11'"
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -c '$(CHECK_PYTHON)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt setuptools wheel
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
