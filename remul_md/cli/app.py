@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from remul_md.potentials.potential import Potential
 
 app = typer.Typer(
-    help="Train unconstrained transformer potentials, run molecular dynamics with them, and check both.",
+    help="Potentials of molecules whose symmetry is a dial: train them, run molecular dynamics, check both.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
