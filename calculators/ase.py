@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from remul_md.errors import InputError
+from remul_md.models import Symmetry
 from remul_md.potentials.compiled import CompiledPotential
 from remul_md.potentials.domain import coverage_warnings, require_known_composition
 from remul_md.potentials.potential import Dtype, ForcesChoice, Potential, load_potential, resolve_device
@@ -41,6 +42,8 @@ class RemulCalculator(Calculator):
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         dtype: float32, or float64 for finite differences and tight optimisations.
         forces: conservative (minus the gradient of the energy), direct (the fast head), or auto: what was trained.
+        symmetry: "exact" cuts the raw directions of a relaxed potential, so that energy and forces turn with the
+            molecule exactly; for an isolated molecule this costs nothing (`docs/symmetry.md`). Default: as trained.
         symmetrize: average over a fixed set of rotations in one batched call: tetrahedral (12), octahedral (24),
             icosahedral (60), or that many seeded Haar draws. The set is fixed for the calculator's life, so an
             averaged conservative potential is still conservative.
@@ -69,6 +72,7 @@ class RemulCalculator(Calculator):
         device: str = "auto",
         dtype: Dtype = "float32",
         forces: ForcesChoice = "auto",
+        symmetry: Symmetry | None = None,
         symmetrize: FixedSet | int | None = None,
         seed: int = 0,
         remove_net_torque: bool = False,
@@ -79,9 +83,10 @@ class RemulCalculator(Calculator):
         self._rotations = None if symmetrize is None else symmetrizing_rotations(symmetrize, seed=seed)
         chosen = resolve_device(device)
         if isinstance(potential, Potential):
-            self.potential = potential.to(device=chosen, dtype=dtype)
+            loaded = potential.to(device=chosen, dtype=dtype)
         else:
-            self.potential = load_potential(potential, device=chosen, dtype=dtype)
+            loaded = load_potential(potential, device=chosen, dtype=dtype)
+        self.potential = loaded.with_symmetry(symmetry)
         self._forces = self.potential.resolve_forces(forces)
         self._remove_net_torque = remove_net_torque
         self._allow_unseen = allow_unseen

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch_sim import SimState
 from torch_sim.models.interface import ModelInterface
 
+from remul_md.models import Symmetry
 from remul_md.potentials.potential import Dtype, ForcesChoice, Potential
 from remul_md.structures.frames import Frames
 from remul_md.structures.moving_systems import MovingSystems
@@ -35,6 +36,7 @@ class RemulTorchSimModel(ModelInterface):
         device: auto, cpu, cuda or cuda:N.
         dtype: of the weights, float32 or float64.
         forces: auto, conservative or direct.
+        symmetry: "exact" cuts the raw directions, see `RemulCalculator`.
         symmetrize: average over a fixed set of rotations, see `RemulCalculator`.
         seed: of drawn rotations.
         allow_unseen: accept compositions that were never trained on.
@@ -49,6 +51,7 @@ class RemulTorchSimModel(ModelInterface):
         device: str = "auto",
         dtype: Dtype = "float32",
         forces: ForcesChoice = "auto",
+        symmetry: Symmetry | None = None,
         symmetrize: FixedSet | int | None = None,
         seed: int = 0,
         allow_unseen: bool = False,
@@ -59,6 +62,7 @@ class RemulTorchSimModel(ModelInterface):
             device=device,
             dtype=dtype,
             forces=forces,
+            symmetry=symmetry,
             symmetrize=symmetrize,
             seed=seed,
             allow_unseen=allow_unseen,

@@ -3,7 +3,7 @@
     python examples/relax_and_vibrate.py [POTENTIAL] [--structure ethanol]
 
 The energy of a free molecule does not change when it moves or turns as a whole. Translations are exactly 0;
-rotations are as near to 0 as the potential has learned them, so they are a test of it.
+rotations are 0 where the energy does not depend on the orientation: exactly with symmetry="exact", else nearly.
 `remul-md vibrations` does the same from the command line.
 """
 

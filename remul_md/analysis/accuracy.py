@@ -15,6 +15,7 @@ from remul_md.analysis.calibration import Calibration, calibration
 from remul_md.analysis.local import LocalErrors, local_errors
 from remul_md.datasets.splits import near_in_time
 from remul_md.errors import InputError
+from remul_md.models import Symmetry
 from remul_md.potentials.domain import require_known_composition
 from remul_md.potentials.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
@@ -69,6 +70,11 @@ class Accuracy:
             over the three axes, meV/Angstrom per radian.
         jacobian_asymmetry: |(J - J^T)/2| / |J| of the forces' Jacobian; rounding for conservative forces.
         n_jacobian_frames: frames, evenly spread, that the last two were measured on.
+        symmetry: relaxed, or exact where O(3) is built in or was cut to.
+        direction_load: force MAE with the raw directions cut over the force MAE as it is, both in the stock pose: 1
+            where exact symmetry is free, large where the raw directions carry the potential. 1 for exact potentials;
+            None where they cannot be cut.
+        force_mae_exact: the first of the two, meV/Angstrom.
         n_members: 1, or the members of a committee.
         forces_std: of a committee, its error bar against the errors of the stock forces, by component, in
             meV/Angstrom.
@@ -99,6 +105,9 @@ class Accuracy:
     lie_derivative: float | None
     jacobian_asymmetry: float
     n_jacobian_frames: int
+    symmetry: Symmetry
+    direction_load: float | None
+    force_mae_exact: float | None
     n_members: int = 1
     forces_std: Calibration | None = None
     apart: Apart | None = None
@@ -117,6 +126,7 @@ class Accuracy:
             ("force MAE, stock / turned", f"{self.force_mae_stock:.2f} / {self.force_mae_turned:.2f} meV/A"),
             ("energy MAE, stock / turned", f"{self.energy_mae_stock:.2f} / {self.energy_mae_turned:.2f} meV"),
             ("rotational error / spread", f"{self.rotational_error:.2f} / {self.rotational_spread:.2f} meV/A"),
+            ("direction load", self._load()),
             ("mirror error", f"{self.mirror_error:.2f} meV/A"),
             ("equivariance percent, forces", f"{self.equivariance_percent:.2f} [{low:.2f}, {high:.2f}] %"),
             ("equivariance percent, energy", energy_percent),
@@ -140,6 +150,13 @@ class Accuracy:
                 ("rank correlation, |error| and forces_std", f"{bar.spearman:.2f}"),
             ]
         return rows
+
+    def _load(self) -> str:
+        if self.direction_load is None or self.force_mae_exact is None:
+            return "not known: the raw directions of this kind of model cannot be cut"
+        if self.symmetry == "exact":
+            return "1 (exactly symmetric: there are no raw directions)"
+        return f"{self.direction_load:.3f} (stock force MAE {self.force_mae_exact:.2f} meV/A with raw directions cut)"
 
 
 def evaluate_potential(
@@ -173,6 +190,7 @@ def evaluate_potential(
     for index in range(len(frames)):
         require_known_composition(potential.coverage, frames.frame_numbers(index), species=potential.species)
     store = BatchStore(build_batch(frames, cutoff=potential.cutoff).to(potential.device))
+    exact = _exact(potential)
     # All draws before the first pass, so that the figures do not depend on how many frames fit into one.
     generator = torch.Generator().manual_seed(seed)
     drawn = random_rotations((n_draws + 1) * len(frames), generator=generator).view(n_draws + 1, len(frames), 3, 3)
@@ -209,6 +227,11 @@ def evaluate_potential(
         if std is not None:
             columns.setdefault("error", []).append((forces_GA3[0] - labels_GA3[0]).cpu())
             columns.setdefault("std", []).append(std.double().view(n_poses, -1, 3)[0].cpu())
+        if exact is not None:
+            cut = exact.predict(batch, forces=head)
+            cut_A3 = cut.forces if head == "conservative" else cut.direct_forces
+            assert cut_A3 is not None
+            columns.setdefault("exact", []).append((cut_A3.double() - labels_GA3[0]).abs().mean(1).cpu())
         for name, value in {
             "stock": (forces_GA3[0] - labels_GA3[0]).abs().mean(1),
             "turned": (forces_GA3[1:-1] - labels_GA3[1:-1]).abs().mean((0, 2)),
@@ -228,7 +251,7 @@ def evaluate_potential(
     local = local_errors(potential, store, forces=head, seed=seed)
     figures = {name: torch.cat(parts) for name, parts in columns.items()}
     near = None if training is None else near_in_time(frames, training, max_steps=NEAR_STEPS)
-    found = _summary(figures, local, frames, head, n_draws, seed, potential.n_members)
+    found = _summary(figures, local, frames, head, n_draws, seed, potential)
     return found if near is None or near.all() else replace(found, apart=_apart(figures, frames, ~near))
 
 
@@ -237,6 +260,16 @@ def pose_batch_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor)
     n_poses = len(rotations)
     copies = vectors.expand(n_poses, -1, 3) if vectors.ndim == 2 else vectors
     return torch.stack([turn_vectors(copies[g], rotations[g], system_index=system_index) for g in range(n_poses)])
+
+
+def _exact(potential: Potential) -> Potential | None:
+    """The potential with its raw directions cut; None where it has none, or where they cannot be cut."""
+    if potential.symmetry == "exact":
+        return None
+    try:
+        return potential.with_symmetry("exact")
+    except InputError:
+        return None
 
 
 def _apart(columns: dict[str, Tensor], frames: Frames, kept: NDArray[np.bool_]) -> Apart:
@@ -256,7 +289,7 @@ def _summary(
     head: str,
     n_draws: int,
     seed: int,
-    n_members: int,
+    potential: Potential,
 ) -> Accuracy:
     def milli(name: str) -> float:
         return 1000.0 * float(columns[name].mean())
@@ -265,6 +298,7 @@ def _summary(
         return equivariance_percent(columns[f"twirled{suffix}"].numpy(), columns[f"spread{suffix}"].numpy(), seed=seed)
 
     n_components = 3 * len(frames.positions)
+    cut = milli("exact") if "exact" in columns else milli("stock") if potential.symmetry == "exact" else None
     of_forces, of_energy = percent(""), percent("_energy")
     stock = columns["stock"].numpy()
     return Accuracy(
@@ -294,8 +328,11 @@ def _summary(
         lie_derivative=None if local.lie_derivative_eV_per_A is None else 1000.0 * local.lie_derivative_eV_per_A,
         jacobian_asymmetry=local.jacobian_asymmetry,
         n_jacobian_frames=local.n_frames,
-        n_members=n_members,
+        symmetry=potential.symmetry,
+        direction_load=None if cut is None else cut / milli("stock"),
+        force_mae_exact=cut,
+        n_members=potential.n_members,
         forces_std=calibration(1000.0 * columns["error"].numpy(), 1000.0 * columns["std"].numpy())
-        if n_members > 1
+        if potential.n_members > 1
         else None,
     )

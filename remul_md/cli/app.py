@@ -12,6 +12,7 @@ from remul_md.cli.analyze import analyze
 from remul_md.cli.audit import audit
 from remul_md.cli.data import data_app
 from remul_md.cli.md import md
+from remul_md.cli.options import DeviceOption, SymmetryOption, ThreadsOption
 from remul_md.cli.potentials import committee, distill, label, training_line
 from remul_md.cli.printing import fail, print_table
 from remul_md.cli.properties import compare, spectrum, timestep_scan, vibrations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from remul_md.potentials.potential import Potential
 
 app = typer.Typer(
-    help="Train unconstrained transformer potentials, run molecular dynamics with them, and check both.",
+    help="Potentials of molecules whose symmetry is a dial: train them, run molecular dynamics, check both.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,9 +33,6 @@ app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
 
 PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-# Two threads cost a small molecule more than they give: a call is many small operations.
-ThreadsOption = Annotated[int, typer.Option(help="CPU threads; small molecules are fastest with one.", min=1)]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 
 
@@ -69,6 +67,7 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="A file, or a name such as rmd17/ethanol/test-01.")],
     json_file: JsonOption = None,
     forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
+    symmetry: SymmetryOption = None,
     n_draws: Annotated[int, typer.Option(help="Random rotations of each frame.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the rotations.")] = 0,
     by_angle: Annotated[
@@ -84,6 +83,7 @@ def evaluate(
     from remul_md.potentials.potential import load_potential, resolve_device
 
     loaded = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
+    loaded = loaded.with_symmetry(symmetry)  # type: ignore[arg-type]
     head = loaded.resolve_forces(forces)  # type: ignore[arg-type]
     if by_angle is not None:
         check_pose_file(by_angle)

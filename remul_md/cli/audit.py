@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md._version import __version__
+from remul_md.cli.options import SymmetryOption
 from remul_md.errors import InputError
 from remul_md.files import write_json
 from remul_md.labels.sources import label_source, names_calculator
@@ -28,6 +29,7 @@ def audit(
     only: Annotated[list[str] | None, typer.Option(help="Make this check only; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     forces: Annotated[str | None, typer.Option(help="Of a potential: auto, conservative or direct.")] = None,
+    symmetry: SymmetryOption = None,
     device: Annotated[str | None, typer.Option(help="Of a potential: auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of a potential: float32 or float64.")] = None,
     n_threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
@@ -41,7 +43,7 @@ def audit(
     from remul_md.analysis.audit import run_audit
     from remul_md.datasets.structure_source import read_structure
 
-    options = {"forces": forces, "device": device, "dtype": dtype}
+    options = {"forces": forces, "symmetry": symmetry, "device": device, "dtype": dtype}
     torch.set_num_threads(n_threads)
     atoms = read_structure(structure)
     atoms.calc = calculator_of(target, options={key: value for key, value in options.items() if value is not None})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remul_md.cli.options import DeviceOption, SymmetryOption, ThreadsOption
 from remul_md.cli.printing import fail, print_table
 from remul_md.errors import InputError
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 Table = tuple[str, list[tuple[str, str]]]
 PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-ThreadsOption = Annotated[int, typer.Option(help="CPU threads; small molecules are fastest with one.", min=1)]
 
 
 def md(
@@ -48,6 +47,7 @@ def md(
         typer.Option(help="Time between two frames of the trajectory; default: whole (outer) steps up to 3.75 fs."),
     ] = None,
     forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
+    symmetry: SymmetryOption = None,
     symmetrize: Annotated[
         str | None, typer.Option(help="tetrahedral, octahedral, icosahedral or a number of rotations.")
     ] = None,
@@ -92,6 +92,7 @@ def md(
     rotations = int(symmetrize) if symmetrize and symmetrize.lstrip("-").isdigit() else symmetrize
     chosen = {
         "device": device,
+        "symmetry": symmetry,
         "seed": seed,
         "remove_net_torque": remove_net_torque,
         "allow_unseen": allow_unseen,
@@ -110,6 +111,7 @@ def md(
         "device": str(calculator.potential.device),
         "structure": structure,
         # Only where they are on: runs made before the options existed go on.
+        **({"symmetry": symmetry} if symmetry is not None else {}),
         **({"remove_net_torque": True} if remove_net_torque else {}),
         **({"fast_forces": fast.head} if fast is not None else {}),
         **({"compiled": True} if compiled else {}),

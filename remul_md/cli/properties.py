@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md._version import __version__
+from remul_md.cli.options import ThreadsOption
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ StructureHelp = "A file, a packaged molecule such as ethanol, or rmd17/ethanol/t
 ForcesOption = Annotated[str | None, typer.Option(help="Of a potential: auto, conservative or direct.")]
 DeviceOption = Annotated[str | None, typer.Option(help="Of a potential: auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
-ThreadsOption = Annotated[int, typer.Option(help="CPU threads; small molecules are fastest with one.", min=1)]
 
 
 def vibrations(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from remul_md.errors import InputError
@@ -13,10 +14,20 @@ from remul_md.models.ensemble import Committee, CommitteeConfig
 from remul_md.models.first_transformer import FirstTransformer, FirstTransformerConfig
 from remul_md.models.operations import Forces
 from remul_md.models.painn import Painn, PainnConfig
-from remul_md.models.transformer import Transformer, TransformerConfig
+from remul_md.models.transformer import Symmetry, Transformer, TransformerConfig, cut_raw_directions
 from remul_md.structures.batch import Batch, Prediction
 
-__all__ = ["MODELS", "ForceModel", "Forces", "build_model", "model_config", "model_config_type"]
+__all__ = [
+    "MODELS",
+    "ForceModel",
+    "Forces",
+    "Symmetry",
+    "build_model",
+    "exact_model",
+    "model_config",
+    "model_config_type",
+    "symmetry_of",
+]
 
 
 class ForceModel(Protocol):
@@ -89,3 +100,40 @@ def model_config(model: nn.Module) -> tuple[str, dict[str, Any]]:
         if type(model) is model_type:
             return kind, asdict(model.config)  # type: ignore[call-overload]
     raise InputError(f"model of type {type(model).__name__} is in no row of remul_md.models.MODELS; register it there")
+
+
+def symmetry_of(model: nn.Module) -> Symmetry:
+    """ "exact" where O(3) is built in, so that no weights can break it; else "relaxed"."""
+    kind, options = _member(*model_config(model))
+    return "exact" if kind == "painn" else options.get("symmetry", "relaxed")
+
+
+def exact_model(model: nn.Module) -> nn.Module:
+    """The same network with its raw directions cut: energies and forces turn with the molecule exactly.
+
+    Returns:
+        A model of its own that shares the other weights, on the same device and in the same precision; an exact model
+        comes back as it is.
+    Raises:
+        InputError: the raw directions of this kind of model cannot be told from what else its weights do.
+    """
+    if symmetry_of(model) == "exact":
+        return model
+    kind, options = model_config(model)
+    member_kind, member_options = _member(kind, options)
+    if member_kind != "transformer":
+        raise InputError(
+            f"raw directions cannot be cut from model.kind={member_kind}, which sums them before it multiplies them; "
+            'leave symmetry="exact" out'
+        )
+    member_options["symmetry"] = "exact"
+    parameter = next(model.parameters())
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced
+        exact = build_model(kind, options).to(device=parameter.device, dtype=parameter.dtype)
+    exact.load_state_dict(cut_raw_directions(model), assign=True)
+    return exact.train(model.training).requires_grad_(parameter.requires_grad)
+
+
+def _member(kind: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Kind and options of the members of a committee, of other models their own."""
+    return (options["member_kind"], options["member_options"]) if kind == "committee" else (kind, options)

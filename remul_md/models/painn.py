@@ -1,8 +1,8 @@
 """The equivariant control: scalar and vector features that turn with the molecule by construction.
 
-The studies hold the transformer, which has to learn rotations, against this model in the same trainer on the same
-batches. It is a control, not a recommended model: it is a plain, small member of its kind, kept as close to the
-paper as the comparison allows. Its energies are invariant and its forces turn with the molecule under O(3) to
+The studies hold the transformer against this model in the same trainer on the same batches. It is a control, not a
+recommended model: it is a plain, small member of its kind, kept as close to the paper as the comparison allows, and its
+options were not tuned. Its energies are invariant and its forces turn with the molecule under O(3) to
 rounding, whatever the weights are.
 
 Source: Schuett et al. (2021), arXiv:2102.03150, eq. (7) to (11). Differences: radial functions, envelope and species

@@ -1,9 +1,14 @@
-"""THE model: an unconstrained transformer on atoms, to be read from top to bottom.
+"""THE model: a transformer on atoms whose symmetry is an option, to be read from top to bottom.
 
 Atoms attend to their neighbours. Beside its features an atom carries moments: learned sums, over its neighbours, of
 the harmonics of the directions to them. Scalar products of moments tell angles, and products of moments with a pair's
-harmonics tell how the pair stands among the others, both without a loop over triplets. Raw directions enter the
-messages too, and nothing makes the output turn with the input: training teaches it (`remul_md.symmetry.remul`).
+harmonics tell how the pair stands among the others, both without a loop over triplets. This much is equivariant.
+
+With `symmetry="relaxed"` raw directions enter the messages too, as plain numbers, and the direct head writes plain
+components: nothing makes the output turn with the input, and the losses decide how far the directions are used
+(`remul_md.symmetry.remul`). With `symmetry="exact"` both are left out, and energies and forces turn with the molecule
+under O(3) whatever the weights are. `cut_raw_directions` makes the second out of the first.
+
 Translations, permutations and padding are exact, and every message carries an envelope that vanishes at the cutoff
 with two derivatives, so energy and forces have no jumps.
 
@@ -12,14 +17,14 @@ What each part is worth was measured: `docs/ablations.md`.
 Letters of the shape suffixes: A atoms of all systems, K neighbours of an atom (padded), B systems, E width,
 H heads, D width of a head (E = H D), C moments of each degree, L degrees, S components of all degrees (3 + 5 + 7),
 N components of one degree, P width of the pair features, R radial functions, I what a pair's network reads (radial
-functions and the raw direction), G gates of a message, F several features side by side, 3 space;
+functions and, if relaxed, the raw direction), G gates of a message, F several features side by side, 3 space;
 other digits are sizes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +46,8 @@ from remul_md.models.operations import (
 )
 from remul_md.structures.batch import Batch, Prediction
 
+Symmetry = Literal["relaxed", "exact"]
+
 # Where raw directions enter, weights start this much smaller. The start still depends on the orientation, but what
 # training has to unlearn is less: at equal steps the rotational spread and the error were lower.
 DIRECTION_SCALE = 0.3
@@ -57,6 +64,7 @@ class TransformerConfig:
 
     Args:
         species: atomic numbers the model knows, ascending.
+        symmetry: relaxed (raw directions enter: no rotation is built in) or exact (they do not: O(3) is).
         cutoff: pair distance limit, Angstrom.
         width: channels of an atom, divisible by n_heads.
         n_layers: attention blocks.
@@ -69,11 +77,12 @@ class TransformerConfig:
             conservative forces alone are asked for.
         energy_scale: eV that one unit of the raw output stands for; set from the training forces (RMS x 1 Angstrom).
     Raises:
-        InputError: a size < 1, a width that the heads do not divide, a degree above 3, cutoff or scale <= 0, no
-            species.
+        InputError: an unknown symmetry, a size < 1, a width that the heads do not divide, a degree above 3, cutoff or
+            scale <= 0, no species.
     """
 
     species: tuple[int, ...]
+    symmetry: Symmetry = "relaxed"
     cutoff: float = 6.0
     width: int = 128
     n_layers: int = 3
@@ -86,6 +95,8 @@ class TransformerConfig:
     energy_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.symmetry not in get_args(Symmetry):
+            raise InputError(f"model.symmetry must be {' or '.join(get_args(Symmetry))}, got {self.symmetry!r}")
         sizes = ("width", "n_layers", "n_heads", "n_radial", "n_moments", "max_degree", "pair_width")
         check_options(self, sizes=sizes)
         if self.direct_layers < 0:
@@ -99,6 +110,16 @@ class TransformerConfig:
     def components(self) -> tuple[int, ...]:
         """Components of the harmonics of each degree, from 1 on."""
         return COMPONENTS[: self.max_degree]
+
+    @property
+    def n_raw(self) -> int:
+        """Components of the raw direction that a pair's network reads, and of the raw force that the head writes."""
+        return 3 if self.symmetry == "relaxed" else 0
+
+    @property
+    def n_inputs(self) -> int:
+        """I, what a pair's network reads."""
+        return self.n_radial + self.n_raw
 
 
 class MixMoments(nn.Module):
@@ -116,11 +137,11 @@ class MixMoments(nn.Module):
 
 
 class PairNetwork(nn.Module):
-    """What a pair is: its distance, its raw direction, and how it stands among the pairs of both of its atoms."""
+    """What a pair is: its distance, if relaxed its raw direction, and how it stands among the pairs of its atoms."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.inputs = nn.Linear(config.n_radial + 3, config.pair_width)
+        self.inputs = nn.Linear(config.n_inputs, config.pair_width)
         self.mix = MixMoments(config, 2 * config.pair_width)
 
     def forward(self, inputs_AKI: Tensor, harmonics_AKS: Tensor, moments_ASC: Tensor, batch: Batch) -> Tensor:
@@ -145,7 +166,7 @@ class AtomBlock(nn.Module):
         self.sent = nn.Sequential(
             nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, sum(self.gates))
         )
-        self.pair = nn.Linear(config.n_radial + 3, sum(self.gates) + config.n_heads)
+        self.pair = nn.Linear(config.n_inputs, sum(self.gates) + config.n_heads)
         self.pair_network = None if first else PairNetwork(config)
         self.pair_more = None if first else nn.Linear(config.pair_width, sum(self.gates) + config.n_heads, bias=False)
         self.mix = MixMoments(config, 2 * config.n_moments)
@@ -223,7 +244,8 @@ class DirectHead(nn.Module):
         self.atom = nn.Linear(config.width, config.width)
         self.pair_network = PairNetwork(config)
         self.pair = nn.Linear(config.pair_width, config.width)
-        self.outputs = nn.Linear(config.width, 4)
+        self.n_raw = config.n_raw
+        self.outputs = nn.Linear(config.width, config.n_raw + 1)  # a raw force, and one along the pair
 
     def forward(
         self,
@@ -240,12 +262,14 @@ class DirectHead(nn.Module):
         atom_AE = self.atom(self.norm(x_AE))
         pair_AKP = self.pair_network(inputs_AKI, harmonics_AKS, tamed(moments_ASC), batch)
         hidden_AKE = functional.silu(atom_AE.unsqueeze(1) + gather_neighbors(atom_AE, batch) + self.pair(pair_AKP))
-        raw_AK3, along_AK1 = self.outputs(hidden_AKE).split([3, 1], dim=-1)
-        return sum_over_pairs((raw_AK3 + along_AK1 * harmonics_AKS[..., :3]) * envelope_AK.unsqueeze(-1), batch)
+        raw_AK3, along_AK1 = self.outputs(hidden_AKE).split([self.n_raw, 1], dim=-1)
+        along_AK3 = along_AK1 * harmonics_AKS[..., :3]
+        pair_AK3 = raw_AK3 + along_AK3 if self.n_raw else along_AK3
+        return sum_over_pairs(pair_AK3 * envelope_AK.unsqueeze(-1), batch)
 
 
 class Transformer(nn.Module):
-    """Energy and forces from an unconstrained transformer; see the contract in `remul_md.models`."""
+    """Energy and forces of atoms; see the contract in `remul_md.models`."""
 
     centers: Tensor
     species_index: Tensor
@@ -281,11 +305,11 @@ class Transformer(nn.Module):
         with torch.no_grad():
             for module in self.modules():
                 if isinstance(module, AtomBlock):
-                    module.pair.weight[:, -3:] *= DIRECTION_SCALE
+                    module.pair.weight[:, self.config.n_radial :] *= DIRECTION_SCALE
                     if module.pair_more is not None:
                         nn.init.normal_(module.pair_more.weight, std=0.02)
                 elif isinstance(module, PairNetwork):
-                    module.inputs.weight[:, -3:] *= DIRECTION_SCALE
+                    module.inputs.weight[:, self.config.n_radial :] *= DIRECTION_SCALE
 
     def forward(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
         """Residual energies and the forces asked for; see `energies_and_forces`."""
@@ -304,7 +328,7 @@ class Transformer(nn.Module):
         directions_AK3 = displacements_AK3 / distances_AK.unsqueeze(-1)
         envelope_AK = smooth_envelope(distances_AK, self.config.cutoff) * batch.neighbor_mask
         radial_AKR = radial_functions(distances_AK, self.centers, self.inverse_width)
-        inputs_AKI = torch.cat([radial_AKR, directions_AK3], dim=-1)
+        inputs_AKI = torch.cat([radial_AKR, directions_AK3], dim=-1) if self.config.n_raw else radial_AKR
         harmonics_AKS = harmonics(directions_AK3, self.config.max_degree)
         x_AE, moments_ASC = self.species(self.species_index[batch.atomic_numbers]), None
         for block in self.blocks:
@@ -314,6 +338,25 @@ class Transformer(nn.Module):
             return atomic_A, None
         direct_A3 = self.direct_head(x_AE, moments_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
         return atomic_A, direct_A3 * self.config.energy_scale
+
+
+def cut_raw_directions(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a relaxed transformer without those that read raw directions or write raw forces.
+
+    Args:
+        model: a `Transformer`, or what holds one whose weights are stacks of several, [M, ...].
+    Returns:
+        Names and tensors that the same model with `symmetry="exact"` loads.
+    """
+    weights = model.state_dict()
+    for name, module in model.named_modules():
+        if isinstance(module, AtomBlock | PairNetwork):
+            key = f"{name}.pair.weight" if isinstance(module, AtomBlock) else f"{name}.inputs.weight"
+            weights[key] = weights[key][..., :-3].contiguous()
+        elif isinstance(module, DirectHead):
+            weights[f"{name}.outputs.weight"] = weights[f"{name}.outputs.weight"][..., 3:, :].contiguous()
+            weights[f"{name}.outputs.bias"] = weights[f"{name}.outputs.bias"][..., 3:].contiguous()
+    return weights
 
 
 def tamed(moments_ASC: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from remul_md._version import __version__
 from remul_md.errors import InputError
 from remul_md.files import save_tensors
-from remul_md.models import Forces, build_model, model_config
+from remul_md.models import Forces, Symmetry, build_model, exact_model, model_config, symmetry_of
 from remul_md.potentials.baseline import atomic_references, with_references
 from remul_md.potentials.domain import Coverage
 from remul_md.potentials.provenance import Provenance
@@ -132,6 +132,27 @@ class Potential:
             reference_energies=self.reference_energies.to(device=where),
             member_references=None if references is None else references.to(device=where),
         )
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """ "exact" where rotations and mirror images are built in or were cut to, else "relaxed"."""
+        return symmetry_of(self.model)
+
+    def with_symmetry(self, symmetry: Symmetry | None) -> Potential:
+        """The potential in this mode: "exact" cuts the raw directions of a relaxed one, None leaves it as it is.
+
+        Raises:
+            InputError: an unknown mode, "relaxed" for a potential that has no raw directions, or a kind of model from
+                which they cannot be cut.
+        """
+        if symmetry not in (None, *get_args(Symmetry)):
+            raise InputError(f"symmetry must be {' or '.join(get_args(Symmetry))}, got {symmetry!r}")
+        if symmetry == "relaxed" and self.symmetry == "exact":
+            raise InputError(
+                "symmetry='relaxed' was asked for, but this potential is exactly symmetric: it has no raw directions; "
+                "leave the option out"
+            )
+        return replace(self, model=exact_model(self.model)) if symmetry == "exact" else self
 
     def resolve_forces(self, forces: ForcesChoice) -> Literal["conservative", "direct"]:
         """The head to use: "auto" serves what was trained, conservative first.

@@ -1,7 +1,7 @@
 """Forces without the part that moves or turns a molecule as a whole.
 
-A model that learned its symmetry has a small net torque, and a direct head a net force too. What is subtracted here
-is the acceleration of the rigid body, so that the rest is untouched in the mass-weighted metric of the dynamics:
+A relaxed model has a net torque as far as it uses its raw directions. What is subtracted here is the acceleration of
+the rigid body, so that the rest is untouched in the mass-weighted metric of the dynamics:
 
     F_i' = F_i - (m_i / M) F_net - m_i (alpha x r_i),    alpha = I^-1 tau,    r_i from the centre of mass.
 

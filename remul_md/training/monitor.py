@@ -1,4 +1,6 @@
-"""How symmetry is learned: T, s2, percent, rotational error, E and E' at log-spaced steps, on held-out frames.
+"""Symmetry in the course of a training: T, s2, percent, rotational error, E and E' at log-spaced steps.
+
+Measured on held-out frames.
 
 The poses are drawn once, so that the curves of a run are paired, and independently of each other, as the estimators
 of `remul_md.symmetry.measures` need. What is measured are the averaged weights, those that validation sees.

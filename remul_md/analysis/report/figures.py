@@ -210,7 +210,7 @@ def _error_against_time(analysis: TrajectoryAnalysis) -> Figure | None:
     return Figure(
         key="rotational-error-time",
         title="Rotational error against time",
-        reading="Each frame was turned at random: no trend means that the run stays where the symmetry was learned."
+        reading="Each frame was turned at random: no trend means that the forces turn equally well along the run."
         + reading,
         description=f"Rotational error on {len(time)} frames, mean {rotational.mean_error_meV_per_A:.3g}, "
         f"largest {rotational.error_meV_per_A.max():.3g} meV/Å; spread {rotational.rms_spread_meV_per_A:.3g} meV/Å"
@@ -219,7 +219,7 @@ def _error_against_time(analysis: TrajectoryAnalysis) -> Figure | None:
         y_title="force error (meV/Å)",
         traces=tuple(traces),
         thinned=_thinned(len(time), len(x)),
-        # The committee's spread is the larger one by far where symmetry was learned well.
+        # The committee's spread is the larger one by far where the forces turn well.
         log_y=committee is not None and float(min(y.min(), spread_y.min(), committee.min())) > 0.0,
     )
 

@@ -87,7 +87,11 @@ def _minimum(found: Vibrations | None) -> str:
     modes = found.modes
     rows = (
         ("Translations, 1/cm", modes.translations_per_cm, "zero, because no place is special"),
-        ("Rotations, 1/cm", modes.rotations_per_cm, "zero, because no orientation is: a test of what was learned"),
+        (
+            "Rotations, 1/cm",
+            modes.rotations_per_cm,
+            "zero where the energy does not depend on the orientation",
+        ),
         ("Vibrations, 1/cm", modes.vibrations_per_cm, "negative numbers stand for imaginary ones"),
     )
     table = "".join(f"<dt>{name}</dt><dd>{_numbers(values)} ({what})</dd>" for name, values, what in rows)

@@ -1,0 +1,14 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+# Two threads cost a small molecule more than they give: a call is many small operations.
+ThreadsOption = Annotated[int, typer.Option(help="CPU threads; small molecules are fastest with one.", min=1)]
+SymmetryOption = Annotated[
+    str | None, typer.Option(help="exact cuts the raw directions of a relaxed potential (default: as trained).")
+]
