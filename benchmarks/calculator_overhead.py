@@ -10,16 +10,47 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from ase import Atoms
+from numpy.typing import NDArray
 
 from remul_md import RemulCalculator
 from remul_md.datasets.structure_source import read_structure
 from remul_md.structures.frames import frames_from_atoms
 from remul_md.structures.neighbors import build_batch, neighbor_pairs
+
+N_WARM = 20
+Call = Callable[[NDArray[np.float64]], object]
+
+
+def forces_of(calculator: RemulCalculator, atoms: Atoms) -> Call:
+    """Forces of a copy of `atoms` at other positions, as a user's program asks for them: on the CPU when it returns."""
+    own = atoms.copy()
+    own.calc = calculator
+
+    def forces_at(positions: NDArray[np.float64]) -> object:
+        own.positions[:] = positions
+        return own.get_forces()
+
+    return forces_at
+
+
+def medians_in_turns(calls: Mapping[str, Call], start: NDArray[np.float64], *, n_calls: int) -> dict[str, float]:
+    """Median milliseconds of functions of positions, each called at the same slightly displaced ones."""
+    rng = np.random.default_rng(0)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(N_WARM + n_calls):
+        positions = start + rng.normal(scale=0.01, size=start.shape)
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call(positions)
+            seconds[name].append(time.perf_counter() - began)
+    return {name: 1000.0 * float(np.median(values[N_WARM:])) for name, values in seconds.items()}
 
 
 def main() -> None:
@@ -33,37 +64,24 @@ def main() -> None:
     torch.set_num_threads(1)
     atoms = read_structure(options.structure)
     calculator = RemulCalculator(options.potential, device=options.device)
-    atoms.calc = calculator
-    model = calculator.potential.model
-    batch = build_batch(frames_from_atoms([atoms]), cutoff=calculator.potential.cutoff).to(options.device)
-    start, rng = atoms.get_positions(), np.random.default_rng(0)
-    arms = {"compiled": RemulCalculator(calculator.potential, device=options.device, compile=True)}
-    if calculator.potential.provenance.trained_forces == "both":
-        arms |= {
-            name: RemulCalculator(calculator.potential, device=options.device, forces="direct", compile=compile)
-            for name, compile in (("direct", False), ("direct_compiled", True))
-        }
-    others = {name: atoms.copy() for name in arms}
-    for name, other in others.items():
-        other.calc = arms[name]
-    seconds: dict[str, list[float]] = {name: [] for name in ("calculator", "model", "neighbor_list", *arms)}
+    potential, model = calculator.potential, calculator.potential.model
+    batch = build_batch(frames_from_atoms([atoms]), cutoff=potential.cutoff).to(options.device)
 
-    def timed(name: str, call: object) -> None:
-        began = time.perf_counter()
-        call()  # type: ignore[operator]
-        seconds[name].append(time.perf_counter() - began)
-
-    for _ in range(options.calls + 20):
-        positions = start + rng.normal(scale=0.01, size=start.shape)
-        atoms.positions[:] = positions
+    def bare_model(positions: NDArray[np.float64]) -> object:
         moved = replace(batch, positions=torch.from_numpy(positions).to(options.device))
-        timed("calculator", atoms.get_forces)
-        for name, other in others.items():
-            other.positions[:] = positions
-            timed(name, other.get_forces)
-        timed("model", lambda moved=moved: model(moved, forces="conservative").forces.cpu().numpy())
-        timed("neighbor_list", lambda p=positions: neighbor_pairs(p, cutoff=calculator.potential.cutoff))
-    medians = {name: 1000.0 * float(np.median(values[20:])) for name, values in seconds.items()}
+        return model(moved, forces="conservative").forces.cpu().numpy()
+
+    calls: dict[str, Call] = {
+        "calculator": forces_of(calculator, atoms),
+        "model": bare_model,
+        "neighbor_list": lambda positions: neighbor_pairs(positions, cutoff=potential.cutoff),
+        "compiled": forces_of(RemulCalculator(potential, device=options.device, compile=True), atoms),
+    }
+    if potential.provenance.trained_forces == "both":
+        for name, compiled in (("direct", False), ("direct_compiled", True)):
+            other = RemulCalculator(potential, device=options.device, forces="direct", compile=compiled)
+            calls[name] = forces_of(other, atoms)
+    medians = medians_in_turns(calls, atoms.get_positions(), n_calls=options.calls)
     ratio = medians["calculator"] / (medians["model"] + medians["neighbor_list"])
     print(f"{options.structure}, {options.device}, float32, 1 thread, {options.calls} interleaved calls, median ms:")
     for name, value in medians.items():
