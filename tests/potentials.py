@@ -92,8 +92,8 @@ def untrained_potential(frames: Frames, *, trained_forces: Any = "both", seed: i
     )
 
 
-def ethanol_potential(path: Path, *, trained_forces: Any) -> Path:
+def ethanol_potential(path: Path, *, trained_forces: Any, **options: Any) -> Path:
     """The file of a potential with random weights that covers five frames of ethanol."""
     frames = read_frames("rmd17/ethanol/train-01").select(range(0, 40, 8))
-    untrained_potential(frames, trained_forces=trained_forces, seed=3).save(path)
+    untrained_potential(frames, trained_forces=trained_forces, seed=3, **options).save(path)
     return path
