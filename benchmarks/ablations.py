@@ -32,10 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "recipe"
 ADAMW = ["train.optimizer=adamw", "train.learning_rate=2e-3", "train.weight_decay=0.01"]
 REMUL = ["train.alpha=1.0", "train.beta=1.0"]
-# Both older kinds know other sizes, so the model section of the preset is left behind.
+# The control knows other sizes, so the model section of the preset is left behind.
 OTHER_MODELS = {
-    "first transformer": ["model.kind=first-transformer"],
-    "first transformer, adamw": ["model.kind=first-transformer", *ADAMW],
     "painn": ["model.kind=painn"],
     "painn, adamw": ["model.kind=painn", *ADAMW],
 }
