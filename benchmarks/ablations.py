@@ -63,7 +63,6 @@ ARMS: dict[str, list[str]] = {
     "energy weight 0": ["train.energy_weight=0.0"],
     "energy weight 0.1": ["train.energy_weight=0.1"],
     "squared force error": ["train.force_loss=mse"],
-    "absolute force error": ["train.force_loss=l1"],
     "stock pose only": ["train.alpha=1.0", "train.beta=0.0"],
     "REMUL, beta 1": REMUL,
     "two turned poses": ["train.n_turned=2"],
