@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from remul_md.analysis.trajectory import TrajectoryAnalysis
     from remul_md.analysis.verdicts import Verdict
     from remul_md.calculators import RemulCalculator
+    from remul_md.potentials.potential import Dtype
 
 
 def analyze(
@@ -118,7 +119,7 @@ def analyze(
             typer.echo(f"wrote {written}")
 
 
-def _run_calculator(trajectory: Path, potential: Any, *, device: str, dtype: str | None = None) -> RemulCalculator:
+def _run_calculator(trajectory: Path, potential: Any, *, device: str, dtype: Dtype | None = None) -> RemulCalculator:
     """The calculator that made the trajectory, where its record says how; else the potential as it is.
 
     Args:
