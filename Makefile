@@ -12,7 +12,7 @@ JOBS ?= 2
 MOLECULE ?= aspirin benzene ethanol malonaldehyde naphthalene salicylic toluene
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo potentials direct-heads test test-fast test-wheel torch-cluster clean
+.PHONY: install demo potentials direct-heads types test test-fast test-wheel torch-cluster clean
 
 install: $(VENV)/.installed
 
@@ -62,11 +62,16 @@ direct-heads: install
 	done
 	$(BIN)/remul-md potentials
 
+# Types, of the package as a wheel lays it: with calculators/ and data/ inside, so that no name is Any.
+types: install
+	rm -rf build/typed && mkdir -p build/typed/remul_md
+	ln -s $(CURDIR)/remul_md/* $(CURDIR)/calculators $(CURDIR)/data build/typed/remul_md/
+	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p remul_md
+
 # Two processes of one thread each: tests compute on small molecules, which more threads only slow down.
-test: install
+test: install types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy remul_md calculators
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # What a change is tried with while it is made: all but the tests marked `slow`.

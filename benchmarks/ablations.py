@@ -32,10 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "recipe"
 ADAMW = ["train.optimizer=adamw", "train.learning_rate=2e-3", "train.weight_decay=0.01"]
 REMUL = ["train.alpha=1.0", "train.beta=1.0"]
-# Both older kinds know other sizes, so the model section of the preset is left behind.
+# The control knows other sizes, so the model section of the preset is left behind.
 OTHER_MODELS = {
-    "first transformer": ["model.kind=first-transformer"],
-    "first transformer, adamw": ["model.kind=first-transformer", *ADAMW],
     "painn": ["model.kind=painn"],
     "painn, adamw": ["model.kind=painn", *ADAMW],
 }
@@ -65,7 +63,6 @@ ARMS: dict[str, list[str]] = {
     "energy weight 0": ["train.energy_weight=0.0"],
     "energy weight 0.1": ["train.energy_weight=0.1"],
     "squared force error": ["train.force_loss=mse"],
-    "absolute force error": ["train.force_loss=l1"],
     "stock pose only": ["train.alpha=1.0", "train.beta=0.0"],
     "REMUL, beta 1": REMUL,
     "two turned poses": ["train.n_turned=2"],

@@ -1,4 +1,4 @@
-"""The table of measured numbers in the README, from the JSON files in results/; with --write it is put into the README.
+"""The tables of measured numbers in README and docs/symmetry.md, from JSON files; with --write they are put there.
 
 python benchmarks/readme_table.py [--write]
 """
@@ -31,6 +31,7 @@ def shelf() -> list[str]:
         lines.append(
             f"| {row.name} | {row.force_mae_stock:.2g} / {row.force_mae_turned:.2g} "
             f"| {'not told' if apart is None else format(apart['force_mae_stock'], '.2g')} "
+            f"| {figures['force_mae_exact']:.2g} | {figures['direction_load']:.3f} "
             f"| {figures['energy_mae_turned']:.2f} | {row.rotational_spread:.2f} "
             f"| {figures['equivariance_percent']:.2f} | {direct} | {row.training_minutes:.0f} | {row.megabytes:.1f} |"
         )
@@ -41,19 +42,33 @@ def table() -> str:
     run, demo = measured("ethanol_nve"), measured("demo_evaluation")
     speed, gradient, machine = measured("calculator_overhead"), measured("gradient_check"), measured("machine")
     drift_low, drift_high = run["drift_ci95"]
-    long_low, long_high = measured("ethanol_nve_100ps")["drift_ci95"]
-    aspirin_low, aspirin_high = measured("aspirin_nve_100ps")["drift_ci95"]
+    long_run, long_aspirin = measured("ethanol_nve_100ps"), measured("aspirin_nve_100ps")
+    long_low, long_high = long_run["drift_ci95"]
+    aspirin_low, aspirin_high = long_aspirin["drift_ci95"]
     rows = [
-        ("drift, 5 ps NVE at 300 K, 0.5 fs", f"[{drift_low:+.4f}, {drift_high:+.4f}] meV/atom/ps", "nve"),
+        ("drift, steps of 0.5 fs", f"[{drift_low:+.4f}, {drift_high:+.4f}] meV/atom/ps", "nve"),
         (
             "drift, 100 ps NVE at 300 K, 0.5 fs",
-            f"[{long_low:+.4f}, {long_high:+.4f}] meV/atom/ps (twice that is judged: slow noise is not resolved)",
+            f"[{long_low:+.4f}, {long_high:+.4f}] meV/atom/ps (twice that is judged: slow noise is not resolved), at "
+            f"{long_run['temperature_K']:.0f} K; angular momentum changes by {long_run['angular_momentum_change']:.1%}",
             "long",
         ),
-        ("... of aspirin", f"[{aspirin_low:+.5f}, {aspirin_high:+.5f}] meV/atom/ps", "aspirin"),
+        (
+            "... of aspirin",
+            f"[{aspirin_low:+.5f}, {aspirin_high:+.5f}] meV/atom/ps, at {long_aspirin['temperature_K']:.0f} K; "
+            f"angular momentum changes by {long_aspirin['angular_momentum_change']:.1%}",
+            "aspirin",
+        ),
         ("mean temperature, 300 K asked", "{temperature_K:.0f} K", "nve"),
         ("rotational error along the run", "{rotational_error:.2f} meV/Å", "nve"),
         ("angular momentum, largest change", "{angular_momentum_change:.1%}", "nve"),
+        ("... in exact mode: rotational error", "{rotational_error:.4f} meV/Å", "exact"),
+        ("... angular momentum, largest change", "{angular_momentum_change:.1e}", "exact"),
+        (
+            "... drift",
+            "[{drift_ci95[0]:+.4f}, {drift_ci95[1]:+.4f}] meV/atom/ps",
+            "exact",
+        ),
         (
             "true force MAE along its own dynamics, 300 / 500 K",
             "{cool:.1f} / {hot:.1f} meV/Å (PBE, 100 frames)",
@@ -65,7 +80,7 @@ def table() -> str:
         ("... compiled (`compile=True`)", "{median_ms[compiled]:.1f} ms", "overhead"),
         ("... not compiled, over bare model + neighbour list", "{ratio:.2f} x", "overhead"),
         (
-            "the demo's own potential, force MAE, stock / turned",
+            "another potential, that of `make demo`: force MAE, stock / turned",
             "{force_mae_stock:.1f} / {force_mae_turned:.1f} meV/Å",
             "demo",
         ),
@@ -79,6 +94,7 @@ def table() -> str:
     values = {
         "truth": truth_values,
         "nve": run,
+        "exact": measured("ethanol_nve_exact"),
         "long": {},
         "aspirin": {},
         "gradient": gradient,
@@ -89,7 +105,9 @@ def table() -> str:
         "truth": "`python benchmarks/independent_truth.py`: [docs/independent-truth.md](docs/independent-truth.md)",
         "long": "the same with `--length-ps 100 --frame-interval-fs 20 --compile` (9 minutes, 350 steps/s)",
         "aspirin": "the same for `aspirin` (53 steps/s beside three other jobs)",
-        "nve": "`remul-md md ethanol ...`, `remul-md analyze` as `make demo` calls them",
+        "nve": "`remul-md md ethanol --structure ethanol --output run.traj`, "
+        "`remul-md analyze run.traj --potential ethanol`",
+        "exact": "the same with `md ... --symmetry exact`",
         "gradient": "`python benchmarks/gradient_check.py`",
         "overhead": "`python benchmarks/calculator_overhead.py`",
         "demo": f"`make demo` ({machine['demo']})",
@@ -100,12 +118,12 @@ def table() -> str:
         "`remul-md evaluate NAME rmd17/NAME/test-01` measures them, `make potentials MOLECULE=NAME` trains them anew.",
         "",
         "| potential | force MAE, stock / turned, meV/Å | ... stock, without near copies of training frames "
-        "| energy MAE, meV | rotational spread, meV/Å | equivariance percent "
+        "| ... stock, exact mode | direction load | energy MAE, meV | rotational spread, meV/Å | equivariance percent "
         "| direct forces, turned, meV/Å | training, min | MB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
         *shelf(),
         "",
-        "Dynamics and speed of the ethanol potential:",
+        "Dynamics and speed of the shipped ethanol potential, 5 ps of NVE at 300 K where no other length is given:",
         "",
         "| what | measured | command |",
         "|---|---|---|",
@@ -114,12 +132,34 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def with_table(readme: str) -> str:
-    return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{table()}\n{END}", readme, flags=re.DOTALL)
+def symmetry_table() -> str:
+    """What cutting the raw directions does to each head of each potential."""
+    lines = [
+        "| potential | forces | force MAE, meV/Å | exact mode | direction load | rotational error, meV/Å |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in describe_shipped(measure_latency=False):
+        for head, ending in (("conservative", ".json"), ("direct", ".direct.json")):
+            figures = json.loads((ROOT / "data" / "potentials" / f"{row.name}{ending}").read_text())
+            assert figures["forces"] == head
+            lines.append(
+                f"| {row.name} | {head} | {figures['force_mae_stock']:.3g} | {figures['force_mae_exact']:.3g} "
+                f"| {figures['direction_load']:.3f} | {figures['rotational_error']:.2f} |"
+            )
+    return "\n".join(lines)
+
+
+TABLES = {"README.md": table, "docs/symmetry.md": symmetry_table}
+
+
+def with_table(text: str, name: str) -> str:
+    """The text of a page with its table as the files have it now."""
+    return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{TABLES[name]()}\n{END}", text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    if "--write" in sys.argv[1:]:
-        path = ROOT / "README.md"
-        path.write_text(with_table(path.read_text()))
-    print(table())
+    for page in TABLES:
+        if "--write" in sys.argv[1:]:
+            path = ROOT / page
+            path.write_text(with_table(path.read_text(), page))
+        print(f"{page}\n\n{TABLES[page]()}\n")

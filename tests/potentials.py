@@ -23,7 +23,6 @@ from remul_md.structures.frames import Frames
 # Sizes of small models of each kind, every path of the kind in use.
 SMALL: dict[str, dict[str, int]] = {
     "transformer": {"width": 24, "n_layers": 2, "n_heads": 4, "pair_width": 20, "n_radial": 7, "n_moments": 5},
-    "first-transformer": {"width": 24, "n_layers": 2, "n_heads": 4, "pair_width": 20, "n_radial": 7, "n_vectors": 5},
     "painn": {"width": 24, "n_layers": 2, "n_radial": 7},
 }
 

@@ -318,7 +318,7 @@ def test_bad_potentials(refused: Callable[..., None], potential: Path, tmp_path:
     broken.write_bytes(potential.read_bytes()[:5000])
     refused(*md(broken, "ethanol", "--output", tmp_path / "o.traj"), message="is truncated or no potential of remul-md")
     torch.save({**payload, "format_version": 99}, broken)
-    refused("evaluate", broken, "rmd17/ethanol/test-01", message="has format 99, this remul-md")
+    refused("evaluate", broken, "rmd17/ethanol/test-01", message="has format 99, remul-md")
     torch.save({**payload, "extra": Opener(tmp_path / "executed")}, broken)
     refused("evaluate", broken, "rmd17/ethanol/test-01", message="was not executed")
     broken.write_bytes(pickle.dumps(Opener(tmp_path / "executed")))

@@ -232,7 +232,7 @@ class PairModel(nn.Module):
         )
 
 
-ARMS: list[dict[str, Any]] = [{"alpha": 0.7, "beta": 1.3}, {"estimator": "one-forward", "force_loss": "huber"}]
+ARMS: list[dict[str, Any]] = [{"alpha": 0.7, "beta": 1.3}, {"estimator": "one-forward", "force_loss": "mse"}]
 
 
 @pytest.mark.slow

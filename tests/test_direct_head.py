@@ -315,7 +315,6 @@ def test_what_has_no_conservative_forces_is_refused_before_data_are_read(
         ({"forces": "both"}, "trained=direct-head trains no other forces: set train.forces=direct, got both"),
         ({"forces": "conservative"}, "set train.forces=direct, got conservative"),
         ({"weighting": "gradual"}, "weighting=gradual balances gradients by a matrix that train.trained=direct-head"),
-        ({"equivariant_outputs": "energy"}, "leaves train.trained=direct-head nothing to train"),
         ({"energy_weight": 0.5}, "train.energy_weight=0.5 has no effect without train.trained=all"),
         ({"trained": "head"}, "train.trained: Input should be 'all' or 'direct-head', got 'head'"),
     ],

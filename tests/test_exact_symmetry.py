@@ -116,10 +116,6 @@ def test_other_kinds_of_models() -> None:
     control = random_model(kind="painn")
     assert symmetry_of(control) == "exact"
     assert exact_model(control) is control
-    first = random_model(kind="first-transformer")
-    assert symmetry_of(first) == "relaxed"
-    with pytest.raises(InputError, match=r"raw directions cannot be cut from model\.kind=first-transformer"):
-        exact_model(first)
 
 
 def test_an_unknown_setting_is_refused() -> None:
@@ -187,13 +183,6 @@ def test_the_direction_load_is_the_ratio_of_the_errors(forces: Any) -> None:
     assert of_exact.force_mae_stock == pytest.approx(found.force_mae_exact)
     assert of_exact.rotational_error < 1e-9
     assert dict(of_exact.rows())["direction load"] == "1 (exactly symmetric: there are no raw directions)"
-
-
-def test_a_load_that_cannot_be_told_is_not_told() -> None:
-    frames = molecule_frames()
-    found = evaluate_potential(untrained_potential(frames, cutoff=CUTOFF, kind="first-transformer"), frames, n_draws=2)
-    assert found.direction_load is None
-    assert "cannot be cut" in dict(found.rows())["direction load"]
 
 
 def test_the_option_of_the_commands(cli: Run, tmp_path: Path) -> None:

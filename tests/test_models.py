@@ -22,7 +22,6 @@ CUTOFF = 4.5
 # A matrix deep in each model, through which the second derivatives of a force loss go.
 INNER = {
     "transformer": "blocks.1.pair.weight",
-    "first-transformer": "blocks.1.pair.weight",
     "painn": "messages.1.filters.weight",
 }
 

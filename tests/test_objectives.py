@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from torch import Tensor
 from remul_md.models import Forces
 from remul_md.structures.batch import Batch, Prediction
 from remul_md.structures.neighbors import build_batch
-from remul_md.symmetry.remul import Anchor
 from remul_md.symmetry.rotations import Group, random_rotations
 from remul_md.training.objectives import (
     POTENTIAL_TURN,
@@ -223,55 +221,23 @@ def test_every_trained_head_learns_from_both_losses(batch: Batch, forces: Traine
         assert sum(float(g.abs().sum()) for g in reached) > 1e-3, name
 
 
-@pytest.mark.parametrize("force_loss", ["l2", "l1", "mse", "huber"])
+@pytest.mark.parametrize("force_loss", ["l2", "mse"])
 def test_force_losses_are_their_formulas(batch: Batch, force_loss: ForceLoss) -> None:
-    scale, delta = 0.7, 1.5
-    objective = PotentialObjective(
-        forces="direct", force_scale=scale, energy_weight=0.0, force_loss=force_loss, huber_delta=delta
-    )
+    scale = 0.7
+    objective = PotentialObjective(forces="direct", force_scale=scale, energy_weight=0.0, force_loss=force_loss)
     prediction, target = full_prediction(batch), labels(batch, forces="direct")
     found = objective.gap(prediction, target)
     assert prediction.direct_forces is not None
     assert batch.forces is not None
     errors = (prediction.direct_forces - batch.forces).numpy() / scale
-    lengths = np.linalg.norm(errors, axis=1)
-    assert (lengths < delta).any()
-    assert (lengths > delta).any()  # both branches of huber
-    of_atoms = {
-        "l2": lengths,
-        "l1": np.abs(errors).mean(1),
-        "mse": np.square(errors).mean(1),
-        "huber": np.where(lengths < delta, lengths**2 / 2, delta * (lengths - delta / 2)),
-    }[force_loss]
+    of_atoms = {"l2": np.linalg.norm(errors, axis=1), "mse": np.square(errors).mean(1)}[force_loss]
     assert found.numpy() == pytest.approx([of_atoms[:7].mean(), of_atoms[7:].mean()], rel=1e-6)
 
 
-@pytest.mark.parametrize("anchor", ["label", "prediction"])
-def test_outputs_that_take_no_part_in_the_equivariance_loss(batch: Batch, anchor: Anchor) -> None:
-    """The parts add up to the whole, and the task's loss is the same in all three."""
-    model, weight = random_model(cutoff=CUTOFF).double(), 0.3
-
-    def losses(**options: Any) -> dict[str, float]:
-        objective = PotentialObjective(
-            forces="conservative", force_scale=0.7, energy_weight=weight, anchor=anchor, n_turned=2, **options
-        )
-        found = objective(model, batch, torch.Generator().manual_seed(2))
-        return {name: loss.item() for name, loss in found.items()}
-
-    both, forces, energy = (losses(equivariant_outputs=name) for name in ("both", "forces", "energy"))
-    assert both == losses()
-    assert both["task"] == forces["task"] == energy["task"]
-    assert both["equivariance"] == pytest.approx(forces["equivariance"] + energy["equivariance"], rel=1e-12)
-    assert min(forces["equivariance"], energy["equivariance"]) > 1e-3
-    no_energy = PotentialObjective(forces="conservative", force_scale=0.7, energy_weight=0.0, anchor=anchor, n_turned=2)
-    alone = no_energy(model, batch, torch.Generator().manual_seed(2))["equivariance"].item()
-    assert forces["equivariance"] == pytest.approx(alone, rel=1e-12)
-
-
-def test_poses_about_an_axis_and_up_to_an_angle(batch: Batch) -> None:
+def test_poses_about_an_axis(batch: Batch) -> None:
     axis = (1.0, 2.0, -0.5)
     objective = PotentialObjective(
-        forces="direct", force_scale=0.7, energy_weight=0.1, n_turned=3, group="SO3", axis=axis, max_angle_deg=25.0
+        forces="direct", force_scale=0.7, energy_weight=0.1, n_turned=3, group="SO3", axis=axis
     )
     recorder = Recorder(random_model(cutoff=CUTOFF).double())
     objective(recorder, batch, torch.Generator().manual_seed(2))
@@ -279,5 +245,4 @@ def test_poses_about_an_axis_and_up_to_an_angle(batch: Batch) -> None:
     direction = torch.tensor(axis, dtype=torch.float64)
     torch.testing.assert_close(drawn @ direction, direction.expand(6, 3), rtol=0, atol=1e-9)
     cosines = (drawn.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
-    assert cosines.min() >= np.cos(np.radians(25.0)) - 1e-9
     assert len({round(value, 6) for value in cosines.tolist()}) == 6

@@ -13,7 +13,6 @@ from ase import Atoms
 from potentials import molecule_frames, untrained_potential
 from remul_md.calculators import RemulCalculator
 
-import remul_md.potentials.potential as potential_module
 from remul_md.analysis.accuracy import evaluate_potential
 from remul_md.analysis.rotation import rotational_error_along
 from remul_md.datasets import read_frames
@@ -210,15 +209,6 @@ def test_a_file_keeps_the_members(committee: Potential, files: list[Path], batch
     assert [member["sha256"] for member in loaded.provenance.members] == [load_potential(f).sha256 for f in files]
     assert loaded.species == (1, 6, 8)
     assert loaded.cutoff == 5.0
-
-
-def test_an_older_release_refuses_the_file_by_its_number(
-    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_committee(files).save(tmp_path / "committee.pt")
-    monkeypatch.setattr(potential_module, "FORMAT_VERSION", 2)
-    with pytest.raises(InputError, match=r"has format 4, this remul-md .* reads up to 2; upgrade with"):
-        load_potential(tmp_path / "committee.pt")
 
 
 def first_molecule(frames: Frames) -> Atoms:

@@ -103,7 +103,7 @@ def test_losses_of_a_partly_labelled_batch_in_closed_form(rows: tuple[Tensor, Te
     assert abs(broken.mean() - broken[:, :N_LABELLED].mean()) > 0.01  # the unlabelled ones count
 
 
-@pytest.mark.parametrize("law", [{}, {"group": "SO3", "max_angle_deg": 40.0}])
+@pytest.mark.parametrize("law", [{}, {"group": "SO3", "axis": (1.0, 2.0, -0.5)}])
 def test_a_random_first_pose_is_two_pose_augmentation(rows: tuple[Tensor, Tensor], law: dict[str, Any]) -> None:
     """Anchor label, alpha = beta, one turned pose: for the same draws twice the loss of alpha = 0 with two poses."""
     x, y = rows[0][:N_LABELLED], rows[1]

@@ -68,7 +68,7 @@ def test_a_run_is_not_chosen_by_poses_it_does_not_train(batch: Batch) -> None:
         along = torch.tensor([0.0, 0.0, 0.5], dtype=poses.forces.dtype)
         return Prediction(system_index=poses.system_index, energy=poses.energy, forces=poses.forces + along)
 
-    validate = TurnedValidation(batch, forces="conservative", group="SO3", axis=axis, max_angle_deg=40.0)
+    validate = TurnedValidation(batch, forces="conservative", group="SO3", axis=axis)
     assert validate(model)["validation_force_mae"] == pytest.approx(500.0 / 3, rel=1e-6)  # type: ignore[arg-type]
     for part in validate._batches:
         heights = part.positions[:, 2].view(-1, batch.n_atoms)

@@ -72,8 +72,7 @@ class Accuracy:
         n_jacobian_frames: frames, evenly spread, that the last two were measured on.
         symmetry: relaxed, or exact where O(3) is built in or was cut to.
         direction_load: force MAE with the raw directions cut over the force MAE as it is, both in the stock pose: 1
-            where exact symmetry is free, large where the raw directions carry the potential. 1 for exact potentials;
-            None where they cannot be cut.
+            where exact symmetry is free, large where the raw directions carry the potential, 1 for exact potentials.
         force_mae_exact: the first of the two, meV/Angstrom.
         n_members: 1, or the members of a committee.
         forces_std: of a committee, its error bar against the errors of the stock forces, by component, in
@@ -106,8 +105,8 @@ class Accuracy:
     jacobian_asymmetry: float
     n_jacobian_frames: int
     symmetry: Symmetry
-    direction_load: float | None
-    force_mae_exact: float | None
+    direction_load: float
+    force_mae_exact: float
     n_members: int = 1
     forces_std: Calibration | None = None
     apart: Apart | None = None
@@ -152,8 +151,6 @@ class Accuracy:
         return rows
 
     def _load(self) -> str:
-        if self.direction_load is None or self.force_mae_exact is None:
-            return "not known: the raw directions of this kind of model cannot be cut"
         if self.symmetry == "exact":
             return "1 (exactly symmetric: there are no raw directions)"
         return f"{self.direction_load:.3f} (stock force MAE {self.force_mae_exact:.2f} meV/A with raw directions cut)"
@@ -190,7 +187,7 @@ def evaluate_potential(
     for index in range(len(frames)):
         require_known_composition(potential.coverage, frames.frame_numbers(index), species=potential.species)
     store = BatchStore(build_batch(frames, cutoff=potential.cutoff).to(potential.device))
-    exact = _exact(potential)
+    exact = potential.with_symmetry("exact")
     # All draws before the first pass, so that the figures do not depend on how many frames fit into one.
     generator = torch.Generator().manual_seed(seed)
     drawn = random_rotations((n_draws + 1) * len(frames), generator=generator).view(n_draws + 1, len(frames), 3, 3)
@@ -227,7 +224,7 @@ def evaluate_potential(
         if std is not None:
             columns.setdefault("error", []).append((forces_GA3[0] - labels_GA3[0]).cpu())
             columns.setdefault("std", []).append(std.double().view(n_poses, -1, 3)[0].cpu())
-        if exact is not None:
+        if exact.model is not potential.model:
             cut = exact.predict(batch, forces=head)
             cut_A3 = cut.forces if head == "conservative" else cut.direct_forces
             assert cut_A3 is not None
@@ -262,16 +259,6 @@ def pose_batch_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor)
     return torch.stack([turn_vectors(copies[g], rotations[g], system_index=system_index) for g in range(n_poses)])
 
 
-def _exact(potential: Potential) -> Potential | None:
-    """The potential with its raw directions cut; None where it has none, or where they cannot be cut."""
-    if potential.symmetry == "exact":
-        return None
-    try:
-        return potential.with_symmetry("exact")
-    except InputError:
-        return None
-
-
 def _apart(columns: dict[str, Tensor], frames: Frames, kept: NDArray[np.bool_]) -> Apart:
     atoms = torch.from_numpy(np.repeat(kept, frames.n_atoms))
     return Apart(
@@ -298,7 +285,7 @@ def _summary(
         return equivariance_percent(columns[f"twirled{suffix}"].numpy(), columns[f"spread{suffix}"].numpy(), seed=seed)
 
     n_components = 3 * len(frames.positions)
-    cut = milli("exact") if "exact" in columns else milli("stock") if potential.symmetry == "exact" else None
+    cut = milli("exact") if "exact" in columns else milli("stock")
     of_forces, of_energy = percent(""), percent("_energy")
     stock = columns["stock"].numpy()
     return Accuracy(
@@ -329,7 +316,7 @@ def _summary(
         jacobian_asymmetry=local.jacobian_asymmetry,
         n_jacobian_frames=local.n_frames,
         symmetry=potential.symmetry,
-        direction_load=None if cut is None else cut / milli("stock"),
+        direction_load=cut / milli("stock"),
         force_mae_exact=cut,
         n_members=potential.n_members,
         forces_std=calibration(1000.0 * columns["error"].numpy(), 1000.0 * columns["std"].numpy())

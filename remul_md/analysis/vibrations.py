@@ -1,8 +1,8 @@
 """Harmonic vibrations of a molecule with any ASE calculator, rotations and translations judged as a symmetry check.
 
 A rigid motion costs no energy, so its frequency is zero for exact forces at a stationary point. What it comes out as
-says how far the energy of a model depends on place and orientation. The rigid motions are known from the geometry alone; they are set apart by
-projection and not by size: a methyl group can turn as softly as a model breaks rotations.
+says how far the energy of a model depends on place and orientation. The rigid motions are known from the geometry
+alone; they are set apart by projection and not by size: a methyl group can turn as softly as a model breaks rotations.
 """
 
 from __future__ import annotations

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md._version import __version__
-from remul_md.cli.printing import print_table
+from remul_md.cli.options import DeviceOption, ThreadsOption
+from remul_md.cli.printing import print_table, verdict_word
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from remul_md.analysis.trajectory import TrajectoryAnalysis
     from remul_md.analysis.verdicts import Verdict
     from remul_md.calculators import RemulCalculator
+    from remul_md.potentials.potential import Dtype
 
 
 def analyze(
@@ -41,8 +43,8 @@ def analyze(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the turns.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    n_threads: Annotated[int, typer.Option(help="CPU threads; small molecules are fastest with one.", min=1)] = 1,
+    device: DeviceOption = "auto",
+    n_threads: ThreadsOption = 1,
 ) -> None:
     """Does the run conserve energy, do its forces turn with the molecule, does the molecule stay intact?"""
     from remul_md.analysis.training_statistics import TrainingStatistics
@@ -118,7 +120,7 @@ def analyze(
             typer.echo(f"wrote {written}")
 
 
-def _run_calculator(trajectory: Path, potential: Any, *, device: str, dtype: str | None = None) -> RemulCalculator:
+def _run_calculator(trajectory: Path, potential: Any, *, device: str, dtype: Dtype | None = None) -> RemulCalculator:
     """The calculator that made the trajectory, where its record says how; else the potential as it is.
 
     Args:
@@ -191,8 +193,8 @@ def _print_analysis(result: TrajectoryAnalysis) -> None:
 
 
 def _verdict_line(verdict: Verdict) -> str:
-    word = {True: "yes", False: "NO", None: "undecided"}[verdict.passed]
-    return f"{word:9} {verdict.value:.4g} {verdict.unit} (limit {verdict.threshold:g}) {verdict.why}"
+    value = f"{verdict.value:.4g} {verdict.unit} (limit {verdict.threshold:g})"
+    return f"{verdict_word(verdict.passed):9} {value} {verdict.why}"
 
 
 def _read_evaluation(path: Path) -> dict[str, Any]:

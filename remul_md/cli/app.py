@@ -12,9 +12,9 @@ from remul_md.cli.analyze import analyze
 from remul_md.cli.audit import audit
 from remul_md.cli.data import data_app
 from remul_md.cli.md import md
-from remul_md.cli.options import DeviceOption, SymmetryOption, ThreadsOption
+from remul_md.cli.options import DeviceOption, JsonOption, SymmetryOption, ThreadsOption
 from remul_md.cli.potentials import committee, distill, label, training_line
-from remul_md.cli.printing import fail, print_table
+from remul_md.cli.printing import fail, print_table, write_figures
 from remul_md.cli.properties import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli.study import study_app
 from remul_md.errors import InputError
@@ -33,7 +33,6 @@ app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
 
 PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 
 
 @app.command()
@@ -98,9 +97,9 @@ def evaluate(
         [*([("pretrained on", pretraining)] if pretraining else []), *result.rows()],
     )
     # After the table: a file that cannot be written must not cost the figures.
-    origin = {"potential": str(potential), "potential_sha256": loaded.sha256, "data": data, "version": __version__}
+    origin = {"potential": str(potential), "potential_sha256": loaded.sha256, "data": data}
     origin |= {"pretraining": pretraining} if pretraining else {}
-    _write_json(json_file, {**origin, **result.to_json()})
+    write_figures(json_file, {**origin, **result.to_json()})
     if by_angle is not None:
         write_pose_errors(pose_errors(loaded, frames, forces=head, seed=seed, progress=True), by_angle)
 
@@ -125,7 +124,7 @@ def potentials(
     rows = describe_shipped(measure_latency=latency)
     for line in shelf_lines(rows):
         typer.echo(line)
-    _write_json(json_file, {"version": __version__, "potentials": [row.to_json() for row in rows]})
+    write_figures(json_file, {"potentials": [row.to_json() for row in rows]})
 
 
 # After the commands that everybody needs.
@@ -158,14 +157,6 @@ def _calculator(potential: str | Potential, **options: Any) -> RemulCalculator:
     from remul_md.calculators import RemulCalculator
 
     return RemulCalculator(potential, **options)
-
-
-def _write_json(path: Path | None, content: dict[str, Any]) -> None:
-    if path is None:
-        return
-    from remul_md.files import write_json
-
-    write_json(path, content, hint="choose another --json file")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md._version import __version__
-from remul_md.cli.options import SymmetryOption
+from remul_md.cli.options import JsonOption, SymmetryOption, ThreadsOption
 from remul_md.errors import InputError
 from remul_md.files import write_json
 from remul_md.labels.sources import label_source, names_calculator
@@ -25,14 +25,14 @@ def audit(
     ],
     structure: Annotated[str, typer.Option(help="A file, a packaged molecule, or rmd17/ethanol/test-01:17.")],
     report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the verdicts to this file.")] = None,
+    json_file: JsonOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Make this check only; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     forces: Annotated[str | None, typer.Option(help="Of a potential: auto, conservative or direct.")] = None,
     symmetry: SymmetryOption = None,
     device: Annotated[str | None, typer.Option(help="Of a potential: auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of a potential: float32 or float64.")] = None,
-    n_threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
+    n_threads: ThreadsOption = 1,
 ) -> None:
     """Is a calculator fit for dynamics? Twelve checks of any ASE calculator; exit code 1 if one fails.
 

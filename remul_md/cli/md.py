@@ -90,16 +90,18 @@ def md(
         raise InputError(f"--n-inner {n_inner} does not go with --replicas {replicas}; run them one by one")
     torch.set_num_threads(n_threads)
     rotations = int(symmetrize) if symmetrize and symmetrize.lstrip("-").isdigit() else symmetrize
-    chosen = {
+    chosen: dict[str, Any] = {
         "device": device,
         "symmetry": symmetry,
         "seed": seed,
         "remove_net_torque": remove_net_torque,
         "allow_unseen": allow_unseen,
         "compile": compiled,
+        "dtype": dtype,
     }
-    calculator = RemulCalculator(potential, dtype=dtype, forces=forces, symmetrize=rotations, **chosen)
-    fast = None if n_inner is None else _fast_calculator(calculator, dtype=dtype, **chosen)
+    served: dict[str, Any] = {"forces": forces, "symmetrize": rotations}
+    calculator = RemulCalculator(potential, **served, **chosen)
+    fast = None if n_inner is None else _fast_calculator(calculator, **chosen)
     atoms = read_structure(structure)
     atoms.calc = calculator
     provenance = {

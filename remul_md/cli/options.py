@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,3 +13,4 @@ ThreadsOption = Annotated[int, typer.Option(help="CPU threads; small molecules a
 SymmetryOption = Annotated[
     str | None, typer.Option(help="exact cuts the raw directions of a relaxed potential (default: as trained).")
 ]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from remul_md.cli.options import DeviceOption, ThreadsOption
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ def label(
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Take every n-th frame; those of a trajectory are alike.")] = 1,
     forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    n_threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
+    n_threads: ThreadsOption = 1,
 ) -> None:
     """Label geometries; `remul-md train --set data.source=OUTPUT` then trains a potential on them.
 

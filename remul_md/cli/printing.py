@@ -1,10 +1,13 @@
-"""What commands print: tables, and the line that says why a command failed."""
+"""What commands print and write: tables, verdicts, the file of --json, and the line that says why a command failed."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import typer
+
+from remul_md._version import __version__
 
 
 def print_table(title: str, rows: list[tuple[str, str]]) -> None:
@@ -13,6 +16,21 @@ def print_table(title: str, rows: list[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows) if rows else 0
     for name, value in rows:
         typer.echo(f"  {name:{width}}  {value}")
+
+
+def verdict_word(passed: bool | None) -> str:
+    """How a verdict reads."""
+    return {True: "yes", False: "NO", None: "undecided"}[passed]
+
+
+def write_figures(path: Path | None, content: dict[str, Any]) -> None:
+    """The file of --json, if there is to be one, with the version that made it."""
+    if path is None:
+        return
+    from remul_md.files import write_json
+
+    write_json(path, {"version": __version__, **content}, hint="choose another --json file")
+    typer.echo(f"wrote {path}")
 
 
 def fail(message: str, *, code: int) -> NoReturn:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remul_md._version import __version__
-from remul_md.cli.options import ThreadsOption
+from remul_md.cli.options import JsonOption, ThreadsOption
+from remul_md.cli.printing import verdict_word, write_figures
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ TargetArgument = Annotated[
 StructureHelp = "A file, a packaged molecule such as ethanol, or rmd17/ethanol/test-01:17."
 ForcesOption = Annotated[str | None, typer.Option(help="Of a potential: auto, conservative or direct.")]
 DeviceOption = Annotated[str | None, typer.Option(help="Of a potential: auto, cpu, cuda or cuda:N.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 
 
 def vibrations(
@@ -56,7 +55,7 @@ def vibrations(
         typer.echo(f"  {name:20} {' '.join(f'{value:.1f}' for value in values)}")
     typer.echo(f"  zero-point energy    {modes.zero_point_energy:.4f} eV (harmonic)")
     _print_verdicts(found.verdicts)
-    _write(json_file, {"potential": potential, "structure": structure, **found.to_json()})
+    write_figures(json_file, {"potential": potential, "structure": structure, **found.to_json()})
 
 
 def compare(
@@ -79,7 +78,7 @@ def compare(
         mean = "" if gap.mean_difference is None else f"{gap.mean_difference:+.4f} {gap.unit}"
         typer.echo(f"  {gap.name:{width}}  {gap.gap:12.3f}  {gap.sampling:16.3f}  {mean}")
     _print_verdicts([found.verdict])
-    _write(json_file, {"trajectory": trajectory, "reference": other, **found.to_json()})
+    write_figures(json_file, {"trajectory": trajectory, "reference": other, **found.to_json()})
     if picture is not None:
         write_comparison_png(found, picture, labels=(trajectory, other))
         typer.echo(f"wrote {picture}")
@@ -106,7 +105,7 @@ def spectrum(
     typer.echo(f"  strongest lines, 1/cm: {lines}")
     if found.warning:
         typer.echo(f"note: {found.warning}")
-    _write(json_file, {"trajectory": str(trajectory), **found.to_json()})
+    write_figures(json_file, {"trajectory": str(trajectory), **found.to_json()})
     if picture is not None:
         write_spectrum_png(found, picture, title=trajectory.name)
         typer.echo(f"wrote {picture}")
@@ -138,7 +137,9 @@ def timestep_scan(
         value = "blew up" if run.fluctuation_meV_per_atom is None else f"{run.fluctuation_meV_per_atom:.3g} meV/atom"
         typer.echo(f"  {run.timestep_fs:8g} fs  {value}")
     _print_verdicts([found.verdict])
-    _write(json_file, {"potential": potential, "structure": structure, "length_ps": length_ps, **found.to_json()})
+    write_figures(
+        json_file, {"potential": potential, "structure": structure, "length_ps": length_ps, **found.to_json()}
+    )
 
 
 def _structure_with(target: str, structure: str, *, forces: str | None, device: str | None, n_threads: int) -> Atoms:
@@ -161,15 +162,5 @@ def _structure_with(target: str, structure: str, *, forces: str | None, device: 
 
 def _print_verdicts(verdicts: Iterable[Verdict]) -> None:
     for verdict in verdicts:
-        word = {True: "yes", False: "NO", None: "undecided"}[verdict.passed]
         value = f"{verdict.value:.3g} {verdict.unit} (limit {verdict.threshold:g})"
-        typer.echo(f"  {verdict.name}: {word}, {value} {verdict.why}")
-
-
-def _write(path: Path | None, content: dict[str, Any]) -> None:
-    if path is None:
-        return
-    from remul_md.files import write_json
-
-    write_json(path, {"version": __version__, **content}, hint="choose another --json file")
-    typer.echo(f"wrote {path}")
+        typer.echo(f"  {verdict.name}: {verdict_word(verdict.passed)}, {value} {verdict.why}")

@@ -11,7 +11,6 @@ from torch import nn
 
 from remul_md.errors import InputError
 from remul_md.models.ensemble import Committee, CommitteeConfig
-from remul_md.models.first_transformer import FirstTransformer, FirstTransformerConfig
 from remul_md.models.operations import Forces
 from remul_md.models.painn import Painn, PainnConfig
 from remul_md.models.transformer import Symmetry, Transformer, TransformerConfig, cut_raw_directions
@@ -43,12 +42,10 @@ class ForceModel(Protocol):
         ...
 
 
-# The first is what a config without `kind` means. painn is the control of the studies, not a recommendation;
-# first-transformer is what files of formats 1 and 2 hold.
+# The first is what a config without `kind` means; painn is the control of the studies, not a recommendation.
 MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "transformer": (TransformerConfig, Transformer),
     "painn": (PainnConfig, Painn),
-    "first-transformer": (FirstTransformerConfig, FirstTransformer),
 }
 
 
@@ -114,19 +111,11 @@ def exact_model(model: nn.Module) -> nn.Module:
     Returns:
         A model of its own that shares the other weights, on the same device and in the same precision; an exact model
         comes back as it is.
-    Raises:
-        InputError: the raw directions of this kind of model cannot be told from what else its weights do.
     """
     if symmetry_of(model) == "exact":
         return model
     kind, options = model_config(model)
-    member_kind, member_options = _member(kind, options)
-    if member_kind != "transformer":
-        raise InputError(
-            f"raw directions cannot be cut from model.kind={member_kind}, which sums them before it multiplies them; "
-            'leave symmetry="exact" out'
-        )
-    member_options["symmetry"] = "exact"
+    _member(kind, options)[1]["symmetry"] = "exact"
     parameter = next(model.parameters())
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced
         exact = build_model(kind, options).to(device=parameter.device, dtype=parameter.dtype)

@@ -2,9 +2,7 @@
 
 File format (`*.pt`): one dict of plain values, loaded with `weights_only=True`, so nothing in a file is executed:
 `format_version` (integer), `metadata` (a JSON string), `weights` (name -> tensor), `reference_energies` (float64).
-Format 2 added committees: stacked weights, and `member_references`. Since format 3 the kind "transformer" is the one
-with moments; since format 4 its direct head has blocks of its own. Old versions are upgraded by the functions in
-`_UPGRADES`.
+A committee has stacked weights, and `member_references`. Nothing has been released, so one format is read.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import hashlib
 import json
 import logging
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -37,37 +34,6 @@ FORMAT_VERSION = 4
 UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "mass": "amu"}
 ForcesChoice = Literal["auto", "conservative", "direct"]
 Dtype = Literal["float32", "float64"]
-
-
-def _name_the_first_transformer(payload: dict[str, Any]) -> dict[str, Any]:
-    """Format 3 gave the name "transformer" to another architecture; the older one keeps its weights and its code."""
-    metadata = json.loads(payload["metadata"])
-    model = metadata["model"]
-    if model["kind"] == "transformer":
-        model["kind"] = "first-transformer"
-    if model["options"].get("member_kind") == "transformer":
-        model["options"]["member_kind"] = "first-transformer"
-    return {**payload, "metadata": json.dumps(metadata)}
-
-
-def _leave_the_direct_head_without_blocks(payload: dict[str, Any]) -> dict[str, Any]:
-    """Format 4 added the option; what was trained before reads its direct forces at once."""
-    metadata = json.loads(payload["metadata"])
-    model = metadata["model"]
-    kind, options = model["kind"], model["options"]
-    if kind == "committee":
-        kind, options = options["member_kind"], options["member_options"]
-    if kind == "transformer":
-        options["direct_layers"] = 0
-    return {**payload, "metadata": json.dumps(metadata)}
-
-
-# version -> function that lifts a payload of that version to the next one
-_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    1: lambda payload: payload,  # format 2 only adds what a committee needs
-    2: _name_the_first_transformer,
-    3: _leave_the_direct_head_without_blocks,
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,8 +108,7 @@ class Potential:
         """The potential in this mode: "exact" cuts the raw directions of a relaxed one, None leaves it as it is.
 
         Raises:
-            InputError: an unknown mode, "relaxed" for a potential that has no raw directions, or a kind of model from
-                which they cannot be cut.
+            InputError: an unknown mode, or "relaxed" for a potential that has no raw directions.
         """
         if symmetry not in (None, *get_args(Symmetry)):
             raise InputError(f"symmetry must be {' or '.join(get_args(Symmetry))}, got {symmetry!r}")
@@ -337,14 +302,11 @@ def _read_payload(file: Path) -> dict[str, Any]:
     version = payload.get("format_version") if isinstance(payload, dict) else None
     if not isinstance(version, int):
         raise InputError(f"{file}: is a torch file but no potential of remul-md (no format_version)")
-    if version > FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         raise InputError(
-            f"{file}: has format {version}, this remul-md {__version__} reads up to {FORMAT_VERSION}; "
-            "upgrade with `pip install -U remul-md`"
+            f"{file}: has format {version}, remul-md {__version__} reads format {FORMAT_VERSION}; "
+            "use the version that wrote it, or train the potential again"
         )
-    while version < FORMAT_VERSION:
-        payload = _UPGRADES[version](payload)
-        version += 1
     missing = {"metadata", "weights", "reference_energies"} - payload.keys()
     if missing:
         raise InputError(f"{file}: lacks {', '.join(sorted(missing))}; the file is damaged")

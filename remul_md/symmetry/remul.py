@@ -51,7 +51,6 @@ def remul_losses(
     turn: Turn[X, Y],
     rotations: Tensor,
     gap: Callable[[Y, Y], Tensor],
-    equivariance_gap: Callable[[Y, Y], Tensor] | None = None,
     anchor: Anchor = "label",
     unturned: bool = True,
     first_rotations: Tensor | None = None,
@@ -66,7 +65,6 @@ def remul_losses(
         turn: how both turn.
         rotations: [K, B, 3, 3], drawn by the caller; K = 0 leaves the equivariance loss out.
         gap: (prediction, target) -> loss of each system, in the order of the systems.
-        equivariance_gap: the same for the equivariance loss, where not all outputs take part in it; None is `gap`.
         anchor: what the turned predictions are held against: the turned label (the paper), or the turned prediction
             of the unturned pose, which needs no labels.
         unturned: False leaves the unturned pose and the task's loss out (augmentation).
@@ -99,15 +97,13 @@ def remul_losses(
         poses = torch.cat([(stock if first_rotations is None else first_rotations).unsqueeze(0), rotations])
     prediction = predict(turn.inputs(inputs, poses))
     losses: dict[str, Tensor] = {}
-    turned_gap = gap if equivariance_gap is None else equivariance_gap
     if anchor == "label":
         wanted = turn.outputs(targets, poses)
         gaps = gap(prediction, wanted).view(-1, n_systems)
         if unturned:
             losses["task"] = gaps[0].mean()
         if n_turned:
-            turned = gaps if equivariance_gap is None else turned_gap(prediction, wanted).view(-1, n_systems)
-            losses["equivariance"] = turned[int(unturned) :].mean()
+            losses["equivariance"] = gaps[int(unturned) :].mean()
         return losses
     if turn.first is None:
         raise InputError("anchor 'prediction' needs Turn.first, which picks the unturned pose of a prediction")
@@ -123,7 +119,7 @@ def remul_losses(
         onward = poses @ first_rotations.mT
     losses["task"] = gap(known, wanted).mean()
     if n_turned:
-        losses["equivariance"] = turned_gap(prediction, turn.outputs(first, onward)).view(-1, n_systems)[1:].mean()
+        losses["equivariance"] = gap(prediction, turn.outputs(first, onward)).view(-1, n_systems)[1:].mean()
     return losses
 
 
@@ -137,7 +133,6 @@ def one_forward_losses(
     turned: Tensor,
     probability: float,
     gap: Callable[[Y, Y], Tensor],
-    equivariance_gap: Callable[[Y, Y], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Unbiased estimates of both losses of REMUL from one pose of each system.
 
@@ -145,7 +140,7 @@ def one_forward_losses(
     alpha task + beta equivariance is (alpha + beta) x the mean loss of the batch, whatever was drawn.
 
     Args:
-        predict, inputs, targets, turn, gap, equivariance_gap: as `remul_losses`.
+        predict, inputs, targets, turn, gap: as `remul_losses`.
         rotations: one for each system, [B, 3, 3].
         turned: whether the system is turned, [B], drawn by the caller: False with `probability`.
         probability: alpha / (alpha + beta), in (0, 1).
@@ -159,10 +154,9 @@ def one_forward_losses(
     identity = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
     poses = torch.where(turned.view(-1, 1, 1), rotations, identity).unsqueeze(0)
     prediction, wanted = predict(turn.inputs(inputs, poses)), turn.outputs(targets, poses)
-    of_task = gap(prediction, wanted)
-    of_turned = of_task if equivariance_gap is None else equivariance_gap(prediction, wanted)
-    share = turned.to(of_task.dtype)
+    losses = gap(prediction, wanted)
+    share = turned.to(losses.dtype)
     return {
-        "task": (of_task * (1.0 - share)).mean() / probability,
-        "equivariance": (of_turned * share).mean() / (1.0 - probability),
+        "task": (losses * (1.0 - share)).mean() / probability,
+        "equivariance": (losses * share).mean() / (1.0 - probability),
     }

@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import permutations, product
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +27,6 @@ def random_rotations(
     generator: torch.Generator,
     group: Group = "SO3",
     axis: Sequence[float] | None = None,
-    max_angle_deg: float | None = None,
 ) -> Tensor:
     """Independent draws from the Haar measure of SO(3) or O(3), [n, 3, 3], float64, on the generator's device.
 
@@ -40,18 +37,20 @@ def random_rotations(
         n: number of draws, >= 1.
         generator: source of the random numbers; nothing is drawn from a global state.
         group: SO3 (proper rotations) or O3 (mirrors too).
-        axis: with SO3, only rotations about it: see `restricted_rotations`.
-        max_angle_deg: with SO3, only rotations by at most this angle, degrees.
+        axis: with SO3, only rotations about it, by angles that are uniform; any length > 0.
     Raises:
-        InputError: unknown group, or one with mirrors where axis or angle are restricted.
+        InputError: unknown group, one with mirrors about an axis, or an axis of no length or not of 3 numbers.
     Source: Shoemake, Graphics Gems III (1992), 124.
     """
     if group not in get_args(Group):
         raise InputError(f"group {group!r} is unknown; choose one of {', '.join(get_args(Group))}")
-    if axis is not None or max_angle_deg is not None:
+    if axis is not None:
         if group != "SO3":
-            raise InputError(f"axis and max_angle_deg restrict proper rotations; give group SO3, got {group}")
-        return restricted_rotations(n, generator=generator, axis=axis, max_angle_deg=max_angle_deg)
+            raise InputError(f"an axis restricts proper rotations; give group SO3, got {group}")
+        check_axis(axis)
+        uniform = torch.rand(n, generator=generator, dtype=torch.float64, device=generator.device)
+        axes = torch.tensor(list(axis), dtype=torch.float64, device=generator.device).expand(n, 3)
+        return rotations_about(axes, (2.0 * uniform - 1.0) * math.pi)
     quaternions = torch.randn(n, 4, generator=generator, dtype=torch.float64, device=generator.device)
     rotations = rotations_from_quaternions(quaternions / quaternions.norm(dim=1, keepdim=True))
     if group == "O3":
@@ -60,49 +59,14 @@ def random_rotations(
     return rotations
 
 
-def restricted_rotations(
-    n: int,
-    *,
-    generator: torch.Generator,
-    axis: Sequence[float] | None = None,
-    max_angle_deg: float | None = None,
-) -> Tensor:
-    """Independent rotations about one axis, or by at most an angle, or both, [n, 3, 3], float64, det = +1.
-
-    The law is that of the group, restricted: about an axis the signed angle is uniform in [-max, max]; about any
-    axis it is the Haar measure given that the angle is at most max, so the axis is uniform on the sphere and the
-    angle has a density proportional to 1 - cos(angle): nearly all draws of a small ball are close to its surface.
-
-    Args:
-        n: number of draws, >= 1.
-        generator: source of the random numbers.
-        axis: direction of the axis, any length > 0; None for every axis.
-        max_angle_deg: largest angle, degrees, in (0, 180]; None is 180.
-    Raises:
-        InputError: an axis of no length or not of 3 numbers, an angle out of range.
-    """
-    limit = check_restriction(axis=axis, max_angle_deg=max_angle_deg)
-    uniform = torch.rand(n, generator=generator, dtype=torch.float64, device=generator.device)
-    if axis is not None:
-        axes = torch.tensor(list(axis), dtype=torch.float64, device=generator.device).expand(n, 3)
-        angles = (2.0 * uniform - 1.0) * limit
-    else:
-        axes = torch.randn(n, 3, generator=generator, dtype=torch.float64, device=generator.device)
-        angles = _ball_angles(uniform, limit)
-    return rotations_about(axes, angles)
-
-
-def check_restriction(*, axis: Sequence[float] | None, max_angle_deg: float | None) -> float:
-    """The largest angle in radians.
+def check_axis(axis: Sequence[float]) -> None:
+    """Refuse an axis of no length or not of 3 numbers.
 
     Raises:
-        InputError: an axis of no length or not of 3 numbers, an angle out of range.
+        InputError: such an axis.
     """
-    if axis is not None and (len(axis) != 3 or not 0 < math.hypot(*axis) < math.inf):
+    if len(axis) != 3 or not 0 < math.hypot(*axis) < math.inf:
         raise InputError(f"axis must be 3 numbers that are not all 0, got {list(axis)}; the z axis is [0, 0, 1]")
-    if max_angle_deg is not None and not 0 < max_angle_deg <= 180:
-        raise InputError(f"max_angle_deg must be in (0, 180] degrees, got {max_angle_deg}")
-    return math.pi if max_angle_deg is None else math.radians(max_angle_deg)
 
 
 def rotations_about(axes: Tensor, angles: Tensor) -> Tensor:
@@ -110,23 +74,6 @@ def rotations_about(axes: Tensor, angles: Tensor) -> Tensor:
     unit = axes / axes.norm(dim=1, keepdim=True)
     half = 0.5 * angles.unsqueeze(1)
     return rotations_from_quaternions(torch.cat([half.cos(), half.sin() * unit], dim=1))
-
-
-def _ball_angles(uniform: Tensor, limit: float) -> Tensor:
-    """Angles whose distribution function is (a - sin a) / (limit - sin limit), by bisection."""
-
-    def volume(angle: Tensor) -> Tensor:
-        # The difference loses its digits below about 0.01, the series has an error of a^6 / 840 of itself there.
-        series = angle**3 / 6.0 * (1.0 - angle**2 / 20.0)
-        return torch.where(angle < 0.02, series, angle - angle.sin())
-
-    low, high = torch.zeros_like(uniform), torch.full_like(uniform, limit)
-    wanted = uniform * volume(high)
-    for _ in range(50):  # 2^-50 of the limit
-        middle = 0.5 * (low + high)
-        below = volume(middle) < wanted
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return 0.5 * (low + high)
 
 
 def rotations_from_quaternions(quaternions: Tensor) -> Tensor:
@@ -151,36 +98,14 @@ def fixed_rotations(name: FixedSet) -> Tensor:
     """
     if name not in get_args(FixedSet):
         raise InputError(f"rotation set {name!r} is unknown; choose one of {', '.join(get_args(FixedSet))}")
-    if name == "icosahedral":
-        golden = (1 + 5**0.5) / 2
-        even = [p for p in permutations(range(4)) if _sign(p) > 0]
-        units = [np.eye(4)[k] * s for k in range(4) for s in (1, -1)]
-        halves = [0.5 * np.array(signs) for signs in product((1, -1), repeat=4)]
-        goldens = [
-            0.5 * np.array([s0 * golden, s1 * 1.0, s2 / golden, 0.0])[list(order)]
-            for order in even
-            for s0, s1, s2 in product((1, -1), repeat=3)
-        ]
-        quaternions = np.array([*units, *halves, *goldens])  # the 120 icosians; q and -q are one rotation
-        leading = np.array([row[np.flatnonzero(np.abs(row) > 1e-9)[0]] for row in quaternions])
-        group = rotations_from_quaternions(torch.from_numpy(quaternions[leading > 0]))
-    else:
-        matrices = []
-        for order in permutations(range(3)):
-            for signs in product((1.0, -1.0), repeat=3):
-                matrix = np.zeros((3, 3))
-                matrix[range(3), order] = signs
-                # Proper rotations of the cube; those that permute the axes evenly keep the tetrahedron.
-                if np.linalg.det(matrix) > 0 and (name == "octahedral" or _sign(order) > 0):
-                    matrices.append(matrix)
-        group = torch.from_numpy(np.array(matrices))
-    identity_first = torch.argsort((group - torch.eye(3, dtype=group.dtype)).abs().sum((1, 2)), stable=True)
-    return group[identity_first]
+    from scipy.spatial.transform import Rotation
 
-
-def _sign(order: tuple[int, ...]) -> int:
-    inversions = sum(order[a] > order[b] for a in range(len(order)) for b in range(a + 1, len(order)))
-    return -1 if inversions % 2 else 1
+    group = Rotation.create_group({"tetrahedral": "T", "octahedral": "O", "icosahedral": "I"}[name]).as_matrix()
+    if name != "icosahedral":
+        group = group.round()  # permutations of the axes with signs: exactly integer
+    matrices = torch.from_numpy(group)
+    identity_first = torch.argsort((matrices - torch.eye(3, dtype=matrices.dtype)).abs().sum((1, 2)), stable=True)
+    return matrices[identity_first]
 
 
 def turn_vectors(vectors: Tensor, rotations: Tensor, *, system_index: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from pydantic import (
 
 from remul_md.errors import InputError
 from remul_md.models import MODELS, model_config_type
-from remul_md.symmetry.rotations import check_restriction
+from remul_md.symmetry.rotations import check_axis
 from remul_md.training.pretrain_config import PretrainConfig
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
@@ -111,13 +111,8 @@ class TrainConfig(BaseModel):
     )
     group: Literal["O3", "SO3"] = Field("O3", description="group of the turned poses: with mirrors, or without")
     axis: tuple[float, float, float] | None = Field(None, description="turn about this axis only; needs group SO3")
-    max_angle_deg: float | None = Field(None, gt=0, le=180, description="turn by at most this; needs group SO3")
     anchor: Literal["label", "prediction"] = Field("label", description="what turned predictions are held against")
-    force_loss: Literal["l2", "l1", "mse", "huber"] = Field("l2", description="loss of an atom's force error")
-    huber_delta: float = Field(0.1, gt=0, description="where huber turns straight, in units of the RMS force")
-    equivariant_outputs: Literal["both", "forces", "energy"] = Field(
-        "both", description="outputs that take part in the equivariance loss"
-    )
+    force_loss: Literal["l2", "mse"] = Field("l2", description="of an atom's force error: its length, or squared")
     monitor_per_decade: int = Field(6, ge=0, description="log-spaced measurements of symmetry; 0 switches them off")
     monitor_share: float = Field(0.05, gt=0, le=1, description="most poses measured, as a share of those trained on")
     validate_every: int = Field(500, ge=1, description="steps between validations")
@@ -153,7 +148,6 @@ class TrainConfig(BaseModel):
         self._only_with("ramp_steps", ramped, "weighting linear or cosine")
         for name in ("gradnorm_exponent", "gradnorm_learning_rate", "gradnorm_loss_floor"):
             self._only_with(name, self.weighting == "gradual", "weighting gradual")
-        self._only_with("huber_delta", self.force_loss == "huber", "force_loss huber")
         if self.weighting != "constant" and (self.alpha == 0 or self.beta == 0):
             raise ValueError(
                 f"train.weighting={self.weighting} shifts weight between two losses: alpha, beta > 0, "
@@ -205,23 +199,15 @@ class TrainConfig(BaseModel):
                 "train.weighting=gradual balances gradients by a matrix that train.trained=direct-head does not train; "
                 "choose constant, linear or cosine"
             )
-        if self.equivariant_outputs == "energy":
-            raise ValueError(
-                "train.equivariant_outputs=energy leaves train.trained=direct-head nothing to train: the energies "
-                "stay as they are; choose forces or both"
-            )
         self._only_with("energy_weight", False, "trained=all: with the direct head alone the energies stay as they are")
         return self
 
     @model_validator(mode="after")
     def _poses_fit(self) -> TrainConfig:
-        if (self.axis is not None or self.max_angle_deg is not None) and self.group != "SO3":
-            raise ValueError(
-                f"train.axis and train.max_angle_deg restrict proper rotations; set train.group=SO3, got {self.group}"
-            )
-        check_restriction(axis=self.axis, max_angle_deg=self.max_angle_deg)
-        if self.equivariant_outputs == "energy" and self.energy_weight == 0:
-            raise ValueError("train.equivariant_outputs=energy needs train.energy_weight > 0, got 0")
+        if self.axis is not None:
+            if self.group != "SO3":
+                raise ValueError(f"train.axis restricts proper rotations; set train.group=SO3, got {self.group}")
+            check_axis(self.axis)
         return self
 
     def _only_with(self, name: str, used: bool, condition: str) -> None:

@@ -41,7 +41,7 @@ class SymmetryMonitor:
     Args:
         batch: held-out frames with residual energies, on the model's device.
         forces: the trained head; with "both" the conservative one counts.
-        config: how many frames, and where poses are drawn from: Haar on SO(3), or training's own axis and angles.
+        config: how many frames, and where poses are drawn from: Haar on SO(3), or about training's own axis.
         seed: of frames and poses.
     """
 
@@ -50,9 +50,7 @@ class SymmetryMonitor:
         self._batch = BatchStore(batch).select(np.arange(n_frames))
         self._forces: Forces = "conservative" if forces == "both" else forces
         generator, n = torch.Generator().manual_seed(seed), MONITOR_DRAWS * n_frames
-        drawn = random_rotations(
-            n, generator=generator, group="SO3", axis=config.axis, max_angle_deg=config.max_angle_deg
-        )
+        drawn = random_rotations(n, generator=generator, group="SO3", axis=config.axis)
         identity = torch.eye(3, dtype=drawn.dtype).expand(1, n_frames, 3, 3)
         poses = torch.cat([identity, drawn.view(MONITOR_DRAWS, n_frames, 3, 3)]).to(batch.positions.device)
         self._poses = poses

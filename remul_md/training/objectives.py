@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,8 +17,7 @@ from remul_md.training.config import TrainConfig
 from remul_md.training.unlabelled import PartlyLabelled
 
 TrainedForces = Literal["conservative", "direct", "both"]
-ForceLoss = Literal["l2", "l1", "mse", "huber"]
-Outputs = Literal["both", "forces", "energy"]
+ForceLoss = Literal["l2", "mse"]
 FirstPose = Literal["stock", "random"]
 
 
@@ -37,12 +35,8 @@ class PotentialObjective:
         group: where the poses are drawn from.
         anchor: see `remul_losses`.
         axis: turn about this axis only; with `group` SO3.
-        max_angle_deg: turn by at most this angle, degrees; with `group` SO3. The law: `restricted_rotations`.
         one_forward: None, or alpha/(alpha + beta): one pose of each frame, unturned with this probability.
-        force_loss: of the force error e of an atom, in units of `force_scale`: |e| (l2), mean |component| (l1), mean
-            squared component (mse), or |e|^2/2 up to `huber_delta` and straight beyond (huber).
-        huber_delta: where huber turns from a square into a straight line, in units of `force_scale`.
-        equivariant_outputs: which outputs the equivariance loss holds against their labels.
+        force_loss: of the force error e of an atom in units of `force_scale`: |e| (l2) or mean squared component (mse).
     """
 
     forces: TrainedForces
@@ -54,11 +48,8 @@ class PotentialObjective:
     group: Group = "O3"
     anchor: Anchor = "label"
     axis: tuple[float, float, float] | None = None
-    max_angle_deg: float | None = None
     one_forward: float | None = None
     force_loss: ForceLoss = "l2"
-    huber_delta: float = 0.1
-    equivariant_outputs: Outputs = "both"
 
     def __call__(
         self, model: ForceModel, batch: Batch | PartlyLabelled, generator: torch.Generator
@@ -86,7 +77,6 @@ class PotentialObjective:
             generator=generator,
             group=self.group,
             axis=self.axis,
-            max_angle_deg=self.max_angle_deg,
         )
         rotations = drawn.view(n_poses, n_systems, 3, 3).to(device, non_blocking=True)
         if self.one_forward is None:
@@ -104,7 +94,6 @@ class PotentialObjective:
             "targets": labels(known, forces=self.forces),
             "turn": POTENTIAL_TURN,
             "gap": self.gap,
-            "equivariance_gap": self._equivariance_gap(),
         }
         if self.one_forward is None:
             return remul_losses(
@@ -121,22 +110,14 @@ class PotentialObjective:
     def _n_first(self) -> int:
         return int(self.unturned and self.first_pose == "random")
 
-    def _equivariance_gap(self) -> Callable[[Prediction, Prediction], Tensor] | None:
-        if self.equivariant_outputs == "both":
-            return None
-        return partial(self.gap, outputs=self.equivariant_outputs)
-
-    def gap(self, prediction: Prediction, target: Prediction, *, outputs: Outputs = "both") -> Tensor:
+    def gap(self, prediction: Prediction, target: Prediction) -> Tensor:
         """Loss of each system, [B]: mean over atoms of `force_loss` plus the weighted absolute energy error.
 
         By default the length of the error vector, not its square: robust to the few frames with very large forces.
         """
         assert prediction.energy is not None
         assert target.energy is not None
-        energy_weight = 0.0 if outputs == "forces" else self.energy_weight
-        total = energy_weight * (prediction.energy - target.energy).abs()
-        if outputs == "energy":
-            return total / self.force_scale
+        total = self.energy_weight * (prediction.energy - target.energy).abs()
         for predicted, wanted in (
             (prediction.forces, target.forces),
             (prediction.direct_forces, target.direct_forces),
@@ -150,16 +131,10 @@ class PotentialObjective:
     def _of_atoms(self, errors: Tensor) -> Tensor:
         """`force_loss` of the error vectors [A, 3], times `force_scale`, [A], eV/Angstrom."""
         scale = self.force_scale
-        if self.force_loss == "l1":
-            return errors.abs().mean(1)
         if self.force_loss == "mse":
             return errors.square().mean(1) / scale
         # The small constant keeps the gradient finite where an error is exactly zero.
-        lengths = (errors.square().sum(1) + (1e-4 * scale) ** 2).sqrt()
-        if self.force_loss == "l2":
-            return lengths
-        delta = self.huber_delta * scale
-        return torch.where(lengths < delta, 0.5 * lengths.square(), delta * (lengths - 0.5 * delta)) / scale
+        return (errors.square().sum(1) + (1e-4 * scale) ** 2).sqrt()
 
 
 def make_objective(config: TrainConfig, *, force_scale: float) -> PotentialObjective:
@@ -175,11 +150,8 @@ def make_objective(config: TrainConfig, *, force_scale: float) -> PotentialObjec
         group=config.group,
         anchor=config.anchor,
         axis=config.axis,
-        max_angle_deg=config.max_angle_deg,
         one_forward=config.alpha / (config.alpha + config.beta) if config.estimator == "one-forward" else None,
         force_loss=config.force_loss,
-        huber_delta=config.huber_delta,
-        equivariant_outputs=config.equivariant_outputs,
     )
 
 

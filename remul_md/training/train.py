@@ -124,7 +124,7 @@ def _train(
         cutoff = model_config(model)[1]["cutoff"]
         source = partly_labelled_batches(prepared.source, prepared.frames, beside, cutoff=cutoff, config=options)
     monitored = options.monitor_per_decade > 0
-    restricted = options.axis is not None or options.max_angle_deg is not None
+    restricted = options.axis is not None
     result = fit(
         model,
         source,
@@ -134,7 +134,6 @@ def _train(
             forces=options.forces,
             group="SO3" if restricted else "O3",
             axis=options.axis,
-            max_angle_deg=options.max_angle_deg,
         ),
         config=options,
         run_dir=folder,

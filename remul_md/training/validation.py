@@ -26,7 +26,6 @@ class TurnedValidation:
         n_poses: poses of each frame.
         group: where poses are drawn from.
         axis: with SO3, turn about this axis only: what a run does not train, it is not chosen by.
-        max_angle_deg: with SO3, turn by at most this angle, degrees.
         seed: seed of the poses.
     """
 
@@ -38,13 +37,10 @@ class TurnedValidation:
         n_poses: int = 4,
         group: Group = "O3",
         axis: Sequence[float] | None = None,
-        max_angle_deg: float | None = None,
         seed: int = 1,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        drawn = random_rotations(
-            n_poses * batch.n_systems, generator=generator, group=group, axis=axis, max_angle_deg=max_angle_deg
-        )
+        drawn = random_rotations(n_poses * batch.n_systems, generator=generator, group=group, axis=axis)
         rotations = drawn.view(n_poses, batch.n_systems, 3, 3).to(batch.positions.device)
         self._forces: Forces = "conservative" if forces == "both" else forces
         at_once = max(1, MAX_ATOMS // batch.n_atoms)

@@ -77,7 +77,6 @@ class ForceFieldConfig(BaseModel):
     n_train: int = Field(950, ge=1, description="training frames")
     n_validation: int = Field(50, ge=1, description="frames that choose the weights, in turned poses")
     batch_size: int = Field(8, ge=1, description="frames a step; each is seen in one or two poses")
-    kind: Literal["transformer", "first-transformer"] = Field("transformer", description="which transformer")
     width: int = Field(128, ge=1, description="of the transformer")
     n_layers: int = Field(3, ge=1, description="of the transformer")
     n_heads: int = Field(8, ge=1, description="of the transformer")
@@ -148,8 +147,7 @@ class ForceFieldConfig(BaseModel):
         if chosen.model == "painn":
             model: dict[str, Any] = {"kind": "painn", "width": width or self.painn_width}
         else:
-            sizes = {"width": width or self.width, "n_layers": self.n_layers, "n_heads": self.n_heads}
-            model = {"kind": self.kind, **sizes}
+            model = {"width": width or self.width, "n_layers": self.n_layers, "n_heads": self.n_heads}
         train = {
             "seed": seed,
             "n_steps": steps,
