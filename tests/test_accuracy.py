@@ -17,7 +17,7 @@ from remul_md.analysis.accuracy import Accuracy, evaluate_potential
 from remul_md.errors import InputError
 from remul_md.potentials.potential import Potential
 from remul_md.structures.batch import BatchStore
-from remul_md.structures.frames import Frames
+from remul_md.structures.frames import Frames, joined
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rotations import random_rotations, rotations_about
 
@@ -37,22 +37,10 @@ ISSUE_KEYS = {
 }
 
 
-def joined(parts: list[Frames]) -> Frames:
-    return Frames(
-        positions=np.concatenate([part.positions for part in parts]),
-        atomic_numbers=np.concatenate([part.atomic_numbers for part in parts]),
-        n_atoms=np.concatenate([part.n_atoms for part in parts]),
-        pbc=np.concatenate([part.pbc for part in parts]),
-        energy=np.concatenate([part.energy for part in parts]),
-        forces=np.concatenate([part.forces for part in parts]),
-        name="six frames",
-    )
-
-
 @pytest.fixture(scope="module")
 def frames() -> Frames:
     """Six frames, of 7 and 5 atoms in turn."""
-    return joined([molecule_frames(seed=seed) for seed in range(3)])
+    return joined([molecule_frames(seed=seed) for seed in range(3)], name="six frames")
 
 
 @pytest.fixture(scope="module")

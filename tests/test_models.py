@@ -107,12 +107,15 @@ def test_permuting_atoms_permutes_forces(model: torch.nn.Module) -> None:
 
 
 def test_systems_do_not_see_each_other(model: torch.nn.Module, batch: Batch) -> None:
-    positions = batch.positions.clone().requires_grad_()
-    out = model(batch)
+    here = batch.system_index == 0
+    energy, forces, direct = predicted(model, batch)
     moved = batch.positions.clone()
     moved[batch.system_index == 1] += torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    assert model(replace(batch, positions=moved)).energy[0] == out.energy[0]
-    assert positions.grad is None
+    other_energy, other_forces, other_direct = predicted(model, replace(batch, positions=moved))
+    assert other_energy[0] == energy[0]
+    assert torch.equal(other_forces[here], forces[here])
+    assert torch.equal(other_direct[here], direct[here])
+    assert not torch.equal(other_forces[~here], forces[~here])
 
 
 def test_net_force_is_zero_for_both_heads(model: torch.nn.Module, batch: Batch) -> None:

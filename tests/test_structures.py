@@ -1,7 +1,7 @@
 """Frames refuse what does not fit together; cutting and repeating batches equals building them anew."""
 
 import re
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import ase.build
 import numpy as np
@@ -11,9 +11,11 @@ from ase import Atoms
 
 from remul_md import Batch, Frames, InputError
 from remul_md.datasets import read_frames
-from remul_md.structures.batch import BatchStore
-from remul_md.structures.frames import concatenated_ranges, frames_from_atoms, joined_geometries
+from remul_md.structures.batch import BatchStore, Prediction, concatenate
+from remul_md.structures.frames import concatenated_ranges, frames_from_atoms, joined
 from remul_md.structures.neighbors import build_batch
+from remul_md.structures.rows import Rows, row_fields
+from remul_md.symmetry.rotations import random_rotations, turn_batch
 
 
 def mixed_frames(*, with_cell: bool) -> Frames:
@@ -39,10 +41,10 @@ def mixed_frames(*, with_cell: bool) -> Frames:
 
 
 def assert_equal_batches(left: Batch, right: Batch) -> None:
-    for field in fields(Batch):
-        a, b = getattr(left, field.name), getattr(right, field.name)
-        assert (a is None) == (b is None), field.name
-        assert a is None or (a.dtype == b.dtype and torch.equal(a, b)), field.name
+    for entry in fields(Batch):
+        a, b = getattr(left, entry.name), getattr(right, entry.name)
+        assert (a is None) == (b is None), entry.name
+        assert a is None or (a.dtype == b.dtype and torch.equal(a, b)), entry.name
 
 
 @pytest.mark.parametrize(
@@ -85,18 +87,26 @@ def test_numbers_that_are_not_finite_are_refused(key: str, place: tuple[int, ...
 
 
 @pytest.mark.parametrize("with_cell", [True, False])
-def test_joined_geometries_are_those_of_the_parts_without_labels(with_cell: bool) -> None:
+def test_joined_frames_are_those_of_the_parts(with_cell: bool) -> None:
     molecules, mixed = mixed_frames(with_cell=False).select([3, 1]), mixed_frames(with_cell=with_cell)
-    joined = joined_geometries([molecules, mixed], name="both")
-    assert (joined.name, joined.energy, joined.forces) == ("both", None, None)
-    assert joined.n_atoms.tolist() == [9, 7, 5, 7, 2, 9, 7]
-    assert (joined.cell is None) == (not with_cell)
-    found = build_batch(joined, cutoff=3.0)
+    both = joined([replace(molecules, trajectory_step=np.array([40, 2])), mixed], name="both")
+    assert (both.name, both.trajectory_step) == ("both", None)
+    assert both.n_atoms.tolist() == [9, 7, 5, 7, 2, 9, 7]
     for part, rows in ((molecules, range(2)), (mixed, range(2, 7))):
-        cut, alone = BatchStore(found).select(rows), build_batch(part, cutoff=3.0)
-        for name in ("positions", "atomic_numbers", "pbc", "system_index"):
-            assert torch.equal(getattr(cut, name), getattr(alone, name)), name
-        assert cut.neighbor_mask.sum(1).tolist() == alone.neighbor_mask.sum(1).tolist()
+        cell = np.zeros((len(part), 3, 3)) if with_cell and part.cell is None else part.cell
+        same = replace(part, cell=cell, name="both")
+        assert both.select(rows).content_hash() == same.content_hash()
+    bare = joined([molecules.without_labels(), mixed.without_labels()], name="both")
+    assert bare.content_hash() == both.without_labels().content_hash()
+    assert (bare.energy, bare.forces) == (None, None)
+
+
+def test_labels_of_only_some_parts_are_refused() -> None:
+    frames = mixed_frames(with_cell=False)
+    with pytest.raises(InputError, match="other: has no energy, others to be joined have; give it to all or to none"):
+        joined([frames, replace(frames.without_labels(), name="other")], name="both")
+    with pytest.raises(InputError, match="1 of 2 batches have energy; give it to all or to none"):
+        concatenate([build_batch(part, cutoff=3.0) for part in (frames, frames.without_labels())])
 
 
 @pytest.mark.parametrize("with_cell", [True, False])
@@ -193,7 +203,90 @@ def test_repeated_equals_building_the_copies(with_cell: bool) -> None:
     assert batch.repeated(4).n_atoms == 120
 
 
+@pytest.mark.parametrize("with_cell", [True, False])
+def test_concatenated_batches_equal_the_batch_of_the_joined_frames(with_cell: bool) -> None:
+    frames, molecules = mixed_frames(with_cell=with_cell), mixed_frames(with_cell=False).select([3, 0])
+    parts = [molecules, frames.select([2]), frames]
+    batches = [build_batch(part, cutoff=3.0) for part in parts]
+    assert len({batch.neighbor_index.shape[1] for batch in batches}) > 1  # they are padded to one width
+    found = concatenate(batches)
+    assert_equal_batches(found, build_batch(joined(parts, name="joined"), cutoff=3.0))
+    bare = concatenate([batch.without_labels() for batch in batches])
+    assert_equal_batches(bare, replace(found, energy=None, forces=None))
+
+
+def test_more_slots_are_more_padding() -> None:
+    frames = mixed_frames(with_cell=True)
+    batch = build_batch(frames, cutoff=3.0)
+    before = batch.neighbor_index.shape[1]
+    assert_equal_batches(batch.widened(before + 4), build_batch(frames, cutoff=3.0, min_neighbors=before + 4))
+    assert_equal_batches(batch.widened(before), batch)
+    with pytest.raises(InputError, match=f"a batch of {before} slots an atom cannot have {before - 1}; give at least"):
+        batch.widened(before - 1)
+
+
+def test_labels_change_their_precision_and_positions_do_not() -> None:
+    batch = build_batch(mixed_frames(with_cell=True), cutoff=3.0).labels_as(torch.float32)
+    assert (batch.energy.dtype, batch.forces.dtype) == (torch.float32, torch.float32)
+    assert (batch.positions.dtype, batch.cell.dtype) == (torch.float64, torch.float64)
+    assert (
+        build_batch(mixed_frames(with_cell=False), cutoff=3.0).without_labels().labels_as(torch.float32).energy is None
+    )
+
+
+def test_every_field_says_what_its_rows_are() -> None:
+    for kind, others in ((Batch, set()), (Prediction, {"members"}), (Frames, {"name"})):
+        assert {entry.name for entry in fields(kind)} - row_fields(kind).keys() == others
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LargerBatch(Batch):
+    """What a new field needs: to say what it is."""
+
+    charge: torch.Tensor | None = field(default=None, metadata={"rows": Rows(per="system", label=True)})
+    dipole: torch.Tensor | None = field(default=None, metadata={"rows": Rows(per="system", turns=True)})
+    nearest: torch.Tensor | None = field(default=None, metadata={"rows": Rows(per="atom", index_of="atom")})
+    order: torch.Tensor | None = field(default=None, metadata={"rows": Rows(per="pair")})
+
+
+def larger(batch: Batch, *, charge: torch.Tensor) -> LargerBatch:
+    """Every new field is a function of the others (of one system), so it is known after whatever was done."""
+    values = {entry.name: getattr(batch, entry.name) for entry in fields(Batch)}
+    dipole = torch.zeros(batch.n_systems, 3, dtype=torch.float64).index_add(0, batch.system_index, batch.forces)
+    n_neighbors = batch.neighbor_mask.sum(1, keepdim=True)
+    order = (n_neighbors - batch.neighbor_index.new_ones(batch.neighbor_mask.shape).cumsum(1)) * batch.neighbor_mask
+    return LargerBatch(**values, charge=charge, dipole=dipole, nearest=batch.neighbor_index[:, 0], order=order)
+
+
+def test_a_new_field_is_selected_repeated_joined_cast_moved_and_turned() -> None:
+    batch = build_batch(mixed_frames(with_cell=True), cutoff=3.0)
+    charge = torch.tensor([-2.0, 0.5, 1.0, 3.0, 7.0], dtype=torch.float64)
+    whole = larger(batch, charge=charge)
+
+    def check(found: Batch, wanted: Batch, charge: torch.Tensor) -> None:
+        wanted = larger(wanted, charge=charge)
+        assert isinstance(found, LargerBatch)
+        for entry in fields(LargerBatch):
+            torch.testing.assert_close(getattr(found, entry.name), getattr(wanted, entry.name), rtol=0, atol=1e-13)
+
+    chosen = [3, 0, 3, 2]
+    check(BatchStore(whole).select(chosen), BatchStore(batch).select(chosen), charge[chosen])
+    check(whole.repeated(3), batch.repeated(3), charge.repeat(3))
+    check(whole.widened(29), batch.widened(29), charge)
+    parts = [BatchStore(whole).select([4, 1]), whole.widened(29)]
+    check(
+        concatenate(parts),
+        concatenate([BatchStore(batch).select([4, 1]), batch.widened(29)]),
+        charge[[4, 1, *range(5)]],
+    )
+    rotations = random_rotations(5, generator=torch.Generator().manual_seed(8), group="O3")
+    check(turn_batch(whole, rotations), turn_batch(batch, rotations), charge)
+    assert whole.labels_as(torch.float32).charge.dtype == torch.float32
+    assert whole.without_labels().charge is None
+    assert whole.to("meta").order.device.type == "meta"
+
+
 def test_to_moves_every_tensor() -> None:
     batch = build_batch(mixed_frames(with_cell=True), cutoff=3.0).to("meta")
-    assert {getattr(batch, field.name).device.type for field in fields(Batch)} == {"meta"}
+    assert {getattr(batch, entry.name).device.type for entry in fields(Batch)} == {"meta"}
     assert build_batch(read_frames("rmd17/ethanol/test-01").select([1]), cutoff=3.0).to("meta").cell is None

@@ -9,7 +9,7 @@ import torch
 from potentials import molecule_frames, random_model, unknown_shape_letters
 
 from remul_md.errors import InputError
-from remul_md.models import transformer
+from remul_md.models import exact_model, transformer
 from remul_md.models.transformer import Transformer, TransformerConfig, smooth_softmax
 from remul_md.structures.batch import Batch
 from remul_md.structures.neighbors import build_batch
@@ -39,15 +39,28 @@ def test_the_untrained_model_breaks_rotations(model: torch.nn.Module, batch: Bat
 
 
 def test_a_fresh_model_depends_on_the_orientation_too(batch: Batch) -> None:
-    """Initialisation is gentle on raw directions, but it is no hidden symmetry: training has something to teach."""
+    """Initialisation is gentle on raw directions, but it is no hidden symmetry: training has something to teach.
+
+    The weights are those that training starts from, where raw directions enter. Nothing else depends on the
+    orientation: cut, the same model turns to rounding.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         fresh = Transformer(TransformerConfig(species=(1, 6, 8), cutoff=CUTOFF)).double()
+    for block in fresh.blocks:
+        weight = block.pair.weight
+        ratio = weight[:, -3:].square().mean().sqrt() / weight[:, :-3].square().mean().sqrt()
+        assert ratio.item() == pytest.approx(transformer.DIRECTION_SCALE, rel=0.1)
     rotations = random_rotations(2, generator=torch.Generator().manual_seed(0))
     stock, turned = fresh(batch, forces="both"), fresh(turn_batch(batch, rotations), forces="both")
     expected = turn_prediction(stock, rotations)
     for one, other in ((turned.forces, expected.forces), (turned.direct_forces, expected.direct_forces)):
         assert (one - other).abs().mean() > 0.02 * other.abs().mean()
+    exact = exact_model(fresh)
+    stock, turned = exact(batch, forces="both"), exact(turn_batch(batch, rotations), forces="both")
+    expected = turn_prediction(stock, rotations)
+    for one, other in ((turned.forces, expected.forces), (turned.direct_forces, expected.direct_forces)):
+        assert (one - other).abs().max() < 1e-12 * max(1.0, float(other.abs().max()))
 
 
 def test_attention_of_a_lone_neighbour_fades() -> None:

@@ -21,7 +21,7 @@ from remul_md.errors import InputError
 from remul_md.models import Forces
 from remul_md.potentials.potential import load_potential
 from remul_md.structures.batch import Batch, BatchStore, Prediction
-from remul_md.structures.frames import Frames
+from remul_md.structures.frames import Frames, joined
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.remul import Turn, remul_losses
 from remul_md.symmetry.rotations import random_rotations
@@ -160,15 +160,9 @@ class Springs(torch.nn.Module):
 
 def frames_of(*seeds: int) -> Frames:
     """Molecules of 7 and 5 atoms by turns."""
-    parts = [molecule_frames(seed=seed) for seed in seeds]
-    return Frames(
-        positions=np.concatenate([part.positions for part in parts]),
-        atomic_numbers=np.concatenate([part.atomic_numbers for part in parts]),
-        n_atoms=np.concatenate([part.n_atoms for part in parts]),
-        pbc=np.concatenate([part.pbc for part in parts]),
-        energy=np.concatenate([part.energy + 700.0 for part in parts if part.energy is not None]),
-        forces=np.concatenate([part.forces for part in parts if part.forces is not None]),
-    )
+    frames = joined([molecule_frames(seed=seed) for seed in seeds], name="molecules")
+    assert frames.energy is not None
+    return replace(frames, energy=frames.energy + 700.0)
 
 
 LABELLED, BESIDE = frames_of(0, 1, 2), frames_of(3, 4)  # 6 and 4 frames
@@ -178,7 +172,7 @@ def batches(**options: Any) -> Callable[[int], PartlyLabelled]:
     config = TrainConfig(**({"batch_size": 4, "unlabelled_batch_size": 3, "anchor": "prediction"} | options))
     unlabelled = replace(BESIDE, energy=None, forces=None)
     store = BatchStore(build_batch(LABELLED, cutoff=4.5))
-    return partly_labelled_batches(store, LABELLED, unlabelled, cutoff=4.5, config=config)
+    return partly_labelled_batches(store, unlabelled, cutoff=4.5, config=config)
 
 
 OBJECTIVE = PotentialObjective(

@@ -23,7 +23,7 @@ from remul_md.errors import InputError
 from remul_md.labels.label import label_frames
 from remul_md.potentials.domain import Coverage
 from remul_md.potentials.potential import Potential
-from remul_md.structures.frames import Frames, joined_geometries
+from remul_md.structures.frames import Frames, joined
 
 logger = logging.getLogger(__name__)
 
@@ -153,9 +153,7 @@ def label_own_dynamics(
             "or improve the potential"
         )
     for part, name in ((held_out, HELD_OUT), (taught, LABELS)):
-        labelled = label_frames(
-            teacher, joined_geometries(part, name=DYNAMICS), forces="conservative", progress=progress
-        )
+        labelled = label_frames(teacher, joined(part, name=DYNAMICS), forces="conservative", progress=progress)
         write_frames(labelled.frames, run_dir / name, provenance=labelled.provenance)
     return {
         "n_frames": sum(map(len, taught)),

@@ -33,7 +33,7 @@ from remul_md.errors import InputError
 from remul_md.files import changed_values
 from remul_md.labels.sources import LabelSource
 from remul_md.progress import progress_bar
-from remul_md.structures.frames import Frames
+from remul_md.structures.frames import Frames, joined
 from remul_md.structures.topology import bond_lengths, bond_pairs
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def sample_labels(
             now = time.perf_counter()
             if n_new and (n_done == n_labels or now - saved > SAVE_INTERVAL_S):
                 record["seconds"], saved = before + now - started, now
-                parts = [_joined(parts, name=path.name)]
+                parts = [joined(parts, name=path.name)]
                 write_frames(parts[0], path, provenance={"labelled_by": f"remul-md {__version__}", **record})
     for reason, count in reasons.most_common():
         logger.warning("%s: %d of %d walks ended early: %s", source.name, count, record["n_walks"], reason)
@@ -241,14 +241,6 @@ def _frames(starts: Frames, walk: Walk, *, n_frames: int) -> Frames:
         energy=walk.energy[:n_frames],
         forces=walk.forces[:n_frames].reshape(-1, 3),
     )
-
-
-def _joined(parts: list[Frames], *, name: str) -> Frames:
-    def all_of(key: str) -> NDArray[Any]:
-        return np.concatenate([getattr(part, key) for part in parts])
-
-    keys = ("positions", "atomic_numbers", "n_atoms", "pbc", "energy", "forces")
-    return Frames(**{key: all_of(key) for key in keys}, name=name)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch.func import functional_call, vmap
 from remul_md.errors import InputError
 from remul_md.models.operations import Forces, MappedBatch, pair_displacements, sum_over_pairs, sum_over_systems
 from remul_md.structures.batch import Batch, Prediction
+from remul_md.structures.rows import row_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,16 +141,10 @@ def stacked_states(members: Sequence[nn.Module]) -> dict[str, Tensor]:
 
 def _mean_of(predictions: Any) -> Prediction:
     members = tuple(predictions)
-
-    def mean(name: str) -> Tensor | None:
-        values = [getattr(member, name) for member in members]
-        return None if values[0] is None else torch.stack(values).mean(0)
-
-    return Prediction(
-        system_index=members[0].system_index,
-        energy=mean("energy"),
-        forces=mean("forces"),
-        direct_forces=mean("direct_forces"),
-        atomic_energies=mean("atomic_energies"),
-        members=members,
-    )
+    values = {
+        name: [getattr(member, name) for member in members]
+        for name, rows in row_fields(Prediction).items()
+        if rows.index_of is None and getattr(members[0], name) is not None
+    }
+    means = {name: torch.stack(of_members).mean(0) for name, of_members in values.items()}
+    return Prediction(system_index=members[0].system_index, **means, members=members)

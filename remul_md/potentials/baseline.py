@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from remul_md.structures.batch import Prediction
+from remul_md.structures.batch import Prediction, mapped
 from remul_md.structures.frames import Frames
 
 
@@ -38,10 +40,8 @@ def with_references(out: Prediction, atomic: Tensor) -> Prediction:
     """The prediction of a model with the reference energies of its atoms, [A], eV, put back in float64; no graph."""
     assert out.energy is not None
     assert out.atomic_energies is not None
-    return Prediction(
-        system_index=out.system_index,
+    return replace(
+        mapped(replace(out, members=None), Tensor.detach),
         energy=out.energy.double().index_add(0, out.system_index, atomic).detach(),
-        forces=None if out.forces is None else out.forces.detach(),
-        direct_forces=None if out.direct_forces is None else out.direct_forces.detach(),
         atomic_energies=(out.atomic_energies.double() + atomic).detach(),
     )

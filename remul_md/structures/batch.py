@@ -5,16 +5,21 @@ Letters: A atoms of all systems, B systems, K neighbours of an atom (padded).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import accumulate
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from remul_md.errors import InputError
 from remul_md.structures.frames import concatenated_ranges
+from remul_md.structures.rows import IndexOf, Rows, no_labels, row_fields
+
+Flat = TypeVar("Flat", "Batch", "Prediction")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,17 +41,21 @@ class Batch:
         forces: labels, [A, 3], eV/Angstrom, float64, or None.
     """
 
-    positions: Tensor
-    atomic_numbers: Tensor
-    system_index: Tensor
-    pbc: Tensor
-    neighbor_index: Tensor
-    neighbor_mask: Tensor
-    reverse_index: Tensor
-    cell: Tensor | None = None
-    neighbor_shift: Tensor | None = None
-    energy: Tensor | None = None
-    forces: Tensor | None = None
+    positions: Tensor = field(metadata={"rows": Rows(per="atom", turns=True)})
+    atomic_numbers: Tensor = field(metadata={"rows": Rows(per="atom")})
+    system_index: Tensor = field(metadata={"rows": Rows(per="atom", index_of="system")})
+    pbc: Tensor = field(metadata={"rows": Rows(per="system")})
+    neighbor_index: Tensor = field(metadata={"rows": Rows(per="pair", index_of="atom")})
+    neighbor_mask: Tensor = field(metadata={"rows": Rows(per="pair")})
+    reverse_index: Tensor = field(metadata={"rows": Rows(per="pair", index_of="slot")})
+    cell: Tensor | None = field(
+        default=None, metadata={"rows": Rows(per="system", turns=True, zero_if_absent=True, shape=(3, 3))}
+    )
+    neighbor_shift: Tensor | None = field(
+        default=None, metadata={"rows": Rows(per="pair", zero_if_absent=True, shape=(3,))}
+    )
+    energy: Tensor | None = field(default=None, metadata={"rows": Rows(per="system", label=True)})
+    forces: Tensor | None = field(default=None, metadata={"rows": Rows(per="atom", turns=True, label=True)})
 
     @property
     def n_systems(self) -> int:
@@ -58,44 +67,52 @@ class Batch:
         """Number of atoms A of all systems."""
         return int(self.positions.shape[0])
 
+    @property
+    def sizes(self) -> dict[IndexOf, int]:
+        """How many atoms, slots and systems there are: by so much the indices of the next batch are shifted."""
+        return {"atom": self.n_atoms, "slot": self.neighbor_index.numel(), "system": self.n_systems}
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return replace(
-            self,
-            **{
-                field.name: value.to(device, non_blocking=True)
-                for field in fields(self)
-                if (value := getattr(self, field.name)) is not None
-            },
-        )
+        return mapped(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def labels_as(self, dtype: torch.dtype) -> Batch:
+        """The same batch with its labels in another precision; positions stay in float64."""
+        return replace(self, **{name: value.to(dtype) for name, rows, value in _present(self) if rows.label})
+
+    def without_labels(self) -> Batch:
+        """The geometries alone."""
+        return replace(self, **no_labels(type(self)))
 
     def repeated(self, n_copies: int) -> Batch:
         """`n_copies` copies of all systems in one batch (copy-major); every copy keeps its neighbour list."""
-        if n_copies == 1:
+        return self if n_copies == 1 else repeat_rows(self, n_copies, sizes=self.sizes)
+
+    def widened(self, n_slots: int) -> Batch:
+        """The same batch with rows of `n_slots` neighbours, K or more: the new slots are padding.
+
+        Raises:
+            InputError: fewer slots than there are.
+        """
+        n_atoms, before = self.neighbor_index.shape
+        if n_slots < before:
+            raise InputError(f"a batch of {before} slots an atom cannot have {n_slots}; give at least as many")
+        if n_slots == before:
             return self
-        n_atoms, n_slots = self.n_atoms, self.neighbor_index.numel()
-        copy = torch.arange(n_copies, device=self.positions.device)
-
-        def shifted(index: Tensor, step: int) -> Tensor:
-            offsets = (copy * step).view(-1, *[1] * index.ndim)
-            return (index.unsqueeze(0) + offsets).flatten(0, 1)
-
-        def tiled(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.repeat(n_copies, *[1] * (value.ndim - 1))
-
-        return Batch(
-            positions=self.positions.repeat(n_copies, 1),
-            atomic_numbers=self.atomic_numbers.repeat(n_copies),
-            system_index=shifted(self.system_index, self.n_systems),
-            pbc=self.pbc.repeat(n_copies, 1),
-            neighbor_index=shifted(self.neighbor_index, n_atoms),
-            neighbor_mask=self.neighbor_mask.repeat(n_copies, 1),
-            reverse_index=shifted(self.reverse_index, n_slots),
-            cell=tiled(self.cell),
-            neighbor_shift=tiled(self.neighbor_shift),
-            energy=tiled(self.energy),
-            forces=tiled(self.forces),
-        )
+        atoms = torch.arange(n_atoms, device=self.positions.device).unsqueeze(1)
+        slots = atoms * n_slots + torch.arange(n_slots, device=self.positions.device)
+        paddings = {"atom": atoms.expand(-1, n_slots), "slot": slots}
+        wide: dict[str, Any] = {}
+        for name, rows, value in _present(self):
+            if rows.per != "pair":
+                continue
+            if rows.index_of is None:
+                padding = value.new_zeros(n_atoms, n_slots, *value.shape[2:])
+            else:
+                padding = paddings[rows.index_of]
+            old = value if rows.index_of != "slot" else value // before * n_slots + value % before
+            wide[name] = torch.cat([old, padding[:, before:]], dim=1)
+        return replace(self, **wide)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,11 +128,11 @@ class Prediction:
         members: of a committee, what each member predicts; the other fields are the means.
     """
 
-    system_index: Tensor
-    energy: Tensor | None = None
-    forces: Tensor | None = None
-    direct_forces: Tensor | None = None
-    atomic_energies: Tensor | None = None
+    system_index: Tensor = field(metadata={"rows": Rows(per="atom", index_of="system")})
+    energy: Tensor | None = field(default=None, metadata={"rows": Rows(per="system")})
+    forces: Tensor | None = field(default=None, metadata={"rows": Rows(per="atom", turns=True)})
+    direct_forces: Tensor | None = field(default=None, metadata={"rows": Rows(per="atom", turns=True)})
+    atomic_energies: Tensor | None = field(default=None, metadata={"rows": Rows(per="atom")})
     members: tuple[Prediction, ...] | None = None
 
     def std(self, name: Literal["energy", "forces", "direct_forces"]) -> Tensor | None:
@@ -138,7 +155,7 @@ class BatchStore:
     """
 
     def __init__(self, batch: Batch) -> None:
-        self.batch = batch
+        self.batch, self._present = batch, _present(batch)
         counts = torch.bincount(batch.system_index.cpu(), minlength=batch.n_systems).numpy()
         self._n_atoms = counts.astype(np.int64)
         self._first_atom = (np.cumsum(counts) - counts).astype(np.int64)
@@ -153,29 +170,85 @@ class BatchStore:
         lengths = self._n_atoms[chosen]
         rows_numpy = concatenated_ranges(self._first_atom[chosen], lengths)
         # a row moves by the same amount as the first atom of its system, and so do the indices it holds
-        moved = torch.from_numpy(np.repeat(np.cumsum(lengths) - lengths - self._first_atom[chosen], lengths))
-        system_index = torch.from_numpy(np.repeat(np.arange(len(chosen)), lengths)).to(device, non_blocking=True)
-        rows = torch.from_numpy(rows_numpy).to(device, non_blocking=True)
-        systems = torch.from_numpy(chosen).to(device, non_blocking=True)
-        moved = moved.to(device, non_blocking=True).unsqueeze(1)
-        n_slots = source.neighbor_index.shape[1]
-
-        def of_atoms(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.index_select(0, rows)
-
-        def of_systems(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.index_select(0, systems)
-
-        return Batch(
-            positions=source.positions.index_select(0, rows),
-            atomic_numbers=source.atomic_numbers.index_select(0, rows),
-            system_index=system_index,
-            pbc=source.pbc.index_select(0, systems),
-            neighbor_index=source.neighbor_index.index_select(0, rows) + moved,
-            neighbor_mask=source.neighbor_mask.index_select(0, rows),
-            reverse_index=source.reverse_index.index_select(0, rows) + moved * n_slots,
-            cell=of_systems(source.cell),
-            neighbor_shift=of_atoms(source.neighbor_shift),
-            energy=of_systems(source.energy),
-            forces=of_atoms(source.forces),
+        moved_numpy = np.repeat(np.cumsum(lengths) - lengths - self._first_atom[chosen], lengths)
+        numbers = np.repeat(np.arange(len(chosen)), lengths)
+        atoms, systems, moved, system_index = (
+            torch.from_numpy(array).to(device, non_blocking=True)
+            for array in (rows_numpy, chosen, moved_numpy, numbers)
         )
+        shifts = {"atom": moved, "slot": moved * source.neighbor_index.shape[1]}
+        found: dict[str, Any] = {}
+        for name, rows, value in self._present:
+            if rows.index_of == "system":
+                found[name] = system_index
+                continue
+            cut = value.index_select(0, systems if rows.per == "system" else atoms)
+            if rows.index_of is not None:
+                shift = shifts[rows.index_of]
+                cut = cut + (shift.unsqueeze(1) if rows.per == "pair" else shift)
+            found[name] = cut
+        return type(source)(**found)
+
+
+def mapped(data: Flat, change: Callable[[Tensor], Tensor]) -> Flat:
+    """The same with every tensor changed on its own; the members of a committee likewise."""
+    found: dict[str, Any] = {}
+    for entry in fields(data):
+        value = getattr(data, entry.name)
+        if isinstance(value, Tensor):
+            found[entry.name] = change(value)
+        elif isinstance(value, tuple):
+            found[entry.name] = tuple(mapped(member, change) for member in value)
+    return replace(data, **found)
+
+
+def repeat_rows(data: Flat, n_copies: int, *, sizes: Mapping[IndexOf, int]) -> Flat:
+    """`n_copies` copies of all rows, copy-major.
+
+    Args:
+        data: without members.
+        n_copies: >= 1.
+        sizes: of `data`: how far the indices of each copy are shifted.
+    """
+    copy = torch.arange(n_copies, device=data.system_index.device)
+    found: dict[str, Any] = {}
+    for name, rows, value in _present(data):
+        ones = [1] * (value.ndim - 1)
+        if rows.index_of is None:
+            found[name] = value.repeat(n_copies, *ones)
+        else:
+            found[name] = (value.unsqueeze(0) + (copy * sizes[rows.index_of]).view(-1, 1, *ones)).flatten(0, 1)
+    return type(data)(**found)
+
+
+def concatenate(batches: Sequence[Batch]) -> Batch:
+    """The systems of all batches, one after another, on the device of these; every system keeps its neighbour list.
+
+    Raises:
+        InputError: a label that only some of the batches have.
+    """
+    width = max(batch.neighbor_index.shape[1] for batch in batches)
+    wide = [batch.widened(width) for batch in batches]
+    found = {}
+    for name, rows in row_fields(type(batches[0])).items():
+        values = [getattr(batch, name) for batch in wide]
+        there = [value for value in values if value is not None]
+        if not there:
+            continue
+        if len(there) < len(values):
+            if not rows.zero_if_absent:
+                raise InputError(f"{len(there)} of {len(values)} batches have {name}; give it to all or to none")
+            n_rows = [batch.n_systems if rows.per == "system" else batch.n_atoms for batch in wide]
+            shape = there[0].shape[1:]
+            values = [there[0].new_zeros(n, *shape) if v is None else v for n, v in zip(n_rows, values, strict=True)]
+        if rows.index_of is not None:
+            starts = accumulate((batch.sizes[rows.index_of] for batch in wide[:-1]), initial=0)
+            values = [value + start for value, start in zip(values, starts, strict=True)]
+        found[name] = torch.cat(values)
+    return type(batches[0])(**found)
+
+
+def _present(data: Batch | Prediction) -> list[tuple[str, Rows, Tensor]]:
+    """The fields that hold rows and are there: name, what they are, tensor."""
+    found = [(name, rows, getattr(data, name)) for name, rows in row_fields(type(data)).items()]
+    return [entry for entry in found if entry[2] is not None]

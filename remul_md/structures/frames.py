@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
+from remul_md.structures.rows import Rows, no_labels, row_fields
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -39,15 +40,19 @@ class Frames:
         InputError: shapes that do not fit together, no frame, a frame without atoms, numbers that are not finite.
     """
 
-    positions: NDArray[np.float64]
-    atomic_numbers: NDArray[np.int64]
-    n_atoms: NDArray[np.int64]
-    pbc: NDArray[np.bool_]
-    cell: NDArray[np.float64] | None = None
-    energy: NDArray[np.float64] | None = None
-    forces: NDArray[np.float64] | None = None
+    positions: NDArray[np.float64] = field(metadata={"rows": Rows(per="atom", shape=(3,))})
+    atomic_numbers: NDArray[np.int64] = field(metadata={"rows": Rows(per="atom")})
+    n_atoms: NDArray[np.int64] = field(metadata={"rows": Rows(per="system")})
+    pbc: NDArray[np.bool_] = field(metadata={"rows": Rows(per="system", shape=(3,))})
+    cell: NDArray[np.float64] | None = field(
+        default=None, metadata={"rows": Rows(per="system", shape=(3, 3), zero_if_absent=True)}
+    )
+    energy: NDArray[np.float64] | None = field(default=None, metadata={"rows": Rows(per="system", label=True)})
+    forces: NDArray[np.float64] | None = field(
+        default=None, metadata={"rows": Rows(per="atom", shape=(3,), label=True)}
+    )
     name: str = "frames"
-    trajectory_step: NDArray[np.int64] | None = None
+    trajectory_step: NDArray[np.int64] | None = field(default=None, metadata={"rows": Rows(per="system")})
 
     def __post_init__(self) -> None:
         n_total, n_frames = len(self.positions), len(self.n_atoms)
@@ -55,27 +60,17 @@ class Frames:
             raise InputError(f"{self.name}: holds no frame; give a file with at least one structure")
         if (self.n_atoms < 1).any():
             raise InputError(f"{self.name}: frame {int(np.argmin(self.n_atoms))} has no atoms; remove empty frames")
-        shapes = {
-            "positions": (self.positions, (n_total, 3)),
-            "atomic_numbers": (self.atomic_numbers, (n_total,)),
-            "pbc": (self.pbc, (n_frames, 3)),
-            "cell": (self.cell, (n_frames, 3, 3)),
-            "energy": (self.energy, (n_frames,)),
-            "forces": (self.forces, (n_total, 3)),
-            "trajectory_step": (self.trajectory_step, (n_frames,)),
-        }
         if int(self.n_atoms.sum()) != n_total:
             raise InputError(
                 f"{self.name}: n_atoms sums to {int(self.n_atoms.sum())}, but there are {n_total} positions"
             )
-        for key, (array, shape) in shapes.items():
-            if array is None:
-                continue
+        for key, rows, array in self._arrays():
+            shape = (n_frames if rows.per == "system" else n_total, *rows.shape)
             if array.shape != shape:
                 raise InputError(f"{self.name}: {key} has shape {array.shape}, expected {shape}")
-            if key not in ("atomic_numbers", "pbc") and not np.isfinite(array).all():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
                 row = int(np.argwhere(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0, 0])
-                what = "frame" if len(array) == n_frames and key in ("cell", "energy") else "atom row"
+                what = "frame" if rows.per == "system" else "atom row"
                 raise InputError(
                     f"{self.name}: {key} holds a value that is not finite (first at {what} {row}); "
                     "remove or recompute that frame"
@@ -87,6 +82,11 @@ class Frames:
     def __len__(self) -> int:
         return len(self.n_atoms)
 
+    def _arrays(self) -> list[tuple[str, Rows, NDArray[Any]]]:
+        """The arrays that are there: name, what their rows are, values."""
+        found = [(key, rows, getattr(self, key)) for key, rows in row_fields(type(self)).items()]
+        return [entry for entry in found if entry[2] is not None]
+
     @property
     def first_atom(self) -> NDArray[np.int64]:
         """Row of the first atom of each frame, [B]."""
@@ -95,18 +95,9 @@ class Frames:
     def select(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Frames:
         """The frames with these indices, in this order."""
         chosen = np.asarray(indices, dtype=np.int64)
-        rows = concatenated_ranges(self.first_atom[chosen], self.n_atoms[chosen])
-        return replace(
-            self,
-            positions=self.positions[rows],
-            atomic_numbers=self.atomic_numbers[rows],
-            n_atoms=self.n_atoms[chosen],
-            pbc=self.pbc[chosen],
-            cell=None if self.cell is None else self.cell[chosen],
-            energy=None if self.energy is None else self.energy[chosen],
-            forces=None if self.forces is None else self.forces[rows],
-            trajectory_step=None if self.trajectory_step is None else self.trajectory_step[chosen],
-        )
+        places = {"atom": concatenated_ranges(self.first_atom[chosen], self.n_atoms[chosen]), "system": chosen}
+        arrays: dict[str, Any] = {key: array[places[rows.per]] for key, rows, array in self._arrays()}
+        return replace(self, **arrays)
 
     def atoms(self, index: int) -> Atoms:
         """Frame `index` as `ase.Atoms`, without a calculator."""
@@ -132,15 +123,14 @@ class Frames:
 
     def without_labels(self) -> Frames:
         """The geometries alone, as for hashes that labels must not change."""
-        return replace(self, energy=None, forces=None)
+        return replace(self, **no_labels(type(self)))
 
     def content_hash(self) -> str:
         """sha256 over the arrays: the same geometries and labels give the same hash, whatever file held them."""
         digest = hashlib.sha256()
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, np.ndarray) and field.name != "trajectory_step":
-                digest.update(field.name.encode() + str(value.shape).encode() + np.ascontiguousarray(value).tobytes())
+        for key, _, array in self._arrays():
+            if key != "trajectory_step":
+                digest.update(key.encode() + str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
 
@@ -159,18 +149,24 @@ def frames_from_atoms(structures: Sequence[Atoms], *, name: str = "atoms") -> Fr
     )
 
 
-def joined_geometries(parts: Sequence[Frames], *, name: str) -> Frames:
-    """The frames of all parts, one after another, without labels."""
-    has_cell = any(part.cell is not None for part in parts)
-    cells = [np.zeros((len(part), 3, 3)) if part.cell is None else part.cell for part in parts]
-    return Frames(
-        positions=np.concatenate([part.positions for part in parts]),
-        atomic_numbers=np.concatenate([part.atomic_numbers for part in parts]),
-        n_atoms=np.concatenate([part.n_atoms for part in parts]),
-        pbc=np.concatenate([part.pbc for part in parts]),
-        cell=np.concatenate(cells) if has_cell else None,
-        name=name,
-    )
+def joined(parts: Sequence[Frames], *, name: str) -> Frames:
+    """The frames of all parts, one after another; where they stood in their trajectories is left out.
+
+    Raises:
+        InputError: a label that only some of the parts have.
+    """
+    found: dict[str, Any] = {}
+    for key, rows in row_fields(Frames).items():
+        arrays = [getattr(part, key) for part in parts]
+        lacking = [part for part, array in zip(parts, arrays, strict=True) if array is None]
+        if key == "trajectory_step" or len(lacking) == len(parts):
+            continue
+        if lacking and not rows.zero_if_absent:
+            raise InputError(f"{lacking[0].name}: has no {key}, others to be joined have; give it to all or to none")
+        sizes = [len(part) if rows.per == "system" else len(part.positions) for part in parts]
+        full = [np.zeros((n, *rows.shape)) if a is None else a for n, a in zip(sizes, arrays, strict=True)]
+        found[key] = np.concatenate(full)
+    return Frames(**found, name=name)
 
 
 def concatenated_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

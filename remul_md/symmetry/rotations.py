@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from remul_md.errors import InputError
-from remul_md.structures.batch import Batch, Prediction
+from remul_md.structures.batch import Batch, Flat, Prediction
+from remul_md.structures.rows import row_fields
 
 Group = Literal["SO3", "O3"]
 FixedSet = Literal["tetrahedral", "octahedral", "icosahedral"]
@@ -115,13 +116,8 @@ def turn_vectors(vectors: Tensor, rotations: Tensor, *, system_index: Tensor) ->
 
 
 def turn_batch(batch: Batch, rotations: Tensor) -> Batch:
-    """Turn positions, cells and force labels by [B, 3, 3]; neighbours and energies stay as they are."""
-    return replace(
-        batch,
-        positions=turn_vectors(batch.positions, rotations, system_index=batch.system_index),
-        cell=None if batch.cell is None else torch.einsum("bij,bkj->bki", rotations.to(batch.cell.dtype), batch.cell),
-        forces=None if batch.forces is None else turn_vectors(batch.forces, rotations, system_index=batch.system_index),
-    )
+    """Turn all vectors of a batch, such as positions, cells and force labels, by [B, 3, 3]; the rest stays as it is."""
+    return _turned(batch, rotations)
 
 
 def pose_batch(batch: Batch, rotations: Tensor) -> Batch:
@@ -131,14 +127,19 @@ def pose_batch(batch: Batch, rotations: Tensor) -> Batch:
 
 def turn_prediction(prediction: Prediction, rotations: Tensor) -> Prediction:
     """Turn the forces of a prediction by [B, 3, 3]; energies are invariant."""
-
-    def turned(vectors: Tensor | None) -> Tensor | None:
-        return None if vectors is None else turn_vectors(vectors, rotations, system_index=prediction.system_index)
-
     members = prediction.members
-    return replace(
-        prediction,
-        forces=turned(prediction.forces),
-        direct_forces=turned(prediction.direct_forces),
-        members=None if members is None else tuple(turn_prediction(member, rotations) for member in members),
-    )
+    turned = None if members is None else tuple(turn_prediction(member, rotations) for member in members)
+    return replace(_turned(prediction, rotations), members=turned)
+
+
+def _turned(data: Flat, rotations: Tensor) -> Flat:
+    found: dict[str, Any] = {}
+    for name, rows in row_fields(type(data)).items():
+        value = getattr(data, name)
+        if not rows.turns or value is None:
+            continue
+        if rows.per == "system":
+            found[name] = torch.einsum("bij,b...j->b...i", rotations.to(value.dtype), value)
+        else:
+            found[name] = turn_vectors(value, rotations, system_index=data.system_index)
+    return replace(data, **found)

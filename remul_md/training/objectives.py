@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from remul_md.models import ForceModel
-from remul_md.structures.batch import Batch, Prediction
+from remul_md.structures.batch import Batch, Prediction, repeat_rows
+from remul_md.structures.rows import row_fields
 from remul_md.symmetry.remul import Anchor, Turn, one_forward_losses, remul_losses
 from remul_md.symmetry.rotations import Group, pose_batch, random_rotations, turn_prediction
 from remul_md.training.config import TrainConfig
@@ -174,20 +175,7 @@ def mean_over_systems(values: Tensor, system_index: Tensor, *, n_systems: int) -
 
 def turned_labels(target: Prediction, rotations: Tensor) -> Prediction:
     """Copies of labels or predictions for each pose, turned: rotations [G, B, 3, 3], pose-major."""
-    n_poses, n_systems = rotations.shape[:2]
-
-    def tiled(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value.repeat(n_poses, *[1] * (value.ndim - 1))
-
-    copies = torch.arange(n_poses, device=target.system_index.device).repeat_interleave(len(target.system_index))
-    repeated = replace(
-        target,
-        system_index=target.system_index.repeat(n_poses) + copies * n_systems,
-        energy=tiled(target.energy),
-        forces=tiled(target.forces),
-        direct_forces=tiled(target.direct_forces),
-        atomic_energies=None,
-    )
+    repeated = repeat_rows(target, rotations.shape[0], sizes={"system": rotations.shape[1]})
     return turn_prediction(repeated, rotations.flatten(0, 1))
 
 
@@ -205,16 +193,13 @@ def labelled_part(prediction: Prediction, target: Prediction) -> Prediction:
 
 
 def _leading(prediction: Prediction, *, n_systems: int, n_atoms: int) -> Prediction:
-    def head(value: Tensor | None, rows: int) -> Tensor | None:
-        return None if value is None else value[:rows]
-
-    return Prediction(
-        system_index=prediction.system_index[:n_atoms],
-        energy=head(prediction.energy, n_systems),
-        forces=head(prediction.forces, n_atoms),
-        direct_forces=head(prediction.direct_forces, n_atoms),
-        atomic_energies=head(prediction.atomic_energies, n_atoms),
-    )
+    n_rows = {"atom": n_atoms, "system": n_systems}
+    heads = {
+        name: value[: n_rows[rows.per]]
+        for name, rows in row_fields(Prediction).items()
+        if (value := getattr(prediction, name)) is not None
+    }
+    return Prediction(**heads)
 
 
 POTENTIAL_TURN: Turn[Batch, Prediction] = Turn(

@@ -122,7 +122,7 @@ def _train(
     source: Source[Batch | PartlyLabelled] | Batches[Batch | PartlyLabelled] = prepared.source
     if beside is not None:
         cutoff = model_config(model)[1]["cutoff"]
-        source = partly_labelled_batches(prepared.source, prepared.frames, beside, cutoff=cutoff, config=options)
+        source = partly_labelled_batches(prepared.source, beside, cutoff=cutoff, config=options)
     monitored = options.monitor_per_decade > 0
     restricted = options.axis is not None
     result = fit(
@@ -343,10 +343,9 @@ def _residual_batch(frames: Frames, references: torch.Tensor, species: tuple[int
     """One batch with the references taken off in float64; labels in float32, as the model computes."""
     batch = build_batch(frames, cutoff=cutoff)
     assert batch.energy is not None
-    assert batch.forces is not None
     atomic = atomic_references(batch.atomic_numbers, species, references)
     totals = torch.zeros_like(batch.energy).index_add(0, batch.system_index, atomic)
-    return replace(batch, energy=(batch.energy - totals).float(), forces=batch.forces.float())
+    return replace(batch, energy=batch.energy - totals).labels_as(torch.float32)
 
 
 def _without_folders(config: RunConfig) -> dict[str, Any]:

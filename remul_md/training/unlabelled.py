@@ -14,8 +14,8 @@ from remul_md.datasets import read_frames
 from remul_md.datasets.splits import duplicate_labels
 from remul_md.errors import InputError
 from remul_md.potentials.domain import formula
-from remul_md.structures.batch import Batch, BatchStore
-from remul_md.structures.frames import Frames, joined_geometries
+from remul_md.structures.batch import Batch, BatchStore, concatenate
+from remul_md.structures.frames import Frames, joined
 from remul_md.structures.neighbors import build_batch
 from remul_md.training.config import DataConfig, TrainConfig
 from remul_md.training.schedule import frame_order
@@ -65,7 +65,7 @@ def read_unlabelled(data: DataConfig, *, train: Frames, validation: Frames) -> F
                 f"data.unlabelled={data.unlabelled}: frame {index} is {_written(composition)}, the training frames "
                 f"are {', '.join(map(_written, known))}; give frames of these compositions"
             )
-    labels = duplicate_labels(joined_geometries([validation, frames], name=frames.name))
+    labels = duplicate_labels(joined([validation.without_labels(), frames], name=frames.name))
     n_shared = int((labels[len(validation) :] < len(validation)).sum())
     if n_shared:
         logger.warning(
@@ -77,27 +77,25 @@ def read_unlabelled(data: DataConfig, *, train: Frames, validation: Frames) -> F
 
 
 def partly_labelled_batches(
-    labelled: BatchStore, train: Frames, unlabelled: Frames, *, cutoff: float, config: TrainConfig
+    labelled: BatchStore, unlabelled: Frames, *, cutoff: float, config: TrainConfig
 ) -> Callable[[int], PartlyLabelled]:
     """The batch of a step as a function of its number: both kinds of frames, each in a seeded order of its own.
 
     Args:
         labelled: the training frames with their labels, on the model's device.
-        train: the same frames.
         unlabelled: those beside them.
         cutoff: of the model, Angstrom.
         config: seed, `batch_size` and `unlabelled_batch_size`.
     """
-    geometries = joined_geometries([train, unlabelled], name=unlabelled.name)
-    store = BatchStore(build_batch(geometries, cutoff=cutoff).to(labelled.batch.positions.device))
-    n_train, n_beside = len(train), len(unlabelled)
+    beside = BatchStore(build_batch(unlabelled, cutoff=cutoff).without_labels().to(labelled.batch.positions.device))
+
+    def chosen(step: int, store: BatchStore, *, batch_size: int, seed: int) -> Batch:
+        return store.select(frame_order(step, n_frames=len(store), batch_size=batch_size, seed=seed))
 
     def batch_of(step: int) -> PartlyLabelled:
-        chosen = frame_order(step, n_frames=n_train, batch_size=config.batch_size, seed=config.seed)
-        beside = frame_order(
-            step, n_frames=n_beside, batch_size=config.unlabelled_batch_size, seed=config.seed + ORDER_SEED
-        )
-        return PartlyLabelled(systems=store.select([*chosen, *(n_train + beside)]), labelled=labelled.select(chosen))
+        known = chosen(step, labelled, batch_size=config.batch_size, seed=config.seed)
+        other = chosen(step, beside, batch_size=config.unlabelled_batch_size, seed=config.seed + ORDER_SEED)
+        return PartlyLabelled(systems=concatenate([known.without_labels(), other]), labelled=known)
 
     return batch_of
 
