@@ -104,7 +104,7 @@ def evaluate(
         write_pose_errors(pose_errors(loaded, frames, forces=head, seed=seed, progress=True), by_angle)
 
 
-app.command()(md)
+app.command("md")(md)
 
 
 app.command()(analyze)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remul_md.cli.config_flags import flags_of, options_of
 from remul_md.cli.options import DeviceOption, SymmetryOption, ThreadsOption
 from remul_md.cli.printing import fail, print_table
 from remul_md.errors import InputError
@@ -23,29 +24,35 @@ Table = tuple[str, list[tuple[str, str]]]
 PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
 
 
-def md(
+def _config() -> type[MDOptions]:
+    from remul_md.dynamics.options import MDOptions
+
+    return MDOptions
+
+
+# The commonest options of a run; the others are for --set and the file.
+FLAGS: tuple[str, ...] = (
+    "ensemble",
+    "temperature_K",
+    "final_temperature_K",
+    "rotation",
+    "timestep_fs",
+    "n_inner",
+    "length_ps",
+    "equilibrate_ps",
+    "friction_per_ps",
+    "thermostat_time_fs",
+    "frame_interval_fs",
+    "seed",
+)
+
+
+def _md(
     potential: PotentialArgument,
     structure: Annotated[str, typer.Option(help="A file, a packaged molecule, or rmd17/ethanol/test-01:17.")],
     output: Annotated[Path, typer.Option(help="run.traj or run.h5md; the log and run.json go beside it.")],
-    ensemble: Annotated[str, typer.Option(help="nve, langevin, bussi or nose-hoover.")] = "nve",
-    temperature: Annotated[float, typer.Option("--temperature-K", help="Kelvin.")] = 300.0,
-    final_temperature: Annotated[
-        float | None, typer.Option("--final-temperature-K", help="Ramp to it, linear in time over production.")
-    ] = None,
-    rotation: Annotated[str, typer.Option(help="thermal: the molecule turns; zero: it does not.")] = "thermal",
-    timestep_fs: Annotated[float, typer.Option(help="Femtoseconds; of the inner step with --n-inner.")] = 0.5,
-    n_inner: Annotated[
-        int | None,
-        typer.Option(help="Multiple time steps: so many with direct forces to one with conservative ones (NVE)."),
-    ] = None,
-    length_ps: Annotated[float, typer.Option(help="Picoseconds of production.")] = 5.0,
-    equilibrate_ps: Annotated[float, typer.Option(help="Picoseconds of Langevin dynamics before it.")] = 2.0,
-    friction_per_ps: Annotated[float, typer.Option(help="Of the Langevin thermostat.")] = 10.0,
-    thermostat_time_fs: Annotated[float, typer.Option(help="Time constant of bussi and nose-hoover.")] = 100.0,
-    frame_interval_fs: Annotated[
-        float | None,
-        typer.Option(help="Time between two frames of the trajectory; default: whole (outer) steps up to 3.75 fs."),
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with a section md.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="md.KEY=VALUE, such as md.log_interval=10.")] = None,
     forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
     symmetry: SymmetryOption = None,
     symmetrize: Annotated[
@@ -55,7 +62,6 @@ def md(
         bool, typer.Option("--remove-net-torque", help="Take net force and torque off the forces.")
     ] = False,
     replicas: Annotated[int, typer.Option(help="Runs side by side with the seeds seed, seed + 1, ...", min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Of velocities, thermostat and drawn rotations.")] = 0,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     n_threads: ThreadsOption = 1,
@@ -64,6 +70,7 @@ def md(
         bool, typer.Option("--compile", help="Compile the forces: minutes once, then several times as fast.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
+    **given: Any,
 ) -> None:
     """Molecular dynamics with a potential: Langevin equilibration, then production in the ensemble."""
     import torch
@@ -72,20 +79,8 @@ def md(
     from remul_md.datasets.structure_source import read_structure
     from remul_md.dynamics import MDOptions
 
-    options = MDOptions(
-        ensemble=ensemble,  # type: ignore[arg-type]
-        temperature_K=temperature,
-        final_temperature_K=final_temperature,
-        rotation=rotation,  # type: ignore[arg-type]
-        timestep_fs=timestep_fs,
-        n_inner=n_inner,
-        length_ps=length_ps,
-        equilibrate_ps=equilibrate_ps,
-        friction_per_ps=friction_per_ps,
-        thermostat_time_fs=thermostat_time_fs,
-        frame_interval_fs=frame_interval_fs,
-        seed=seed,
-    )
+    options = options_of(MDOptions, "md", file=config, overrides=set_ or [], given=given)
+    n_inner = options.n_inner
     if n_inner is not None and replicas > 1:
         raise InputError(f"--n-inner {n_inner} does not go with --replicas {replicas}; run them one by one")
     torch.set_num_threads(n_threads)
@@ -93,7 +88,7 @@ def md(
     chosen: dict[str, Any] = {
         "device": device,
         "symmetry": symmetry,
-        "seed": seed,
+        "seed": options.seed,
         "remove_net_torque": remove_net_torque,
         "allow_unseen": allow_unseen,
         "compile": compiled,
@@ -129,6 +124,9 @@ def md(
         print_table(*table)
     if failure:
         fail(failure, code=1)
+
+
+md = flags_of(_config, FLAGS)(_md)
 
 
 def _fast_calculator(accurate: RemulCalculator, **options: Any) -> RemulCalculator:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from remul_md.dynamics.velocities import Rotation
@@ -61,21 +61,29 @@ class MDOptions:
         InputError: a value out of range, or two options that exclude each other.
     """
 
-    ensemble: Ensemble = "nve"
-    temperature_K: float = 300.0
-    rotation: Rotation = "thermal"
+    ensemble: Ensemble = field(default="nve", metadata={"help": "nve, langevin, bussi or nose-hoover."})
+    temperature_K: float = field(default=300.0, metadata={"help": "Kelvin."})
+    rotation: Rotation = field(default="thermal", metadata={"help": "thermal: the molecule turns; zero: it does not."})
     velocities: Velocities = "drawn"
-    timestep_fs: float = 0.5
-    length_ps: float = 5.0
-    equilibrate_ps: float = 2.0
-    friction_per_ps: float = 10.0
-    thermostat_time_fs: float = 100.0
-    final_temperature_K: float | None = None
+    timestep_fs: float = field(default=0.5, metadata={"help": "Femtoseconds; of the inner step with --n-inner."})
+    length_ps: float = field(default=5.0, metadata={"help": "Picoseconds of production."})
+    equilibrate_ps: float = field(default=2.0, metadata={"help": "Picoseconds of Langevin dynamics before it."})
+    friction_per_ps: float = field(default=10.0, metadata={"help": "Of the Langevin thermostat."})
+    thermostat_time_fs: float = field(default=100.0, metadata={"help": "Time constant of bussi and nose-hoover."})
+    final_temperature_K: float | None = field(
+        default=None, metadata={"help": "Ramp to it, linear in time over production."}
+    )
     match_energy: bool | None = None
-    seed: int = 0
-    n_inner: int | None = None
+    seed: int = field(default=0, metadata={"help": "Of velocities, thermostat and drawn rotations."})
+    n_inner: int | None = field(
+        default=None,
+        metadata={"help": "Multiple time steps (NVE): inner ones, with direct forces, to an outer one."},
+    )
     log_interval: int = 2
-    frame_interval_fs: float | None = None
+    frame_interval_fs: float | None = field(
+        default=None,
+        metadata={"help": "Between two frames of the trajectory; default: whole (outer) steps up to 3.75."},
+    )
     checkpoint_interval: int = 1000
     max_bond_stretch: float | None = 1.6
 

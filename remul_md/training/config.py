@@ -295,9 +295,9 @@ def load_config(path: str | Path | None, *, overrides: Sequence[str] = ()) -> Ru
         InputError: missing file, broken YAML, unknown key (with the nearest known one), a value out of range,
             options that exclude each other.
     """
-    values: dict[str, Any] = {} if path is None else _read_yaml(_config_path(path))
+    values: dict[str, Any] = {} if path is None else read_yaml(_config_path(path))
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     return validated_config(values, origin="the config" if path is None else str(path))
 
 
@@ -335,23 +335,35 @@ def _config_path(path: str | Path) -> Path:
     raise InputError(f"config {str(path)!r} is no file and no preset; presets: {', '.join(preset_names())}")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, *, sections: Sequence[str] = ("data", "model", "pretrain", "train")) -> dict[str, Any]:
+    """The sections of a config file.
+
+    Raises:
+        InputError: a file that cannot be read or holds no sections.
+    """
     try:
         values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"config {str(path)!r} cannot be read ({error.strerror}); give a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not valid YAML: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InputError(f"{path}: must hold sections (data, model, pretrain, train), found a {type(values).__name__}")
+        raise InputError(f"{path}: must hold sections ({', '.join(sections)}), found a {type(values).__name__}")
     return values
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str, *, example: str = "train.beta=0.5") -> None:
+    """Put the value of `section.key=value` (YAML) into the sections of a config.
+
+    Raises:
+        InputError: another form, a section that is none, or a value that is not YAML.
+    """
     key, sign, text = override.partition("=")
     parts = key.split(".")
     if not sign or len(parts) != 2 or not all(parts):
-        raise InputError(f"--set takes SECTION.KEY=VALUE such as train.beta=0.5, got {override!r}")
+        raise InputError(f"--set takes SECTION.KEY=VALUE such as {example}, got {override!r}")
     section = values.setdefault(parts[0], {})
     if not isinstance(section, dict):
         raise InputError(f"section {parts[0]!r} of the config holds {section!r}, expected keys and values")
