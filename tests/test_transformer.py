@@ -10,7 +10,8 @@ from potentials import molecule_frames, random_model, unknown_shape_letters
 
 from remul_md.errors import InputError
 from remul_md.models import exact_model, transformer
-from remul_md.models.transformer import Transformer, TransformerConfig, smooth_softmax
+from remul_md.models.operations import smooth_softmax
+from remul_md.models.transformer import Transformer, TransformerConfig
 from remul_md.structures.batch import Batch
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_prediction

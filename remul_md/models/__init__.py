@@ -7,13 +7,20 @@ from dataclasses import asdict, fields
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from remul_md.errors import InputError
 from remul_md.models.ensemble import Committee, CommitteeConfig
 from remul_md.models.operations import Forces
 from remul_md.models.painn import Painn, PainnConfig
-from remul_md.models.transformer import Symmetry, Transformer, TransformerConfig, cut_raw_directions
+from remul_md.models.transformer import (
+    AtomBlock,
+    DirectHead,
+    PairNetwork,
+    Symmetry,
+    Transformer,
+    TransformerConfig,
+)
 from remul_md.structures.batch import Batch, Prediction
 
 __all__ = [
@@ -119,8 +126,27 @@ def exact_model(model: nn.Module) -> nn.Module:
     parameter = next(model.parameters())
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced
         exact = build_model(kind, options).to(device=parameter.device, dtype=parameter.dtype)
-    exact.load_state_dict(cut_raw_directions(model), assign=True)
+    exact.load_state_dict(_without_raw_directions(model), assign=True)
     return exact.train(model.training).requires_grad_(parameter.requires_grad)
+
+
+def _without_raw_directions(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a relaxed transformer without those that read raw directions or write raw forces.
+
+    Args:
+        model: a `Transformer`, or what holds one whose weights are stacks of several, [M, ...].
+    Returns:
+        Names and tensors that the same model with `symmetry="exact"` loads.
+    """
+    weights = model.state_dict()
+    for name, module in model.named_modules():
+        if isinstance(module, AtomBlock | PairNetwork):
+            key = f"{name}.pair.weight" if isinstance(module, AtomBlock) else f"{name}.inputs.weight"
+            weights[key] = weights[key][..., :-3].contiguous()
+        elif isinstance(module, DirectHead):
+            weights[f"{name}.outputs.weight"] = weights[f"{name}.outputs.weight"][..., 3:, :].contiguous()
+            weights[f"{name}.outputs.bias"] = weights[f"{name}.outputs.bias"][..., 3:].contiguous()
+    return weights
 
 
 def _member(kind: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -8,11 +8,12 @@ number of threads, and derivatives of any order.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from remul_md.errors import InputError
 from remul_md.structures.batch import Batch, Prediction
@@ -119,6 +120,17 @@ def smooth_envelope(distances: Tensor, cutoff: float) -> Tensor:
     return left * left * left * (1.0 + x * (3.0 + 6.0 * x))
 
 
+def smooth_softmax(logits: Tensor, envelope: Tensor) -> Tensor:
+    """Attention weights that fade with the envelope, [A, K, H].
+
+    The denominator holds a constant 1 for the atom itself: without it a lone neighbour would keep weight 1 up to
+    the cutoff and then vanish at once.
+    """
+    shift = logits.detach().amax(dim=1, keepdim=True).clamp(min=0.0)
+    weights = torch.exp(logits - shift) * envelope.unsqueeze(-1)
+    return weights / (torch.exp(-shift) + weights.sum(dim=1, keepdim=True))
+
+
 def pair_displacements(batch: Batch, *, padding: float) -> Tensor:
     """Position of the neighbour minus position of the atom, [A, K, 3], Angstrom, float64.
 
@@ -134,6 +146,47 @@ def pair_displacements(batch: Batch, *, padding: float) -> Tensor:
         displacements = displacements + torch.einsum("aks,asc->akc", batch.neighbor_shift.to(cell.dtype), cell)
     place = displacements.new_tensor([padding, 0.0, 0.0])
     return torch.where(batch.neighbor_mask.unsqueeze(-1), displacements, place)
+
+
+class PairModel(nn.Module):
+    """What models of atoms and their pairs have in common; a model adds its blocks and `outputs`, an `Outputs`.
+
+    Args:
+        config: with `species`, `cutoff`, `width` and `n_radial`.
+    """
+
+    centers: Tensor
+    species_index: Tensor
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        centers, self.inverse_width = radial_centers(config.n_radial, cutoff=config.cutoff)
+        self.register_buffer("centers", centers)
+        self.register_buffer("species_index", species_table(config.species), persistent=False)
+        self.species = nn.Embedding(len(config.species), config.width)
+
+    def forward(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
+        """Residual energies and the forces asked for; see `energies_and_forces`."""
+        return energies_and_forces(
+            self.outputs,
+            batch,
+            cutoff=self.config.cutoff,
+            dtype=self.species.weight.dtype,
+            forces=forces,
+            create_graph=create_graph,
+        )
+
+    @abstractmethod
+    def outputs(self, displacements: Tensor, batch: Batch, /, *, direct: bool) -> tuple[Tensor, Tensor | None]:
+        """As `Outputs`."""
+
+    def pairs(self, displacements: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Directions [A, K, 3], radial functions [A, K, R] and envelopes [A, K] of all pairs."""
+        distances = displacements.square().sum(-1).sqrt()
+        directions = displacements / distances.unsqueeze(-1)
+        envelope = smooth_envelope(distances, self.config.cutoff) * batch.neighbor_mask
+        return directions, radial_functions(distances, self.centers, self.inverse_width), envelope
 
 
 class MappedBatch(Batch):

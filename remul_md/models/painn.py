@@ -23,18 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from remul_md.models.operations import (
-    Forces,
-    check_options,
-    energies_and_forces,
-    gather_neighbors,
-    radial_centers,
-    radial_functions,
-    smooth_envelope,
-    species_table,
-    sum_over_pairs,
-)
-from remul_md.structures.batch import Batch, Prediction
+from remul_md.models.operations import PairModel, check_options, gather_neighbors, sum_over_pairs
+from remul_md.structures.batch import Batch
 
 # The length of a vector is sqrt(|v|^2 + SOFTENING^2): at v = 0, where an atom has no neighbour, it stays smooth.
 SOFTENING = 0.1
@@ -139,19 +129,11 @@ class CentralHead(nn.Module):
         return sum_over_pairs(self.outputs(hidden_AKE) * directions_AK3 * envelope_AK.unsqueeze(-1), batch)
 
 
-class Painn(nn.Module):
+class Painn(PairModel):
     """Energy and forces from equivariant messages; see the contract in `remul_md.models`."""
 
-    centers: Tensor
-    species_index: Tensor
-
     def __init__(self, config: PainnConfig) -> None:
-        super().__init__()
-        self.config = config
-        centers, self.inverse_width = radial_centers(config.n_radial, cutoff=config.cutoff)
-        self.register_buffer("centers", centers)
-        self.register_buffer("species_index", species_table(config.species), persistent=False)
-        self.species = nn.Embedding(len(config.species), config.width)
+        super().__init__(config)
         last = config.n_layers - 1
         self.messages = nn.ModuleList(Message(config, has_vectors=layer > 0) for layer in range(config.n_layers))
         self.updates = nn.ModuleList(Update(config, has_vectors=layer < last) for layer in range(config.n_layers))
@@ -173,23 +155,9 @@ class Painn(nn.Module):
             nn.init.normal_(last.weight, std=0.02)
             nn.init.zeros_(last.bias)
 
-    def forward(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
-        """Residual energies and the forces asked for; see `energies_and_forces`."""
-        return energies_and_forces(
-            self.outputs,
-            batch,
-            cutoff=self.config.cutoff,
-            dtype=self.species.weight.dtype,
-            forces=forces,
-            create_graph=create_graph,
-        )
-
     def outputs(self, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, Tensor | None]:
         """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, from the displacements."""
-        distances_AK = displacements_AK3.square().sum(-1).sqrt()
-        directions_AK3 = displacements_AK3 / distances_AK.unsqueeze(-1)
-        envelope_AK = smooth_envelope(distances_AK, self.config.cutoff) * batch.neighbor_mask
-        radial_AKR = radial_functions(distances_AK, self.centers, self.inverse_width)
+        directions_AK3, radial_AKR, envelope_AK = self.pairs(displacements_AK3, batch)
         x_AE, vectors_A3E = self.species(self.species_index[batch.atomic_numbers]), None
         for message, update in zip(self.messages, self.updates, strict=True):
             x_AE, vectors_A3E = message(x_AE, vectors_A3E, radial_AKR, directions_AK3, envelope_AK, batch)

@@ -7,7 +7,7 @@ harmonics tell how the pair stands among the others, both without a loop over tr
 With `symmetry="relaxed"` raw directions enter the messages too, as plain numbers, and the direct head writes plain
 components: nothing makes the output turn with the input, and the losses decide how far the directions are used
 (`remul_md.symmetry.remul`). With `symmetry="exact"` both are left out, and energies and forces turn with the molecule
-under O(3) whatever the weights are. `cut_raw_directions` makes the second out of the first.
+under O(3) whatever the weights are. `remul_md.models.exact_model` makes the second out of the first.
 
 Translations, permutations and padding are exact, and every message carries an envelope that vanishes at the cutoff
 with two derivatives, so energy and forces have no jumps.
@@ -33,18 +33,14 @@ from torch.nn import functional
 from remul_md.errors import InputError
 from remul_md.models.harmonics import COMPONENTS, harmonics
 from remul_md.models.operations import (
-    Forces,
+    PairModel,
     check_options,
-    energies_and_forces,
     gather_neighbors,
-    radial_centers,
-    radial_functions,
     reverse_pairs,
-    smooth_envelope,
-    species_table,
+    smooth_softmax,
     sum_over_pairs,
 )
-from remul_md.structures.batch import Batch, Prediction
+from remul_md.structures.batch import Batch
 
 Symmetry = Literal["relaxed", "exact"]
 
@@ -268,19 +264,11 @@ class DirectHead(nn.Module):
         return sum_over_pairs(pair_AK3 * envelope_AK.unsqueeze(-1), batch)
 
 
-class Transformer(nn.Module):
+class Transformer(PairModel):
     """Energy and forces of atoms; see the contract in `remul_md.models`."""
 
-    centers: Tensor
-    species_index: Tensor
-
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.config = config
-        centers, self.inverse_width = radial_centers(config.n_radial, cutoff=config.cutoff)
-        self.register_buffer("centers", centers)
-        self.register_buffer("species_index", species_table(config.species), persistent=False)
-        self.species = nn.Embedding(len(config.species), config.width)
+        super().__init__(config)
         last = config.n_layers - 1
         self.blocks = nn.ModuleList(
             AtomBlock(config, first=layer == 0, last=layer == last) for layer in range(config.n_layers)
@@ -311,23 +299,9 @@ class Transformer(nn.Module):
                 elif isinstance(module, PairNetwork):
                     module.inputs.weight[:, self.config.n_radial :] *= DIRECTION_SCALE
 
-    def forward(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
-        """Residual energies and the forces asked for; see `energies_and_forces`."""
-        return energies_and_forces(
-            self.outputs,
-            batch,
-            cutoff=self.config.cutoff,
-            dtype=self.species.weight.dtype,
-            forces=forces,
-            create_graph=create_graph,
-        )
-
     def outputs(self, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, Tensor | None]:
         """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, from the displacements."""
-        distances_AK = displacements_AK3.square().sum(-1).sqrt()
-        directions_AK3 = displacements_AK3 / distances_AK.unsqueeze(-1)
-        envelope_AK = smooth_envelope(distances_AK, self.config.cutoff) * batch.neighbor_mask
-        radial_AKR = radial_functions(distances_AK, self.centers, self.inverse_width)
+        directions_AK3, radial_AKR, envelope_AK = self.pairs(displacements_AK3, batch)
         inputs_AKI = torch.cat([radial_AKR, directions_AK3], dim=-1) if self.config.n_raw else radial_AKR
         harmonics_AKS = harmonics(directions_AK3, self.config.max_degree)
         x_AE, moments_ASC = self.species(self.species_index[batch.atomic_numbers]), None
@@ -340,39 +314,9 @@ class Transformer(nn.Module):
         return atomic_A, direct_A3 * self.config.energy_scale
 
 
-def cut_raw_directions(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a relaxed transformer without those that read raw directions or write raw forces.
-
-    Args:
-        model: a `Transformer`, or what holds one whose weights are stacks of several, [M, ...].
-    Returns:
-        Names and tensors that the same model with `symmetry="exact"` loads.
-    """
-    weights = model.state_dict()
-    for name, module in model.named_modules():
-        if isinstance(module, AtomBlock | PairNetwork):
-            key = f"{name}.pair.weight" if isinstance(module, AtomBlock) else f"{name}.inputs.weight"
-            weights[key] = weights[key][..., :-3].contiguous()
-        elif isinstance(module, DirectHead):
-            weights[f"{name}.outputs.weight"] = weights[f"{name}.outputs.weight"][..., 3:, :].contiguous()
-            weights[f"{name}.outputs.bias"] = weights[f"{name}.outputs.bias"][..., 3:].contiguous()
-    return weights
-
-
 def tamed(moments_ASC: Tensor) -> Tensor:
     """Moments of an atom over sqrt(1 + mean square of all of them), [A, S, C]: smooth, and bounded.
 
     Small moments stay as they are. Without it products of moments, which gate the next moments, ran away.
     """
     return moments_ASC * torch.rsqrt(1.0 + moments_ASC.square().mean(dim=(1, 2), keepdim=True))
-
-
-def smooth_softmax(logits_AKH: Tensor, envelope_AK: Tensor) -> Tensor:
-    """Attention weights that fade with the envelope, [A, K, H].
-
-    The denominator holds a constant 1 for the atom itself: without it a lone neighbour would keep weight 1 up to
-    the cutoff and then vanish at once.
-    """
-    shift_A1H = logits_AKH.detach().amax(dim=1, keepdim=True).clamp(min=0.0)
-    weights_AKH = torch.exp(logits_AKH - shift_A1H) * envelope_AK.unsqueeze(-1)
-    return weights_AKH / (torch.exp(-shift_A1H) + weights_AKH.sum(dim=1, keepdim=True))
