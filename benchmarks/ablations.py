@@ -2,7 +2,7 @@
 
 A fold is 900 training and 100 validation frames of train split 01, drawn by the seed, which also decides weights, order
 and poses; arms of one seed are paired. No test frame is read. Before the first run a step of every arm is timed, in
-turns, and an arm whose step is dearer than the recipe's gets as many fewer; the times are kept in FOLDER/costs.json.
+turns, and an arm whose step costs more than the recipe's gets as many fewer; the times are kept in FOLDER/costs.json.
 Arms that change numbers and no work, such as the learning rate, have the recipe's cost: timings differ by a tenth.
 
 python benchmarks/ablations.py --run-dir FOLDER [--preset ethanol] [--set SECTION.KEY=VALUE ...] [--arms NAME ...]

@@ -21,7 +21,7 @@ def measured(name: str) -> dict[str, Any]:
     return dict(json.loads((ROOT / "results" / f"{name}.json").read_text()))
 
 
-def shelf() -> list[str]:
+def zoo() -> list[str]:
     """Rows of the potentials that ship, from the files and the figures beside them."""
     lines = []
     for row in describe_shipped(measure_latency=False):
@@ -121,7 +121,7 @@ def table() -> str:
         "| ... stock, exact mode | direction load | energy MAE, meV | rotational spread, meV/Å | equivariance percent "
         "| direct forces, turned, meV/Å | training, min | MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
-        *shelf(),
+        *zoo(),
         "",
         "Dynamics and speed of the shipped ethanol potential, 5 ps of NVE at 300 K where no other length is given:",
         "",

@@ -127,7 +127,7 @@ class RemulCalculator(Calculator):
         properties: Sequence[str] = ("energy", "forces"),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Energy and forces of `atoms`, whatever of them was asked for.
+        """Energy and forces of `atoms`; both, whichever was asked for.
 
         Raises:
             InputError: a composition never trained on, a periodic cell for a molecule-only potential, positions

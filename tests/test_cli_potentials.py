@@ -137,16 +137,14 @@ def test_mistakes_are_one_line(cli: Run, members: list[Path], tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_potentials_lists_the_shelf(cli: Run, tmp_path: Path) -> None:
-    code, out, err = cli("potentials", "--json", tmp_path / "shelf.json")
+def test_potentials_lists_the_zoo(cli: Run, tmp_path: Path) -> None:
+    code, out, err = cli("potentials", "--json", tmp_path / "zoo.json")
     assert code == 0, err
     stored = json.loads(shipped_potentials()["ethanol"].with_suffix(".json").read_text())
     line = next(line for line in out.splitlines() if line.startswith("ethanol"))
     for figure in ("force_mae_stock", "force_mae_turned", "rotational_spread"):
         assert f" {stored[figure]:.2f} " in line
-    (row,) = (
-        row for row in json.loads((tmp_path / "shelf.json").read_text())["potentials"] if row["name"] == "ethanol"
-    )
+    (row,) = (row for row in json.loads((tmp_path / "zoo.json").read_text())["potentials"] if row["name"] == "ethanol")
     assert row["force_mae_stock"] == stored["force_mae_stock"]
     assert row["latency_ms"] > 0
     code, out, _ = cli("potentials", "--no-latency")

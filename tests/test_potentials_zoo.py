@@ -1,4 +1,4 @@
-"""The shelf: every potential in the package with the figures that belong to its very file."""
+"""The zoo: every potential in the package with the figures that belong to its very file."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_every_shipped_potential_has_the_log_of_its_training() -> None:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A shelf with one untrained potential."""
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A zoo with one untrained potential."""
     untrained_potential(molecule_frames(), trained_forces="direct").save(tmp_path / "own.pt")
     monkeypatch.setattr(shipped, "shipped_potentials", lambda: {"own": tmp_path / "own.pt"})
     return tmp_path
@@ -59,15 +59,15 @@ def file_of(name: str) -> Path:
     return shipped_potentials()[name].with_suffix(".json")
 
 
-def test_figures_of_another_file_are_not_shown(shelf: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_figures_of_another_file_are_not_shown(zoo: Path, caplog: pytest.LogCaptureFixture) -> None:
     figures = {"force_mae_stock": 4.5, "force_mae_turned": 5.5, "rotational_spread": 0.25, "data": "own/test"}
     with caplog.at_level(logging.WARNING):
         (bare,) = describe_shipped(measure_latency=False)
     assert "own.pt: no test figures beside it; `remul-md evaluate own TEST --json own.json` makes them" in caplog.text
-    own = {**figures, "potential_sha256": load_potential(shelf / "own.pt").sha256}
-    (shelf / "own.json").write_text(json.dumps(own))
+    own = {**figures, "potential_sha256": load_potential(zoo / "own.pt").sha256}
+    (zoo / "own.json").write_text(json.dumps(own))
     (known,) = describe_shipped(measure_latency=False)
-    (shelf / "own.json").write_text(json.dumps({**figures, "potential_sha256": "0" * 64}))
+    (zoo / "own.json").write_text(json.dumps({**figures, "potential_sha256": "0" * 64}))
     with caplog.at_level(logging.WARNING):
         (stale,) = describe_shipped(measure_latency=False)
     assert "own.json: are figures of another file than own.pt and not shown" in caplog.text
@@ -76,7 +76,7 @@ def test_figures_of_another_file_are_not_shown(shelf: Path, caplog: pytest.LogCa
     assert bare.force_mae_stock is stale.force_mae_stock is None
     assert known.heads == "direct"
     assert known.molecule == "C2H3O2, CH3O"
-    (shelf / "own.json").write_text("[1, 2")
+    (zoo / "own.json").write_text("[1, 2")
     with pytest.raises(InputError, match=r"own\.json: cannot be read as JSON .* `remul-md evaluate own TEST"):
         describe_shipped(measure_latency=False)
 
@@ -120,7 +120,7 @@ def test_every_packaged_molecule_can_be_retrained() -> None:
         assert load_config(name).data.resolved_source == f"rmd17/{name}/train-01"
 
 
-def test_latency_is_measured(shelf: Path) -> None:
+def test_latency_is_measured(zoo: Path) -> None:
     """A wider and deeper model takes longer, and the figure is of the size of one call."""
     (row,) = describe_shipped()
     assert row.latency_ms is not None

@@ -20,7 +20,7 @@ from cheap_springs import reference_file
 from potentials import untrained_potential
 
 from remul_md.analysis.accuracy import evaluate_potential
-from remul_md.cli.potentials import shelf_lines
+from remul_md.cli.potentials import zoo_lines
 from remul_md.datasets import make_split, read_frames
 from remul_md.errors import InputError
 from remul_md.labels import sampling
@@ -329,10 +329,10 @@ def test_commands_tell_of_it(
     assert json.loads(figures.read_text())["pretraining"] == told
 
 
-def test_the_shelf_tells_of_it() -> None:
+def test_the_zoo_tells_of_it() -> None:
     plain = describe_shipped(measure_latency=False)
-    assert not any("pretrained on" in line for line in shelf_lines(plain))
-    lines = shelf_lines([replace(plain[0], pretraining="20,000 GFN2-xTB labels"), replace(plain[0], name="other")])
+    assert not any("pretrained on" in line for line in zoo_lines(plain))
+    lines = zoo_lines([replace(plain[0], pretraining="20,000 GFN2-xTB labels"), replace(plain[0], name="other")])
     assert lines[0].endswith("pretrained on")
     assert lines[2].endswith("20,000 GFN2-xTB labels")
     assert lines[3].endswith("-")

@@ -78,7 +78,7 @@ class Accuracy:
         forces_std: of a committee, its error bar against the errors of the stock forces, by component, in
             meV/Angstrom.
         apart: force MAE without the frames that were taken within NEAR_STEPS of a training frame from the same
-            trajectory: near copies flatter. None if that is not known.
+            trajectory: near copies make the error look smaller. None if that is not known.
     """
 
     n_frames: int

@@ -117,7 +117,7 @@ def rotational_error_along(
     """Rotational error and spread of the forces of any ASE calculator on each frame, meV/Angstrom.
 
     Costs (1 + n_draws) force calls a frame. Each frame has independent draws; a periodic cell turns with its atoms.
-    A calculator that tells an error bar of its forces, `diagnostics["forces_std"]` ([N, 3], eV/Angstrom), as a
+    A calculator that gives an error bar of its forces, `diagnostics["forces_std"]` ([N, 3], eV/Angstrom), as a
     committee does, is asked for it in each unturned frame.
 
     Args:

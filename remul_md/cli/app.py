@@ -117,12 +117,12 @@ def potentials(
     n_threads: ThreadsOption = 1,
 ) -> None:
     """The potentials in the package: error, rotational spread, training time, speed, size."""
-    from remul_md.cli.potentials import shelf_lines
+    from remul_md.cli.potentials import zoo_lines
     from remul_md.potentials.zoo import describe_shipped
 
     _use_threads(n_threads)
     rows = describe_shipped(measure_latency=latency)
-    for line in shelf_lines(rows):
+    for line in zoo_lines(rows):
         typer.echo(line)
     write_figures(json_file, {"potentials": [row.to_json() for row in rows]})
 

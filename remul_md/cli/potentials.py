@@ -179,7 +179,7 @@ def training_line(made: Provenance, *, direct: bool = False) -> str:
     )
 
 
-def shelf_lines(rows: Sequence[ShippedPotential]) -> list[str]:
+def zoo_lines(rows: Sequence[ShippedPotential]) -> list[str]:
     """The table of `remul-md potentials`, a line for each potential below two of headings."""
     cells: list[tuple[str, ...]] = [
         *zip(
@@ -208,7 +208,7 @@ def shelf_lines(rows: Sequence[ShippedPotential]) -> list[str]:
                 row.tested_on or "-",
             )
         )
-    if any(row.pretraining for row in rows):  # most shelves hold none
+    if any(row.pretraining for row in rows):  # most packages hold none
         told = ["pretrained on", "", *(row.pretraining or "-" for row in rows)]
         cells = [(*line, text) for line, text in zip(cells, told, strict=True)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]

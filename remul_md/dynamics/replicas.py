@@ -140,7 +140,7 @@ class _Request:
 
 
 class _Exchange:
-    """Where threads leave positions and wait for forces. Queues, so that nobody wakes who has nothing to do."""
+    """Where threads leave positions and wait for forces. A queue each: only who has got forces goes on."""
 
     def __init__(self, n_replicas: int) -> None:
         self.requests: SimpleQueue[_Request] = SimpleQueue()

@@ -41,7 +41,7 @@ class Sampling:
         temperature_K: at which each run begins, > 0.
         final_temperature_K: to which it is heated linearly in time, so that all between are sampled.
         n_replicas: runs side by side, at least 2: some are held out.
-        timestep_fs: integration step; sampling bears a longer one than conservation does.
+        timestep_fs: integration step; may be longer for sampling than for the conservation of energy.
         frame_interval_fs: time between two frames, a multiple of `timestep_fs`.
         equilibrate_ps: at the first temperature, before the first frame.
         seed: of velocities and thermostat; replica k has `seed + k`.

@@ -52,7 +52,7 @@ class PBECalculator(Calculator):
         properties: Sequence[str] = ("energy", "forces"),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Energy and forces, whatever of them was asked for."""
+        """Energy and forces; both, whichever was asked for."""
         from pyscf import dft, gto
 
         super().calculate(atoms, properties, system_changes)

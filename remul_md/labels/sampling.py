@@ -1,7 +1,7 @@
 """Labelled geometries around given ones: short walks of Langevin dynamics with the forces of a cheap method.
 
 Each walk starts from one of the given frames with a calculator and random numbers of its own, so walks do not depend on
-each other: a run that was killed goes on behind its last whole walk and ends with the same geometries.
+each other: a run that was killed goes on after its last complete walk and ends with the same geometries.
 
 Many short walks instead of few long ones, and a label every few steps instead of every step, because that was measured:
 kernel ridge regression of the GFN2-xTB energy of ethanol from 1,000 labels, error on 500 rMD17 frames. Labels 1, 2, 4,

@@ -229,8 +229,8 @@ class AtomBlock(nn.Module):
 class DirectHead(nn.Module):
     """Forces read from pairs, without a gradient; action equals reaction, so the net force is zero.
 
-    What the energy is read from does not tell forces at a glance: with a block of its own in between the head came
-    twice as close to the conservative forces (`docs/direct-forces.md`).
+    The features that the energy is read from do not suffice: with a block of its own in between the head came twice as
+    close to the conservative forces (`docs/direct-forces.md`).
     """
 
     def __init__(self, config: TransformerConfig) -> None:

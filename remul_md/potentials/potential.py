@@ -89,7 +89,7 @@ class Potential:
         precision = parameter.dtype if dtype is None else torch_dtype(dtype)
         if (where, precision) == (parameter.device, parameter.dtype):
             return self
-        # A copy: `Module.to` would change the model under the hands of every calculator that shares it.
+        # A copy: `Module.to` would change the model for every calculator that shares it.
         model = copy.deepcopy(self.model).to(device=where, dtype=precision)
         references = self.member_references
         return replace(

@@ -1,4 +1,4 @@
-"""The shelf: what every potential in the package is, how good and how fast."""
+"""The zoo: what every potential in the package is, how good and how fast."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class TrainConfig(BaseModel):
     n_steps: int = Field(12_000, ge=1, description="optimiser steps")
     batch_size: int = Field(8, ge=1, description="frames a step; each is seen in 1 + n_turned poses")
     unlabelled_batch_size: int = Field(0, ge=0, description="frames of data.unlabelled beside them, in as many poses")
-    optimizer: Literal["muon", "adamw"] = Field("muon", description="muon needs half the steps, each a little dearer")
+    optimizer: Literal["muon", "adamw"] = Field("muon", description="muon: half the steps, each costs a little more")
     learning_rate: float = Field(6e-3, gt=0, description="peak of the schedule; 2e-3 suits adamw")
     warmup_steps: int = Field(200, ge=0, description="linear rise of the learning rate; then a cosine to 0")
     weight_decay: float = Field(0.05, ge=0, description="decoupled; without it muon lets weights grow")

@@ -148,7 +148,7 @@ def notes_section(notes: Sequence[str]) -> str:
     """What a reader should know besides; nothing where there is nothing."""
     if not notes:
         return ""
-    return "<section><h2>To know besides</h2>" + "".join(f"<p>{escape(note)}</p>" for note in notes) + "</section>"
+    return "<section><h2>Notes</h2>" + "".join(f"<p>{escape(note)}</p>" for note in notes) + "</section>"
 
 
 def provenance_section(provenance: Mapping[str, Any]) -> str:
@@ -157,7 +157,7 @@ def provenance_section(provenance: Mapping[str, Any]) -> str:
         return ""
     shown = {key: _plain(value) for key, value in provenance.items()}
     rows = "".join(f"<dt>{escape(str(key))}</dt><dd>{escape(value)}</dd>" for key, value in shown.items())
-    return f"<section><h2>What made it</h2><dl>{rows}</dl></section>"
+    return f"<section><h2>Provenance</h2><dl>{rows}</dl></section>"
 
 
 def _plain(value: Any) -> str:
