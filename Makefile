@@ -12,7 +12,7 @@ JOBS ?= 2
 MOLECULE ?= aspirin benzene ethanol malonaldehyde naphthalene salicylic toluene
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo potentials direct-heads types test test-fast test-wheel torch-cluster clean
+.PHONY: install demo potentials direct-heads types test test-fast test-wheel cuda-check torch-cluster clean
 
 install: $(VENV)/.installed
 
@@ -85,6 +85,11 @@ test-wheel: install
 	$(PYTHON) -m venv $(VENV)/wheel-test
 	$(VENV)/wheel-test/bin/pip install -q -c constraints.txt dist/*.whl
 	cd / && $(CURDIR)/$(VENV)/wheel-test/bin/python $(CURDIR)/tests/wheel_check.py
+
+# What a CUDA device has to say, in eight minutes at most: results/cuda_check.json (docs/cuda-runs.md). Its CHECK="--device
+# cpu --budget-seconds 170" rehearses the same on the CPU, and leaves no file in results/.
+cuda-check: install
+	$(BIN)/python benchmarks/cuda_check.py $(CHECK)
 
 # Source only and built against the installed torch, so it cannot be an extra. Takes 7 to 14 minutes.
 torch-cluster: install

@@ -1,4 +1,4 @@
-"""docs/architecture.md names files, functions and imports that are there."""
+"""docs/architecture.md names files, functions and imports that are there, and CONTRIBUTING.md files."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ def is_path(token: str) -> bool:
     return "/" in token or token.endswith((".py", ".md", ".toml"))
 
 
+def is_example(token: str) -> bool:
+    """What a reader of the guide makes."""
+    return any(name in token for name in ("mynet", "myformat", "mystudy"))
+
+
 def items() -> list[str]:
     """Paragraphs, rows of tables and points of lists: what a name says and where it is stand in one of them."""
     return re.split(r"\n\n|\n(?=\||\d+\. )", TEXT)
@@ -46,6 +51,15 @@ def test_every_path_exists() -> None:
     assert not {path for path in paths if not (ROOT / path).exists()}
     links = re.findall(r"\]\((?!http)([^)#]+)\)", PAGE)
     assert all((ROOT / "docs" / link).exists() for link in links)
+
+
+def test_every_path_of_the_guide_exists() -> None:
+    guide = re.sub(r"```.*?```", "", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.DOTALL)
+    paths = {token for token in re.findall(r"`([^`\s]+)`", guide) if "/" in token and not is_example(token)}
+    assert len(paths) > 25
+    made = {"build/typed/"}  # by make types
+    assert not {path for path in paths - made if not (ROOT / path).exists()}
+    assert all((ROOT / link).exists() for link in re.findall(r"\]\((?!http)([^)#]+)\)", guide))
 
 
 def test_every_name_is_in_a_file_beside_it() -> None:
