@@ -18,7 +18,7 @@ from remul_md.structures.batch import BatchStore, concatenate
 from remul_md.structures.frames import joined
 from remul_md.structures.neighbors import build_batch
 from remul_md.structures.topology import bond_angles, bond_lengths, bond_pairs, bonded_chains, dihedral_angles
-from remul_md.symmetry.rotations import random_rotations
+from remul_md.symmetry.rotations import random_rotations, rotations_about
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -182,7 +182,8 @@ def test_alignment_is_proper_the_best_and_blind_to_names(seed: int, n_atoms: int
         return np.square(frames - frames.mean(1, keepdims=True) - np.einsum("tij,aj->tai", turns, centred)).sum((1, 2))
 
     generator = torch.Generator().manual_seed(seed)
-    near = random_rotations(2, generator=generator, max_angle_deg=5.0).numpy()
+    axes = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    near = rotations_about(axes, torch.tensor([0.08, 0.02], dtype=torch.float64)).numpy()
     far = random_rotations(2, generator=generator).numpy()
     for other in (near @ found, far):
         assert (misfit(found) <= misfit(other) + 1e-9).all()
