@@ -2,11 +2,15 @@
 
 import os
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.db import connect
 
 from remul_md import InputError
 from remul_md.datasets import read_frames
@@ -219,6 +223,113 @@ def test_periodic_frame_without_cell(tmp_path: Path) -> None:
     (tmp_path / "no_cell.xyz").write_text(text)
     with refused("no_cell.xyz, frame 0: pbc is [ True  True  True] but there is no cell; give three lattice vectors"):
         read_frames(tmp_path / "no_cell.xyz")
+
+
+def test_fewer_values_than_the_checksum_was_made_of(tmp_path: Path) -> None:
+    """The header of an array says half the frames, and so do those of all others: only the checksum knows."""
+    positions, frames = np.zeros((8, 5, 3)), np.arange(8)
+    np.savez(tmp_path / "half.npz", z=np.array([1, 6, 8, 1, 1]), R=positions, E=0.0 + frames, F=positions)
+    content = (tmp_path / "half.npz").read_bytes()
+    for whole, half in ((b"(8, 5, 3)", b"(4, 5, 3)"), (b"(8,)", b"(4,)")):
+        content = content.replace(whole, half)
+    (tmp_path / "half.npz").write_bytes(content)
+    with refused("half.npz: truncated or corrupt npz, 'R' cannot be read (BadZipFile: Bad CRC-32"):
+        read_frames(tmp_path / "half.npz", allow_implausible=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("z", np.array([6.5, *[1.0] * 8]), "z holds 6.5, which is no element; atomic numbers are whole and run from 1"),
+        ("z", np.array([np.nan, *[1.0] * 8]), "z holds nan, which is no element"),
+        ("z", np.array([6, *[119] * 8]), "z holds 119, which is no element"),
+        ("e_unit", np.array(["eV", "eV"]), "e_unit has shape (2,), expected the name of one unit"),
+        ("e_unit", np.array(b"\xff"), "e_unit: energy unit '\ufffd' is unknown"),
+    ],
+)
+def test_values_that_cannot_be_meant(tmp_path: Path, key: str, value: np.ndarray, text: str) -> None:
+    with refused(text):
+        read_frames(changed_npz(tmp_path / "odd.npz", **{key: value}))
+
+
+def test_rows_that_a_json_database_does_not_list(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    with connect(path) as database:
+        for atoms in ase.io.read(FORMATS / "aspirin_eV.xyz", index=":3"):
+            database.write(atoms)
+    whole = path.read_text()
+    assert len(read_frames(path)) == 3
+    for written, damaged in (('"ids": [1, 2, 3]', '"ids": [1, 2, 2]'), ('"ids": [1, 2, 3],', "")):
+        path.write_text(whole.replace(written, damaged))
+        with refused("rows.json: cannot be read as json after 0 good frames (it holds 3 rows, its list 'ids' names"):
+            read_frames(path)
+
+
+def test_rows_that_sqlite_has_lost(tmp_path: Path) -> None:
+    path = tmp_path / "rows.db"
+    with connect(path) as database:
+        for atoms in ase.io.read(FORMATS / "aspirin_eV.xyz", index=":3"):
+            database.write(atoms)
+    assert len(read_frames(path)) == 3
+    with closing(sqlite3.connect(path)) as database:
+        ((root,),) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'systems'").fetchall()
+        ((size,),) = database.execute("PRAGMA page_size").fetchall()
+    content, page = bytearray(path.read_bytes()), (root - 1) * size
+    if content[page] == 5:  # an inner page: its last leaf
+        page = (int.from_bytes(content[page + 8 : page + 12], "big") - 1) * size
+    n_cells = int.from_bytes(content[page + 3 : page + 5], "big")
+    content[page + 3 : page + 5] = (n_cells - 1).to_bytes(2, "big")
+    path.write_bytes(bytes(content))
+    with refused("rows.db: cannot be read as db after 0 good frames (SQLite finds it damaged"):
+        read_frames(path)
+
+
+def test_keys_that_are_no_text(tmp_path: Path) -> None:
+    atoms = Atoms("HF", positions=[[0, 0, 0], [0, 0, 0.92]], info={7: 1.0})
+    ase.io.write(tmp_path / "keys.traj", atoms)
+    with refused("no entry 'REF_energy' in any frame, found ['7']"):
+        read_frames(tmp_path / "keys.traj", energy_key="REF_energy")
+
+
+@pytest.mark.parametrize("value", ["", "=T", "=true"])
+def test_a_truth_value_is_no_energy(tmp_path: Path, value: str) -> None:
+    (tmp_path / "flag.xyz").write_text(f"2\nenergy{value}\nH 0 0 0\nF 0 0 0.92\n")
+    with refused("flag.xyz: 'energy' of frame 0 is True, which is no number"):
+        read_frames(tmp_path / "flag.xyz")
+
+
+FRAME = "2\nProperties=species:S:1:pos:R:3:forces:R:3\nH 0 0 0 1 0 0\nF 0 0 0.92 -1 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "damaged", "text"),
+    [
+        ("0.92 -1 0 0\n", "0.92 -1 0\n", "(line 4 is 'F 0 0 0.92 -1 0', 6 columns, but the frame at line 1 has 7)"),
+        ("0.92 -1 0 0\n", "0.92 5 -1 0 0\n", "(line 4 is 'F 0 0 0.92 5 -1 0 0', 8 columns, but the frame at line 1"),
+        ("F 0 0 0.92 -1 0 0\n", "\n", "(line 4 is '', 0 columns, but the frame at line 1 has 7)"),
+        ("F 0", "Fx 0", "the frame of 2 atoms at line 1 cannot be parsed: KeyError: 'Fx'"),
+        (
+            ":pos:R:3",
+            ":sop:R:3",
+            "line 2: Properties=species:S:1:sop:R:3:forces:R:3 needs pos in 3 columns, species or",
+        ),
+        (
+            "species:S:1",
+            "kind:S:1",
+            "Properties=kind:S:1:pos:R:3:forces:R:3 needs pos in 3 columns, species or Z in one",
+        ),
+        (":forces:R:3", ":forces:R", "line 2: Properties=species:S:1:pos:R:3:forces:R is no list of NAME:TYPE:COLUMNS"),
+        ("2\n", "999999999\n", "(line 1 announces 999999999 atoms, the file ends after 2 of them)"),
+        ("2\n", "two\n", "after 0 good frames (line 1 is 'two', but a frame begins with its number of atoms)"),
+        ("2\n", "-2\n", "line 1 is '-2', but a frame begins with its number of atoms"),
+        ("2\n", "0\n", "line 1 is '0', but a frame begins with its number of atoms"),
+    ],
+)
+def test_damaged_extxyz_says_where(tmp_path: Path, written: str, damaged: str, text: str) -> None:
+    assert written in FRAME
+    (tmp_path / "frame.xyz").write_text(FRAME.replace(written, damaged, 1))
+    with refused(text):
+        read_frames(tmp_path / "frame.xyz")
 
 
 @pytest.mark.parametrize("lines", [5, 11 * 3 + 1, 11 * 3 + 6])

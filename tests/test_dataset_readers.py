@@ -217,6 +217,46 @@ def test_unlabelled_structures_are_read_and_the_missing_labels_named(
         read_frames(tmp_path / "bare.xyz", require=["forces"], with_labels=False)
 
 
+@pytest.mark.parametrize("between", ["\n", "\n \n\t\n"])
+def test_joined_files_with_blank_lines_between_are_read_to_the_end(tmp_path: Path, between: str) -> None:
+    text = (FORMATS / "ethanol_kcal.xyz").read_text()
+    (tmp_path / "joined.xyz").write_text(between + between.join([text] * 3) + between)
+    frames = read_frames(tmp_path / "joined.xyz", energy_unit="kcal/mol")
+    once = read_frames(FORMATS / "ethanol_kcal.xyz", energy_unit="kcal/mol")
+    assert len(frames) == 36
+    for part in range(3):
+        assert frames.select(range(12 * part, 12 * part + 12)).content_hash() == once.content_hash()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8", "utf-8-sig"])
+def test_letters_in_comments_do_no_harm(tmp_path: Path, encoding: str) -> None:
+    text = (FORMATS / "aspirin_eV.xyz").read_text()
+    (tmp_path / "named.xyz").write_bytes(text.replace("energy=", "unit=Å energy=").encode(encoding))
+    once = read_frames(FORMATS / "aspirin_eV.xyz")
+    assert read_frames(tmp_path / "named.xyz").content_hash() == once.content_hash()
+
+
+def test_columns_without_a_name_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "plain.xyz").write_text("2\n\nH 0 0 0 0.1 -0.2\nF 0 0 0.92\n")
+    frames = read_frames(tmp_path / "plain.xyz")
+    assert frames.positions.tolist() == [[0, 0, 0], [0, 0, 0.92]]
+    assert "up to 2 columns behind the positions are left out; name them in Properties" in caplog.text
+    caplog.clear()
+    (tmp_path / "plain.xyz").write_text("2\n\nH 0 0 0\nF 0 0 0.9")
+    read_frames(tmp_path / "plain.xyz")
+    assert "the last line has no end; if the file was cut off there, its last number is wrong" in caplog.text
+    assert "are left out" not in caplog.text
+
+
+def test_cell_vectors_behind_the_atoms_are_read(tmp_path: Path) -> None:
+    frame = "2\n\nH 0 0 0\nF 0 0 0.92\nVEC1 4 0 0\nVEC2 0 5 0\nVEC3 0 1 6\n"
+    (tmp_path / "cell.xyz").write_text(frame + "\n" + frame)
+    frames = read_frames(tmp_path / "cell.xyz")
+    assert frames.cell is not None
+    assert frames.cell.tolist() == [[[4, 0, 0], [0, 5, 0], [0, 1, 6]]] * 2
+    assert frames.pbc.all()
+
+
 def test_float32_energies_of_large_size_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = dict(np.load(FORMATS / "ethanol_ccsdt_sgdml.npz"))
     source["E"] = source["E"].astype(np.float32)

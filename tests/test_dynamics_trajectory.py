@@ -1,5 +1,6 @@
 """Trajectories: read back in every format, and H5MD as MDAnalysis sees it."""
 
+import re
 import warnings
 
 import h5py
@@ -142,6 +143,37 @@ def test_times_come_from_the_file_or_from_the_caller(run, tmp_path):
         read_trajectory(run.trajectory, frame_interval_fs=-1.0)
 
 
+def test_blank_lines_between_frames_end_nothing(run, tmp_path):
+    frames = read(run.trajectory, index=":6")
+    for name, some in (("a.xyz", frames[:2]), ("b.xyz", frames[2:])):
+        write(tmp_path / name, some, format="extxyz")
+    text = "\n".join((tmp_path / name).read_text() for name in ("a.xyz", "b.xyz"))
+    (tmp_path / "both.xyz").write_text(text + "\n\n")
+    found = read_trajectory(tmp_path / "both.xyz")
+    assert len(found) == 6
+    np.testing.assert_allclose(found.time_ps, 0.0025 * np.arange(6), atol=1e-12)
+
+
+def test_an_at_sign_in_a_name_is_a_letter(run, tmp_path):
+    frames = read(run.trajectory, index=":5")
+    for name in ("run@300K.traj", "run@3.extxyz"):
+        write(tmp_path / "run.tmp", frames, format="traj" if name.endswith("traj") else "extxyz")
+        (tmp_path / "run.tmp").rename(tmp_path / name)
+        assert len(read_trajectory(tmp_path / name)) == 5
+
+
+def test_what_only_some_frames_have_is_left_out_with_a_word(run, tmp_path, caplog):
+    frames = read(run.trajectory, index=":70")  # two blocks
+    frames[3].calc = None
+    del frames[69].arrays["momenta"]
+    write(tmp_path / "some.traj", frames)
+    found = read_trajectory(tmp_path / "some.traj")
+    assert (found.forces, found.energy, found.momenta) == (None, None, None)
+    assert "only some frames have forces (63 of 64): left out" in caplog.text
+    assert "only some frames have momenta (5 of 6): left out" in caplog.text
+    assert "only some blocks of frames have momenta (1 of 2): left out" in caplog.text
+
+
 def without_time(frames):
     del frames[2].info["time_ps"]
 
@@ -162,6 +194,36 @@ def none_left(frames):
     frames.clear()
 
 
+def isotope(frames):
+    frames[2].set_masses([12.0, 12.0, 16.0, 2.0, 1.0, 1.0, 1.0, 1.0, 2.0])
+
+
+def no_element(frames):
+    for frame in frames:
+        frame.numbers[4] = 0
+
+
+def foreign_element(frames):
+    frames[1].numbers[4] = 300
+
+
+def no_mass(frames):
+    for frame in frames:
+        frame.set_masses([12.0, 12.0, 16.0, 0.0, 1.0, 1.0, 1.0, 1.0, 2.0])
+
+
+def time_in_words(frames):
+    frames[4].info["time_ps"] = "late"
+
+
+def half_the_forces(frames):
+    frames[2].calc.results["forces"] = frames[2].calc.results["forces"][:5]
+
+
+def true_energy(frames):
+    frames[2].calc.results["energy"] = True
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -170,6 +232,13 @@ def none_left(frames):
         (not_finite, "positions of frame 1 is not finite; cut the trajectory"),
         (twice, r"time does not grow at frame 5 \(0.01 to 0 ps\)"),
         (none_left, "holds no frame"),
+        (isotope, "frame 2 is C2H6O, the first is C2H6O .or their order, masses or pbc differ"),
+        (no_element, "atom 4 has the atomic number 0; they run from 1 to 118"),
+        (foreign_element, "frame 1: atom 4 has the atomic number 300; they run from 1 to 118"),
+        (no_mass, r"the mass of atom 3 is 0\.0 amu; it must be > 0"),
+        (time_in_words, "time_ps of frame 4 is 'late', which is no number; mend that frame"),
+        (half_the_forces, r"forces of frame 2 has shape \(5, 3\), expected \(9, 3\); mend that frame"),
+        (true_energy, "energy of frame 2 is 'True', which is no number; mend that frame"),
     ],
 )
 def test_unusable_trajectories_are_named(run, tmp_path, spoil, message):
@@ -192,6 +261,81 @@ def test_missing_broken_and_unknown_files_are_named(tmp_path):
     (tmp_path / "run.dcd").write_text("x")
     with pytest.raises(InputError, match=r"extension '.dcd' is no trajectory; use .traj, .extxyz or .h5md"):
         read_trajectory(tmp_path / "run.dcd")
+
+
+@pytest.mark.parametrize("count", ["999999999", "999999999999"])
+def test_a_count_beyond_the_end_of_the_file_is_seen_at_once(tmp_path, count):
+    (tmp_path / "long.xyz").write_text(f"{count}\n\nH 0 0 0\n")
+    with pytest.raises(InputError, match=f"line 1 announces {count} atoms, the file ends after 1 of them"):
+        read_trajectory(tmp_path / "long.xyz")
+
+
+def replaced(name, value):
+    """A data set of the particles with another value, its attributes kept."""
+
+    def change(particles):
+        attributes = dict(particles[name].attrs)
+        del particles[name]
+        particles[name] = value
+        particles[name].attrs.update(attributes)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (replaced("mass", np.ones(5)), r"mass has shape \(5,\), expected \(9,\) from species and positions"),
+        (replaced("species", np.ones(8, int)), r"position/value has shape \(141, 9, 3\), expected \(141, 8, 3\)"),
+        (replaced("species", np.array([-1, *[1] * 8])), "atom 0 has the atomic number -1; they run from 1 to 118"),
+        (replaced("species", np.full(9, 1.5)), "species has type float64; atomic numbers are read"),
+        (replaced("mass", -np.ones(9)), r"the mass of atom 0 is -1\.0 amu; it must be > 0"),
+        (replaced("force/value", np.zeros((141, 27))), r"force/value has shape \(141, 27\), expected \(141, 9, 3\)"),
+        (replaced("force/value", np.zeros((150, 9, 3))), "force has 150 frames, not as many as the positions"),
+        (replaced("velocity/value", np.zeros((141, 9, 3), complex)), "type complex128; real numbers are read"),
+        (replaced("position/value", np.full((141, 9, 3), b"x")), "type |S1; real numbers are read"),
+        (lambda p: p["box"].attrs.__setitem__("boundary", ["none"] * 2), "box has the boundary .*; three of periodic"),
+        (lambda p: p["box"].attrs.__setitem__("boundary", ["open"] * 3), "box has the boundary .*; three of periodic"),
+        (lambda p: p["position/value"].attrs.__setitem__("unit", np.zeros(3)), "is not laid out as H5MD 1.1 says"),
+    ],
+)
+def test_h5md_that_does_not_fit_together_is_refused(run, tmp_path, change, message):
+    path = tmp_path / "odd.h5md"
+    path.write_bytes(run.h5md.read_bytes())
+    with h5py.File(path, "r+") as handle:
+        change(handle["particles/trajectory"])
+    with pytest.raises(InputError, match=message):
+        read_trajectory(path)
+
+
+def test_damage_that_hdf5_finds_is_named(run, tmp_path):
+    content, path, messages = run.h5md.read_bytes(), tmp_path / "damaged.h5md", []
+    for table in re.finditer(b"SNOD|TREE", content):  # in which HDF5 keeps the names of a group, and places of data
+        path.write_bytes(content[: table.start()] + b"XXXX" + content[table.end() :])
+        try:
+            found = read_trajectory(path)
+        except InputError as error:
+            messages.append(str(error))
+        else:  # of a group that is not read
+            assert len(found) == 141
+            assert all(getattr(found, key) is not None for key in ("energy", "forces", "momenta"))
+    assert len(messages) > 10
+    assert all("damaged.h5md" in message for message in messages)
+    assert any("is truncated, corrupt or no HDF5" in message for message in messages)
+
+
+@pytest.mark.parametrize("n_frames", [3, 5])
+def test_lengths_of_the_box_of_each_frame(run, tmp_path, n_frames):
+    """Three frames: lengths [3 frames, 3] have the shape of a box [3, 3]."""
+    frames = read(run.trajectory, index=f":{n_frames}")
+    write(tmp_path / "short.traj", frames)
+    export_h5md(tmp_path / "short.traj", tmp_path / "short.h5md")
+    lengths = 4.0 + np.arange(3.0 * n_frames).reshape(n_frames, 3)
+    with h5py.File(tmp_path / "short.h5md", "r+") as handle:
+        handle["particles/trajectory/box/edges/value"] = lengths
+        handle["particles/trajectory/box/edges/value"].attrs["unit"] = "Angstrom"
+    found = read_trajectory(tmp_path / "short.h5md")
+    np.testing.assert_allclose(found.cell, lengths[:, :, None] * np.eye(3))
 
 
 def test_h5md_without_known_units_or_layout_is_refused(run, tmp_path):
@@ -237,17 +381,22 @@ def test_units_of_other_programs_are_converted(run, tmp_path):
 
 def test_export_refuses_what_it_cannot_copy(run, tmp_path):
     (tmp_path / "broken.traj").write_text("this is no trajectory")
-    with pytest.raises(InputError, match="cannot read trajectory"):
+    with pytest.raises(InputError, match=r"cannot read .*broken\.traj"):
         export_h5md(tmp_path / "broken.traj", tmp_path / "a.h5md")
     with Trajectory(tmp_path / "empty.traj", "w"):
         pass
-    with pytest.raises(InputError, match=r"empty.traj' holds no frame|cannot read trajectory"):
+    with pytest.raises(InputError, match=r"empty.traj' holds no frame|cannot read"):
         export_h5md(tmp_path / "empty.traj", tmp_path / "a.h5md")
     frames = read(run.trajectory, index=":70")
     for frame in frames[h5md.FRAMES_AT_ONCE :]:
         frame.calc = None
     write(tmp_path / "mixed.traj", frames)
     with pytest.raises(InputError, match="some frames have no /particles/trajectory/force, /observables/potential"):
+        export_h5md(tmp_path / "mixed.traj", tmp_path / "a.h5md")
+    content = bytearray((tmp_path / "mixed.traj").read_bytes())
+    start = content.rindex(b'"positions.":')
+    (tmp_path / "mixed.traj").write_bytes(bytes(content[:start]) + b"?" + bytes(content[start + 1 :]))
+    with pytest.raises(InputError, match=r"cannot read .*mixed\.traj"):
         export_h5md(tmp_path / "mixed.traj", tmp_path / "a.h5md")
     with pytest.raises(InputError, match="cannot write"):
         export_h5md(run.trajectory, tmp_path / "nowhere" / "a.h5md")

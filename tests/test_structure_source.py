@@ -30,6 +30,15 @@ def test_every_packaged_molecule_is_there() -> None:
     assert {"aspirin", "benzene", "ethanol", "toluene"} <= set(PACKAGED_MOLECULES)
 
 
+@pytest.mark.parametrize("name", ["joined.xyz", "at@300K.xyz"])
+def test_the_last_structure_of_a_file_is_that_behind_the_last_blank_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("1\n\nHe 0 0 0\n\n1\n\nNe 0 0 1\n\n")
+    assert read_structure(tmp_path / name).get_chemical_formula() == "Ne"
+    (tmp_path / "empty.xyz").write_text("\n")
+    with pytest.raises(InputError, match=r"empty.xyz: ASE cannot read a structure from it"):
+        read_structure(tmp_path / "empty.xyz")
+
+
 def test_frames_of_a_data_set() -> None:
     frames = read_frames("rmd17/ethanol/test-01")
     np.testing.assert_array_equal(read_structure("rmd17/ethanol/test-01:17").positions, frames.frame_positions(17))

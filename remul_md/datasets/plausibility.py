@@ -14,13 +14,16 @@ Two checks, both on medians or means over frames, so that one odd frame does not
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
 from remul_md.structures.frames import Frames
-from remul_md.structures.neighbors import Backend, neighbor_pairs
+
+if TYPE_CHECKING:
+    from remul_md.structures.neighbors import Backend
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +75,8 @@ def check_plausible(frames: Frames, *, n_sampled: int = 200) -> None:
 
 def rms_force(forces: NDArray[np.float64]) -> float:
     """Root mean square over all force components [A, 3], eV/Angstrom."""
-    return float(np.sqrt(np.mean(forces**2)))
+    with np.errstate(over="ignore"):  # infinite is what forces of 1e200 are here
+        return float(np.sqrt(np.mean(forces**2)))
 
 
 def nearest_pair(frames: Frames, index: int) -> tuple[float, float]:
@@ -85,6 +89,8 @@ def nearest_pair(frames: Frames, index: int) -> tuple[float, float]:
         InputError: two atoms at one place, or a periodic frame without a cell.
     """
     from ase.data import covalent_radii
+
+    from remul_md.structures.neighbors import neighbor_pairs  # loads torch, which reading alone does not need
 
     numbers, pbc = frames.frame_numbers(index), frames.pbc[index]
     if len(numbers) < 2 and not pbc.any():

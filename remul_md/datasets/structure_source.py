@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from remul_md.datasets.read import read_frames
+from remul_md.datasets.readers.xyz import read_xyz
 from remul_md.datasets.registry import ENTRIES
 from remul_md.errors import InputError
 
@@ -28,16 +30,7 @@ def read_structure(source: str | Path) -> Atoms:
     """
     path = Path(source)
     if path.is_file():
-        from ase.io import read
-
-        try:
-            atoms = cast("Atoms", read(path, index=-1))
-        except Exception as error:  # ASE raises many types for files it cannot read
-            raise InputError(
-                f"{path}: ASE cannot read a structure from it ({type(error).__name__}: {error})"
-            ) from error
-        atoms.calc = None
-        return atoms
+        return _last_structure(path)
     name, _, number = str(source).partition(":")
     if name in PACKAGED_MOLECULES and not number:
         frames = read_frames(f"rmd17/{name}/train-01")
@@ -55,3 +48,18 @@ def read_structure(source: str | Path) -> Atoms:
     if not number.isdigit() or int(number) >= len(frames):
         raise InputError(f"{source}: frame {number!r} is not there; {name} holds frames 0 to {len(frames) - 1}")
     return frames.atoms(int(number))
+
+
+def _last_structure(path: Path) -> Atoms:
+    from ase.io import read
+
+    try:
+        if path.suffix.lower() in (".xyz", ".extxyz"):
+            (atoms,) = deque(read_xyz(path), maxlen=1)
+        else:
+            atoms = cast("Atoms", read(path, index=-1, do_not_split_by_at_sign=True))
+    except Exception as error:  # ASE raises many types for files it cannot read
+        what = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: ASE cannot read a structure from it ({what})") from error
+    atoms.calc = None
+    return atoms

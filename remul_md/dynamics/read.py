@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from remul_md.dynamics.readers.ase_files import count_traj, count_xyz, read_ase
+from remul_md.dynamics.readers.ase_files import blocks_of, count_traj, count_xyz, traj_frames, xyz_frames
 from remul_md.dynamics.trajectory import TrajectoryArrays, TrajectoryFile, joined
 from remul_md.errors import InputError
 
@@ -54,10 +54,10 @@ def open_trajectory(
         n_frames, read = count_h5md(source), partial(read_h5md, source)
     elif source.suffix == ".traj":
         n_frames = count_traj(source)
-        read = partial(read_ase, source, "traj", frame_interval_fs=frame_interval_fs)
+        read = partial(blocks_of, traj_frames, source, frame_interval_fs=frame_interval_fs)
     elif source.suffix in (".xyz", ".extxyz"):
         n_frames = count_xyz(source)
-        read = partial(read_ase, source, "extxyz", frame_interval_fs=frame_interval_fs)
+        read = partial(blocks_of, xyz_frames, source, frame_interval_fs=frame_interval_fs)
     else:
         raise InputError(
             f"{str(source)!r}: extension {source.suffix!r} is no trajectory; use .traj, .extxyz or .h5md, or give the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 
 from remul_md.dynamics.momenta import Array, momenta_from_ase
 from remul_md.errors import InputError
+from remul_md.structures.frames import real_numbers
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+logger = logging.getLogger(__name__)
 
 MAX_BLOCK_FRAMES = 256  # numpy's own cost of a call no longer counts then
 MAX_BLOCK_ATOMS = 2**18  # of all frames of a block together: 6 MB an array
@@ -127,7 +131,7 @@ class TrajectoryFile:
         """
         first, last_ps = 0, None
         for block in self.read():
-            _require_finite(block, name=self.name, first=first)
+            _check_block(block, name=self.name, first=first)
             times = block.time_ps if last_ps is None else np.concatenate([[last_ps], block.time_ps])
             _check_times(
                 times, first=first - (len(times) - len(block)), interval=self.frame_interval_fs, name=self.name
@@ -149,7 +153,12 @@ def joined(blocks: Sequence[TrajectoryArrays]) -> TrajectoryArrays:
 
     def together(field: str) -> Any:
         parts = [getattr(block, field) for block in blocks]
-        return None if any(part is None for part in parts) else np.concatenate(parts)
+        lacking = sum(part is None for part in parts)
+        if 0 < lacking < len(parts):
+            logger.warning(
+                "only some blocks of frames have %s (%d of %d): left out", field, len(parts) - lacking, len(parts)
+            )
+        return None if lacking else np.concatenate(parts)
 
     return replace(blocks[0], **{field: together(field) for field in PER_FRAME})
 
@@ -176,15 +185,22 @@ def frame_arrays(
     if not frames:
         raise InputError(f"{name}: holds no frame")
     head = frames[0] if head is None else head
+    _require_elements(head.numbers, name=name)  # before ASE looks up their symbols and masses
     for number, frame in enumerate(frames):
-        if not (np.array_equal(frame.numbers, head.numbers) and np.array_equal(frame.pbc, head.pbc)):
+        if not _same_system(frame, head):
+            _require_elements(frame.numbers, name=f"{name}, frame {first + number}")
             raise InputError(
                 f"{name}: frame {first + number} is {frame.get_chemical_formula()}, the first is "
-                f"{head.get_chemical_formula()} (or their order or pbc differ); a trajectory holds one system"
+                f"{head.get_chemical_formula()} (or their order, masses or pbc differ); a trajectory holds one system"
             )
+
+    def stacked(key: str, values: Sequence[Any], *shape: int) -> Array:
+        return _stacked(values, shape, key=key, name=name, first=first)
+
+    n_atoms = len(head)
     timed = [frame for frame in frames if "time_ps" in frame.info]
     if len(timed) == len(frames) and "time_ps" in head.info:
-        time_ps = np.array([float(frame.info["time_ps"]) for frame in frames])
+        time_ps = stacked("time_ps", [frame.info["time_ps"] for frame in frames])
     elif timed or "time_ps" in head.info:
         raise InputError(f"{name}: {len(timed)} of {len(frames)} frames carry time_ps; give it to all or to none")
     elif frame_interval_fs is None:
@@ -193,34 +209,87 @@ def frame_arrays(
             "(--frame-interval-fs)"
         )
     else:
-        time_ps = (first + np.arange(len(frames))) * frame_interval_fs / 1000.0
+        time_ps = np.asarray((first + np.arange(len(frames))) * frame_interval_fs / 1000.0, dtype=np.float64)
     results = [frame.calc.results if frame.calc is not None else {} for frame in frames]
 
-    def labels(key: str) -> Array | None:
-        if not all(key in result for result in results):
-            return None
-        return np.array([result[key] for result in results], dtype=np.float64)
+    def of_all(key: str, holders: Sequence[dict[str, Any]], *shape: int) -> Array | None:
+        n_there = sum(key in holder for holder in holders)
+        if n_there == len(holders):
+            return stacked(key, [holder[key] for holder in holders], *shape)
+        if n_there:
+            logger.warning("%s: only some frames have %s (%d of %d): left out", name, key, n_there, len(holders))
+        return None
 
-    has_momenta = all(frame.has("momenta") for frame in frames)
+    momenta = of_all("momenta", [frame.arrays for frame in frames], n_atoms, 3)
     return TrajectoryArrays(
         positions=np.array([frame.get_positions() for frame in frames]),
         atomic_numbers=head.numbers.astype(np.int64),
-        masses=head.get_masses(),
+        masses=_stacked([head.get_masses()], (n_atoms,), key="masses", name=name, first=0)[0],
         time_ps=time_ps,
         pbc=head.pbc.copy(),
         cell=np.array([frame.cell.array for frame in frames]),
-        momenta=momenta_from_ase(np.array([frame.get_momenta() for frame in frames])) if has_momenta else None,
-        forces=labels("forces"),
-        energy=labels("energy"),
+        momenta=None if momenta is None else momenta_from_ase(momenta),
+        forces=of_all("forces", results, n_atoms, 3),
+        energy=of_all("energy", results),
     )
 
 
-def _require_finite(arrays: TrajectoryArrays, *, name: str, first: int) -> None:
-    for key in ("positions", "time_ps", "momenta", "forces", "energy"):
+def _same_system(frame: Atoms, head: Atoms) -> bool:
+    masses, head_masses = frame.arrays.get("masses"), head.arrays.get("masses")
+    if masses is None or head_masses is None:
+        same_masses = masses is head_masses
+    else:
+        same_masses = np.array_equal(masses, head_masses)
+    return same_masses and np.array_equal(frame.numbers, head.numbers) and np.array_equal(frame.pbc, head.pbc)
+
+
+def _stacked(values: Sequence[Any], shape: tuple[int, ...], *, key: str, name: str, first: int) -> Array:
+    """What each frame has of something, [T, *shape], float64."""
+    arrays = []
+    for number, value in enumerate(values):
+        try:
+            array = real_numbers(value)
+        except ValueError as error:
+            raise InputError(
+                f"{name}: {key} of frame {first + number} is {str(value)[:60]!r}, which is no number; mend that frame"
+            ) from error
+        if array.shape != shape:
+            raise InputError(
+                f"{name}: {key} of frame {first + number} has shape {array.shape}, expected {shape}; mend that frame"
+            )
+        arrays.append(array)
+    return np.array(arrays)
+
+
+def _check_block(arrays: TrajectoryArrays, *, name: str, first: int) -> None:
+    """Refuse what is not finite, no element or no mass.
+
+    Args:
+        arrays: some frames.
+        name: of the file, for messages.
+        first: number of the first of these frames in the file.
+    Raises:
+        InputError: with the frame or the atom.
+    """
+    if len(arrays.masses) == 0:
+        raise InputError(f"{name}: its frames have no atoms")
+    for key in PER_FRAME:
         values = getattr(arrays, key)
         if values is not None and not np.isfinite(values).all():
             bad = int(np.argwhere(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0, 0])
             raise InputError(f"{name}: {key} of frame {first + bad} is not finite; cut the trajectory before it")
+    _require_elements(arrays.atomic_numbers, name=name)
+    fine = np.isfinite(arrays.masses) & (arrays.masses > 0.0)
+    if not fine.all():
+        atom = int(np.argmin(fine))
+        raise InputError(f"{name}: the mass of atom {atom} is {arrays.masses[atom]} amu; it must be > 0")
+
+
+def _require_elements(atomic_numbers: NDArray[np.int64], *, name: str) -> None:
+    fine = (atomic_numbers >= 1) & (atomic_numbers <= 118)
+    if not fine.all():
+        atom = int(np.argmin(fine))
+        raise InputError(f"{name}: atom {atom} has the atomic number {atomic_numbers[atom]}; they run from 1 to 118")
 
 
 def _check_times(time_ps: Array, *, first: int, interval: float | None, name: str) -> None:

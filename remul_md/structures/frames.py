@@ -173,3 +173,18 @@ def concatenated_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -
     """[start_0, start_0 + 1, ..., start_1, ...]: the rows of the chosen systems in a flat array."""
     ends = np.cumsum(lengths)
     return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+
+
+def real_numbers(value: Any) -> NDArray[np.float64]:
+    """What stands in a file as float64, of any shape.
+
+    Raises:
+        ValueError: no numbers, or truth values or complex ones, which numpy would take for 1.0 or cut.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind in "bc":
+        raise ValueError(f"type {array.dtype}")
+    try:
+        return array.astype(np.float64)
+    except TypeError as error:
+        raise ValueError(str(error)) from error

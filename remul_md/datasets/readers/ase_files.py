@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from remul_md.datasets.readers.xyz import read_xyz
 from remul_md.datasets.units import choose_units
 from remul_md.errors import InputError
-from remul_md.structures.frames import Frames, frames_from_atoms
+from remul_md.structures.frames import Frames, frames_from_atoms, real_numbers
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -69,22 +72,59 @@ def _structures(path: Path) -> list[Atoms]:
     kind = FORMATS[path.suffix.lower()]
     structures: list[Atoms] = []
     try:
-        if kind in ("db", "json"):
-            from ase.db import connect
-
-            # ase.io.read leaves out key-value pairs and data, where labels of other methods are kept
-            for row in connect(path, type=kind).select():
-                structures.append(row.toatoms(add_additional_information=True))
-        else:
-            from ase.io import iread
-
-            structures.extend(iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True))
+        structures.extend(_READ[kind](path))
     except Exception as error:  # ASE's parsers raise whatever their code runs into, from IndexError to StopIteration
+        what = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path}: cannot be read as {kind} after {len(structures)} good frames "
-            f"({type(error).__name__}: {error}); it is truncated, corrupt or another format"
+            f"({what}); it is truncated, corrupt or another format"
         ) from error
     return structures
+
+
+def _read_database(path: Path) -> Iterator[Atoms]:
+    """Rows of an SQLite database."""
+    import sqlite3
+
+    from ase.db import connect
+
+    # Rows that a damaged page no longer names are left out by SQLite in silence.
+    with closing(sqlite3.connect(path)) as database:
+        ((found,),) = database.execute("PRAGMA quick_check(1)").fetchall()
+    if found != "ok":
+        raise InputError(f"SQLite finds it damaged: {found}")
+    # ase.io.read leaves out key-value pairs and data, where labels of other methods are kept
+    for row in connect(path, type="db").select():
+        yield row.toatoms(add_additional_information=True)
+
+
+def _read_json(path: Path) -> Iterator[Atoms]:
+    """Rows of a JSON database."""
+    from ase.db import connect
+
+    rows = list(connect(path, type="json").select())
+    held = sorted(int(key) for key in json.loads(path.read_text()) if key.isdigit())
+    listed = sorted(int(row.id) for row in rows)
+    if listed != held:  # only listed rows are given, and row 1 alone if there is no list
+        raise InputError(f"it holds {len(held)} rows, its list 'ids' names {len(listed)}: {listed[:9]}")
+    for row in rows:
+        yield row.toatoms(add_additional_information=True)
+
+
+def _read_traj(path: Path) -> Iterator[Atoms]:
+    """Frames of an ASE trajectory."""
+    from ase.io.trajectory import TrajectoryReader
+
+    with TrajectoryReader(str(path)) as reader:
+        yield from reader
+
+
+_READ: dict[str, Callable[[Path], Iterator[Atoms]]] = {
+    "extxyz": read_xyz,
+    "db": _read_database,
+    "json": _read_json,
+    "traj": _read_traj,
+}
 
 
 def _labels(
@@ -92,7 +132,7 @@ def _labels(
 ) -> list[NDArray[np.float64]] | None:
     """The first of `keys` that a frame has, for all frames, or None if no frame has any and none was asked for."""
     found = [key for key in keys if any(key in _entries(atoms) for atoms in structures)]
-    present = sorted({key for atoms in structures for key in _entries(atoms)})
+    present = sorted({str(key) for atoms in structures for key in _entries(atoms)})
     if not found:
         if keys in (_ENERGY_KEYS, _FORCES_KEYS):
             logger.warning("%s: no %s found among %s; name it with %s if it is there", path, keys[0], present, option)
@@ -106,8 +146,8 @@ def _labels(
                 f"{path}: frame {index} has no {found[0]!r}, other frames have; remove the frames without labels"
             )
         try:
-            values.append(np.asarray(entries[found[0]], dtype=np.float64))
-        except (TypeError, ValueError) as error:
+            values.append(real_numbers(entries[found[0]]))
+        except ValueError as error:
             raise InputError(
                 f"{path}: {found[0]!r} of frame {index} is {entries[found[0]]!r}, which is no number"
             ) from error

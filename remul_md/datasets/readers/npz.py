@@ -5,9 +5,9 @@ Both hold frames of one molecule, not periodic, all with the same atoms in the s
 
 from __future__ import annotations
 
+import io
 import logging
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +109,12 @@ def read_npz(
                 f"{path}: {key} has shape {array.shape}, expected {shape} from {layout.positions} {positions.shape}; "
                 "the arrays do not belong together: fetch or export the file again"
             )
+    no_element = ~((numbers >= 1) & (numbers <= 118) & (numbers == np.rint(numbers)))  # nor is what is not a number
+    if no_element.any():
+        raise InputError(
+            f"{path}: {layout.atomic_numbers} holds {numbers[no_element][0]}, which is no element; "
+            "atomic numbers are whole and run from 1 to 118"
+        )
     if with_labels and energy.dtype == np.float32 and np.abs(energy).max(initial=0.0) > 1e4:
         logger.warning(
             "%s: %s is float32 and as large as %.6g %s, so energies are rounded to about %.1g %s",
@@ -144,18 +150,21 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     arrays = {}
     key = "its table of contents"
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            for key in archive.files:
-                arrays[key] = archive[key]
-    except ValueError as error:
-        if "allow_pickle" in str(error) or "pickle" in str(error):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                key = name.removesuffix(".npy")
+                # Read to the end, where the checksum is compared: a damaged header may ask for less.
+                content = io.BytesIO(archive.read(name))
+                if key != name:
+                    arrays[key] = np.lib.format.read_array(content, allow_pickle=False)
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds at a broken file
+        if isinstance(error, ValueError) and "allow_pickle" in str(error):
             raise InputError(
                 f"{path}: array {key!r} is pickled, which could run code; save it as a plain array of numbers"
             ) from error
-        raise InputError(f"{path}: array {key!r} cannot be read ({error}); copy or fetch the file again") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError) as error:
         raise InputError(
-            f"{path}: truncated or corrupt npz, {key!r} cannot be read ({error}); copy or fetch the file again"
+            f"{path}: truncated or corrupt npz, {key!r} cannot be read ({type(error).__name__}: {error}); "
+            "copy or fetch the file again"
         ) from error
     return arrays
 
@@ -185,8 +194,10 @@ def _declared(
     """The unit that the user gives, else the one that the file declares (str in some files, bytes in others)."""
     if key not in arrays:
         return given
+    if arrays[key].size != 1:
+        raise InputError(f"{path}: {key} has shape {arrays[key].shape}, expected the name of one unit")
     value = arrays[key].item()
-    declared = value.decode() if isinstance(value, bytes) else str(value)
+    declared = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     if given is None:
         try:
             return canonical(declared)

@@ -2,50 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from remul_md.datasets.readers import xyz
 from remul_md.dynamics.trajectory import TrajectoryArrays, frame_arrays
 from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.io.trajectory import TrajectoryReader
 
 ASE_FRAMES_AT_ONCE = 64  # an Atoms object takes some 10 kB
 
 
 def count_traj(path: Path) -> int:
-    """Number of frames of an ASE trajectory."""
-    from ase.io.trajectory import TrajectoryReader
+    """Number of frames of an ASE trajectory.
 
-    with _reading(path), TrajectoryReader(str(path)) as reader:
+    Raises:
+        InputError: as all readers here: whatever ASE cannot read.
+    """
+    with _reading(path), _opened(path) as reader:
         return len(reader)
 
 
+def traj_frames(path: Path) -> Iterator[Atoms]:
+    """Frames of an ASE trajectory, one at a time."""
+    with _reading(path), _opened(path) as reader:
+        yield from reader
+
+
 def count_xyz(path: Path) -> int:
-    """Frames of an XYZ file without parsing their atoms: a hundredth of the time."""
-    n_frames = 0
-    with _reading(path), path.open() as handle:
-        while (line := handle.readline()).strip():
-            for _ in range(int(line) + 1):
-                handle.readline()
-            n_frames += 1
-    return n_frames
+    """Number of frames of an extended XYZ file, without parsing their atoms: a hundredth of the time."""
+    with _reading(path):
+        return xyz.count_xyz(path)
 
 
-def read_ase(path: Path, form: str, *, frame_interval_fs: float | None) -> Iterator[TrajectoryArrays]:
-    """Frames some at a time; `form` is the name that ASE gives the format."""
-    from ase.io import iread
+def xyz_frames(path: Path) -> Iterator[Atoms]:
+    """Frames of an extended XYZ file, one at a time."""
+    with _reading(path):
+        yield from xyz.read_xyz(path)
 
-    reader = iter(iread(str(path), index=":", format=form))
+
+def blocks_of(
+    frames_of: Callable[[Path], Iterator[Atoms]], path: Path, *, frame_interval_fs: float | None
+) -> Iterator[TrajectoryArrays]:
+    """Frames of a file some at a time.
+
+    Args:
+        frames_of: gives the frames one at a time: `traj_frames` or `xyz_frames`.
+        path: of the file.
+        frame_interval_fs: between frames, for files without times.
+    Raises:
+        InputError: as `frames_of` and `frame_arrays`.
+    """
+    frames = frames_of(path)
     first, head = 0, None
-    while True:
-        with _reading(path):
-            frames = list(islice(reader, ASE_FRAMES_AT_ONCE))
-        if not frames:
-            return
-        head = frames[0] if head is None else head
-        yield frame_arrays(frames, name=str(path), frame_interval_fs=frame_interval_fs, first=first, head=head)
-        first += len(frames)
+    while some := list(islice(frames, ASE_FRAMES_AT_ONCE)):
+        head = some[0] if head is None else head
+        yield frame_arrays(some, name=str(path), frame_interval_fs=frame_interval_fs, first=first, head=head)
+        first += len(some)
+
+
+def _opened(path: Path) -> TrajectoryReader:
+    # Not `ase.io.iread`, which takes what follows an @ in a name for the number of a frame.
+    from ase.io.trajectory import TrajectoryReader
+
+    return TrajectoryReader(str(path))
 
 
 @contextmanager
@@ -53,4 +79,5 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # ASE's readers raise many kinds at a broken file
-        raise InputError(f"cannot read {str(path)!r}: {error or type(error).__name__}") from error
+        what = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"cannot read {str(path)!r}: {what}; it is truncated, corrupt or another format") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from remul_md._version import __version__
 from remul_md.dynamics.momenta import kinetic_energy_eV
+from remul_md.dynamics.readers.ase_files import count_traj, traj_frames
 from remul_md.dynamics.recording import writing
 from remul_md.dynamics.trajectory import TrajectoryArrays, block_length, frame_arrays
 from remul_md.errors import InputError
@@ -53,25 +55,25 @@ def export_h5md(trajectory: str | Path, output: str | Path) -> Path:
     """
     import h5py
     from ase.io import write
-    from ase.io.trajectory import TrajectoryReader
 
     source, target = Path(trajectory), Path(output)
-    try:
-        reader = TrajectoryReader(str(source))
-    except Exception as error:  # ASE raises many kinds at a file that is no trajectory
-        raise InputError(f"cannot read trajectory {str(source)!r}: {error}") from error
     topology = target.with_suffix(".topology.pdb")
     temporary = target.with_name(f"{target.name}.tmp")
-    with reader, writing(target):
-        if len(reader) == 0:
-            raise InputError(f"{str(source)!r} holds no frame; nothing to export")
+    if count_traj(source) == 0:
+        raise InputError(f"{str(source)!r} holds no frame; nothing to export")
+    with writing(target):
         try:
             with h5py.File(temporary, "w") as handle:
-                _write_header(handle, reader[0])
-                for start in range(0, len(reader), FRAMES_AT_ONCE):
-                    frames = [reader[i] for i in range(start, min(start + FRAMES_AT_ONCE, len(reader)))]
-                    _append(handle, frame_arrays(frames, name=str(source), first=start), frames, first=start)
-            write(str(topology), reader[0], format="proteindatabank")
+                frames, first, head = traj_frames(source), 0, None
+                while some := list(islice(frames, FRAMES_AT_ONCE)):
+                    if head is None:
+                        head = some[0]
+                        _write_header(handle, head)
+                    arrays = frame_arrays(some, name=str(source), first=first, head=head)
+                    _append(handle, arrays, some, first=first)
+                    first += len(some)
+            assert head is not None
+            write(str(topology), head, format="proteindatabank")
             os.replace(temporary, target)
         finally:
             with suppress(OSError):
@@ -112,7 +114,10 @@ def _append(handle: Any, arrays: TrajectoryArrays, frames: Sequence[Atoms], *, f
         observables["potential_energy"] = (arrays.energy, "eV")
         if kinetic is not None:
             observables["total_energy"] = (arrays.energy + kinetic, "eV")
-    steps = np.array([frame.info.get("step", first + k) for k, frame in enumerate(frames)], dtype=np.int64)
+    try:
+        steps = np.array([int(frame.info.get("step", first + k)) for k, frame in enumerate(frames)], dtype=np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"a frame from number {first} on has a step that is no number: {error}") from error
     groups = [(particles.require_group(name), value) for name, value in elements.items()]
     groups += [(handle.require_group(f"observables/{name}"), value) for name, value in observables.items()]
     if arrays.pbc.any():
@@ -152,14 +157,15 @@ def count_h5md(path: Path) -> int:
         InputError: as `read_h5md`.
     """
     with _opened(path) as handle:
-        return len(_particles(handle, path=path)["position/value"])
+        return int(_particles(handle, path=path)["position/value"].shape[0])
 
 
 def read_h5md(path: Path) -> Iterator[TrajectoryArrays]:
     """Frames of an H5MD file with units, some at a time; see `remul_md.dynamics.read.open_trajectory`.
 
     Raises:
-        InputError: unreadable file, no positions or species, a unit that is missing or unknown.
+        InputError: unreadable file, no positions or species, shapes that do not fit together, a unit that is missing
+            or unknown.
     """
     with _opened(path) as handle:
         particles = _particles(handle, path=path)
@@ -174,68 +180,105 @@ def _opened(path: Path) -> Iterator[Any]:
     import h5py
 
     try:
-        handle = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"cannot read {str(path)!r}: {error}") from error
-    with handle:
-        try:
+        with h5py.File(path, "r") as handle:
             yield handle
-        except (KeyError, TypeError, IndexError) as error:
-            raise InputError(f"{str(path)!r} is not laid out as H5MD 1.1 says: {error}; convert it again") from error
+    except InputError:
+        raise
+    except (OSError, RuntimeError) as error:  # how h5py reports damage that the HDF5 library finds
+        raise InputError(f"cannot read {str(path)!r}: {error}; it is truncated, corrupt or no HDF5") from error
+    except Exception as error:  # KeyError, TypeError, AttributeError and more, where something else stands
+        raise InputError(f"{str(path)!r} is not laid out as H5MD 1.1 says: {error}; convert it again") from error
 
 
 def _particles(handle: Any, *, path: Path) -> Any:
     """The group of particles with its positions and elements."""
-    groups = list(handle.get("particles", {}))
+    groups = list(_entry(handle, "particles") or [])
     if len(groups) != 1:
         raise InputError(f"{str(path)!r} has the particle groups {groups}; a trajectory with exactly one is read")
     particles = handle["particles"][groups[0]]
     missing = [name for name in ("position", "species") if name not in particles]
     if missing:
         raise InputError(f"{str(path)!r} has no {', '.join(missing)} in {particles.name}; convert it with both")
+    positions, species = particles["position/value"], particles["species"]
+    n_atoms = species.shape[0] if species.shape else 0
+    _require_shape(species, (n_atoms,), path=path)
+    _require_shape(positions, (*positions.shape[:1], n_atoms, 3), path=path)
+    if species.dtype.kind not in "iu":
+        raise InputError(f"{str(path)!r}: {species.name} has type {species.dtype}; atomic numbers are read")
     return particles
 
 
+def _entry(group: Any, name: str) -> Any:
+    """What a group holds under a name, or None; not `group.get`, which gives None where the file is damaged, too."""
+    return group[name] if group is not None and name in group else None
+
+
+def _require_shape(dataset: Any, shape: tuple[int, ...], *, path: Path) -> None:
+    if dataset.shape != shape:
+        raise InputError(
+            f"{str(path)!r}: {dataset.name} has shape {dataset.shape}, expected {shape} from species and positions; "
+            "convert it with all atoms in all frames"
+        )
+
+
 def _read_particles(handle: Any, particles: Any, part: slice, *, path: Path) -> TrajectoryArrays:
-    import h5py
     from ase.data import atomic_masses
 
-    numbers = np.asarray(particles["species"]).astype(np.int64).reshape(-1)
-    masses = np.asarray(particles["mass"], dtype=np.float64) if "mass" in particles else atomic_masses[numbers]
+    n_frames, n_atoms, _ = particles["position/value"].shape
+    numbers = np.asarray(particles["species"]).astype(np.int64)
+    if "mass" in particles:
+        _require_shape(particles["mass"], (n_atoms,), path=path)
+        masses = np.asarray(particles["mass"], dtype=np.float64)
+    else:
+        masses = atomic_masses[np.clip(numbers, 0, 118)]
     per_mole = _energy_per_mole()
     velocity = {f"{a} {t}-1": _LENGTH[a] / (1000.0 * _TIME[t]) for a in _LENGTH for t in _TIME}
     force = {f"{e} {a}-1": per_mole[e] / _LENGTH[a] for e in per_mole for a in _LENGTH}
 
-    def values(group: Any, name: str, factors: dict[str, float]) -> Any:
-        found = np.asarray(group[name][part], dtype=np.float64) * _factor(group[name], factors, path=path)
-        if len(found) != part.stop - part.start:
+    def values(group: Any, name: str, factors: dict[str, float], *shape: int) -> Any:
+        if group[name].shape[:1] != (n_frames,):
             raise InputError(
                 f"{str(path)!r}: {group.name} has {len(group[name])} frames, not as many as the positions; "
                 "convert it with all of them in every frame"
             )
-        return found
+        _require_shape(group[name], (n_frames, *shape), path=path)
+        if group[name].dtype.kind not in "iuf":
+            raise InputError(f"{str(path)!r}: {group[name].name} has type {group[name].dtype}; real numbers are read")
+        return np.asarray(group[name][part], dtype=np.float64) * _factor(group[name], factors, path=path)
 
-    velocities = values(particles["velocity"], "value", velocity) if "velocity" in particles else None
-    energies = handle.get("observables/potential_energy")
+    velocities = values(particles["velocity"], "value", velocity, n_atoms, 3) if "velocity" in particles else None
+    energies = _entry(_entry(handle, "observables"), "potential_energy")
     boundary = [b.decode() if isinstance(b, bytes) else str(b) for b in particles["box"].attrs["boundary"]]
-    cell = np.zeros((part.stop - part.start, 3, 3))
-    if "edges" in particles["box"]:
-        edges = particles["box/edges"]
-        value = edges if isinstance(edges, h5py.Dataset) else edges["value"]
-        box = np.asarray(value if value is edges else value[part], dtype=np.float64)
-        box = box * _factor(value, _LENGTH, path=path)
-        cell[:] = box if box.shape[-2:] == (3, 3) else np.apply_along_axis(np.diag, -1, box)
+    if len(boundary) != 3 or not set(boundary) <= {"periodic", "none"}:
+        raise InputError(f"{str(path)!r}: the box has the boundary {boundary}; three of periodic and none are read")
     return TrajectoryArrays(
-        positions=values(particles["position"], "value", _LENGTH),
+        positions=values(particles["position"], "value", _LENGTH, n_atoms, 3),
         atomic_numbers=numbers,
         masses=masses,
         time_ps=values(particles["position"], "time", _TIME),
         pbc=np.array([flag == "periodic" for flag in boundary]),
-        cell=cell,
+        cell=_cell(particles["box"], part, n_frames=n_frames, path=path),
         momenta=None if velocities is None else velocities * masses[:, None],
-        forces=values(particles["force"], "value", force) if "force" in particles else None,
+        forces=values(particles["force"], "value", force, n_atoms, 3) if "force" in particles else None,
         energy=None if energies is None else values(energies, "value", per_mole),
     )
+
+
+def _cell(box: Any, part: slice, *, n_frames: int, path: Path) -> Any:
+    """Lattice vectors of some frames, [T, 3, 3], Angstrom: one box for all or one a frame, edges or their lengths."""
+    import h5py
+
+    cell = np.zeros((part.stop - part.start, 3, 3))
+    if "edges" not in box:
+        return cell
+    fixed = isinstance(box["edges"], h5py.Dataset)
+    dataset = box["edges"] if fixed else box["edges/value"]
+    of_frames = () if fixed else (n_frames,)
+    lengths = dataset.shape == (*of_frames, 3)
+    _require_shape(dataset, (*of_frames, 3) if lengths else (*of_frames, 3, 3), path=path)
+    values = np.asarray(dataset if fixed else dataset[part], dtype=np.float64) * _factor(dataset, _LENGTH, path=path)
+    cell[:] = values[..., None] * np.eye(3) if lengths else values
+    return cell
 
 
 def _factor(dataset: Any, factors: dict[str, float], *, path: Path) -> float:

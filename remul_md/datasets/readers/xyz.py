@@ -1,0 +1,155 @@
+"""Extended XYZ, frame by frame: finds the frames and has ASE read each of them.
+
+ASE's own loop over a file ends at the first blank line without a word, so that of joined files only the first part is
+read; it leaves out columns that the comment line does not name, and puts all atoms at the origin where it names no
+positions.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+logger = logging.getLogger(__name__)
+
+_COUNT = re.compile(r"[0-9]{1,12}")
+_POSITIONS, _ELEMENTS = ("pos", "positions"), ("species", "symbols", "Z", "numbers")
+_PLAIN = "species:S:1:pos:R:3"  # what a comment line without Properties means
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """The lines of one frame: count, comment, atoms, and the cell vectors (VEC1 ...) that some programs write."""
+
+    number: int  # of the first line, counted from 1
+    n_atoms: int
+    lines: list[str]
+
+
+def count_xyz(path: Path) -> int:
+    """Number of frames of an extended XYZ file, without parsing their atoms.
+
+    Raises:
+        InputError: a line that should be a number of atoms and is none, or a frame that ends early.
+    """
+    return sum(1 for _ in _blocks(path))
+
+
+def read_xyz(path: Path) -> Iterator[Atoms]:
+    """The frames of an extended XYZ file, one at a time, as ASE reads them; blank lines between frames are skipped.
+
+    A mark of UTF-8 at the start is skipped, too, and bytes that are no UTF-8 do no harm in a comment.
+
+    Raises:
+        InputError: as `count_xyz`, columns that do not fit `Properties`, or what ASE cannot parse, with the line.
+    """
+    n_left_out, whole = 0, True
+    for block in _blocks(path):
+        atoms, n_behind = _parsed(block)
+        n_left_out, whole = max(n_left_out, n_behind), block.lines[-1].endswith("\n")
+        yield atoms
+    if n_left_out:
+        logger.warning(
+            "%s: up to %d columns behind the positions are left out; name them in Properties if they are needed",
+            path, n_left_out,
+        )  # fmt: skip
+    if not whole:
+        logger.warning("%s: the last line has no end; if the file was cut off there, its last number is wrong", path)
+
+
+def _blocks(path: Path) -> Iterator[_Block]:
+    with path.open(encoding="utf-8-sig", errors="backslashreplace") as handle:
+        number, line = 1, handle.readline()
+        while line:
+            count = line.strip()
+            if not count:
+                number, line = number + 1, handle.readline()
+                continue
+            if not _COUNT.fullmatch(count) or int(count) == 0:
+                raise InputError(f"line {number} is {_short(line)}, but a frame begins with its number of atoms")
+            lines = [line, *islice(handle, int(count) + 1)]
+            if len(lines) < int(count) + 2:
+                raise InputError(
+                    f"line {number} announces {count} atoms, the file ends after {max(len(lines) - 2, 0)} of them"
+                )
+            block = _Block(number=number, n_atoms=int(count), lines=lines)
+            number, line = number + len(lines), handle.readline()
+            while line.lstrip().startswith("VEC"):
+                lines.append(line)
+                number, line = number + 1, handle.readline()
+            yield block
+
+
+def _parsed(block: _Block) -> tuple[Atoms, int]:
+    """The frame, and how many columns without a name an atom has at most."""
+    from ase.io.extxyz import key_val_str_to_dict
+    from ase.io.extxyz import read_xyz as parse
+
+    try:
+        comment = block.lines[1].strip()
+        info = key_val_str_to_dict(comment) if comment else {}
+        has_vectors = len(block.lines) > block.n_atoms + 2  # what ASE then takes for a plain comment
+        n_behind = _check_columns(block, None if has_vectors else info.get("Properties"))
+        (atoms,) = parse(io.StringIO("".join(block.lines)), index=slice(None), properties_parser=lambda _: info)
+    except InputError:
+        raise
+    except Exception as error:  # ASE's parser raises whatever its code runs into, from KeyError to AttributeError
+        raise InputError(
+            f"the frame of {block.n_atoms} atoms at line {block.number} cannot be parsed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return atoms, n_behind
+
+
+def _check_columns(block: _Block, properties: object) -> int:
+    """How many columns without a name an atom has at most; with `Properties` all columns have one.
+
+    Raises:
+        InputError: a line with more or fewer columns.
+    """
+    try:
+        n_named = _n_columns(_PLAIN if properties is None else str(properties))
+    except InputError as error:
+        raise InputError(f"line {block.number + 1}: {error}") from error
+    lengths = [len(line.split()) for line in block.lines[2 : block.n_atoms + 2]]
+    for place, length in enumerate(lengths):
+        if length < n_named or (length > n_named and properties is not None):
+            raise InputError(
+                f"line {block.number + 2 + place} is {_short(block.lines[2 + place])}, {length} columns, but the frame "
+                f"at line {block.number} has {n_named}"
+            )
+    return max(lengths) - n_named
+
+
+@lru_cache(maxsize=64)
+def _n_columns(properties: str) -> int:
+    """Columns of an atom.
+
+    Raises:
+        InputError: no list of NAME:TYPE:COLUMNS, or one without elements and positions.
+    """
+    names, columns = properties.split(":")[::3], properties.split(":")[2::3]
+    if len(properties.split(":")) % 3 or not all(_COUNT.fullmatch(count) for count in columns):
+        raise InputError(f"Properties={properties} is no list of NAME:TYPE:COLUMNS")
+    sizes = dict(zip(names, map(int, columns), strict=True))
+    named = [[sizes[name] for name in spellings if name in sizes] for spellings in (_POSITIONS, _ELEMENTS)]
+    if len(sizes) < len(names) or named[0] != [3] or not named[1] or set(named[1]) != {1}:
+        raise InputError(f"Properties={properties} needs pos in 3 columns, species or Z in one, and no name twice")
+    return sum(sizes.values())
+
+
+def _short(line: str) -> str:
+    text = line.strip()
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
