@@ -9,6 +9,15 @@ from pathlib import Path
 
 import pytest
 from browser_session import CHROMIUM, DRIVER
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run, on every machine. `pytest --hypothesis-profile search` looks for new ones.
+settings.register_profile(
+    "seeded", derandomize=True, deadline=None, database=None, max_examples=40, print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)  # fmt: skip
+settings.register_profile("search", parent=settings.get_profile("seeded"), derandomize=False, max_examples=400)
+settings.load_profile("seeded")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,6 +27,8 @@ from remul_md.dynamics.readers.h5md import export_h5md
 from remul_md.dynamics.trajectory import joined
 from remul_md.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
@@ -76,7 +78,6 @@ def test_memory_holds_a_few_numbers_of_each_frame(run, tmp_path):
     assert added < 250
 
 
-@pytest.mark.slow
 def test_memory_does_not_hold_the_frames_of_ase(run, tmp_path):
     frames = read(run, index=":")
     with Trajectory(tmp_path / "long.traj", "w") as writer:

@@ -36,7 +36,10 @@ from remul_md.training.train import train_potential
 from remul_md.training.unlabelled import PartlyLabelled
 from remul_md.training.weighting import make_weighting
 
-pytestmark = pytest.mark.timeout(900)  # compiling takes seconds of CPU time, minutes where others have the cores
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+]  # compiling takes seconds of CPU time, minutes where others have the cores
 TINY = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_moments": 3}
 
 
@@ -146,7 +149,6 @@ def ethanol_store(model_cutoff: float = 5.0) -> BatchStore:
     return BatchStore(replace(batch, energy=energy, forces=batch.forces.float()))
 
 
-@pytest.mark.slow
 def test_equal_gradients_are_clipped_once_and_idle_parameters_left_alone() -> None:
     """Two outputs of a compiled function may be one tensor: clipping in place would scale it twice."""
     config = TrainConfig(alpha=0.5, beta=3.0, max_grad_norm=0.25, warmup_steps=2, n_steps=50)
@@ -235,7 +237,6 @@ class PairModel(nn.Module):
 ARMS: list[dict[str, Any]] = [{"alpha": 0.7, "beta": 1.3}, {"estimator": "one-forward", "force_loss": "mse"}]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", ARMS, ids=["paired", "one-forward"])
 def test_compiled_steps_agree_with_uncompiled_ones(options: dict[str, Any]) -> None:
     """The gradient of one step to float32 rounding, and the losses of 20 steps."""
@@ -267,7 +268,6 @@ def weights_of(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-@pytest.mark.slow
 def test_a_compiled_run_repeats_and_resumes_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -333,7 +333,6 @@ except InputError as error:
 """
 
 
-@pytest.mark.slow
 def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
     """In a process of its own, because torch reads the name of the compiler when it is imported."""
     environment = {**os.environ, "CXX": "false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
@@ -350,7 +349,6 @@ def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
     assert "leave train.compile off" in done.stdout
 
 
-@pytest.mark.slow
 def test_batches_in_batches_are_inputs_too() -> None:
     """Labelled frames beside unlabelled ones: no tensor of the first batch may be left in the graph."""
     config = TrainConfig(anchor="prediction", unlabelled_batch_size=2, warmup_steps=2, n_steps=50, max_grad_norm=1e3)

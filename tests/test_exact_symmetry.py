@@ -185,6 +185,7 @@ def test_the_direction_load_is_the_ratio_of_the_errors(forces: Any) -> None:
     assert dict(of_exact.rows())["direction load"] == "1 (exactly symmetric: there are no raw directions)"
 
 
+@pytest.mark.slow
 def test_the_option_of_the_commands(cli: Run, tmp_path: Path) -> None:
     potential = ethanol_potential(tmp_path / "both.pt", trained_forces="both")
     times = ["--timestep-fs", "0.1", "--length-ps", "0.002", "--equilibrate-ps", "0.001"]

@@ -25,7 +25,10 @@ from remul_md.structures.batch import Batch
 from remul_md.structures.frames import frames_from_atoms
 from remul_md.structures.moving_systems import MAX_ATOMS_ALL_PAIRS, MovingSystems
 
-pytestmark = pytest.mark.timeout(900)  # compiling takes seconds of CPU time, minutes where others have the cores
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+]  # compiling takes seconds of CPU time, minutes where others have the cores
 TINY = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 4, "n_radial": 3, "n_moments": 3, "max_degree": 2}
 
 
@@ -79,7 +82,6 @@ def file_of(potential: Potential, *, forces: str) -> Path:
     return Path(stopped.value.args[0])
 
 
-@pytest.mark.slow
 def test_compiled_is_uncompiled_at_other_positions() -> None:
     potential, batch = tiny_potential(), two_molecules(shift=0.1)
     compiled = CompiledPotential(potential, two_molecules(), forces="conservative")
@@ -88,7 +90,6 @@ def test_compiled_is_uncompiled_at_other_positions() -> None:
     assert compiled.predict(batch.positions).energy.dtype == torch.float64
 
 
-@pytest.mark.slow
 def test_what_was_compiled_is_found_again(cache: Path) -> None:
     said: list[str] = []
     CompiledPotential(tiny_potential(), two_molecules(), forces="conservative", say=said.append)
@@ -105,7 +106,6 @@ def test_other_weights_and_the_other_head_have_other_files() -> None:
     assert file_of(tiny_potential(), forces="direct") == file_of(*cases[1][:1], forces="direct")
 
 
-@pytest.mark.slow
 def test_a_damaged_file_is_made_again_and_one_of_another_potential_refused(cache: Path) -> None:
     """The name says what a file is; that the forces are right is seen by computing them."""
     first = CompiledPotential(tiny_potential(), two_molecules(), forces="conservative")
@@ -163,7 +163,6 @@ def water_calculators(**options: object) -> tuple[Atoms, Atoms]:
     return pair
 
 
-@pytest.mark.slow
 def test_the_calculator_compiles(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     ours, theirs = water_calculators(symmetrize="tetrahedral", remove_net_torque=True)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.main import get_command
 
 from remul_md.cli.app import app
@@ -40,6 +41,7 @@ def test_every_link_into_the_repository_exists() -> None:
         assert (ROOT / target).exists(), target
 
 
+@pytest.mark.slow
 def test_the_first_python_block_runs_as_it_stands(tmp_path: Path) -> None:
     """In an empty folder, without a warning, and it ends in printed numbers."""
     block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]

@@ -103,6 +103,13 @@ def test_fixed_sets_are_groups(name: str, order: int) -> None:
     assert (squares - torch.einsum("ik,jl->ijkl", identity, identity) / 3).abs().max() < 1e-13
 
 
+@pytest.mark.parametrize("length", [1e-200, 1e-150, 1e200, 1.7e308])
+def test_an_axis_of_any_length_is_the_same_axis(length: float) -> None:
+    wanted = random_rotations(7, generator=seeded(3), axis=[0.6, 0.0, -0.8])
+    found = random_rotations(7, generator=seeded(3), axis=[0.6 * length, 0.0, -0.8 * length])
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-14)
+
+
 def test_unknown_names() -> None:
     with pytest.raises(InputError, match="group 'SE3' is unknown; choose one of SO3, O3"):
         random_rotations(5, generator=seeded(0), group="SE3")

@@ -37,6 +37,8 @@ from remul_md.training.schedule import frame_order
 from remul_md.training.train import train_potential
 from remul_md.training.validation import TurnedValidation
 
+pytestmark = pytest.mark.slow
+
 SMALL_MODEL = {"width": 32, "n_layers": 2, "n_heads": 4, "pair_width": 24, "n_radial": 10, "n_moments": 8}
 TINY_MODEL = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_moments": 3}
 
@@ -386,7 +388,6 @@ def disk_with_room_for(n_bytes: int) -> Iterator[None]:
 
 
 # The writer of TensorBoard dies in a thread of its own before the trainer hears of it.
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_full_disk_is_named_and_the_last_checkpoint_stays_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -72,7 +72,10 @@ def check_axis(axis: Sequence[float]) -> None:
 
 def rotations_about(axes: Tensor, angles: Tensor) -> Tensor:
     """Rotation matrices [n, 3, 3] about axes [n, 3] (any length > 0) by angles [n], radians."""
-    unit = axes / axes.norm(dim=1, keepdim=True)
+    largest = axes.abs().amax(dim=1, keepdim=True)
+    # A power of two close to the largest component goes first: squares of 1e-200 or 1e200 are 0 or infinite. Exact.
+    scaled = axes / (largest / (2.0 * torch.frexp(largest).mantissa))
+    unit = scaled / scaled.norm(dim=1, keepdim=True)
     half = 0.5 * angles.unsqueeze(1)
     return rotations_from_quaternions(torch.cat([half.cos(), half.sin() * unit], dim=1))
 
