@@ -258,8 +258,7 @@ class RemulCalculator(Calculator):
 
     def _turned_back(self, out: Prediction, rotations: Tensor | None, n_atoms: int) -> tuple[Tensor, Tensor, Tensor]:
         """Energies [G * B], atomic energies [G, N] and forces [G, N, 3] of the poses, turned back to the stock pose."""
-        forces = out.forces if self._forces == "conservative" else out.direct_forces
-        assert forces is not None
+        forces = out.of_head(self._forces)
         assert out.energy is not None
         assert out.atomic_energies is not None
         if rotations is not None:

@@ -202,8 +202,7 @@ def evaluate_potential(
         poses = torch.cat([identity, draws[:n_draws], -draws[n_draws:]]).to(potential.device)
         turned = pose_batch(batch, poses)
         out = potential.predict(turned, forces=head)
-        predicted = out.forces if head == "conservative" else out.direct_forces
-        assert predicted is not None
+        predicted = out.of_head(head)
         assert out.energy is not None
         assert batch.energy is not None
         assert turned.forces is not None
@@ -225,9 +224,7 @@ def evaluate_potential(
             columns.setdefault("error", []).append((forces_GA3[0] - labels_GA3[0]).cpu())
             columns.setdefault("std", []).append(std.double().view(n_poses, -1, 3)[0].cpu())
         if exact.model is not potential.model:
-            cut = exact.predict(batch, forces=head)
-            cut_A3 = cut.forces if head == "conservative" else cut.direct_forces
-            assert cut_A3 is not None
+            cut_A3 = exact.predict(batch, forces=head).of_head(head)
             columns.setdefault("exact", []).append((cut_A3.double() - labels_GA3[0]).abs().mean(1).cpu())
         for name, value in {
             "stock": (forces_GA3[0] - labels_GA3[0]).abs().mean(1),

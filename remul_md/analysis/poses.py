@@ -19,7 +19,7 @@ from remul_md.errors import InputError
 from remul_md.files import write_json
 from remul_md.potentials.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
-from remul_md.structures.batch import Batch, BatchStore
+from remul_md.structures.batch import Batch, BatchStore, Head
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.measures import equivariance_percent, twirl_statistics
@@ -153,14 +153,12 @@ class _Sums:
         self._twirled: list[Tensor] = []
         self._spread: list[Tensor] = []
 
-    def add(self, potential: Potential, batch: Batch, poses: Tensor, head: str) -> None:
+    def add(self, potential: Potential, batch: Batch, poses: Tensor, head: Head) -> None:
         n_poses, index = len(poses), batch.system_index
         identity = torch.eye(3, dtype=poses.dtype).expand(1, batch.n_systems, 3, 3)
         every = torch.cat([identity, poses]).to(potential.device)
         turned = pose_batch(batch, every)
-        out = potential.predict(turned, forces="direct" if head == "direct" else "conservative")
-        predicted = out.direct_forces if head == "direct" else out.forces
-        assert predicted is not None
+        predicted = potential.predict(turned, forces=head).of_head(head)
         assert turned.forces is not None
         assert batch.forces is not None
         forces_GA3 = 1000.0 * predicted.double().view(n_poses + 1, -1, 3)

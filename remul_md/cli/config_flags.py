@@ -22,17 +22,17 @@ C = TypeVar("C")
 Command = Callable[..., None]
 
 
-def flags_of(config: Callable[[], type[Any]], names: Sequence[str]) -> Callable[[Command], Command]:
+def flags_of(config: type[Any], names: Sequence[str]) -> Callable[[Command], Command]:
     """Give a command a flag for each of these options of a config class, after its --set; `**given` gets the values.
 
     Args:
-        config: gives the class, a dataclass whose fields have `metadata["help"]`.
+        config: the class, a dataclass whose fields have `metadata["help"]`.
         names: its commonest options; the others are for --set and the file.
     """
 
     def decorate(command: Command) -> Command:
-        made, hints = config(), get_type_hints(config())
-        of_class = {field.name: field for field in fields(made)}
+        hints = get_type_hints(config)
+        of_class = {field.name: field for field in fields(config)}
         signature = inspect.signature(command, eval_str=True)
         own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
         flags = []

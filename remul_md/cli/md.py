@@ -11,23 +11,17 @@ import typer
 from remul_md.cli.config_flags import flags_of, options_of
 from remul_md.cli.options import DeviceOption, SymmetryOption, ThreadsOption
 from remul_md.cli.printing import fail, print_table
+from remul_md.dynamics.options import MDOptions
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from remul_md.calculators import RemulCalculator
-    from remul_md.dynamics import MDOptions
     from remul_md.dynamics.replicas import Evaluate
 
 Table = tuple[str, list[tuple[str, str]]]
 PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
-
-
-def _config() -> type[MDOptions]:
-    from remul_md.dynamics.options import MDOptions
-
-    return MDOptions
 
 
 # The commonest options of a run; the others are for --set and the file.
@@ -77,7 +71,6 @@ def _md(
 
     from remul_md.calculators import RemulCalculator
     from remul_md.datasets.structure_source import read_structure
-    from remul_md.dynamics import MDOptions
 
     options = options_of(MDOptions, "md", file=config, overrides=set_ or [], given=given)
     n_inner = options.n_inner
@@ -126,7 +119,7 @@ def _md(
         fail(failure, code=1)
 
 
-md = flags_of(_config, FLAGS)(_md)
+md = flags_of(MDOptions, FLAGS)(_md)
 
 
 def _fast_calculator(accurate: RemulCalculator, **options: Any) -> RemulCalculator:

@@ -83,9 +83,8 @@ def label_frames(
     for start in progress_bar(range(0, len(frames), at_once), desc="label", unit="batch", shown=progress):
         chosen = np.arange(start, min(start + at_once, len(frames)))
         out = potential.predict(store.select(chosen), forces=head)
-        predicted = out.forces if head == "conservative" else out.direct_forces
+        predicted = out.of_head(head)
         std = out.std("forces" if head == "conservative" else "direct_forces")
-        assert predicted is not None
         assert out.energy is not None
         energies.append(out.energy.cpu())
         vectors.append(predicted.double().cpu())

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from remul_md.errors import InputError
 from remul_md.models.ensemble import Committee, CommitteeConfig
-from remul_md.models.operations import Forces
+from remul_md.models.operations import Forces, Symmetry
 from remul_md.models.painn import Painn, PainnConfig
 from remul_md.models.transformer import (
     AtomBlock,
     DirectHead,
     PairNetwork,
-    Symmetry,
     Transformer,
     TransformerConfig,
 )
@@ -108,8 +107,9 @@ def model_config(model: nn.Module) -> tuple[str, dict[str, Any]]:
 
 def symmetry_of(model: nn.Module) -> Symmetry:
     """ "exact" where O(3) is built in, so that no weights can break it; else "relaxed"."""
-    kind, options = _member(*model_config(model))
-    return "exact" if kind == "painn" else options.get("symmetry", "relaxed")
+    config: Any = model.member.model.config if isinstance(model, Committee) else model.config
+    symmetry: Symmetry = config.symmetry
+    return symmetry
 
 
 def exact_model(model: nn.Module) -> nn.Module:
@@ -122,7 +122,7 @@ def exact_model(model: nn.Module) -> nn.Module:
     if symmetry_of(model) == "exact":
         return model
     kind, options = model_config(model)
-    _member(kind, options)[1]["symmetry"] = "exact"
+    (options["member_options"] if kind == "committee" else options)["symmetry"] = "exact"
     parameter = next(model.parameters())
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced
         exact = build_model(kind, options).to(device=parameter.device, dtype=parameter.dtype)
@@ -147,8 +147,3 @@ def _without_raw_directions(model: nn.Module) -> dict[str, Tensor]:
             weights[f"{name}.outputs.weight"] = weights[f"{name}.outputs.weight"][..., 3:, :].contiguous()
             weights[f"{name}.outputs.bias"] = weights[f"{name}.outputs.bias"][..., 3:].contiguous()
     return weights
-
-
-def _member(kind: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Kind and options of the members of a committee, of other models their own."""
-    return (options["member_kind"], options["member_options"]) if kind == "committee" else (kind, options)

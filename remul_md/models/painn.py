@@ -17,13 +17,13 @@ G gates of a network (2 E or 3 E), 3 space; other digits are sizes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from remul_md.models.operations import PairModel, check_options, gather_neighbors, sum_over_pairs
+from remul_md.models.operations import PairModel, Symmetry, check_options, gather_neighbors, sum_over_pairs
 from remul_md.structures.batch import Batch
 
 # The length of a vector is sqrt(|v|^2 + SOFTENING^2): at v = 0, where an atom has no neighbour, it stays smooth.
@@ -45,6 +45,7 @@ class PainnConfig:
         InputError: a size < 1, cutoff or scale <= 0, no species.
     """
 
+    symmetry: ClassVar[Symmetry] = "exact"
     species: tuple[int, ...]
     cutoff: float = 6.0
     width: int = 128

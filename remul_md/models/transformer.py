@@ -24,7 +24,7 @@ other digits are sizes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ from remul_md.errors import InputError
 from remul_md.models.harmonics import COMPONENTS, harmonics
 from remul_md.models.operations import (
     PairModel,
+    Symmetry,
     check_options,
     gather_neighbors,
     reverse_pairs,
@@ -41,8 +42,6 @@ from remul_md.models.operations import (
     sum_over_pairs,
 )
 from remul_md.structures.batch import Batch
-
-Symmetry = Literal["relaxed", "exact"]
 
 # Where raw directions enter, weights start this much smaller. The start still depends on the orientation, but what
 # training has to unlearn is less: at equal steps the rotational spread and the error were lower.

@@ -19,6 +19,7 @@ from remul_md.errors import InputError
 from remul_md.structures.frames import concatenated_ranges
 from remul_md.structures.rows import IndexOf, Rows, no_labels, row_fields
 
+Head = Literal["conservative", "direct"]
 Flat = TypeVar("Flat", "Batch", "Prediction")
 
 
@@ -134,6 +135,12 @@ class Prediction:
     direct_forces: Tensor | None = field(default=None, metadata={"rows": Rows(per="atom", turns=True)})
     atomic_energies: Tensor | None = field(default=None, metadata={"rows": Rows(per="atom")})
     members: tuple[Prediction, ...] | None = None
+
+    def of_head(self, head: Head) -> Tensor:
+        """The forces of a head that was asked for, [A, 3], eV/Angstrom."""
+        forces = self.forces if head == "conservative" else self.direct_forces
+        assert forces is not None
+        return forces
 
     def std(self, name: Literal["energy", "forces", "direct_forces"]) -> Tensor | None:
         """Standard deviation (M - 1) over the members of a committee, by component: [B] eV or [A, 3] eV/Angstrom.
