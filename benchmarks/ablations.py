@@ -1,14 +1,15 @@
 """What each choice of the recipe is worth: one option changed at a time, equal computing time, validation folds.
 
 A fold is 900 training and 100 validation frames of train split 01, drawn by the seed, which also decides weights, order
-and poses; arms of one seed are paired. No test frame is read. Before the first run a step of every arm is timed, in
-turns, and an arm whose step costs more than the recipe's gets as many fewer; the times are kept in FOLDER/costs.json.
-Arms that change numbers and no work, such as the learning rate, have the recipe's cost: timings differ by a tenth.
+and orientations; methods of one seed are paired. No test frame is read. Before the first run a step of every method is
+timed, in turns, and a method whose step costs more than the recipe's gets as many fewer; the times are kept in
+FOLDER/costs.json. Methods that change numbers and no work, such as the learning rate, have the recipe's cost: timings
+differ by a tenth.
 
-python benchmarks/ablations.py --run-dir FOLDER [--preset ethanol] [--set SECTION.KEY=VALUE ...] [--arms NAME ...]
+python benchmarks/ablations.py --run-dir FOLDER [--preset ethanol] [--set SECTION.KEY=VALUE ...] [--methods NAME ...]
     [--seeds 0 1] [--n-steps 2000] [--json results/ablations_ethanol.json]
 
-Finished runs are not repeated and stopped ones go on, so the same command resumes; arms may be added later.
+Finished runs are not repeated and stopped ones go on, so the same command resumes; methods may be added later.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ OTHER_MODELS = {
     "painn": ["model.kind=painn"],
     "painn, adamw": ["model.kind=painn", *ADAMW],
 }
-ARMS: dict[str, list[str]] = {
+METHODS: dict[str, list[str]] = {
     RECIPE: [],
     "adamw": ADAMW,
     "learning rate 2e-3": ["train.learning_rate=2e-3"],
@@ -63,53 +64,54 @@ ARMS: dict[str, list[str]] = {
     "energy weight 0": ["train.energy_weight=0.0"],
     "energy weight 0.1": ["train.energy_weight=0.1"],
     "squared force error": ["train.force_loss=mse"],
-    "stock pose only": ["train.alpha=1.0", "train.beta=0.0"],
+    "original orientation only": ["train.alpha=1.0", "train.beta=0.0"],
     "REMUL, beta 1": REMUL,
-    "two turned poses": ["train.n_turned=2"],
+    "two rotated orientations": ["train.n_rotated=2"],
     "direct forces first": [],
     **OTHER_MODELS,
 }
 # Options that change numbers within a step, and nothing of what it computes.
 FREE = ("learning_rate", "weight_decay", "ema_decay", "energy_weight", "force_loss")
-# What an arm is trained by for `FIRST_SHARE` of its time, before its own options; both stages have a whole schedule.
+# What a method is trained by for `FIRST_SHARE` of its time, before its own options; both stages have a whole schedule.
 FIRST_STAGES: dict[str, list[str]] = {"direct forces first": ["train.forces=direct"]}
 FIRST_SHARE = 1 / 3
 STAGE = ": first stage"
 
 
 def run_config(
-    options: argparse.Namespace, arm: str, *, seed: int, n_steps: int, more: Sequence[str] = ()
+    options: argparse.Namespace, method: str, *, seed: int, n_steps: int, more: Sequence[str] = ()
 ) -> RunConfig:
     """The preset on a fold, with one choice changed."""
     fold = ["data.n_train=900", "data.n_validation=100", f"data.split_seed={seed}", f"train.seed={seed}"]
     steps = [f"train.n_steps={n_steps}", f"train.validate_every={max(1, n_steps // 4)}", "train.device=cpu"]
-    config = load_config(options.preset, overrides=[*fold, *steps, *options.set, *ARMS[arm], *more])
+    config = load_config(options.preset, overrides=[*fold, *steps, *options.set, *METHODS[method], *more])
     warmup = min(config.train.warmup_steps, n_steps // 4)
     return config.model_copy(update={"train": config.train.model_copy(update={"warmup_steps": warmup})})
 
 
-def first_stage(arm: str) -> str:
-    """Name under which the cost of a step of the first stage of an arm is kept."""
-    return arm + STAGE
+def first_stage(method: str) -> str:
+    """Name under which the cost of a step of the first stage of a method is kept."""
+    return method + STAGE
 
 
-def costs_as_the_recipe(arm: str) -> bool:
-    """Whether a step of the arm computes what one of the recipe does, with other numbers."""
+def costs_as_the_recipe(method: str) -> bool:
+    """Whether a step of the method computes what one of the recipe does, with other numbers."""
     free = tuple(f"train.{key}=" for key in FREE)
-    return arm not in FIRST_STAGES and all(override.startswith(free) for override in ARMS[arm])
+    return method not in FIRST_STAGES and all(override.startswith(free) for override in METHODS[method])
 
 
 def costs_of(options: argparse.Namespace) -> dict[str, float]:
-    """Computing time of a step of each arm, seconds; arms that have none yet are timed in turns with the recipe."""
+    """Computing time of a step of each method, seconds; methods that have none yet are timed in turns with the
+    recipe."""
     file = options.run_dir / "costs.json"
     known: dict[str, float] = read_json(file, hint="remove it, and all steps are timed again") if file.is_file() else {}
-    timed_arms = [arm for arm in options.arms if arm == RECIPE or not costs_as_the_recipe(arm)]
-    more = dict.fromkeys(timed_arms, ()) | {
-        first_stage(arm): FIRST_STAGES[arm] for arm in options.arms if arm in FIRST_STAGES
+    timed_methods = [method for method in options.methods if method == RECIPE or not costs_as_the_recipe(method)]
+    more = dict.fromkeys(timed_methods, ()) | {
+        first_stage(method): FIRST_STAGES[method] for method in options.methods if method in FIRST_STAGES
     }
     missing = [name for name in more if name not in known]
     if missing:
-        print(f"timing the steps of {len(missing)} arms", flush=True)
+        print(f"timing the steps of {len(missing)} methods", flush=True)
         timed = {
             name: run_config(options, name.split(STAGE)[0], seed=0, n_steps=options.n_steps, more=more[name])
             for name in {RECIPE: 0, **dict.fromkeys(missing)}
@@ -117,21 +119,21 @@ def costs_of(options: argparse.Namespace) -> dict[str, float]:
         found = step_seconds(timed, n_rounds=options.n_rounds)
         # Relative to the recipe timed beside them: the machine may be busier than it was for the others.
         scale = known.get(RECIPE, found[RECIPE]) / found[RECIPE]
-        known |= {arm: found[arm] * scale for arm in missing}
+        known |= {method: found[method] * scale for method in missing}
         known.setdefault(RECIPE, found[RECIPE])
         write_json(file, known, hint="choose another --run-dir")
-    return known | {arm: known[RECIPE] for arm in options.arms if costs_as_the_recipe(arm)}
+    return known | {method: known[RECIPE] for method in options.methods if costs_as_the_recipe(method)}
 
 
-def finished_run(options: argparse.Namespace, arm: str, *, seed: int, costs: Mapping[str, float]) -> dict[str, Any]:
+def finished_run(options: argparse.Namespace, method: str, *, seed: int, costs: Mapping[str, float]) -> dict[str, Any]:
     """Train, or go on, or read what was found before."""
-    seconds, budget = costs[arm], options.n_steps * costs[RECIPE]
-    folder = options.run_dir / f"{arm.replace(' ', '-').replace(',', '').replace('/', 'by')}-{seed}"
+    seconds, budget = costs[method], options.n_steps * costs[RECIPE]
+    folder = options.run_dir / f"{method.replace(' ', '-').replace(',', '').replace('/', 'by')}-{seed}"
     row_file = folder / "ablation_row.json"
-    share = FIRST_SHARE if arm in FIRST_STAGES else 0.0
-    n_first = round(share * budget / costs[first_stage(arm)]) if share else 0
+    share = FIRST_SHARE if method in FIRST_STAGES else 0.0
+    n_first = round(share * budget / costs[first_stage(method)]) if share else 0
     n_steps = round((1.0 - share) * budget / seconds)
-    case = {"arm": arm, "seed": seed, "n_steps": n_steps, "n_first_steps": n_first}
+    case = {"method": method, "seed": seed, "n_steps": n_steps, "n_first_steps": n_first}
     if row_file.is_file():
         row: dict[str, Any] = read_json(row_file, hint="remove it, and the run is done again")
         if all(row.get(key) == value for key, value in case.items()):
@@ -139,18 +141,18 @@ def finished_run(options: argparse.Namespace, arm: str, *, seed: int, costs: Map
     print(f"{folder.name}: {n_steps} steps", flush=True)
     origin = None
     if n_first:
-        first = run_config(options, arm, seed=seed, n_steps=n_first, more=FIRST_STAGES[arm])
+        first = run_config(options, method, seed=seed, n_steps=n_first, more=FIRST_STAGES[method])
         train_potential(first, run_dir=folder / "first", resume=True, progress=options.progress)
         origin = folder / "first" / "potential.pt"
-    config = run_config(options, arm, seed=seed, n_steps=n_steps)
+    config = run_config(options, method, seed=seed, n_steps=n_steps)
     potential = train_potential(config, run_dir=folder, init_from=origin, resume=True, progress=options.progress)
     last = potential.provenance.metrics["history"][-1]
     row = {
         **case,
         "step_seconds": seconds,
         "n_parameters": sum(parameter.numel() for parameter in potential.model.parameters()),
-        "force_mae_turned": last["validation_force_mae"],
-        "energy_mae_turned": last["validation_energy_mae"],
+        "force_mae_rotated": last["validation_force_mae"],
+        "energy_mae_rotated": last["validation_energy_mae"],
         "training_loss": last["loss"],
     }
     write_json(row_file, row, hint="choose another --run-dir")
@@ -158,31 +160,31 @@ def finished_run(options: argparse.Namespace, arm: str, *, seed: int, costs: Map
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows of a Markdown table, best first: each arm with the difference from the recipe, paired by seed."""
-    of_recipe = {row["seed"]: row for row in rows if row["arm"] == RECIPE}
+    """Rows of a Markdown table, best first: each method with the difference from the recipe, paired by seed."""
+    of_recipe = {row["seed"]: row for row in rows if row["method"] == RECIPE}
     lines = []
-    for arm in {row["arm"]: 0 for row in rows}:
-        mine = [row for row in rows if row["arm"] == arm]
-        error = np.array([row["force_mae_turned"] for row in mine])
+    for method in {row["method"]: 0 for row in rows}:
+        mine = [row for row in rows if row["method"] == method]
+        error = np.array([row["force_mae_rotated"] for row in mine])
         ratio = np.array(
             [
-                row["force_mae_turned"] / of_recipe[row["seed"]]["force_mae_turned"]
+                row["force_mae_rotated"] / of_recipe[row["seed"]]["force_mae_rotated"]
                 for row in mine
                 if row["seed"] in of_recipe
             ]
         )
         each = ", ".join(f"{value:.1f}" for value in error)
-        energy = np.mean([row["energy_mae_turned"] for row in mine])
+        energy = np.mean([row["energy_mae_rotated"] for row in mine])
         steps = f"{mine[0]['n_first_steps']} + {mine[0]['n_steps']}" if mine[0]["n_first_steps"] else mine[0]["n_steps"]
         relative = mine[0]["step_seconds"] / next(iter(of_recipe.values()))["step_seconds"]
         lines.append(
             (
                 error.mean(),
-                f"| {arm} | {relative:.2f} | {steps} | {mine[0]['n_parameters'] / 1e6:.2f} | {each} "
+                f"| {method} | {relative:.2f} | {steps} | {mine[0]['n_parameters'] / 1e6:.2f} | {each} "
                 f"| {ratio.mean():.2f} | {energy:.2f} |",
             )
         )
-    head = "| arm | cost of a step | steps | parameters, M | force MAE of each fold | over the recipe | energy MAE |"
+    head = "| method | cost of a step | steps | parameters, M | force MAE of each fold | over the recipe | energy MAE |"
     return "\n".join([head, "|---|---|---|---|---|---|---|", *(line for _, line in sorted(lines))])
 
 
@@ -191,14 +193,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--preset", default="ethanol")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="NAME")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--n-steps", type=int, default=2000, help="of the recipe; the other arms get equal time")
-    parser.add_argument("--n-rounds", type=int, default=30, help="steps of each arm that are timed")
+    parser.add_argument("--n-steps", type=int, default=2000, help="of the recipe; the other methods get equal time")
+    parser.add_argument("--n-rounds", type=int, default=30, help="steps of each method that are timed")
     parser.add_argument("--progress", action="store_true", help="a bar for each run")
     parser.add_argument("--json", type=Path, default=ROOT / "results" / "ablations_ethanol.json")
     options = parser.parse_args(arguments)
-    options.arms = list(dict.fromkeys([RECIPE, *options.arms]))
+    options.methods = list(dict.fromkeys([RECIPE, *options.methods]))
     told = {str(options.run_dir): "FOLDER", str(options.json): options.json.name}
     given = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "benchmarks/ablations.py", *(told.get(part, part) for part in given)])
@@ -206,8 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     costs = costs_of(options)
     rows: list[dict[str, Any]] = []
     for seed in options.seeds:
-        for arm in options.arms:
-            rows.append(finished_run(options, arm, seed=seed, costs=costs))
+        for method in options.methods:
+            rows.append(finished_run(options, method, seed=seed, costs=costs))
             config = run_config(options, RECIPE, seed=0, n_steps=options.n_steps).model_dump(mode="json")
             write_json(options.json, {**provenance(command, n_jobs=1), "recipe": config, "runs": rows}, hint="--json")
     print(table(rows))

@@ -1,13 +1,13 @@
 """Is the potential right where its own dynamics goes, and which error bar knows where it is not?
 
-Frames of the potential's own dynamics at several temperatures, each turned at random, labelled by a reference method
+Frames of the potential's own dynamics at several temperatures, each rotated at random, labelled by a reference method
 that has never seen them (PBE/def2-SVP, the level of the rMD17 labels): true errors along the trajectory, how well the
-spread of the forces over random turns and the scatter of a committee follow them, over all frames and within each
+spread of the forces over random turns and the scatter of an ensemble follow them, over all frames and within each
 temperature, and harmonic wavenumbers of both methods, each at its own minimum. Hot frames have larger errors, larger
 spreads and larger forces than cold ones, so a rank correlation over several temperatures is there for that alone; what
 an error bar knows is what it has within one, beyond the root mean square force of a frame, which costs nothing.
 
-python benchmarks/independent_truth.py POTENTIAL --run-dir FOLDER [--committee FILE.pt] [--structure ethanol]
+python benchmarks/independent_truth.py POTENTIAL --run-dir FOLDER [--ensemble FILE.pt] [--structure ethanol]
     [--method pbe] [--temperatures-K 300 500] [--frames 50] [--interval-fs 500] [--calculator KEY=VALUE ...]
     [--labels results/independent_truth.npz] [--json results/independent_truth.json] [--plots docs/images]
 
@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from dynamics_arms import ROOT, calculator_options, told_command
+from dynamics_methods import ROOT, calculator_options, told_command
 
 from remul_md import RemulCalculator
 from remul_md.analysis.calibration import calibration
@@ -52,13 +52,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HINT = "choose another file, then run the same command again: what is finished is kept"
-ERROR_BARS = {"rotational": "spread over turns", "committee": "scatter of the committee"}
+ERROR_BARS = {"rotational": "spread over turns", "ensemble": "scatter of the ensemble"}
 N_RESAMPLED = 1000
 
 
 def sampled(options: argparse.Namespace, calculator: RemulCalculator) -> Frames:
-    """Frames of NVT dynamics, temperature after temperature, each turned by a rotation of its own about its centre."""
-    turned = []
+    """Frames of NVT dynamics, temperature after temperature, each rotated by a rotation of its own about its centre."""
+    rotated = []
     for index, temperature in enumerate(options.temperatures_K):
         atoms = read_structure(options.structure)
         atoms.calc = calculator
@@ -78,8 +78,8 @@ def sampled(options: argparse.Namespace, calculator: RemulCalculator) -> Frames:
         for number, rotation in enumerate(random_rotations(options.frames, generator=generator).numpy(), start=1):
             one = Atoms(numbers=atoms.numbers, positions=frames.positions[number])
             one.positions = (one.positions - one.positions.mean(axis=0)) @ rotation.T
-            turned.append(one)
-    return frames_from_atoms(turned, name=f"turned frames of {options.structure} at {options.temperatures_K} K")
+            rotated.append(one)
+    return frames_from_atoms(rotated, name=f"rotated frames of {options.structure} at {options.temperatures_K} K")
 
 
 def labelled(options: argparse.Namespace, geometries: Callable[[], Frames], source: LabelSource) -> Frames:
@@ -238,13 +238,13 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
     chosen = {"device": "cpu", **calculator_options(options.calculator)}
     source = label_source(options.method)
     folders = {str(options.labels): options.labels.name, str(options.plots): "FOLDER"}
-    folders |= {} if options.committee is None else {options.committee: Path(options.committee).name}
+    folders |= {} if options.ensemble is None else {options.ensemble: Path(options.ensemble).name}
     named = [folders.get(part, part) for part in given]  # no folder of this machine goes into the results
     options.run_dir.mkdir(parents=True, exist_ok=True)
     plain = RemulCalculator(options.potential, device="cpu")
-    committee = None if options.committee is None else RemulCalculator(options.committee, device="cpu")
-    if committee is not None and committee.potential.n_members == 1:
-        raise InputError(f"{options.committee} is a single model; `remul-md committee` makes one of several")
+    ensemble = None if options.ensemble is None else RemulCalculator(options.ensemble, device="cpu")
+    if ensemble is not None and ensemble.potential.n_members == 1:
+        raise InputError(f"{options.ensemble} is a single model; `remul-md ensemble` makes one of several")
     frames = labelled(options, lambda: sampled(options, RemulCalculator(options.potential, **chosen)), source)
     n_frames = options.frames * len(options.temperatures_K)
     if len(frames) != n_frames:
@@ -271,21 +271,21 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
         },
     }
     points = {"rotational": (spread.spread_meV_per_A, rms(errors))}
-    if committee is not None:
-        scatter, mean_errors = error_bars(committee, frames, n_draws=options.draws, seed=options.seed)
-        std = scatter.committee_std_meV_per_A
+    if ensemble is not None:
+        scatter, mean_errors = error_bars(ensemble, frames, n_draws=options.draws, seed=options.seed)
+        std = scatter.ensemble_std_meV_per_A
         assert std is not None
-        result["committee_members"] = committee.potential.n_members
-        result["committee"] = accuracy(mean_errors, scatter.spread_meV_per_A, groups)
+        result["ensemble_members"] = ensemble.potential.n_members
+        result["ensemble"] = accuracy(mean_errors, scatter.spread_meV_per_A, groups)
         result["error_bars"] |= {
-            "committee": followed(rms(mean_errors), std, seed=options.seed),
-            "committee_for_the_single_model": followed(rms(errors), std, seed=options.seed),
-            "rotational_of_the_committee": followed(rms(mean_errors), scatter.spread_meV_per_A, seed=options.seed),
+            "ensemble": followed(rms(mean_errors), std, seed=options.seed),
+            "ensemble_for_the_single_model": followed(rms(errors), std, seed=options.seed),
+            "rotational_of_the_ensemble": followed(rms(mean_errors), scatter.spread_meV_per_A, seed=options.seed),
         }
-        result["rank_correlations"]["committee"] = rank_correlations(
+        result["rank_correlations"]["ensemble"] = rank_correlations(
             rms(mean_errors), std, rms(1e3 * scatter.forces), groups, seed=options.seed
         )
-        points["committee"] = (std, rms(mean_errors))
+        points["ensemble"] = (std, rms(mean_errors))
     told = {name: result["error_bars"][name]["spearman"] for name in points}
     write_panels(options.plots, {f"independent_truth_{options.structure}": partial(draw, points=points, told=told)})
     write_json(options.json, result, hint=HINT)
@@ -297,7 +297,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
 def print_tables(result: Mapping[str, Any]) -> None:
     print("| frames | | force MAE | force RMSE | rotational spread |")
     print("|---|---|---|---|---|")
-    for name in ("potential", "committee"):
+    for name in ("potential", "ensemble"):
         for group, row in result.get(name, {}).items():
             figures = " | ".join(f"{row[key]:.2f}" for key in ("force_mae", "force_rmse", "rotational_spread"))
             print(f"| {group} ({row['n_frames']}) | {name} | {figures} |")
@@ -325,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("potential")
     parser.add_argument("--run-dir", type=Path, required=True, help="keeps dynamics and labels")
-    parser.add_argument("--committee", help="a file of `remul-md committee`")
+    parser.add_argument("--ensemble", help="a file of `remul-md ensemble`")
     parser.add_argument("--structure", default="ethanol")
     parser.add_argument("--method", default="pbe", help="pbe, xtb, or MODULE:FACTORY of an ASE calculator")
     parser.add_argument("--temperatures-K", nargs="+", type=float, default=[300.0, 500.0], dest="temperatures_K")

@@ -5,7 +5,7 @@ of labelling comes on top; both are in the file of results. A seed decides the f
 sampled geometries; smaller training sets lie within larger ones, and the validation frames are the same.
 
 python benchmarks/learning_curve.py --run-dir FOLDER [--preset ethanol] [--set SECTION.KEY=VALUE ...]
-    [--frames 50 100 200 500 950] [--arms scratch pretrained] [--seeds 0] [--share 0.5] [--method xtb]
+    [--frames 50 100 200 500 950] [--methods scratch pretrained] [--seeds 0] [--share 0.5] [--method xtb]
     [--n-test 1000] [--json results/learning_curve.json] [--plots docs/images]
 
 Runs that are finished are not repeated, and one that was stopped goes on, so the same command resumes. A rehearsal of
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROOT = Path(__file__).resolve().parent.parent
-ARMS = ("scratch", "pretrained")
+METHODS = ("scratch", "pretrained")
 ROW = "learning_curve_row.json"
 HINT = "choose another file, then run the same command again: finished runs are kept"
 
 
-def run_config(options: argparse.Namespace, arm: str, *, n_train: int, seed: int) -> RunConfig:
-    """The preset with these frames and this seed; both arms have its steps in all."""
+def run_config(options: argparse.Namespace, method: str, *, n_train: int, seed: int) -> RunConfig:
+    """The preset with these frames and this seed; both methods have its steps in all."""
     of_pretraining = [override for override in options.set if override.startswith("pretrain.")]
     chosen = [override for override in options.set if not override.startswith("pretrain.")]
     chosen += [f"data.n_train={n_train}", f"data.split_seed={seed}", f"train.seed={seed}"]
     config = load_config(options.preset, overrides=chosen)
-    if arm == "scratch":
+    if method == "scratch":
         return config
     n_steps = config.train.n_steps
     n_cheap = round(options.share * n_steps)
@@ -57,11 +57,11 @@ def run_config(options: argparse.Namespace, arm: str, *, n_train: int, seed: int
     return load_config(options.preset, overrides=[*chosen, f"train.n_steps={n_steps - n_cheap}", *of_pretraining])
 
 
-def finished_run(options: argparse.Namespace, arm: str, *, n_train: int, seed: int) -> dict[str, Any]:
+def finished_run(options: argparse.Namespace, method: str, *, n_train: int, seed: int) -> dict[str, Any]:
     """Train and evaluate, or read what was found before; refuses a folder of other options."""
-    config = run_config(options, arm, n_train=n_train, seed=seed)
-    folder = options.run_dir / f"{arm}-{n_train}-{seed}"
-    case = {"arm": arm, "n_train": n_train, "seed": seed, "test": options.test, "n_test": options.n_test}
+    config = run_config(options, method, n_train=n_train, seed=seed)
+    folder = options.run_dir / f"{method}-{n_train}-{seed}"
+    case = {"method": method, "n_train": n_train, "seed": seed, "test": options.test, "n_test": options.n_test}
     if (folder / ROW).is_file():
         prepare_run(folder, config, resume=True)
         row = read_json(folder / ROW, hint="remove it, and the run is evaluated again")
@@ -82,7 +82,7 @@ def finished_run(options: argparse.Namespace, arm: str, *, n_train: int, seed: i
         "labelling_seconds": cheap.get("labelling_seconds", 0.0),
         "training_seconds": record.seconds + cheap.get("training_seconds", 0.0),
         "best_step": record.metrics["best_step"],
-        **{name: figures[name] for name in ("force_mae_stock", "force_mae_turned", "energy_mae_turned")},
+        **{name: figures[name] for name in ("force_mae_original", "force_mae_rotated", "energy_mae_rotated")},
         "rotational_spread": figures["rotational_spread"],
     }
     write_json(folder / ROW, row, hint=HINT)
@@ -90,21 +90,21 @@ def finished_run(options: argparse.Namespace, arm: str, *, n_train: int, seed: i
 
 
 def draw(axes: Axes, rows: list[dict[str, Any]], title: str) -> None:
-    """Force MAE in turned poses against training frames: mean, lowest and highest of the seeds."""
-    for index, arm in enumerate(ARMS):
-        sizes = sorted({row["n_train"] for row in rows if row["arm"] == arm})
+    """Force MAE in rotated orientations against training frames: mean, lowest and highest of the seeds."""
+    for index, method in enumerate(METHODS):
+        sizes = sorted({row["n_train"] for row in rows if row["method"] == method})
         if not sizes:
             continue
         found = [
-            np.array([row["force_mae_turned"] for row in rows if (row["arm"], row["n_train"]) == (arm, size)])
+            np.array([row["force_mae_rotated"] for row in rows if (row["method"], row["n_train"]) == (method, size)])
             for size in sizes
         ]
         means = np.array([values.mean() for values in found])
         reach = [means - [values.min() for values in found], [values.max() for values in found] - means]
-        told = next(row["pretraining"] for row in rows if row["arm"] == arm)
+        told = next(row["pretraining"] for row in rows if row["method"] == method)
         label = f"pretrained on {told}" if told else "from scratch"
         axes.errorbar(sizes, means, yerr=reach if len(found[0]) > 1 else None, capsize=3, label=label, **style(index))
-    axes.set(xscale="log", yscale="log", xlabel="training frames", ylabel="force MAE in turned poses, meV/Å")
+    axes.set(xscale="log", yscale="log", xlabel="training frames", ylabel="force MAE in rotated orientations, meV/Å")
     plain_numbers(axes)
     axes.set_xticks(sorted({row["n_train"] for row in rows}))
     axes.set_xticks([], minor=True)
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", default="ethanol")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--frames", nargs="+", type=int, default=[50, 100, 200, 500, 950])
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--share", type=float, default=0.5, help="of the steps that pretraining takes")
     parser.add_argument("--method", default="xtb", help="xtb, or MODULE:FACTORY of an ASE calculator")
@@ -140,19 +140,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for seed in options.seeds:
         for n_train in options.frames:
-            for arm in options.arms:
-                rows.append(finished_run(options, arm, n_train=n_train, seed=seed))
-                config = run_config(options, options.arms[-1], n_train=n_train, seed=seed).model_dump(mode="json")
+            for method in options.methods:
+                rows.append(finished_run(options, method, n_train=n_train, seed=seed))
+                config = run_config(options, options.methods[-1], n_train=n_train, seed=seed).model_dump(mode="json")
                 write_json(options.json, {**provenance(command, n_jobs=1), "config": config, "runs": rows}, hint=HINT)
     name = f"learning_curve_{source.split('/')[1] if source in ENTRIES else Path(source).stem}"
     title = f"{source}, {rows[0]['n_steps']:,} steps in all"
     write_panels(options.plots, {name: partial(draw, rows=rows, title=title)})
-    print("| frames | seed | arm | force MAE, stock / turned | labelling, min | training, min |")
+    print("| frames | seed | method | force MAE, original / rotated | labelling, min | training, min |")
     print("|---|---|---|---|---|---|")
     for row in rows:
         print(
             f"| {row['n_train']} | {row['seed']} | {row['pretraining'] or 'from scratch'} "
-            f"| {row['force_mae_stock']:.1f} / {row['force_mae_turned']:.1f} "
+            f"| {row['force_mae_original']:.1f} / {row['force_mae_rotated']:.1f} "
             f"| {row['labelling_seconds'] / 60:.1f} | {row['training_seconds'] / 60:.1f} |"
         )
 

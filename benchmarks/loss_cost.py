@@ -1,6 +1,6 @@
-"""What the losses cost: time and peak memory of a training step, each arm beside plain training.
+"""What the losses cost: time and peak memory of a training step, each method beside plain training.
 
-Steps of all arms are interleaved, so that a busy machine slows all of them, and the ratio is the median of the
+Steps of all methods are interleaved, so that a busy machine slows all of them, and the ratio is the median of the
 ratios of neighbouring steps. Memory is the most that the tensors of one step hold beyond model, optimiser and data.
 
 python benchmarks/loss_cost.py [--molecules ethanol aspirin] [--forces conservative direct] [--steps 40] [--json FILE]
@@ -29,24 +29,24 @@ from remul_md.training.step_cost import N_WARM, training_step
 from remul_md.training.train import prepare_training
 
 BATCH_SIZE = 8
-ARMS: dict[str, dict[str, Any]] = {
+METHODS: dict[str, dict[str, Any]] = {
     "plain": {"beta": 0.0},
     "augmented": {"alpha": 0.0},
     "one-forward REMUL": {"estimator": "one-forward"},
     "REMUL": {},
-    "2-pose": {"alpha": 0.0, "n_turned": 2},
+    "2-orientation": {"alpha": 0.0, "n_rotated": 2},
     "REMUL gradual": {"weighting": "gradual"},
 }
 
 
 def step_of(
-    arm: str, molecule: str, *, forces: str, device: str, batch_size: int = BATCH_SIZE, compiled: bool = False
+    method: str, molecule: str, *, forces: str, device: str, batch_size: int = BATCH_SIZE, compiled: bool = False
 ) -> Callable[[], None]:
-    """One training step of an arm on packaged frames, with the model of the defaults.
+    """One training step of a method on packaged frames, with the model of the defaults.
 
     Forces "direct-head" are direct forces of which nothing but the head is trained.
     """
-    train = {**ARMS[arm], "forces": forces, "batch_size": batch_size, "device": device, "compile": compiled}
+    train = {**METHODS[method], "forces": forces, "batch_size": batch_size, "device": device, "compile": compiled}
     if forces != "direct-head":
         return training_step(RunConfig.model_validate({"data": {"molecule": molecule}, "train": train}))
     train |= {"forces": "direct", "trained": "direct-head"}
@@ -66,22 +66,24 @@ def untrained(molecule: str) -> Potential:
 
 
 def timed(molecule: str, *, forces: str, device: str, n_steps: int) -> dict[str, tuple[float, float]]:
-    """Median ms of a step, and median ratio to the plain step of the same round, by arm."""
-    steps = {arm: step_of(arm, molecule, forces=forces, device=device) for arm in ARMS}
-    ms: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    """Median ms of a step, and median ratio to the plain step of the same round, by method."""
+    steps = {method: step_of(method, molecule, forces=forces, device=device) for method in METHODS}
+    ms: dict[str, list[float]] = {method: [] for method in METHODS}
     for turn in range(N_WARM + n_steps):
-        for arm, step in steps.items():
+        for method, step in steps.items():
             began = time.perf_counter()
             step()
             if turn >= N_WARM:
-                ms[arm].append(1000.0 * (time.perf_counter() - began))
+                ms[method].append(1000.0 * (time.perf_counter() - began))
     plain = np.array(ms["plain"])
-    return {arm: (float(np.median(values)), float(np.median(np.array(values) / plain))) for arm, values in ms.items()}
+    return {
+        method: (float(np.median(values)), float(np.median(np.array(values) / plain))) for method, values in ms.items()
+    }
 
 
-def peak_MiB(arm: str, molecule: str, *, forces: str, device: str) -> float:
+def peak_MiB(method: str, molecule: str, *, forces: str, device: str) -> float:
     """Most tensor memory that a step holds beyond what was there before it (model, optimiser, data)."""
-    step = step_of(arm, molecule, forces=forces, device=device)
+    step = step_of(method, molecule, forces=forces, device=device)
     for _ in range(N_WARM):
         step()
     if device != "cpu":
@@ -107,25 +109,27 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    print("| molecule | forces | arm | ms a step | time | memory, MiB | memory |\n|---|---|---|---|---|---|---|")
+    print("| molecule | forces | method | ms a step | time | memory, MiB | memory |\n|---|---|---|---|---|---|---|")
     for molecule in options.molecules:
         for forces in options.forces:
             found = timed(molecule, forces=forces, device=options.device, n_steps=options.steps)
-            memory = {arm: peak_MiB(arm, molecule, forces=forces, device=options.device) for arm in ARMS}
-            for arm, (ms, ratio) in found.items():
-                share = memory[arm] / memory["plain"]
+            memory = {method: peak_MiB(method, molecule, forces=forces, device=options.device) for method in METHODS}
+            for method, (ms, ratio) in found.items():
+                share = memory[method] / memory["plain"]
                 rows.append(
                     {
                         "molecule": molecule,
                         "forces": forces,
-                        "arm": arm,
+                        "method": method,
                         "median_ms": ms,
                         "time_ratio": ratio,
-                        "peak_MiB": memory[arm],
+                        "peak_MiB": memory[method],
                         "memory_ratio": share,
                     }
                 )
-                print(f"| {molecule} | {forces} | {arm} | {ms:.0f} | {ratio:.2f} | {memory[arm]:.0f} | {share:.2f} |")
+                print(
+                    f"| {molecule} | {forces} | {method} | {ms:.0f} | {ratio:.2f} | {memory[method]:.0f} | {share:.2f} |"
+                )
     if options.json:
         content = {
             "command": " ".join(["python", *sys.argv]),

@@ -1,7 +1,7 @@
 """Multiple time steps against plain conservative ones: drift of the energy, and computing time per fs of dynamics.
 
 For each M the inner steps have direct forces, and every M-th is corrected to the conservative ones (reversible RESPA).
-All arms of a seed begin at the same positions and momenta, after an equilibration with plain conservative steps.
+All methods of a seed begin at the same positions and momenta, after an equilibration with plain conservative steps.
 
 python benchmarks/multiple_time_steps.py POTENTIAL --run-dir FOLDER [--n-inner 1 2 4 8 16] [--plain-fs 0.5 1]
     [--timestep-fs 0.5] [--seeds 0 1 2] [--length-ps 5] [--equilibrate-ps 2] [--calculator KEY=VALUE ...]
@@ -20,17 +20,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from dynamics_arms import (
+from dynamics_methods import (
     BOUND,
     HINT,
-    Arm,
+    Method,
     add_arguments,
-    arm_summary,
     calculator_options,
     cpu_ms_per_fs,
     finished_run,
     interval_text,
     kept_timing,
+    method_summary,
     start_of,
     told_command,
 )
@@ -44,12 +44,12 @@ from remul_md.studies.record import provenance
 GAIN = 1.2  # what a second integrator and a second head are worth
 
 
-def arms_of(options: argparse.Namespace, chosen: Mapping[str, Any]) -> list[Arm]:
-    """Plain steps first, then an arm for each number of inner steps."""
+def methods_of(options: argparse.Namespace, chosen: Mapping[str, Any]) -> list[Method]:
+    """Plain steps first, then a method for each number of inner steps."""
     accurate = RemulCalculator(options.potential, forces="conservative", **chosen)
     fast = RemulCalculator(accurate.potential, forces="direct", **chosen)
     plain = [
-        Arm(
+        Method(
             name=f"plain-{timestep_fs:g}",
             label=f"plain, {timestep_fs:g} fs",
             calculator=accurate,
@@ -60,7 +60,7 @@ def arms_of(options: argparse.Namespace, chosen: Mapping[str, Any]) -> list[Arm]
     ]
     inner_fs = options.timestep_fs
     multiple = [
-        Arm(
+        Method(
             name=f"inner-{n_inner}-of-{inner_fs:g}",
             label=f"M = {n_inner}, outer {n_inner * inner_fs:g} fs",
             calculator=accurate,
@@ -107,7 +107,7 @@ def verdict(summaries: Sequence[Mapping[str, Any]], *, bound: float = BOUND, gai
 
 
 def table(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Markdown; speed is relative to the first arm."""
+    """Markdown; speed is relative to the first method."""
     lines = [
         "| steps | drift, meV/atom/ps (95 %) | energy | fluctuation, meV/atom | mean T, K | ms per fs | speed |",
         "|---|---|---|---|---|---|---|",
@@ -124,11 +124,11 @@ def table(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> None:
-    """All arms and seeds; the file of results is written after each run."""
+    """All methods and seeds; the file of results is written after each run."""
     chosen = {"device": "cpu", **calculator_options(options.calculator)}
-    arms = arms_of(options, chosen)
+    methods = methods_of(options, chosen)
     structure = read_structure(options.structure)
-    potential = arms[0].calculator.potential
+    potential = methods[0].calculator.potential
     facts = {"potential_sha256": potential.sha256, "structure": options.structure, "calculator": chosen}
     inner_fs = options.timestep_fs
     rows: list[dict[str, Any]] = []
@@ -136,7 +136,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
     for seed in options.seeds:
         start = start_of(
             structure,
-            arms[0].calculator,
+            methods[0].calculator,
             run_dir=options.run_dir,
             equilibrate_ps=options.equilibrate_ps,
             temperature_K=options.temperature_K,
@@ -149,22 +149,22 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
             timing = {"block_fs": options.block_fs, "n_rounds": options.timing_rounds}
             times = kept_timing(
                 options.run_dir / "timing.json",
-                {**facts, **timing, "arms": [arm.name for arm in arms]},
-                lambda start=start, timing=timing: cpu_ms_per_fs(arms, start, **timing),
+                {**facts, **timing, "methods": [method.name for method in methods]},
+                lambda start=start, timing=timing: cpu_ms_per_fs(methods, start, **timing),
             )
-        for arm in arms:
-            print(f"{arm.label}, seed {seed}", file=sys.stderr, flush=True)
+        for method in methods:
+            print(f"{method.label}, seed {seed}", file=sys.stderr, flush=True)
             rows.append(
                 finished_run(
-                    arm, start, run_dir=options.run_dir, length_ps=options.length_ps, seed=seed, provenance=facts
+                    method, start, run_dir=options.run_dir, length_ps=options.length_ps, seed=seed, provenance=facts
                 )
             )
-            done = [done for done in arms if any(row["arm"] == done.name for row in rows)]
+            done = [done for done in methods if any(row["method"] == done.name for row in rows)]
             summaries = [
                 {
-                    **arm_summary([row for row in rows if row["arm"] == one.name]),
+                    **method_summary([row for row in rows if row["method"] == one.name]),
                     "cpu_ms_per_fs": times[one.name],
-                    "speed": times[arms[0].name] / times[one.name],
+                    "speed": times[methods[0].name] / times[one.name],
                 }
                 for one in done
             ]
@@ -176,7 +176,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
                 "length_ps": options.length_ps,
                 "bound_meV_per_atom_ps": BOUND,
                 "verdict": verdict(summaries),
-                "arms": summaries,
+                "methods": summaries,
                 "runs": rows,
             }
             write_json(options.json, result, hint=HINT)

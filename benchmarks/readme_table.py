@@ -29,10 +29,10 @@ def zoo() -> list[str]:
         apart = figures.get("apart")
         direct = "none yet" if row.force_mae_direct is None else format(row.force_mae_direct, ".2g")
         lines.append(
-            f"| {row.name} | {row.force_mae_stock:.2g} / {row.force_mae_turned:.2g} "
-            f"| {'not told' if apart is None else format(apart['force_mae_stock'], '.2g')} "
+            f"| {row.name} | {row.force_mae_original:.2g} / {row.force_mae_rotated:.2g} "
+            f"| {'not told' if apart is None else format(apart['force_mae_original'], '.2g')} "
             f"| {figures['force_mae_exact']:.2g} | {figures['direction_load']:.3f} "
-            f"| {figures['energy_mae_turned']:.2f} | {row.rotational_spread:.2f} "
+            f"| {figures['energy_mae_rotated']:.2f} | {row.rotational_spread:.2f} "
             f"| {figures['equivariance_percent']:.2f} | {direct} | {row.training_minutes:.0f} | {row.megabytes:.1f} |"
         )
     return lines
@@ -80,8 +80,8 @@ def table() -> str:
         ("... compiled (`compile=True`)", "{median_ms[compiled]:.1f} ms", "overhead"),
         ("... not compiled, over bare model + neighbour list", "{ratio:.2f} x", "overhead"),
         (
-            "another potential, that of `make demo`: force MAE, stock / turned",
-            "{force_mae_stock:.1f} / {force_mae_turned:.1f} meV/Å",
+            "another potential, that of `make demo`: force MAE, original / rotated",
+            "{force_mae_original:.1f} / {force_mae_rotated:.1f} meV/Å",
             "demo",
         ),
     ]
@@ -117,9 +117,9 @@ def table() -> str:
         f"test split 01. Machine: {machine['machine']}, torch {machine['torch']}. `remul-md potentials` lists them,",
         "`remul-md evaluate NAME rmd17/NAME/test-01` measures them, `make potentials MOLECULE=NAME` trains them anew.",
         "",
-        "| potential | force MAE, stock / turned, meV/Å | ... stock, without near copies of training frames "
-        "| ... stock, exact mode | direction load | energy MAE, meV | rotational spread, meV/Å | equivariance percent "
-        "| direct forces, turned, meV/Å | training, min | MB |",
+        "| potential | force MAE, original / rotated, meV/Å | ... original, without near copies of training frames "
+        "| ... original, exact mode | direction load | energy MAE, meV | rotational spread, meV/Å | equivariance percent "
+        "| direct forces, rotated, meV/Å | training, min | MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
         *zoo(),
         "",
@@ -143,7 +143,7 @@ def symmetry_table() -> str:
             figures = json.loads((ROOT / "data" / "potentials" / f"{row.name}{ending}").read_text())
             assert figures["forces"] == head
             lines.append(
-                f"| {row.name} | {head} | {figures['force_mae_stock']:.3g} | {figures['force_mae_exact']:.3g} "
+                f"| {row.name} | {head} | {figures['force_mae_original']:.3g} | {figures['force_mae_exact']:.3g} "
                 f"| {figures['direction_load']:.3f} | {figures['rotational_error']:.2f} |"
             )
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """What inexact symmetry does in dynamics, and what averaging over rotations or taking off net torque does about it.
 
 Direct and conservative forces, as they are, averaged over 12 or 24 fixed rotations, without net force and torque, and
-both; NVE of a molecule that turns (`thermal`) and of one that does not (`zero`). All arms of a seed begin at the same
-positions and momenta, after an equilibration with plain conservative forces.
+both; NVE of a molecule that turns (`thermal`) and of one that does not (`zero`). All methods of a seed begin at the
+same positions and momenta, after an equilibration with plain conservative forces.
 
 python benchmarks/rotational_noise.py POTENTIAL --run-dir FOLDER [--forces conservative direct]
     [--treatments plain tetrahedral octahedral torque both] [--rotations thermal zero] [--timestep-fs 0.5]
@@ -22,17 +22,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from dynamics_arms import (
+from dynamics_methods import (
     BOUND,
     HINT,
-    Arm,
+    Method,
     add_arguments,
-    arm_summary,
     calculator_options,
     cpu_ms_per_fs,
     finished_run,
     interval_text,
     kept_timing,
+    method_summary,
     start_of,
     told_command,
 )
@@ -54,16 +54,16 @@ TREATMENTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def arms_of(options: argparse.Namespace, chosen: Mapping[str, Any]) -> list[Arm]:
+def methods_of(options: argparse.Namespace, chosen: Mapping[str, Any]) -> list[Method]:
     """All combinations; those of one head and treatment share their calculator."""
     first = RemulCalculator(options.potential, forces=options.forces[0], **chosen)
-    arms = []
+    methods = []
     for head in options.forces:
         for treatment in options.treatments:
             label, settings = TREATMENTS[treatment]
             calculator = RemulCalculator(first.potential, forces=head, **{**chosen, **settings})
-            arms += [
-                Arm(
+            methods += [
+                Method(
                     name=f"{head}-{treatment}-{rotation}",
                     label=label,
                     calculator=calculator,
@@ -73,7 +73,7 @@ def arms_of(options: argparse.Namespace, chosen: Mapping[str, Any]) -> list[Arm]
                 )
                 for rotation in options.rotations
             ]
-    return arms
+    return methods
 
 
 def table(summaries: Sequence[Mapping[str, Any]], *, n_atoms: int) -> list[str]:
@@ -102,13 +102,13 @@ COST = "computing time relative to the first line"
 
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> None:
-    """All arms and seeds; the file of results is written after each run."""
+    """All methods and seeds; the file of results is written after each run."""
     chosen = {"device": "cpu", **calculator_options(options.calculator)}
-    arms = arms_of(options, chosen)
+    methods = methods_of(options, chosen)
     structure = read_structure(options.structure)
-    plain = RemulCalculator(arms[0].calculator.potential, forces="conservative", **chosen)
+    plain = RemulCalculator(methods[0].calculator.potential, forces="conservative", **chosen)
     facts = {"potential_sha256": plain.potential.sha256, "structure": options.structure, "calculator": chosen}
-    timed = {(arm.facts["forces"], arm.facts["treatment"]): arm for arm in arms}
+    timed = {(method.facts["forces"], method.facts["treatment"]): method for method in methods}
     rows: list[dict[str, Any]] = []
     times: dict[str, float] = {}
     for seed in options.seeds:
@@ -131,23 +131,28 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
             start = starts[options.rotations[-1]]
             times = kept_timing(
                 options.run_dir / "timing.json",
-                {**facts, **timing, "timestep_fs": options.timestep_fs, "arms": [arm.name for arm in timed.values()]},
+                {
+                    **facts,
+                    **timing,
+                    "timestep_fs": options.timestep_fs,
+                    "methods": [method.name for method in timed.values()],
+                },
                 lambda start=start, timing=timing: cpu_ms_per_fs(list(timed.values()), start, **timing),
             )
-        for arm in arms:
-            head, treatment, rotation = (arm.facts[key] for key in ("forces", "treatment", "rotation"))
-            print(f"{head}, {arm.label}, {rotation}, seed {seed}", file=sys.stderr, flush=True)
+        for method in methods:
+            head, treatment, rotation = (method.facts[key] for key in ("forces", "treatment", "rotation"))
+            print(f"{head}, {method.label}, {rotation}, seed {seed}", file=sys.stderr, flush=True)
             told = {**facts, "forces": head, "treatment": treatment}
             kept = {"run_dir": options.run_dir, "length_ps": options.length_ps, "seed": seed}
-            rows.append(finished_run(arm, starts[rotation], **kept, provenance=told))
+            rows.append(finished_run(method, starts[rotation], **kept, provenance=told))
             summaries = []
-            for one in arms:
-                of_arm = [row for row in rows if row["arm"] == one.name]
-                if of_arm:
+            for one in methods:
+                of_method = [row for row in rows if row["method"] == one.name]
+                if of_method:
                     cpu = times[timed[one.facts["forces"], one.facts["treatment"]].name]
-                    first = times[timed[arms[0].facts["forces"], arms[0].facts["treatment"]].name]
+                    first = times[timed[methods[0].facts["forces"], methods[0].facts["treatment"]].name]
                     cost = {"cpu_ms_per_step": cpu * options.timestep_fs, "cost": cpu / first}
-                    summaries.append({**arm_summary(of_arm), **cost})
+                    summaries.append({**method_summary(of_method), **cost})
             result = {
                 **provenance(told_command("rotational_noise", options, given), n_jobs=1),
                 **facts,
@@ -158,7 +163,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
                 "bound_meV_per_atom_ps": BOUND,
                 "n_atoms": len(structure),
                 "cost_is": COST,
-                "arms": summaries,
+                "methods": summaries,
                 "runs": rows,
             }
             write_json(options.json, result, hint=HINT)

@@ -1,7 +1,7 @@
-"""What a student keeps of a committee: one model taught on geometries of its own dynamics, labelled by the committee.
+"""What a student keeps of an ensemble: one model taught on geometries of its own dynamics, labelled by the ensemble.
 
-Members of one preset, with seeds and splits of their own, make a committee. The dynamics of the first member, heated
-from 300 to 600 K, gives geometries that nobody has labels of; the committee labels them, without those on which it
+Members of one preset, with seeds and splits of their own, make an ensemble. The dynamics of the first member, heated
+from 300 to 600 K, gives geometries that nobody has labels of; the ensemble labels them, without those on which it
 disagrees most; a student of the same size is trained on them, and then a little on the reference frames. All are held
 against test frames.
 
@@ -31,7 +31,7 @@ from remul_md.datasets import read_frames, write_frames
 from remul_md.files import read_json, write_json
 from remul_md.labels.label import label_frames
 from remul_md.labels.own_dynamics import LABELS, Sampling, label_own_dynamics
-from remul_md.potentials.ensemble import make_committee
+from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.studies.record import provenance
 from remul_md.training.config import RunConfig, load_config
@@ -39,7 +39,7 @@ from remul_md.training.train import train_potential
 
 ROOT = Path(__file__).resolve().parent.parent
 HINT = "choose another file, then run the same command again: finished runs are kept"
-FIGURES = ("force_mae_stock", "force_mae_turned", "rotational_spread", "energy_mae_turned")
+FIGURES = ("force_mae_original", "force_mae_rotated", "rotational_spread", "energy_mae_rotated")
 VALIDATION_SHARE = 0.05
 
 
@@ -59,17 +59,17 @@ def members(options: argparse.Namespace) -> list[Path]:
     return files
 
 
-def taught_frames(options: argparse.Namespace, first: Path, committee: Potential) -> tuple[Path, dict[str, Any]]:
-    """Labels of the committee on the dynamics of the first member, and what was sampled."""
+def taught_frames(options: argparse.Namespace, first: Path, ensemble: Potential) -> tuple[Path, dict[str, Any]]:
+    """Labels of the ensemble on the dynamics of the first member, and what was sampled."""
     folder = options.run_dir / "sampled"
-    file, record = folder / "committee.npz", folder / "record.json"
+    file, record = folder / "ensemble.npz", folder / "record.json"
     sampling = Sampling(
         n_frames=options.n_frames,
         n_replicas=options.replicas,
         frame_interval_fs=options.frame_interval_fs,
         equilibrate_ps=options.equilibrate_ps,
     )
-    case = {"sampling": asdict(sampling), "max_std_meV_per_A": options.max_std, "committee": committee.sha256}
+    case = {"sampling": asdict(sampling), "max_std_meV_per_A": options.max_std, "ensemble": ensemble.sha256}
     if record.is_file():
         found: dict[str, Any] = read_json(record, hint="remove it, and the geometries are sampled again")
         if found["case"] == case:
@@ -79,7 +79,7 @@ def taught_frames(options: argparse.Namespace, first: Path, committee: Potential
     chosen = {"run_dir": folder, "sampling": sampling, "compile": compiled, "progress": options.progress}
     sampled = label_own_dynamics(teacher, RemulCalculator, **chosen)
     geometries = read_frames(folder / LABELS, allow_implausible=True)
-    labelled = label_frames(committee, geometries, max_std_meV_per_A=options.max_std, progress=options.progress)
+    labelled = label_frames(ensemble, geometries, max_std_meV_per_A=options.max_std, progress=options.progress)
     write_frames(labelled.frames, file, provenance=labelled.provenance)
     assert labelled.forces_std is not None
     found = {
@@ -152,25 +152,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = " ".join(["python benchmarks/student.py", *(told.get(part, part) for part in given)])
     torch.set_num_threads(1)
     files = members(options)
-    make_committee(files).save(options.run_dir / "committee.pt")
-    committee = load_potential(options.run_dir / "committee.pt")
-    labels, sampled = taught_frames(options, files[0], committee)
+    make_ensemble(files).save(options.run_dir / "ensemble.pt")
+    ensemble = load_potential(options.run_dir / "ensemble.pt")
+    labels, sampled = taught_frames(options, files[0], ensemble)
     taught, fine = student(options, labels, n_labelled=sampled["n_labelled"])
     of_members, after = options.members * options.n_steps, options.student_steps
     models = [(f"member {seed}", load_potential(file), options.n_steps, file) for seed, file in enumerate(files)]
     models += [
-        ("committee", committee, of_members, labels),
+        ("ensemble", ensemble, of_members, labels),
         ("student", load_potential(taught), of_members + after, taught),
         ("student, then reference frames", load_potential(fine), of_members + after + options.fine_steps, fine),
     ]
     rows = [row_of(options, name, one, n_steps=n, folder=file.parent) for name, one, n, file in models]
     result = {**provenance(command, n_jobs=1), "sampled": sampled, "test": options.test, "runs": rows}
     write_json(options.json, result, hint=HINT)
-    print("| | steps in all | force MAE, stock / turned | rotational spread | energy MAE, meV |\n|---|---|---|---|---|")
+    print(
+        "| | steps in all | force MAE, original / rotated | rotational spread | energy MAE, meV |\n|---|---|---|---|---|"
+    )
     for row in rows:
         print(
-            f"| {row['name']} | {row['n_steps']:,} | {row['force_mae_stock']:.2f} / {row['force_mae_turned']:.2f} "
-            f"| {row['rotational_spread']:.2f} | {row['energy_mae_turned']:.2f} |"
+            f"| {row['name']} | {row['n_steps']:,} | {row['force_mae_original']:.2f} / {row['force_mae_rotated']:.2f} "
+            f"| {row['rotational_spread']:.2f} | {row['energy_mae_rotated']:.2f} |"
         )
 
 

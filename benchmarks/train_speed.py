@@ -4,7 +4,7 @@ Both kinds of steps alternate and the ratio is the median of the ratios of neigh
 time of the process, so that other work on the machine counts little; on a GPU it is the time between synchronisations.
 
 python benchmarks/train_speed.py [--molecules ethanol aspirin] [--forces conservative direct direct-head]
-    [--batch-sizes 8 16] [--arms augmented REMUL] [--steps 30] [--device cuda] [--json FILE]
+    [--batch-sizes 8 16] [--methods augmented REMUL] [--steps 30] [--device cuda] [--json FILE]
 
 With --json, rows that the file holds of the same case are replaced and the others kept, so cases may be run apart.
 """
@@ -23,18 +23,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from loss_cost import ARMS, N_WARM, step_of
+from loss_cost import METHODS, N_WARM, step_of
 
 from remul_md import __version__
 
-CASE = ("molecule", "forces", "batch_size", "arm", "device")
+CASE = ("molecule", "forces", "batch_size", "method", "device")
 
 
 def speed(case: dict[str, Any], *, n_steps: int, command: str) -> dict[str, Any]:
     """ms a step of both kinds, their ratio, and how long the first compiled step took."""
     clock: Callable[[], float] = time.process_time if case["device"] == "cpu" else time.perf_counter
     options = {"forces": case["forces"], "device": case["device"], "batch_size": case["batch_size"]}
-    eager, compiled = (step_of(case["arm"], case["molecule"], **options, compiled=which) for which in (False, True))
+    eager, compiled = (step_of(case["method"], case["molecule"], **options, compiled=which) for which in (False, True))
     began = time.perf_counter()
     compiled()
     first_s = time.perf_counter() - began
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--molecules", nargs="+", default=["ethanol", "aspirin"])
     parser.add_argument("--forces", nargs="+", default=["conservative", "direct"])
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[8, 16])
-    parser.add_argument("--arms", nargs="+", default=["augmented", "REMUL"], choices=[*ARMS])
+    parser.add_argument("--methods", nargs="+", default=["augmented", "REMUL"], choices=[*METHODS])
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
@@ -84,12 +84,14 @@ def main() -> None:
     torch.set_num_threads(1)
     told = {str(options.json): options.json.name} if options.json else {}  # no folder of this machine in the results
     command = " ".join(["python benchmarks/train_speed.py", *(told.get(part, part) for part in sys.argv[1:])])
-    print("| molecule | forces | batch | arm | uncompiled, ms | compiled, ms | ratio |\n|---|---|---|---|---|---|---|")
-    for values in product(options.molecules, options.forces, options.batch_sizes, options.arms):
+    print(
+        "| molecule | forces | batch | method | uncompiled, ms | compiled, ms | ratio |\n|---|---|---|---|---|---|---|"
+    )
+    for values in product(options.molecules, options.forces, options.batch_sizes, options.methods):
         case = dict(zip(CASE, (*values, options.device), strict=True))
         row = speed(case, n_steps=options.steps, command=command)
         print(
-            f"| {row['molecule']} | {row['forces']} | {row['batch_size']} | {row['arm']} | {row['eager_ms']:.0f} "
+            f"| {row['molecule']} | {row['forces']} | {row['batch_size']} | {row['method']} | {row['eager_ms']:.0f} "
             f"| {row['compiled_ms']:.0f} | {row['ratio']:.2f} |",
             flush=True,
         )

@@ -26,7 +26,7 @@ from remul_md.structures.frames import Frames, frames_from_atoms
 from remul_md.structures.moving_systems import MAX_ATOMS_ALL_PAIRS, MovingSystems
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rigid import RigidPart, without_net_force_and_torque
-from remul_md.symmetry.rotations import FixedSet, fixed_rotations, pose_batch, random_rotations, turn_vectors
+from remul_md.symmetry.rotations import FixedSet, fixed_rotations, random_rotations, rotate_vectors, rotated_copies
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +52,13 @@ class RemulCalculator(Calculator):
             momentum is then conserved, and energy exactly so only where the molecule does not turn.
         allow_unseen: accept compositions that were never trained on (their elements must be known).
         compile: compile energies and forces for each molecule that is met, once, for minutes; it is kept on disk and
-            several times as fast afterwards (`docs/speed.md`). Isolated molecules up to 64 atoms, no committees.
+            several times as fast afterwards (`docs/speed.md`). Isolated molecules up to 64 atoms, no ensembles.
     Raises:
         InputError: no such potential, an untrained head, an unknown option or device, or nothing to compile with.
 
     `calc.diagnostics` holds what the last calculation says about itself: `forces` (the head used), `n_rotations`,
     with `symmetrize` `rotational_spread` (meV/Angstrom per component) and `energy_spread` (meV), the scatter
-    over the rotations, and for a committee `forces_std` ([N, 3], eV/Angstrom) and `energy_std` (eV), the standard
+    over the rotations, and for an ensemble `forces_std` ([N, 3], eV/Angstrom) and `energy_std` (eV), the standard
     deviations over its members. With `remove_net_torque` it holds what was taken off, `net_force` (eV/Angstrom) and
     `net_torque` (eV), [3] each. It stands outside `results`, where ASE's exporters refuse unknown keys.
     """
@@ -162,9 +162,9 @@ class RemulCalculator(Calculator):
         Args:
             batch: on the potential's device.
         """
-        poses, rotations = self._poses(batch)
-        out = self._predict(poses)
-        energies, _, forces = self._turned_back(out, rotations, batch.n_atoms)
+        orientations, rotations = self._orientations(batch)
+        out = self._predict(orientations)
+        energies, _, forces = self._rotated_back(out, rotations, batch.n_atoms)
         return _mean(energies.view(-1, batch.n_systems)), _mean(forces)
 
     def copies(self, atoms: Atoms, *, n_copies: int) -> Callable[[Geometries], tuple[Energies, Geometries]]:
@@ -231,18 +231,19 @@ class RemulCalculator(Calculator):
         self._compiled.append(compiled)
         return compiled.predict(batch.positions)
 
-    def _poses(self, batch: Batch) -> tuple[Batch, Tensor | None]:
-        """The batch in all poses to average over, and their rotations [G, 3, 3]; as it is without `symmetrize`."""
+    def _orientations(self, batch: Batch) -> tuple[Batch, Tensor | None]:
+        """The batch in all orientations to average over, and their rotations [G, 3, 3]; as it is without
+        `symmetrize`."""
         if self._rotations is None:
             return batch, None
         rotations = self._rotations.to(batch.positions.device)
-        return pose_batch(batch, rotations.unsqueeze(1).expand(-1, batch.n_systems, 3, 3)), rotations
+        return rotated_copies(batch, rotations.unsqueeze(1).expand(-1, batch.n_systems, 3, 3)), rotations
 
     def _evaluate(self, batch: Batch) -> tuple[float, Tensor, Tensor]:
         self.diagnostics = {"forces": self._forces, "n_rotations": 1}
-        poses, rotations = self._poses(batch)
-        out = self._predict(poses)
-        energies, atomic_energies, forces = self._turned_back(out, rotations, batch.n_atoms)
+        orientations, rotations = self._orientations(batch)
+        out = self._predict(orientations)
+        energies, atomic_energies, forces = self._rotated_back(out, rotations, batch.n_atoms)
         if rotations is not None:
             several = len(rotations) > 1
             self.diagnostics |= {
@@ -251,19 +252,20 @@ class RemulCalculator(Calculator):
                 "energy_spread": 1000.0 * float(energies.std()) if several else 0.0,
             }
         if out.members is not None:
-            members = [self._turned_back(member, rotations, batch.n_atoms) for member in out.members]
+            members = [self._rotated_back(member, rotations, batch.n_atoms) for member in out.members]
             energy_std, forces_std = (torch.stack([_mean(member[k]) for member in members]).std(0) for k in (0, 2))
             self.diagnostics |= {"energy_std": float(energy_std), "forces_std": forces_std.double().cpu().numpy()}
         return float(_mean(energies)), _mean(atomic_energies), _mean(forces)
 
-    def _turned_back(self, out: Prediction, rotations: Tensor | None, n_atoms: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies [G * B], atomic energies [G, N] and forces [G, N, 3] of the poses, turned back to the stock pose."""
+    def _rotated_back(self, out: Prediction, rotations: Tensor | None, n_atoms: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies [G * B], atomic energies [G, N] and forces [G, N, 3] of the orientations, rotated back to the
+        original orientation."""
         forces = out.of_head(self._forces)
         assert out.energy is not None
         assert out.atomic_energies is not None
         if rotations is not None:
             back = rotations.mT.repeat_interleave(len(out.energy) // len(rotations), dim=0)
-            forces = turn_vectors(forces.double(), back, system_index=out.system_index)
+            forces = rotate_vectors(forces.double(), back, system_index=out.system_index)
         return out.energy, out.atomic_energies.view(-1, n_atoms), forces.view(-1, n_atoms, 3)
 
     def check_structure(self, atoms: Atoms) -> None:
@@ -298,7 +300,7 @@ class RemulCalculator(Calculator):
 
 
 def _mean(values: Tensor) -> Tensor:
-    """Mean over the poses, [G, ...] -> [...]; without `symmetrize` the one pose as it is."""
+    """Mean over the orientations, [G, ...] -> [...]; without `symmetrize` the one orientation as it is."""
     return values[0] if len(values) == 1 else values.mean(0)
 
 

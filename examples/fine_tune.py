@@ -37,7 +37,9 @@ def main() -> None:
     held_out = read_frames(options.frames).select(after.provenance.data["split"]["validation"])
     for name, potential in (("before", before), ("after", after)):
         errors = evaluate_potential(potential, held_out)
-        print(f"{name:6} force MAE {errors.force_mae_stock:.1f} meV/A stock, {errors.force_mae_turned:.1f} turned")
+        print(
+            f"{name:6} force MAE {errors.force_mae_original:.1f} meV/An original, {errors.force_mae_rotated:.1f} rotated"
+        )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from None
     print(f"{result.n_frames} frames of {atoms.get_chemical_formula()}, {result.mean_temperature_K:.0f} K on average")
 
-    # The forces of some frames are computed again for the molecule turned at random.
+    # The forces of some frames are computed again for the molecule rotated at random.
     analysis = analyze_trajectory(result.trajectory, atoms=atoms, n_rotation_frames=10, n_draws=4)
     for verdict in analysis.verdicts:
         word = {True: "yes", False: "NO", None: "undecided"}[verdict.passed]

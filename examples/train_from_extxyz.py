@@ -43,7 +43,9 @@ def main() -> None:
         potential.provenance.data["split"]["validation"]
     )
     errors = evaluate_potential(potential, held_out)
-    print(f"validation force MAE {errors.force_mae_stock:.1f} meV/A stock, {errors.force_mae_turned:.1f} turned")
+    print(
+        f"validation force MAE {errors.force_mae_original:.1f} meV/An original, {errors.force_mae_rotated:.1f} rotated"
+    )
 
     atoms = read_structure(options.frames)
     atoms.calc = RemulCalculator(options.run_dir / "potential.pt")

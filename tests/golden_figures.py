@@ -115,8 +115,8 @@ def training_figures() -> dict[str, Any]:
         "n_weights": int(sum(value.numel() for value in weights.values())),
         "norms": {name: float(value.double().norm()) for name, value in weights.items() if value.is_floating_point()},
         "weights_sha256": _sha256(value for _, value in sorted(weights.items())),
-        "force_mae": figures.to_json()["force_mae_turned"],
-        "energy_mae": figures.energy_mae_turned,
+        "force_mae": figures.to_json()["force_mae_rotated"],
+        "energy_mae": figures.energy_mae_rotated,
     }
 
 

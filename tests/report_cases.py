@@ -24,12 +24,12 @@ TRAINED = TrainingStatistics(
 )
 EVALUATION = {
     "n_frames": 137,
-    "force_mae_stock": 9.31,
-    "force_mae_turned": 9.47,
+    "force_mae_original": 9.31,
+    "force_mae_rotated": 9.47,
     "rotational_error": 0.82,
     "rotational_spread": 0.74,
-    "energy_mae_stock": 1.61,
-    "energy_mae_turned": 1.66,
+    "energy_mae_original": 1.61,
+    "energy_mae_rotated": 1.66,
     "equivariance_percent": 0.44,
     "equivariance_percent_ci95": [0.41, 0.48],
     "equivariance_percent_energy": 1.2,

@@ -56,8 +56,8 @@ class CrookedSprings(SpringMolecule):
     def calculate(self, *given):
         super().calculate(*given)
         self.calls += 1
-        arms = self.atoms.positions - self.atoms.positions.mean(0)
-        self.results["forces"] = 0.96 * self.results["forces"] + 0.05 * np.cross([0.3, 1.0, -0.4], arms)
+        methods = self.atoms.positions - self.atoms.positions.mean(0)
+        self.results["forces"] = 0.96 * self.results["forces"] + 0.05 * np.cross([0.3, 1.0, -0.4], methods)
 
 
 class Springs(Calculator):

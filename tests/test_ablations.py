@@ -1,4 +1,4 @@
-"""The benchmark of ablations in short form: equal time, runs that are kept, arms that cost what the recipe costs."""
+"""The benchmark of ablations in short form: equal time, runs that are kept, methods that cost what the recipe costs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("ablations")
 
 
-def arguments(folder: Path, *arms: str) -> list[str]:
+def arguments(folder: Path, *methods: str) -> list[str]:
     chosen = [part for setting in (*TINY, *SHORT) for part in ("--set", setting)]
     places = ["--run-dir", str(folder / "runs"), "--json", str(folder / "ablations.json")]
-    return [*places, "--n-steps", "12", *chosen, "--arms", *arms]
+    return [*places, "--n-steps", "12", *chosen, "--methods", *methods]
 
 
 @pytest.mark.parametrize(
-    ("arm", "is_free"),
+    ("method", "is_free"),
     [
         ("recipe", True),
         ("learning rate 8e-3", True),
@@ -43,11 +43,11 @@ def arguments(folder: Path, *arms: str) -> list[str]:
         ("direct forces first", False),
     ],
 )
-def test_arms_that_change_numbers_cost_what_the_recipe_costs(script: Any, arm: str, is_free: bool) -> None:
-    assert script.costs_as_the_recipe(arm) is is_free
+def test_methods_that_change_numbers_cost_what_the_recipe_costs(script: Any, method: str, is_free: bool) -> None:
+    assert script.costs_as_the_recipe(method) is is_free
 
 
-def test_arms_get_the_steps_of_equal_time(
+def test_methods_get_the_steps_of_equal_time(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     timed: list[list[str]] = []
@@ -67,16 +67,16 @@ def test_arms_get_the_steps_of_equal_time(
     assert (tmp_path / "runs" / "batch-16-0" / "metrics.csv").stat().st_mtime_ns == kept
     content = json.loads((tmp_path / "ablations.json").read_text())
     assert content["command"].startswith("python benchmarks/ablations.py --run-dir FOLDER --json ablations.json")
-    rows = {row["arm"]: row for row in content["runs"]}
-    steps = {arm: (row["n_first_steps"], row["n_steps"]) for arm, row in rows.items()}
+    rows = {row["method"]: row for row in content["runs"]}
+    steps = {method: (row["n_first_steps"], row["n_steps"]) for method, row in rows.items()}
     assert steps == {
         "recipe": (0, 12),
         "learning rate 8e-3": (0, 12),
         "batch 16": (0, 5),
         "direct forces first": (8, 5),  # a third of 12 at 0.5, the rest at 1.5
     }
-    assert len({row["force_mae_turned"] for row in rows.values()}) == 4
+    assert len({row["force_mae_rotated"] for row in rows.values()}) == 4
     out = capsys.readouterr().out
-    ratio = rows["batch 16"]["force_mae_turned"] / rows["recipe"]["force_mae_turned"]
-    assert f"| batch 16 | 2.40 | 5 | 0.00 | {rows['batch 16']['force_mae_turned']:.1f} | {ratio:.2f} |" in out
+    ratio = rows["batch 16"]["force_mae_rotated"] / rows["recipe"]["force_mae_rotated"]
+    assert f"| batch 16 | 2.40 | 5 | 0.00 | {rows['batch 16']['force_mae_rotated']:.1f} | {ratio:.2f} |" in out
     assert "| direct forces first | 1.50 | 8 + 5 |" in out

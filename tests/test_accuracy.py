@@ -1,4 +1,4 @@
-"""Accuracy of a potential against a slow loop over frames and poses, written with numpy."""
+"""Accuracy of a potential against a slow loop over frames and orientations, written with numpy."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from remul_md.symmetry.rotations import random_rotations, rotations_about
 N_DRAWS, SEED = 5, 3
 ISSUE_KEYS = {
     "n_frames",
-    "force_mae_stock",
-    "force_mae_turned",
+    "force_mae_original",
+    "force_mae_rotated",
     "rotational_error",
     "rotational_spread",
-    "energy_mae_stock",
-    "energy_mae_turned",
+    "energy_mae_original",
+    "energy_mae_rotated",
     "equivariance_percent",
     "equivariance_percent_ci95",
     "equivariance_percent_energy",
@@ -54,10 +54,10 @@ def found(potential: Potential, frames: Frames) -> Accuracy:
 
 
 def predict(potential: Potential, frames: Frames, index: int, rotation: NDArray) -> tuple[float, NDArray, NDArray]:
-    """Energy, conservative and direct forces of one frame, turned before its neighbours are searched."""
+    """Energy, conservative and direct forces of one frame, rotated before its neighbours are searched."""
     single = frames.select([index])
-    turned = replace(single, positions=single.positions @ rotation.T)
-    out = potential.predict(build_batch(turned, cutoff=potential.cutoff), forces="both")
+    rotated = replace(single, positions=single.positions @ rotation.T)
+    out = potential.predict(build_batch(rotated, cutoff=potential.cutoff), forces="both")
     assert out.energy is not None
     assert out.forces is not None
     assert out.direct_forces is not None
@@ -76,29 +76,29 @@ def slow_loop(potential: Potential, frames: Frames, *, head: str) -> dict[str, f
         start = frames.first_atom[index]
         forces = frames.forces[start : start + frames.n_atoms[index]]
         energy = frames.energy[index]
-        stock = predict(potential, frames, index, np.eye(3))
-        stock_forces = stock[1 if head == "conservative" else 2]
+        original = predict(potential, frames, index, np.eye(3))
+        original_forces = original[1 if head == "conservative" else 2]
 
         def add(name: str, values: NDArray | float) -> None:
             lists.setdefault(name, []).extend(np.ravel(np.abs(values)).tolist())
 
-        add("force_mae_stock", stock_forces - forces)
-        add("energy_mae_stock", stock[0] - energy)
+        add("force_mae_original", original_forces - forces)
+        add("energy_mae_original", original[0] - energy)
         back, energies = [], []
         for k in range(N_DRAWS):
             g = drawn[k, index]
             out = predict(potential, frames, index, g)
-            turned = out[1 if head == "conservative" else 2]
-            add("force_mae_turned", turned - forces @ g.T)
-            add("energy_mae_turned", out[0] - energy)
-            add("rotational_error", turned - stock_forces @ g.T)
-            add("equivariance_norm", float(np.linalg.norm(turned - stock_forces @ g.T)))
-            back.append(turned @ g)
+            rotated = out[1 if head == "conservative" else 2]
+            add("force_mae_rotated", rotated - forces @ g.T)
+            add("energy_mae_rotated", out[0] - energy)
+            add("rotational_error", rotated - original_forces @ g.T)
+            add("equivariance_norm", float(np.linalg.norm(rotated - original_forces @ g.T)))
+            back.append(rotated @ g)
             energies.append(out[0])
         mirror = -drawn[N_DRAWS, index]
         assert np.linalg.det(mirror) == pytest.approx(-1.0)
         out = predict(potential, frames, index, mirror)
-        add("mirror_error", out[1 if head == "conservative" else 2] - stock_forces @ mirror.T)
+        add("mirror_error", out[1 if head == "conservative" else 2] - original_forces @ mirror.T)
         spread = sum(np.var([b[a, c] for b in back], ddof=1) for a in range(len(forces)) for c in range(3))
         sums["s2"] += spread
         sums["T"] += np.square(np.mean(back, axis=0) - forces).sum() - spread / N_DRAWS
@@ -147,7 +147,8 @@ def test_intervals_hold_their_figures(found: Accuracy) -> None:
 def test_how_frames_are_cut_into_passes_changes_nothing(
     potential: Potential, frames: Frames, found: Accuracy, monkeypatch: pytest.MonkeyPatch, max_atoms: int
 ) -> None:
-    """One, two and four frames at a time (7 atoms, 5 draws, the stock pose and a mirror) against all at once."""
+    """One, two and four frames at a time (7 atoms, 5 draws, the original orientation and a mirror) against all at
+    once."""
     monkeypatch.setattr(accuracy, "MAX_ATOMS", max_atoms)
     n_calls, whole = 0, Potential.predict
 
@@ -165,12 +166,12 @@ def test_how_frames_are_cut_into_passes_changes_nothing(
     assert pieces.equivariance_percent_ci95 == pytest.approx(found.equivariance_percent_ci95, rel=1e-9)
 
 
-def test_the_seed_decides_the_poses(potential: Potential, frames: Frames, found: Accuracy) -> None:
+def test_the_seed_decides_the_orientations(potential: Potential, frames: Frames, found: Accuracy) -> None:
     torch.manual_seed(8)
     assert evaluate_potential(potential, frames, n_draws=N_DRAWS, seed=SEED) == found
     other = evaluate_potential(potential, frames, n_draws=N_DRAWS, seed=SEED + 1)
     assert other.rotational_error != found.rotational_error
-    assert other.force_mae_stock == pytest.approx(found.force_mae_stock, rel=1e-12)
+    assert other.force_mae_original == pytest.approx(found.force_mae_original, rel=1e-12)
 
 
 def test_json_has_the_promised_keys_and_plain_values(found: Accuracy) -> None:
@@ -192,15 +193,15 @@ def test_near_copies_of_training_frames_are_left_out_of_a_figure_of_its_own(
     assert result.apart is not None
     assert (result.apart.n_frames, result.apart.max_steps) == (5, 10)
     kept = evaluate_potential(potential, frames.select([0, 2, 3, 4, 5]), n_draws=N_DRAWS, seed=SEED)
-    assert result.apart.force_mae_stock == pytest.approx(kept.force_mae_stock, rel=1e-9)
-    assert result.apart.force_mae_turned != found.force_mae_turned
-    assert ("... 5 frames > 10 steps from training", f"{kept.force_mae_stock:.2f}") in [
+    assert result.apart.force_mae_original == pytest.approx(kept.force_mae_original, rel=1e-9)
+    assert result.apart.force_mae_rotated != found.force_mae_rotated
+    assert ("... 5 frames > 10 steps from training", f"{kept.force_mae_original:.2f}") in [
         (name, text.split(" / ")[0]) for name, text in result.rows()
     ]
     far = replace(training, trajectory_step=np.array([1000, 2000]))
     everything = evaluate_potential(potential, tested, n_draws=N_DRAWS, seed=SEED, training=far).apart
     assert everything is not None
-    assert everything.force_mae_turned == pytest.approx(found.force_mae_turned, rel=1e-9)
+    assert everything.force_mae_rotated == pytest.approx(found.force_mae_rotated, rel=1e-9)
     assert evaluate_potential(potential, frames, n_draws=N_DRAWS, seed=SEED, training=training).apart is None
 
 
@@ -208,9 +209,9 @@ def test_labels_from_the_potential_itself_leave_only_broken_symmetry(potential: 
     outs = [predict(potential, frames, index, np.eye(3)) for index in range(6)]
     own = replace(frames, energy=np.array([out[0] for out in outs]), forces=np.concatenate([out[1] for out in outs]))
     result = evaluate_potential(potential, own, n_draws=N_DRAWS, seed=SEED)
-    assert result.force_mae_stock < 1e-9
-    assert result.energy_mae_stock < 1e-9
-    assert result.force_mae_turned == pytest.approx(result.rotational_error, rel=1e-9)
+    assert result.force_mae_original < 1e-9
+    assert result.energy_mae_original < 1e-9
+    assert result.force_mae_rotated == pytest.approx(result.rotational_error, rel=1e-9)
     assert result.rotational_error > 1.0
 
 

@@ -58,9 +58,9 @@ def test_classes_agree_with_the_functions_in_our_units(run, universe):
     assert change.reference_hbar == pytest.approx(known.reference_hbar, rel=1e-5)
     bonds = checks.Bonds(universe.atoms, pairs).run(**chosen).results.bonds
     np.testing.assert_allclose(bonds.deviation_A, bond_deviation(positions, pairs).deviation_A, atol=1e-5)
-    turned = checks.RotationalConsistency(universe.atoms, tilted_ethanol(), n_draws=3, seed=4).run(**chosen)
+    rotated = checks.RotationalConsistency(universe.atoms, tilted_ethanol(), n_draws=3, seed=4).run(**chosen)
     wanted = rotational_error_along(tilted_ethanol(), positions, n_draws=3, seed=4)
-    np.testing.assert_allclose(turned.results.rotational.error_meV_per_A, wanted.error_meV_per_A, rtol=1e-4)
+    np.testing.assert_allclose(rotated.results.rotational.error_meV_per_A, wanted.error_meV_per_A, rtol=1e-4)
 
 
 def test_structure_and_energies_agree_with_the_functions(run, universe):

@@ -68,30 +68,30 @@ def test_rotational_error_and_spread_are_those_of_the_known_tilt():
         gap = np.einsum("kij,aj->kai", turns @ TILT - TILT @ turns, deviation)
         assert error == pytest.approx(1e3 * np.abs(gap).mean(), rel=1e-9)
         np.testing.assert_allclose(atoms_error, 1e3 * np.abs(gap).mean(axis=(0, 2)), rtol=1e-9)
-        turned_back = np.einsum("kji,jl,klm,am->kai", turns, TILT, turns, deviation, optimize=True)
-        squares = ((turned_back - turned_back.mean(axis=0)) ** 2).sum() / (7 - 1)
+        rotated_back = np.einsum("kji,jl,klm,am->kai", turns, TILT, turns, deviation, optimize=True)
+        squares = ((rotated_back - rotated_back.mean(axis=0)) ** 2).sum() / (7 - 1)
         assert spread == pytest.approx(1e3 * np.sqrt(squares / 27), rel=1e-9)
     assert result.mean_error_meV_per_A == pytest.approx(result.error_meV_per_A.mean())
-    assert result.committee_std_meV_per_A is None  # it has no members
+    assert result.ensemble_std_meV_per_A is None  # it has no members
     assert result.rms_spread_meV_per_A == pytest.approx(np.sqrt((result.spread_meV_per_A**2).mean()))
 
 
 class TellsItsError(Tilted):
-    """As a committee does: standard deviations of the forces that belong to the positions it was asked for."""
+    """As an ensemble does: standard deviations of the forces that belong to the positions it was asked for."""
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=()):
         super().calculate(atoms, properties, system_changes)
         self.diagnostics = {"forces_std": np.abs(self.atoms.positions) * [1e-3, 2e-3, 5e-3]}
 
 
-def test_the_error_bar_of_a_committee_is_that_of_the_unturned_frame():
+def test_the_error_bar_of_a_ensemble_is_that_of_the_original_frame():
     atoms = tilted_ethanol()
     positions = shaken(atoms, n_frames=4, seed=7) + 2.0
     plain = rotational_error_along(atoms, positions, n_draws=2, seed=3)
     atoms.calc = TellsItsError(spring_molecule("CH3CH2OH").calc)
     told = rotational_error_along(atoms, positions, n_draws=2, seed=3)
     expected = np.sqrt((np.abs(positions) * [1.0, 2.0, 5.0]) ** 2).reshape(4, -1)
-    np.testing.assert_allclose(told.committee_std_meV_per_A, np.sqrt((expected**2).mean(axis=1)))
+    np.testing.assert_allclose(told.ensemble_std_meV_per_A, np.sqrt((expected**2).mean(axis=1)))
     np.testing.assert_array_equal(told.error_meV_per_A, plain.error_meV_per_A)
 
 

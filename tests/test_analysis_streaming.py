@@ -242,8 +242,8 @@ def test_files_of_other_programs_are_read_with_a_topology(run, other_formats, mo
     notes = " ".join(positions_only.notes)
     assert "no forces" in notes
     assert "no momenta" in notes
-    turned = analyze_trajectory(dcd, topology=topology, atoms=tilted_ethanol(), n_rotation_frames=4, n_draws=2)
-    assert turned.net_torque_eV.shape == (4, 3)
+    rotated = analyze_trajectory(dcd, topology=topology, atoms=tilted_ethanol(), n_rotation_frames=4, n_draws=2)
+    assert rotated.net_torque_eV.shape == (4, 3)
     with pytest.raises(InputError, match=r"carries no time; give the time between frames, .*--frame-interval-fs"):
         analyze_trajectory(xyz, topology=topology)
     timed = analyze_trajectory(xyz, topology=topology, frame_interval_fs=5.0)

@@ -122,7 +122,7 @@ def test_a_planted_dependence_on_orientation_is_found_with_its_size():
     assert judged["translations cost nothing"].passed is True
 
 
-def test_a_pose_at_the_top_is_an_imaginary_rotation():
+def test_a_orientation_at_the_top_is_an_imaginary_rotation():
     atoms = spring_dimer(symbols="N2")
     atoms.calc = Tilted(atoms.calc, tilt=np.diag([0.02, 0.17, 0.30]))
     found = vibrations(atoms)  # exactly along z: no torque, so the optimiser stays
@@ -197,13 +197,13 @@ def test_forces_that_are_no_gradient_show_in_the_asymmetry():
     np.testing.assert_allclose(bent.vibrations_per_cm, clean.vibrations_per_cm, rtol=1e-6)
 
 
-def test_wavenumbers_do_not_depend_on_the_pose():
+def test_wavenumbers_do_not_depend_on_the_orientation():
     atoms = spring_molecule("H2O")
-    turned = atoms.copy()
+    rotated = atoms.copy()
     rotation = random_rotations(1, generator=torch.Generator().manual_seed(5))[0].numpy()
-    turned.positions = atoms.positions @ rotation.T + [3.0, -1.0, 2.0]
-    turned.calc = atoms.calc
-    one, other = vibrations(atoms).modes, vibrations(turned).modes
+    rotated.positions = atoms.positions @ rotation.T + [3.0, -1.0, 2.0]
+    rotated.calc = atoms.calc
+    one, other = vibrations(atoms).modes, vibrations(rotated).modes
     assert one.vibrations_per_cm.shape == (3,)
     np.testing.assert_allclose(one.vibrations_per_cm, other.vibrations_per_cm, rtol=1e-5)
 
@@ -216,8 +216,8 @@ def test_rigid_motions_are_orthonormal_and_leave_distances():
     np.testing.assert_allclose(every @ every.T, np.eye(6), atol=1e-12)
     steps = (every / np.repeat(np.sqrt(masses), 3)).reshape(6, 9, 3)
     first, second = np.triu_indices(9, k=1)
-    arms = atoms.positions[second] - atoms.positions[first]
-    np.testing.assert_allclose(((steps[:, second] - steps[:, first]) * arms).sum(-1), 0.0, atol=1e-12)
+    methods = atoms.positions[second] - atoms.positions[first]
+    np.testing.assert_allclose(((steps[:, second] - steps[:, first]) * methods).sum(-1), 0.0, atol=1e-12)
 
 
 def test_an_unrelaxed_structure_is_not_called_a_minimum():

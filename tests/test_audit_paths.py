@@ -82,10 +82,10 @@ def test_angles_turn_to_the_value_asked_for() -> None:
             i, j, k = (int("".join(filter(str.isdigit, name))) for name in path.label.split()[1].split("-"))
             assert path.start == pytest.approx(ethanol.get_angle(i, j, k))
             for value in (path.outwards[-1], path.inwards[-1]):
-                turned = ethanol.copy()
-                turned.positions = path.place(value)
-                assert turned.get_angle(i, j, k) == pytest.approx(value)
-                assert turned.get_distance(j, k) == pytest.approx(ethanol.get_distance(j, k))
+                rotated = ethanol.copy()
+                rotated.positions = path.place(value)
+                assert rotated.get_angle(i, j, k) == pytest.approx(value)
+                assert rotated.get_distance(j, k) == pytest.approx(ethanol.get_distance(j, k))
 
 
 def test_straight_angles_bend() -> None:

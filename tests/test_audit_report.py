@@ -42,7 +42,7 @@ def test_the_guide_lists_every_check_with_its_limit() -> None:
     for name in NAMES:
         assert f"| `{name}` |" in guide, name
     limits = Limits()
-    for share in (limits.pose_force_share, limits.exact_force_share, limits.gradient_share):
+    for share in (limits.orientation_force_share, limits.exact_force_share, limits.gradient_share):
         assert f"| {100 * share:g} % of" in guide
     assert f"| {limits.drift_meV_per_atom_ps:.2g} meV/atom/ps |" in guide
     assert f"normal displacements of {AMPLITUDE_A:g} Å" in guide

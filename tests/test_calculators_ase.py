@@ -30,7 +30,7 @@ from remul_md.structures.neighbors import build_batch
 
 
 def ethanol() -> Atoms:
-    """Ethanol as training would show it, slightly off its minimum and in no special pose."""
+    """Ethanol as training would show it, slightly off its minimum and in no special orientation."""
     atoms = molecule("CH3CH2OH")
     atoms.rattle(0.03, seed=4)
     atoms.rotate(33.0, (1.0, -0.4, 2.0))
@@ -214,11 +214,11 @@ def test_averaging_over_a_group_makes_its_turns_exact(potential: Potential, name
     energy, forces = calc.get_potential_energy(structure), calc.get_forces(structure)
     assert calc.diagnostics["n_rotations"] == size == len(group(name))
     for rotation in group(name)[[1, size // 2, size - 1]]:
-        turned = structure.copy()
-        turned.positions = structure.positions @ rotation.T
-        assert calc.get_potential_energy(turned) == pytest.approx(energy, abs=1e-10)
-        np.testing.assert_allclose(calc.get_forces(turned), forces @ rotation.T, rtol=0, atol=1e-10)
-        broken = plain.get_forces(turned) - plain.get_forces(structure) @ rotation.T
+        rotated = structure.copy()
+        rotated.positions = structure.positions @ rotation.T
+        assert calc.get_potential_energy(rotated) == pytest.approx(energy, abs=1e-10)
+        np.testing.assert_allclose(calc.get_forces(rotated), forces @ rotation.T, rtol=0, atol=1e-10)
+        broken = plain.get_forces(rotated) - plain.get_forces(structure) @ rotation.T
         assert rms(broken) > 1e-2  # without the average the same turn shows
 
 
@@ -253,10 +253,10 @@ def test_the_spread_is_the_scatter_over_the_rotations(potential: Potential) -> N
     calc = RemulCalculator(potential, device="cpu", dtype="float64", symmetrize="tetrahedral")
     energies, forces = [], []
     for rotation in group("tetrahedral"):
-        turned = structure.copy()
-        turned.positions = structure.positions @ rotation.T
-        energies.append(plain.get_potential_energy(turned))
-        forces.append(plain.get_forces(turned) @ rotation)
+        rotated = structure.copy()
+        rotated.positions = structure.positions @ rotation.T
+        energies.append(plain.get_potential_energy(rotated))
+        forces.append(plain.get_forces(rotated) @ rotation)
     np.testing.assert_allclose(calc.get_forces(structure), np.mean(forces, axis=0), rtol=0, atol=1e-10)
     assert calc.get_potential_energy(structure) == pytest.approx(np.mean(energies), abs=1e-10)
     spread = 1000.0 * np.sqrt(np.var(forces, axis=0, ddof=1).mean())

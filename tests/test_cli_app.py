@@ -112,21 +112,21 @@ def test_evaluate_writes_the_promised_figures(cli: Run, workplace: Path, potenti
     )
     assert code == 0, err
     figures = json.loads((tmp_path / "e.json").read_text())
-    scalars = ["force_mae_stock", "force_mae_turned", "rotational_error", "rotational_spread"]
-    scalars += ["energy_mae_stock", "energy_mae_turned", "equivariance_percent", "equivariance_percent_energy"]
+    scalars = ["force_mae_original", "force_mae_rotated", "rotational_error", "rotational_spread"]
+    scalars += ["energy_mae_original", "energy_mae_rotated", "equivariance_percent", "equivariance_percent_energy"]
     for name in scalars:
         assert np.isfinite(figures[name]), name
     assert figures["n_frames"] == 24
     assert len(figures["equivariance_percent_ci95"]) == 2
     assert set(figures["force_mae_by_element"]) == {"C", "H", "O"}
-    assert 100 < figures["force_mae_stock"] < 3000  # 20 steps: meV/Angstrom of a model that knows next to nothing
+    assert 100 < figures["force_mae_original"] < 3000  # 20 steps: meV/Angstrom of a model that knows next to nothing
     for name in ("net_force_rms_eV_per_A", "net_torque_rms_eV", "lie_derivative", "jacobian_asymmetry"):
         assert np.isfinite(figures[name]), name
     angles = json.loads((tmp_path / "angles.json").read_text())
     assert angles["angles_deg"][0] == 0
-    assert angles["force_mae"][0] == pytest.approx(figures["force_mae_stock"], rel=1e-5)
-    assert "force MAE, stock / turned" in out
-    assert f"{figures['force_mae_stock']:.2f}" in out
+    assert angles["force_mae"][0] == pytest.approx(figures["force_mae_original"], rel=1e-5)
+    assert "force MAE, original / rotated" in out
+    assert f"{figures['force_mae_original']:.2f}" in out
 
 
 @pytest.fixture(scope="module")
@@ -447,7 +447,7 @@ def test_figures_are_printed_even_if_their_file_cannot_be_written(cli: Run, work
     code, out, err = cli("evaluate", *arguments)
     assert code == 2
     assert "figures.json: cannot be written" in err
-    assert "force MAE, stock / turned" in out
+    assert "force MAE, original / rotated" in out
 
 
 # --- the process -------------------------------------------------------------------------------------------------

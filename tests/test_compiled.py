@@ -234,10 +234,10 @@ class PairModel(nn.Module):
         )
 
 
-ARMS: list[dict[str, Any]] = [{"alpha": 0.7, "beta": 1.3}, {"estimator": "one-forward", "force_loss": "mse"}]
+METHODS: list[dict[str, Any]] = [{"alpha": 0.7, "beta": 1.3}, {"estimator": "one-forward", "force_loss": "mse"}]
 
 
-@pytest.mark.parametrize("options", ARMS, ids=["paired", "one-forward"])
+@pytest.mark.parametrize("options", METHODS, ids=["paired", "one-forward"])
 def test_compiled_steps_agree_with_uncompiled_ones(options: dict[str, Any]) -> None:
     """The gradient of one step to float32 rounding, and the losses of 20 steps."""
     config = TrainConfig(**options, batch_size=5, warmup_steps=2, n_steps=50, learning_rate=1e-2)
@@ -351,7 +351,9 @@ def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
 
 def test_batches_in_batches_are_inputs_too() -> None:
     """Labelled frames beside unlabelled ones: no tensor of the first batch may be left in the graph."""
-    config = TrainConfig(anchor="prediction", unlabelled_batch_size=2, warmup_steps=2, n_steps=50, max_grad_norm=1e3)
+    config = TrainConfig(
+        consistency_target="prediction", unlabelled_batch_size=2, warmup_steps=2, n_steps=50, max_grad_norm=1e3
+    )
     store, rng = ethanol_store(), np.random.default_rng(5)
     batches = []
     for _ in range(3):

@@ -20,7 +20,7 @@ from torch import Tensor
 from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
 from remul_md.labels.label import label_frames
-from remul_md.potentials.ensemble import make_committee
+from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.potentials.provenance import Provenance
 from remul_md.structures.batch import Batch
@@ -132,7 +132,8 @@ def test_all_but_the_head_keeps_its_bits(teacher: Path, student: Path, ethanol: 
 
 @pytest.mark.slow
 def test_the_head_learns_the_conservative_forces(teacher: Path, labels: Path, ethanol: Frames, tmp_path: Path) -> None:
-    """On geometries that were not trained on; in stock poses, since random weights have no symmetry to learn."""
+    """On geometries that were not trained on; in original orientations, since random weights have no symmetry to
+    learn."""
     config = head_config(labels, n_steps=200, batch_size=12, beta=0.0, learning_rate=2e-2, ema_decay=0.9)
     before = load_potential(teacher)
     after = train_potential(config, run_dir=tmp_path, init_from=teacher, progress=False)
@@ -148,7 +149,7 @@ def test_the_head_learns_the_conservative_forces(teacher: Path, labels: Path, et
     assert error(after) < 0.6 * error(before)
     assert error(after) < 0.9 * float(wanted.abs().mean())  # no forces at all are worse
     rows = [row for row in read_metrics(tmp_path / "metrics.csv") if "validation_energy_mae" in row]
-    # Turned energies differ from the labels by imperfect symmetry, and no step changes that.
+    # Rotated energies differ from the labels by imperfect symmetry, and no step changes that.
     assert len({row["validation_energy_mae"] for row in rows}) == 1 < len(rows)
 
 
@@ -288,7 +289,7 @@ def test_potentials_of_one_training_are_written_as_before(teacher: Path, tmp_pat
     one = untrained_potential(molecule_frames(), trained_forces="conservative", seed=2)
     for name, potential in (("one.pt", one), ("other.pt", other)):
         potential.save(tmp_path / name)
-    members = make_committee([tmp_path / "one.pt", tmp_path / "other.pt"]).provenance.members
+    members = make_ensemble([tmp_path / "one.pt", tmp_path / "other.pt"]).provenance.members
     assert not any("direct_head" in member for member in members)
 
 

@@ -43,20 +43,20 @@ def test_multiple_time_steps(script: Any, both: Path, tmp_path: Path, capsys: py
     out = capsys.readouterr().out
     content = json.loads((tmp_path / "result.json").read_text())
     assert content["command"].startswith("python benchmarks/multiple_time_steps.py both.pt --run-dir FOLDER --json r")
-    arms = {row["arm"]: row for row in content["arms"]}
-    assert list(arms) == ["plain-0.1", "plain-0.2", "inner-1-of-0.1", "inner-5-of-0.1"]
+    methods = {row["method"]: row for row in content["methods"]}
+    assert list(methods) == ["plain-0.1", "plain-0.2", "inner-1-of-0.1", "inner-5-of-0.1"]
     # One inner step is velocity Verlet with the accurate forces, at the price of both.
-    same = arms["inner-1-of-0.1"]["drift_meV_per_atom_ps"]
-    assert same == pytest.approx(arms["plain-0.1"]["drift_meV_per_atom_ps"], rel=1e-6)
-    assert arms["inner-1-of-0.1"]["speed"] < 1.0 == arms["plain-0.1"]["speed"]
-    assert arms["plain-0.2"]["fluctuation_meV_per_atom"] > 2.0 * arms["plain-0.1"]["fluctuation_meV_per_atom"]
-    for row in content["arms"]:
+    same = methods["inner-1-of-0.1"]["drift_meV_per_atom_ps"]
+    assert same == pytest.approx(methods["plain-0.1"]["drift_meV_per_atom_ps"], rel=1e-6)
+    assert methods["inner-1-of-0.1"]["speed"] < 1.0 == methods["plain-0.1"]["speed"]
+    assert methods["plain-0.2"]["fluctuation_meV_per_atom"] > 2.0 * methods["plain-0.1"]["fluctuation_meV_per_atom"]
+    for row in content["methods"]:
         assert f"| {row['label']} | " in out
         assert f" {row['cpu_ms_per_fs']:.2f} | {row['speed']:.2f} |" in out
-    assert content["verdict"] == module.verdict(content["arms"])
+    assert content["verdict"] == module.verdict(content["methods"])
     assert content["verdict"] in out
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.traj")}
-    assert len(before) == 5  # four arms and their start
+    assert len(before) == 5  # four methods and their start
     (tmp_path / "result.json").unlink()
     module.main(given)
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.traj")} == before
@@ -83,22 +83,26 @@ def test_rotational_noise(script: Any, both: Path, tmp_path: Path, capsys: pytes
     module.main(arguments(both, tmp_path, *chosen))
     out = capsys.readouterr().out
     content = json.loads((tmp_path / "result.json").read_text())
-    arms = {row["arm"]: row for row in content["arms"]}
-    assert len(arms) == len(content["runs"]) == 12
+    methods = {row["method"]: row for row in content["methods"]}
+    assert len(methods) == len(content["runs"]) == 12
     for head in ("conservative", "direct"):
-        plain, averaged, both_ways = (arms[f"{head}-{name}-zero"] for name in chosen[-3:])
+        plain, averaged, both_ways = (methods[f"{head}-{name}-zero"] for name in chosen[-3:])
         assert averaged["net_torque_rms_eV"] < 0.5 * plain["net_torque_rms_eV"]
         assert both_ways["net_torque_rms_eV"] < 1e-10 < averaged["net_torque_rms_eV"]
         assert both_ways["angular_momentum_change"] < 1e-8 < plain["angular_momentum_change"]
         assert averaged["cost"] > plain["cost"]
-        assert arms[f"{head}-plain-thermal"]["cost"] == plain["cost"]  # timed once, whatever the start
+        assert methods[f"{head}-plain-thermal"]["cost"] == plain["cost"]  # timed once, whatever the start
     # Without net torque a molecule that turns exchanges energy, one that does not keeps it.
-    turning, resting = (abs(arms[f"conservative-both-{start}"]["drift_meV_per_atom_ps"]) for start in module.ROTATIONS)
+    turning, resting = (
+        abs(methods[f"conservative-both-{start}"]["drift_meV_per_atom_ps"]) for start in module.ROTATIONS
+    )
     assert turning > 3.0 * resting
-    drifts = {name: abs(arms[f"{name}-plain-thermal"]["drift_meV_per_atom_ps"]) for name in ("conservative", "direct")}
+    drifts = {
+        name: abs(methods[f"{name}-plain-thermal"]["drift_meV_per_atom_ps"]) for name in ("conservative", "direct")
+    }
     assert drifts["direct"] > 10.0 * drifts["conservative"]
-    assert arms["conservative-plain-thermal"]["cost"] == 1.0
-    line = f"| direct | 24 rotations | zero | {module.interval_text(arms['direct-octahedral-zero'])} | "
+    assert methods["conservative-plain-thermal"]["cost"] == 1.0
+    line = f"| direct | 24 rotations | zero | {module.interval_text(methods['direct-octahedral-zero'])} | "
     assert line in out
 
 
@@ -140,8 +144,8 @@ def test_the_verdict_follows_from_the_rows(script: Any, rows: list[dict[str, Any
     assert re.search(message, script("multiple_time_steps").verdict(rows))
 
 
-def test_a_seed_that_fell_apart_counts_against_its_arm(script: Any) -> None:
-    arms = script("dynamics_arms")
+def test_a_seed_that_fell_apart_counts_against_its_method(script: Any) -> None:
+    methods = script("dynamics_methods")
     drift = {
         "slope_meV_per_atom_ps": 0.01,
         "ci95_meV_per_atom_ps": (0.0, 0.02),
@@ -154,25 +158,25 @@ def test_a_seed_that_fell_apart_counts_against_its_arm(script: Any) -> None:
         "too_short": False,
     }
     figures = dict.fromkeys(("heating_K_per_ps", "temperature_K", "net_torque_rms_eV", "angular_momentum_change"), 2.0)
-    whole = {"arm": "a", "seed": 0, "stopped": None, "drift": drift, "fluctuation_meV_per_atom": 0.1, **figures}
+    whole = {"method": "a", "seed": 0, "stopped": None, "drift": drift, "fluctuation_meV_per_atom": 0.1, **figures}
     broken = {**whole, "seed": 1, "stopped": "the molecule fell apart", "drift": None}
-    assert arms.arm_summary([whole, {**whole, "seed": 1}])["conservation"] == "conserves"
-    found = arms.arm_summary([whole, broken])
+    assert methods.method_summary([whole, {**whole, "seed": 1}])["conservation"] == "conserves"
+    found = methods.method_summary([whole, broken])
     assert (found["conservation"], found["n_stopped"], found["drift_meV_per_atom_ps"]) == ("drifts", 1, 0.01)
-    assert "1 of 2 fell apart" in arms.interval_text(found)
-    assert arms.interval_text(arms.arm_summary([broken])) == "fell apart"
+    assert "1 of 2 fell apart" in methods.interval_text(found)
+    assert methods.interval_text(methods.method_summary([broken])) == "fell apart"
 
 
 def test_options_of_the_calculator(script: Any) -> None:
-    arms = script("dynamics_arms")
-    assert arms.calculator_options(["dtype=float64", "seed=3", "allow_unseen=true"]) == {
+    methods = script("dynamics_methods")
+    assert methods.calculator_options(["dtype=float64", "seed=3", "allow_unseen=true"]) == {
         "dtype": "float64",
         "seed": 3,
         "allow_unseen": True,
     }
     for given in ("dtpye=float64", "dtype", "forces=direct"):
         with pytest.raises(InputError, match=rf"--calculator '{given}' is not KEY=VALUE with one of allow_unseen"):
-            arms.calculator_options([given])
+            methods.calculator_options([given])
 
 
 def test_a_potential_without_a_direct_head_is_refused(

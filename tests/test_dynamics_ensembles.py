@@ -24,11 +24,11 @@ class HarmonicCluster(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        arms = self.atoms.positions - self.atoms.positions.mean(0)
-        n_atoms = len(arms)
+        methods = self.atoms.positions - self.atoms.positions.mean(0)
+        n_atoms = len(methods)
         self.results = {
-            "energy": float(0.5 * STIFFNESS * n_atoms * (arms**2).sum()),
-            "forces": -STIFFNESS * n_atoms * arms,
+            "energy": float(0.5 * STIFFNESS * n_atoms * (methods**2).sum()),
+            "forces": -STIFFNESS * n_atoms * methods,
         }
 
 

@@ -28,7 +28,7 @@ from remul_md.models.ensemble import stacked_states
 from remul_md.models.transformer import AtomBlock, DirectHead, PairNetwork
 from remul_md.structures.batch import Batch, Prediction
 from remul_md.structures.neighbors import build_batch
-from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_prediction
+from remul_md.symmetry.rotations import random_rotations, rotate_batch, rotate_prediction
 
 Run = Callable[..., tuple[int, str, str]]
 CUTOFF = 4.5
@@ -45,11 +45,11 @@ def relaxed() -> Any:
     return random_model(cutoff=CUTOFF).double()
 
 
-def committee_of(*members: Any) -> Any:
+def ensemble_of(*members: Any) -> Any:
     kind, options = model_config(members[0])
     scales = tuple(0.5 + 0.25 * k for k in range(len(members)))
     del options["energy_scale"]
-    made: Any = build_model("committee", {"member_kind": kind, "member_options": options, "energy_scales": scales})
+    made: Any = build_model("ensemble", {"member_kind": kind, "member_options": options, "energy_scales": scales})
     made.to(next(members[0].parameters()).dtype)
     made.member.model.load_state_dict(stacked_states(members))
     return made
@@ -59,12 +59,12 @@ def gaps(model: nn.Module, batch: Batch, *, mirrored: bool = False) -> list[floa
     """Largest differences of energy, forces and direct forces between f(g x) and g f(x), over the largest value."""
     rotations = random_rotations(batch.n_systems, generator=torch.Generator().manual_seed(11))
     rotations = -rotations if mirrored else rotations
-    stock: Prediction = model(batch, forces="both")
-    turned, expected = model(turn_batch(batch, rotations), forces="both"), turn_prediction(stock, rotations)
+    original: Prediction = model(batch, forces="both")
+    rotated, expected = model(rotate_batch(batch, rotations), forces="both"), rotate_prediction(original, rotations)
     return [
         float(
             (
-                (getattr(turned, name) - getattr(expected, name)).abs().max() / getattr(expected, name).abs().max()
+                (getattr(rotated, name) - getattr(expected, name)).abs().max() / getattr(expected, name).abs().max()
             ).detach()
         )
         for name in ("energy", "forces", "direct_forces")
@@ -75,11 +75,11 @@ def gaps(model: nn.Module, batch: Batch, *, mirrored: bool = False) -> list[floa
 def test_exact_turns_exactly_whatever_the_weights(batch: Batch, relaxed: Any, mirrored: bool) -> None:
     built = random_model(cutoff=CUTOFF, symmetry="exact", seed=5).double()
     members = [random_model(cutoff=CUTOFF, seed=seed).double() for seed in range(3)]
-    for model in (built, exact_model(relaxed), exact_model(committee_of(*members))):
+    for model in (built, exact_model(relaxed), exact_model(ensemble_of(*members))):
         assert symmetry_of(model) == "exact"
         assert max(gaps(model, batch, mirrored=mirrored)) < 1e-10
     # All three outputs of the relaxed ones do depend on the orientation: the sizes are not those of rounding.
-    for model in (relaxed, committee_of(*members)):
+    for model in (relaxed, ensemble_of(*members)):
         assert symmetry_of(model) == "relaxed"
         assert min(gaps(model, batch, mirrored=mirrored)) > 1e-3
 
@@ -173,14 +173,14 @@ def test_the_direction_load_is_the_ratio_of_the_errors(forces: Any) -> None:
     labelled = replace(frames, forces=own + shift)
     found = evaluate_potential(potential, labelled, forces=forces, n_draws=2)
     assert found.symmetry == "relaxed"
-    assert found.force_mae_stock == pytest.approx(10.0)
+    assert found.force_mae_original == pytest.approx(10.0)
     assert found.force_mae_exact == pytest.approx(1000.0 * np.abs(cut - own - shift).mean())
     assert found.direction_load == pytest.approx(found.force_mae_exact / 10.0)
     assert found.direction_load > 2.0
     of_exact = evaluate_potential(potential.with_symmetry("exact"), labelled, forces=forces, n_draws=2)
     assert of_exact.symmetry == "exact"
     assert of_exact.direction_load == 1.0
-    assert of_exact.force_mae_stock == pytest.approx(found.force_mae_exact)
+    assert of_exact.force_mae_original == pytest.approx(found.force_mae_exact)
     assert of_exact.rotational_error < 1e-9
     assert dict(of_exact.rows())["direction load"] == "1 (exactly symmetric: there are no raw directions)"
 
@@ -209,7 +209,7 @@ def test_the_option_of_the_commands(cli: Run, tmp_path: Path) -> None:
         assert code == 0, err
         figures[mode] = json.loads((tmp_path / "e.json").read_text())
         assert figures[mode]["symmetry"] == mode
-    assert figures["exact"]["force_mae_stock"] == pytest.approx(figures["relaxed"]["force_mae_exact"], rel=1e-5)
+    assert figures["exact"]["force_mae_original"] == pytest.approx(figures["relaxed"]["force_mae_exact"], rel=1e-5)
     audited = ["audit", potential, *structure, "--dtype", "float64", "--only", "rotation"]
     assert cli(*audited)[0] == 1
     assert cli(*audited, "--symmetry", "exact")[0] == 0

@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from remul_md.analysis.vibrations import vibrations
 from remul_md.datasets import read_frames
 from remul_md.dynamics import read_trajectory
-from remul_md.potentials.ensemble import make_committee
+from remul_md.potentials.ensemble import make_ensemble
 
 pytestmark = pytest.mark.slow
 
@@ -32,12 +32,12 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One potential with random weights, and a committee of it and another one."""
+    """One potential with random weights, and an ensemble of it and another one."""
     found = tmp_path_factory.mktemp("potentials")
     ethanol_potential(found / "one.pt", trained_forces="conservative")
     frames = read_frames("rmd17/ethanol/train-01").select(range(0, 40, 8))
     untrained_potential(frames, trained_forces="conservative", seed=4).save(found / "other.pt")
-    make_committee([found / "one.pt", found / "other.pt"]).save(found / "committee.pt")
+    make_ensemble([found / "one.pt", found / "other.pt"]).save(found / "ensemble.pt")
     return found
 
 
@@ -52,7 +52,7 @@ def arguments(folder: Path, target: Path, *more: str) -> list[str]:
 def test_frames_labels_and_error_bars(
     script: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = arguments(folder, tmp_path, "--committee", str(folder / "committee.pt"), "--no-vibrations")
+    given = arguments(folder, tmp_path, "--ensemble", str(folder / "ensemble.pt"), "--no-vibrations")
     script.main(given)
     out = capsys.readouterr().out
     labelled = read_frames(tmp_path / "labels.npz", allow_implausible=True)
@@ -62,7 +62,7 @@ def test_frames_labels_and_error_bars(
     for index, before in enumerate(walked):
         atoms = labelled.atoms(index)
         distances = [np.linalg.norm(x[:, None] - x[None], axis=-1) for x in (atoms.positions, before)]
-        np.testing.assert_allclose(*distances, atol=1e-9)  # the frame of the run, but turned
+        np.testing.assert_allclose(*distances, atol=1e-9)  # the frame of the run, but rotated
         assert np.abs(atoms.positions - (before - before.mean(axis=0))).max() > 0.1
         atoms.calc = EMT()
         np.testing.assert_allclose(labelled.forces[9 * index : 9 * index + 9], atoms.get_forces(), atol=1e-9)
@@ -70,8 +70,8 @@ def test_frames_labels_and_error_bars(
     assert content["command"].startswith("python benchmarks/independent_truth.py one.pt --run-dir FOLDER --labels lab")
     assert str(tmp_path) not in json.dumps(content)
     assert {row["n_frames"] for row in content["potential"].values()} == {4, 8}
-    assert content["committee_members"] == 2
-    assert set(content["error_bars"]) >= {"rotational", "committee", "committee_for_the_single_model"}
+    assert content["ensemble_members"] == 2
+    assert set(content["error_bars"]) >= {"rotational", "ensemble", "ensemble_for_the_single_model"}
     for row in content["error_bars"].values():
         low, high = row["spearman_ci95"]
         assert -1.0 <= low <= row["spearman"] <= high <= 1.0
@@ -130,7 +130,7 @@ def test_force_calls_of_the_reference_are_kept(script: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--committee", "one.pt"], "one.pt is a single model; `remul-md committee` makes one of several"),
+        (["--ensemble", "one.pt"], "one.pt is a single model; `remul-md ensemble` makes one of several"),
         (["--method", "no_such_module:Factory"], "no_such_module:Factory: ModuleNotFoundError"),
         (["--calculator", "forces=direct"], "is not KEY=VALUE with one of"),
     ],

@@ -18,7 +18,7 @@ from remul_md.calculators import RemulCalculator
 from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
 from remul_md.labels.label import label_frames
-from remul_md.potentials.ensemble import make_committee
+from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import Potential
 from remul_md.structures.frames import Frames
 
@@ -39,11 +39,11 @@ def frames() -> Frames:
 
 
 @pytest.fixture(scope="module")
-def committee(frames: Frames, tmp_path_factory: pytest.TempPathFactory) -> Potential:
+def ensemble(frames: Frames, tmp_path_factory: pytest.TempPathFactory) -> Potential:
     folder = tmp_path_factory.mktemp("teachers")
     for seed in (1, 2, 3, 4):
         untrained_potential(frames, seed=seed, energy_scale=0.1).save(folder / f"{seed}.pt")
-    made = make_committee([folder / f"{seed}.pt" for seed in (1, 2, 3, 4)])
+    made = make_ensemble([folder / f"{seed}.pt" for seed in (1, 2, 3, 4)])
     return replace(made.to(dtype="float64"), sha256="c0ffee")
 
 
@@ -54,14 +54,14 @@ def with_calculator(frames: Frames, index: int, calculator: Calculator) -> Atoms
 
 
 @pytest.mark.filterwarnings("ignore:.*outside the training data")
-def test_labels_are_the_predictions(committee: Potential, frames: Frames) -> None:
-    labelled = label_frames(committee, frames)
+def test_labels_are_the_predictions(ensemble: Potential, frames: Frames) -> None:
+    labelled = label_frames(ensemble, frames)
     assert labelled.n_left_out == 0
     assert labelled.forces_std is not None
     assert np.array_equal(labelled.frames.positions, frames.positions)
     assert labelled.frames.energy is not None
     assert labelled.frames.forces is not None
-    calculator = RemulCalculator(committee, device="cpu", dtype="float64")
+    calculator = RemulCalculator(ensemble, device="cpu", dtype="float64")
     for index in (0, 10, 11, 14):
         atoms, first = with_calculator(frames, index, calculator), frames.first_atom[index]
         forces = labelled.frames.forces[first : first + frames.n_atoms[index]]
@@ -75,8 +75,8 @@ def test_labels_are_the_predictions(committee: Potential, frames: Frames) -> Non
     assert (labelled.provenance["n_members"], labelled.provenance["forces"]) == (4, "conservative")
 
 
-def test_the_head_can_be_chosen(committee: Potential, frames: Frames) -> None:
-    conservative, direct = label_frames(committee, frames), label_frames(committee, frames, forces="direct")
+def test_the_head_can_be_chosen(ensemble: Potential, frames: Frames) -> None:
+    conservative, direct = label_frames(ensemble, frames), label_frames(ensemble, frames, forces="direct")
     assert direct.provenance["forces"] == "direct"
     assert conservative.frames.forces is not None
     assert direct.frames.forces is not None
@@ -85,21 +85,21 @@ def test_the_head_can_be_chosen(committee: Potential, frames: Frames) -> None:
         label_frames(untrained_potential(frames, trained_forces="conservative"), frames, forces="direct")
 
 
-def test_batches_do_not_matter(committee: Potential, frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = label_frames(committee, frames)
+def test_batches_do_not_matter(ensemble: Potential, frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = label_frames(ensemble, frames)
     monkeypatch.setattr("remul_md.labels.label.MAX_ATOMS", 60)  # two molecules of seven atoms, four members
-    parts = label_frames(committee, frames)
+    parts = label_frames(ensemble, frames)
     for name in ("energy", "forces"):
         np.testing.assert_allclose(getattr(parts.frames, name), getattr(whole.frames, name), rtol=0, atol=1e-10)
     np.testing.assert_allclose(parts.forces_std, whole.forces_std, rtol=0, atol=1e-10)
 
 
-def test_uncertain_frames_are_left_out(committee: Potential, frames: Frames) -> None:
-    whole = label_frames(committee, frames)
+def test_uncertain_frames_are_left_out(ensemble: Potential, frames: Frames) -> None:
+    whole = label_frames(ensemble, frames)
     assert whole.forces_std is not None
     assert whole.frames.energy is not None
     limit = 1000.0 * float(np.sort(whole.forces_std)[8])
-    some = label_frames(committee, frames, max_std_meV_per_A=limit * 1.0000001)
+    some = label_frames(ensemble, frames, max_std_meV_per_A=limit * 1.0000001)
     kept = np.flatnonzero(1000.0 * whole.forces_std <= limit * 1.0000001)
     assert len(kept) == 9
     assert some.n_left_out == 6
@@ -111,26 +111,26 @@ def test_uncertain_frames_are_left_out(committee: Potential, frames: Frames) -> 
     with pytest.raises(
         InputError, match=f"no frame of geometries has forces_std within 1e-06 .* smallest is {smallest}"
     ):
-        label_frames(committee, frames, max_std_meV_per_A=1e-6)
+        label_frames(ensemble, frames, max_std_meV_per_A=1e-6)
 
 
-def test_what_cannot_be_labelled_is_refused(committee: Potential, frames: Frames) -> None:
+def test_what_cannot_be_labelled_is_refused(ensemble: Potential, frames: Frames) -> None:
     single = untrained_potential(frames)
-    with pytest.raises(InputError, match="max_std=5 needs a committee, this potential is a single model"):
+    with pytest.raises(InputError, match="max_std=5 needs an ensemble, this potential is a single model"):
         label_frames(single, frames, max_std_meV_per_A=5.0)
     with pytest.raises(InputError, match=r"max_std must be > 0 meV/Angstrom, got 0"):
-        label_frames(committee, frames, max_std_meV_per_A=0.0)
+        label_frames(ensemble, frames, max_std_meV_per_A=0.0)
     other = replace(frames, atomic_numbers=np.where(frames.atomic_numbers == 8, 6, frames.atomic_numbers))
     with pytest.raises(InputError, match=r"composition C.* was never trained on"):
-        label_frames(committee, other)
+        label_frames(ensemble, other)
     assert label_frames(single, frames).forces_std is None
 
 
 @pytest.mark.parametrize(("suffix", "digits"), [(".extxyz", 1e-8), (".npz", 1e-13)])
 def test_what_is_written_is_read_back(
-    suffix: str, digits: float, committee: Potential, frames: Frames, tmp_path: Path
+    suffix: str, digits: float, ensemble: Potential, frames: Frames, tmp_path: Path
 ) -> None:
-    labelled = label_frames(committee, frames.select(range(11)))
+    labelled = label_frames(ensemble, frames.select(range(11)))
     assert labelled.forces_std is not None
     path = tmp_path / f"labels{suffix}"
     further = {"forces_std_eV_per_A": labelled.forces_std}
@@ -152,8 +152,8 @@ def test_what_is_written_is_read_back(
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
 
 
-def test_mixed_molecules_and_cells_go_into_extxyz(committee: Potential, frames: Frames, tmp_path: Path) -> None:
-    labelled = label_frames(committee, frames).frames
+def test_mixed_molecules_and_cells_go_into_extxyz(ensemble: Potential, frames: Frames, tmp_path: Path) -> None:
+    labelled = label_frames(ensemble, frames).frames
     cells = replace(labelled, cell=np.tile(9.0 * np.eye(3), (15, 1, 1)), pbc=np.ones((15, 3), dtype=bool))
     write_frames(cells, tmp_path / "mixed.extxyz", provenance={})
     back = read_frames(tmp_path / "mixed.extxyz", allow_implausible=True)
@@ -178,7 +178,7 @@ def test_files_that_cannot_be_written_are_refused(frames: Frames, tmp_path: Path
         write_frames(frames.select(range(3)), tmp_path / "folder.npz", provenance={})
 
 
-def test_the_scatter_costs_no_random_numbers(committee: Potential, frames: Frames) -> None:
+def test_the_scatter_costs_no_random_numbers(ensemble: Potential, frames: Frames) -> None:
     before = torch.random.get_rng_state()
-    label_frames(committee, frames)
+    label_frames(ensemble, frames)
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -45,7 +45,7 @@ def arguments(folder: Path, *further: str) -> list[str]:
     return [*places, *chosen, *options, "--n-test", "6", "--frames", "7", "9", *further]
 
 
-def test_arms_have_the_same_steps_and_finished_runs_are_kept(
+def test_methods_have_the_same_steps_and_finished_runs_are_kept(
     script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reference_file(tmp_path / "frames.xyz", n_frames=20)
@@ -56,15 +56,15 @@ def test_arms_have_the_same_steps_and_finished_runs_are_kept(
     assert "--run-dir FOLDER --json curve.json --plots FOLDER" in content["command"]
     rows = content["runs"]
     cases = [("scratch", 7), ("pretrained", 7), ("scratch", 9), ("pretrained", 9)]
-    assert [(row["arm"], row["n_train"]) for row in rows] == cases
+    assert [(row["method"], row["n_train"]) for row in rows] == cases
     assert {row["n_steps"] for row in rows} == {11}
     told = "40 cheap_springs:stiff_springs labels"
     assert [row["pretraining"] for row in rows] == ["", told, "", told]
     assert rows[1]["labelling_seconds"] > 0.0 == rows[0]["labelling_seconds"]
-    assert len({row["force_mae_turned"] for row in rows}) == 4
+    assert len({row["force_mae_rotated"] for row in rows}) == 4
     assert (tmp_path / "plots" / "learning_curve_frames.png").stat().st_size > 10_000
     for row in rows:
-        line = f"| {row['n_train']} | 0 | {row['pretraining'] or 'from scratch'} | {row['force_mae_stock']:.1f} / "
+        line = f"| {row['n_train']} | 0 | {row['pretraining'] or 'from scratch'} | {row['force_mae_original']:.1f} / "
         assert line in out
     script.main(arguments(tmp_path))
     assert ": training" not in capsys.readouterr().out

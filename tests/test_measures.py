@@ -25,17 +25,17 @@ from remul_md.symmetry.measures import (
     rotational_error,
     twirl_statistics,
 )
-from remul_md.symmetry.rotations import Group, random_rotations, rotations_about, turn_batch, turn_vectors
+from remul_md.symmetry.rotations import Group, random_rotations, rotate_batch, rotate_vectors, rotations_about
 
 Model = Callable[[Tensor], Tensor]
 
 
-def turned_back(model: Model, x: Tensor, *, n_draws: int, seed: int = 0, group: Group = "SO3") -> Tensor:
+def rotated_back(model: Model, x: Tensor, *, n_draws: int, seed: int = 0, group: Group = "SO3") -> Tensor:
     """g_k^-1 f(g_k x) for vectors x [n, 3] and independent draws, [K, n, 3]."""
     generator = torch.Generator().manual_seed(seed)
     g = random_rotations(n_draws * len(x), generator=generator, group=group).view(n_draws, len(x), 3, 3)
-    turned = torch.einsum("knij,nj->kni", g, x)
-    return torch.einsum("knji,knj->kni", g, model(turned.flatten(0, 1)).view_as(turned))
+    rotated = torch.einsum("knij,nj->kni", g, x)
+    return torch.einsum("knji,knj->kni", g, model(rotated.flatten(0, 1)).view_as(rotated))
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -56,12 +56,12 @@ def test_t_and_s2_add_up_to_the_mean_squared_loss(shape: tuple[int, ...], n_draw
 @pytest.mark.parametrize("n_draws", [2, 8, 32])
 @pytest.mark.parametrize("group", ["SO3", "O3"])
 def test_estimators_are_unbiased_for_a_crooked_matrix(n_draws: int, group: Group) -> None:
-    """f(x) = M x: the mean over poses is tr(M)/3 x, the mean of |f|^2 is |x|^2 |M|_F^2 / 3."""
+    """f(x) = M x: the mean over orientations is tr(M)/3 x, the mean of |f|^2 is |x|^2 |M|_F^2 / 3."""
     matrix = torch.tensor([[1.4, 0.3, -0.2], [0.1, 0.7, 0.5], [0.0, -0.6, 1.1]], dtype=torch.float64)
     n = 40_000 // n_draws
     x = torch.tensor([[0.8, -1.1, 0.5]], dtype=torch.float64).expand(n, 3)
     target = 1.3 * x + torch.tensor([0.2, 0.0, -0.3], dtype=torch.float64)
-    twirled, spread = twirl_statistics(turned_back(lambda v: v @ matrix.T, x, n_draws=n_draws, group=group), target)
+    twirled, spread = twirl_statistics(rotated_back(lambda v: v @ matrix.T, x, n_draws=n_draws, group=group), target)
     mean = torch.trace(matrix) / 3
     true_spread = x[0].square().sum() * (matrix.square().sum() / 3 - mean**2)
     true_twirled = (mean * x[0] - target[0]).square().sum()
@@ -80,7 +80,7 @@ def test_an_equivariant_model_has_no_spread() -> None:
     def model(v: Tensor) -> Tensor:
         return v * v.norm(dim=1, keepdim=True)
 
-    twirled, spread = twirl_statistics(turned_back(model, x, n_draws=6), target)
+    twirled, spread = twirl_statistics(rotated_back(model, x, n_draws=6), target)
     torch.testing.assert_close(twirled, (model(x) - target).square().sum(1), rtol=1e-12, atol=1e-12)
     assert spread.max() < 1e-28
     assert equivariance_percent(twirled.numpy(), spread.numpy()).value < 1e-25
@@ -91,7 +91,7 @@ def test_a_constant_vector_is_all_spread() -> None:
     c = torch.tensor([0.3, -1.2, 0.4], dtype=torch.float64)
     n = 5_000
     target = torch.tensor([0.5, 0.1, 0.2], dtype=torch.float64).expand(n, 3)
-    twirled, spread = twirl_statistics(turned_back(lambda v: c.expand_as(v), normal(n, 3), n_draws=3), target)
+    twirled, spread = twirl_statistics(rotated_back(lambda v: c.expand_as(v), normal(n, 3), n_draws=3), target)
     assert spread.mean() == pytest.approx(c.square().sum().item(), abs=4 * float(spread.std()) / n**0.5)
     assert twirled.mean() == pytest.approx(0.3, abs=4 * float(twirled.std()) / n**0.5)
     found = equivariance_percent(twirled.numpy(), spread.numpy())
@@ -121,11 +121,11 @@ def test_the_interval_covers_the_true_percent() -> None:
 
 
 def test_rotational_error_and_norm_by_hand() -> None:
-    turned, reference = normal(4, 5, 7, 3), normal(4, 5, 7, 3, seed=1)
-    gaps = (turned - reference).numpy()
-    assert rotational_error(turned, reference).item() == pytest.approx(np.abs(gaps).sum() / (4 * 5 * 7 * 3), rel=1e-12)
+    rotated, reference = normal(4, 5, 7, 3), normal(4, 5, 7, 3, seed=1)
+    gaps = (rotated - reference).numpy()
+    assert rotational_error(rotated, reference).item() == pytest.approx(np.abs(gaps).sum() / (4 * 5 * 7 * 3), rel=1e-12)
     norms = [np.sqrt((gaps[k, b] ** 2).sum()) for k in range(4) for b in range(5)]
-    assert equivariance_norm(turned, reference).item() == pytest.approx(np.mean(norms), rel=1e-12)
+    assert equivariance_norm(rotated, reference).item() == pytest.approx(np.mean(norms), rel=1e-12)
 
 
 def test_one_draw_is_refused() -> None:
@@ -183,8 +183,8 @@ def test_the_lie_derivative_is_the_rotational_error_of_a_small_turn(molecules: B
 
         def back(angle: float, axis: int = axis) -> Tensor:
             g = rotations_about(torch.eye(3, dtype=torch.float64)[axis : axis + 1], torch.tensor([angle]).double())
-            turned = forces_of(turn_batch(molecules, g.expand(2, 3, 3))).detach()
-            return turn_vectors(turned, g.mT.expand(2, 3, 3), system_index=molecules.system_index)
+            rotated = forces_of(rotate_batch(molecules, g.expand(2, 3, 3))).detach()
+            return rotate_vectors(rotated, g.mT.expand(2, 3, 3), system_index=molecules.system_index)
 
         torch.testing.assert_close(found[axis], (back(step) - back(-step)) / (2 * step), rtol=1e-5, atol=1e-6)
     assert found.abs().max() > 0.01  # the model is unconstrained and untrained
@@ -211,7 +211,7 @@ def test_net_torque_is_minus_the_derivative_of_the_energy_by_rotation(molecules:
     step, rows = 1e-5, []
     for axis in torch.eye(3, dtype=torch.float64):
         plus, minus = (
-            model(turn_batch(molecules, rotations_about(axis[None], torch.tensor([angle]).double()).expand(2, 3, 3)))
+            model(rotate_batch(molecules, rotations_about(axis[None], torch.tensor([angle]).double()).expand(2, 3, 3)))
             for angle in (step, -step)
         )
         rows.append(-(plus.energy - minus.energy).detach() / (2 * step))
@@ -220,8 +220,8 @@ def test_net_torque_is_minus_the_derivative_of_the_energy_by_rotation(molecules:
     pushed = forces + normal(12, 3, seed=8)  # with a net force the torque depends on the point: it is the centre
     net, torque = net_force_and_torque(pushed, molecules)
     torch.testing.assert_close(net, torch.stack([part.sum(0) for part in pushed.split([7, 5])]))
-    arms = [molecules.positions[rows] - molecules.positions[rows].mean(0) for rows in (slice(0, 7), slice(7, 12))]
-    by_hand = torch.stack([torch.linalg.cross(a, f).sum(0) for a, f in zip(arms, pushed.split([7, 5]), strict=True)])
+    levers = [molecules.positions[rows] - molecules.positions[rows].mean(0) for rows in (slice(0, 7), slice(7, 12))]
+    by_hand = torch.stack([torch.linalg.cross(a, f).sum(0) for a, f in zip(levers, pushed.split([7, 5]), strict=True)])
     torch.testing.assert_close(torque, by_hand)
 
 

@@ -26,7 +26,7 @@ from remul_md.training.schedule import (
     log_spaced,
     monitored_frames,
     monitored_steps,
-    poses_trained_on,
+    orientations_trained_on,
 )
 from remul_md.training.train import train_potential
 
@@ -37,7 +37,7 @@ def options(**changes: Any) -> TrainConfig:
     return TrainConfig(**({"n_steps": 3000, "batch_size": 4} | changes))
 
 
-def poses_measured(config: TrainConfig, *, n_held_out: int = 50) -> int:
+def orientations_measured(config: TrainConfig, *, n_held_out: int = 50) -> int:
     return len(monitored_steps(config)) * monitored_frames(config, n_held_out=n_held_out) * (MONITOR_DRAWS + 1)
 
 
@@ -51,7 +51,7 @@ def test_log_spaced_steps() -> None:
     "changes",
     [
         {"n_steps": 12_000, "batch_size": 8},
-        {"n_steps": 12_000, "batch_size": 8, "n_turned": 4},
+        {"n_steps": 12_000, "batch_size": 8, "n_rotated": 4},
         {"n_steps": 12_000, "batch_size": 8, "estimator": "one-forward"},
         {"n_steps": 1500},
         {"n_steps": 2000, "alpha": 0.0},
@@ -59,17 +59,17 @@ def test_log_spaced_steps() -> None:
         {"n_steps": 400, "batch_size": 8},
     ],
 )
-def test_less_than_the_share_of_the_poses_is_measured(changes: dict[str, Any]) -> None:
+def test_less_than_the_share_of_the_orientations_is_measured(changes: dict[str, Any]) -> None:
     config = options(warmup_steps=10, **changes)
-    assert 0 < poses_measured(config) <= 0.05 * poses_trained_on(config)
+    assert 0 < orientations_measured(config) <= 0.05 * orientations_trained_on(config)
     assert config.n_steps in monitored_steps(config)
 
 
 def test_the_default_run_is_watched_finely() -> None:
     config = TrainConfig()
-    assert poses_trained_on(config) == config.n_steps * config.batch_size * 2
-    beside = TrainConfig(unlabelled_batch_size=5, anchor="prediction", n_turned=3)
-    assert poses_trained_on(beside) == beside.n_steps * (beside.batch_size + 5) * 4
+    assert orientations_trained_on(config) == config.n_steps * config.batch_size * 2
+    beside = TrainConfig(unlabelled_batch_size=5, consistency_target="prediction", n_rotated=3)
+    assert orientations_trained_on(beside) == beside.n_steps * (beside.batch_size + 5) * 4
     assert monitored_steps(config) == log_spaced(config.n_steps, per_decade=6)
     assert monitored_frames(config, n_held_out=50) > 2 * MIN_FRAMES
     assert monitored_frames(config, n_held_out=7) == 7
@@ -123,9 +123,9 @@ def test_figures_are_those_of_a_slow_loop(held_out: Batch, forces: str) -> None:
     lists: dict[str, list[float]] = {
         "rotational_error": [],
         "E": [],
-        "E_prime": [],
+        "equivariance_norm": [],
         "energy_E": [],
-        "energy_E_prime": [],
+        "energy_equivariance_norm": [],
     }
 
     def predict(positions: np.ndarray, single: Batch) -> tuple[np.ndarray, float]:
@@ -139,24 +139,24 @@ def test_figures_are_those_of_a_slow_loop(held_out: Batch, forces: str) -> None:
         assert single.forces is not None
         assert single.energy is not None
         x, y, e = single.positions.numpy(), 1000 * single.forces.numpy(), 1000 * single.energy.item()
-        stock, stock_energy = predict(x, single)
+        original, original_energy = predict(x, single)
         back, gaps, energies = [], [], []
         for g in rotations[:, index]:
-            turned, energy = predict(x @ g.T, single)
-            back.append(turned @ g)
-            gaps.append(turned - stock @ g.T)
+            rotated, energy = predict(x @ g.T, single)
+            back.append(rotated @ g)
+            gaps.append(rotated - original @ g.T)
             energies.append(energy)
         s2 = float(np.var(back, axis=0, ddof=1).sum())
         sums["s2"] += s2
         sums["T"] += float(np.square(np.mean(back, axis=0) - y).sum()) - s2 / MONITOR_DRAWS
         lists["rotational_error"].append(float(np.abs(gaps).mean()))
         lists["E"].append(float(np.linalg.norm(np.mean(gaps, axis=0))))
-        lists["E_prime"].append(float(np.mean([np.linalg.norm(gap) for gap in gaps])))
+        lists["equivariance_norm"].append(float(np.mean([np.linalg.norm(gap) for gap in gaps])))
         s2 = float(np.var(energies, ddof=1))
         sums["energy_s2"] += s2
         sums["energy_T"] += float(np.mean(energies) - e) ** 2 - s2 / MONITOR_DRAWS
-        lists["energy_E"].append(abs(float(np.mean(energies)) - stock_energy))
-        lists["energy_E_prime"].append(float(np.mean(np.abs(np.array(energies) - stock_energy))))
+        lists["energy_E"].append(abs(float(np.mean(energies)) - original_energy))
+        lists["energy_equivariance_norm"].append(float(np.mean(np.abs(np.array(energies) - original_energy))))
     n_components = N_FRAMES * 9 * 3
     expected = {
         "forces_T": sums["T"] / n_components,
@@ -165,15 +165,15 @@ def test_figures_are_those_of_a_slow_loop(held_out: Batch, forces: str) -> None:
         "energy_T": sums["energy_T"] / N_FRAMES,
         "energy_s2": sums["energy_s2"] / N_FRAMES,
         "energy_percent": 100 * sums["energy_s2"] / (sums["energy_s2"] + sums["energy_T"]),
-        "energy_rotational_error": np.mean(lists["energy_E_prime"]),
-        **{f"forces_{name}": np.mean(lists[name]) for name in ("rotational_error", "E", "E_prime")},
-        **{name: np.mean(lists[name]) for name in ("energy_E", "energy_E_prime")},
+        "energy_rotational_error": np.mean(lists["energy_equivariance_norm"]),
+        **{f"forces_{name}": np.mean(lists[name]) for name in ("rotational_error", "E", "equivariance_norm")},
+        **{name: np.mean(lists[name]) for name in ("energy_E", "energy_equivariance_norm")},
     }
     assert len(expected) == 12
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-6), name
         assert found[f"{name}_low"] < found[name] < found[f"{name}_high"], name
-    assert found["forces_E"] < found["forces_E_prime"]
+    assert found["forces_E"] < found["forces_equivariance_norm"]
 
 
 def test_known_parts_give_the_known_figures(held_out: Batch) -> None:
@@ -185,7 +185,7 @@ def test_known_parts_give_the_known_figures(held_out: Batch) -> None:
     assert found["energy_s2"] > 0.1 * 1e6 * 0.5**2
     only_axis = options(n_steps=100_000, group="SO3", axis=(0.3, -0.2, 0.6))
     along = SymmetryMonitor(held_out, forces="conservative", config=only_axis)(Shaken())  # type: ignore[arg-type]
-    assert along["forces_s2"] < 1e-20 * expected  # turned about a itself, a stays
+    assert along["forces_s2"] < 1e-20 * expected  # rotated about a itself, a stays
 
 
 class Counted:

@@ -1,4 +1,4 @@
-"""The gravity generator: its physics, its published baselines, its poses and its splits."""
+"""The gravity generator: its physics, its published baselines, its orientations and its splits."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from remul_md.studies.nbody.generator import (
     Bodies,
     baseline_errors,
     make_splits,
+    rotate_bodies,
     rotations_between,
     simulate_bodies,
-    turn_bodies,
 )
 from remul_md.symmetry.rotations import random_rotations
 
@@ -77,8 +77,8 @@ def test_two_bodies_follow_kepler() -> None:
         np.array([[[0.0, 0.0, 0.0], [radius, 0.0, 0.0]]]),
         np.array([[[0.0, 0.0, 0.0], [0.0, speed, 0.0]]]),
     )[0, 1]
-    turned = TOTAL_TIME / radius**1.5
-    assert final == pytest.approx([radius * np.cos(turned), radius * np.sin(turned), 0.0], abs=3e-4)
+    rotated = TOTAL_TIME / radius**1.5
+    assert final == pytest.approx([radius * np.cos(rotated), radius * np.sin(rotated), 0.0], abs=3e-4)
     assert final != pytest.approx([radius, speed * TOTAL_TIME, 0.0], abs=5e-3)  # no straight line
 
 
@@ -120,10 +120,10 @@ def test_rotations_between_two_angles() -> None:
     assert angles_deg(small).max() <= 10
 
 
-def test_splits_hold_the_poses_they_promise() -> None:
+def test_splits_hold_the_orientations_they_promise() -> None:
     splits = make_splits(n_train=90, n_validation=40, n_test=300, law="limited", seed=5)
     assert [len(part) for part in (splits.train, splits.validation, splits.in_distribution)] == [90, 40, 300]
-    # the normal of the orbital plane tilts with the pose; in its own frame it is the z axis
+    # the normal of the orbital plane tilts with the orientation; in its own frame it is the z axis
     for part, low, high in ((splits.train, 0, 10), (splits.in_distribution, 0, 10)):
         normal = torch.linalg.svd(part.positions).Vh[:, 2]
         tilt = torch.rad2deg(normal[:, 2].abs().clamp(max=1).acos())
@@ -149,11 +149,11 @@ def test_splits_hold_the_poses_they_promise() -> None:
 def test_turning_turns_everything_but_masses(bodies: Bodies) -> None:
     few = bodies.select(slice(5))
     rotations = random_rotations(2 * 5, generator=torch.Generator().manual_seed(1)).view(2, 5, 3, 3)
-    turned = turn_bodies(few, rotations)
-    assert torch.equal(turned.masses, few.masses.repeat(2, 1))
+    rotated = rotate_bodies(few, rotations)
+    assert torch.equal(rotated.masses, few.masses.repeat(2, 1))
     for name in ("positions", "velocities", "displacements"):
         expected = getattr(few, name)[3] @ rotations[1, 3].float().T
-        assert torch.allclose(getattr(turned, name)[5 + 3], expected, atol=1e-6)
+        assert torch.allclose(getattr(rotated, name)[5 + 3], expected, atol=1e-6)
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
@@ -161,5 +161,5 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         simulate_bodies(0, seed=0)
     with pytest.raises(InputError, match="180 degrees, got 20 and 10"):
         rotations_between(3, low_deg=20, high_deg=10, generator=torch.Generator())
-    with pytest.raises(InputError, match="poses 'har' are unknown; choose one of limited, haar"):
+    with pytest.raises(InputError, match="orientations 'har' are unknown; choose one of limited, haar"):
         make_splits(n_train=5, n_validation=2, n_test=2, law="har", seed=0)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from remul_md.errors import InputError
-from remul_md.studies.nbody.generator import Bodies, turn_bodies, turn_body_vectors
+from remul_md.studies.nbody.generator import Bodies, rotate_bodies, rotate_body_vectors
 from remul_md.studies.nbody.models import BodyTransformer, BodyTransformerConfig, Egnn, EgnnConfig, EgnnLayer
 from remul_md.symmetry.rotations import random_rotations
 
@@ -37,9 +37,9 @@ def built(kind: str) -> nn.Module:
 def test_egnn_turns_with_its_input(group: str) -> None:
     bodies, model = some_bodies(), built("egnn")
     rotations = random_rotations(6, generator=torch.Generator().manual_seed(2), group=group).unsqueeze(0)  # type: ignore[arg-type]
-    expected = turn_body_vectors(model(bodies), rotations)
+    expected = rotate_body_vectors(model(bodies), rotations)
     assert expected.abs().mean() > 0.1
-    assert torch.allclose(model(turn_bodies(bodies, rotations)), expected, atol=1e-11)
+    assert torch.allclose(model(rotate_bodies(bodies, rotations)), expected, atol=1e-11)
 
 
 def test_egnn_uses_differences_and_velocities() -> None:
@@ -78,7 +78,7 @@ def test_one_egnn_layer_is_its_equations() -> None:
 def test_the_transformer_knows_no_rotation() -> None:
     bodies, model = some_bodies(), built("transformer")
     rotations = random_rotations(6, generator=torch.Generator().manual_seed(2)).unsqueeze(0)
-    gap = model(turn_bodies(bodies, rotations)) - turn_body_vectors(model(bodies), rotations)
+    gap = model(rotate_bodies(bodies, rotations)) - rotate_body_vectors(model(bodies), rotations)
     assert gap.norm() > 0.1 * model(bodies).norm()
 
 

@@ -19,9 +19,9 @@ from remul_md.studies.summary import lowest, step_of_percent, write_text
 ROOT = Path(__file__).parents[1]
 
 
-def a_run(arm: str, seed: int, *, inside: float, outside: float, percents: dict[int, float]) -> dict[str, Any]:
+def a_run(method: str, seed: int, *, inside: float, outside: float, percents: dict[int, float]) -> dict[str, Any]:
     return {
-        "arm": arm,
+        "method": method,
         "seed": seed,
         "train_mse": 0.5 * inside,
         "id_mse": inside,
@@ -79,19 +79,22 @@ def test_the_committed_results_name_nothing_private() -> None:
 
 
 def test_a_percent_that_rises_again_has_not_been_reached(results: Path) -> None:
-    arms = {arm.name: arm for arm in summaries(results)}
-    steps = {name: [step_of_percent(run["history"], key="percent") for run in arm.runs] for name, arm in arms.items()}
+    methods = {method.name: method for method in summaries(results)}
+    steps = {
+        name: [step_of_percent(run["history"], key="percent") for run in method.runs]
+        for name, method in methods.items()
+    }
     assert steps["plain"] == [None, None]
     assert steps["remul-0.1"] == [10]
     assert steps["remul-10"] == [100]  # 1.9 at step 1 was an accident
-    assert lowest(arms["remul-0.1"].runs[0]["history"], key="percent") == (1.0, 10)
-    assert arms["remul-0.1"].beta == 0.1
-    assert arms["plain"].beta is None
-    assert arms["remul-one-forward"].beta is None  # not a point of the sweep
+    assert lowest(methods["remul-0.1"].runs[0]["history"], key="percent") == (1.0, 10)
+    assert methods["remul-0.1"].beta == 0.1
+    assert methods["plain"].beta is None
+    assert methods["remul-one-forward"].beta is None  # not a point of the sweep
 
 
 @pytest.mark.slow
-def test_the_plots_show_every_arm(results: Path, tmp_path: Path) -> None:
+def test_the_plots_show_every_method(results: Path, tmp_path: Path) -> None:
     paths = write_plots(results, tmp_path / "plots")
     assert [path.name for path in paths] == [
         "nbody_error_against_beta.png",
@@ -127,7 +130,7 @@ def test_what_is_no_result_is_refused(results: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds a list, expected a JSON object; make it with `remul-md study`"):
         markdown_table(other)
     other.write_text(results.read_text().replace("remul-10", "remul-11"))
-    with pytest.raises(InputError, match="arms remul-11 are unknown to this version"):
+    with pytest.raises(InputError, match="methods remul-11 are unknown to this version"):
         markdown_table(other)
     with pytest.raises(InputError, match="choose another --markdown file"):
         write_text(results / "table.md", markdown_table(results))

@@ -12,9 +12,9 @@ from torch import nn
 from remul_md.errors import InputError
 from remul_md.studies.jobs import run_jobs
 from remul_md.studies.nbody import run
-from remul_md.studies.nbody.arms import ARMS, NBodyConfig, nbody_config
 from remul_md.studies.nbody.generator import Bodies, make_splits
-from remul_md.studies.nbody.run import build_arm_model, run_arm, run_study
+from remul_md.studies.nbody.methods import METHODS, NBodyConfig, nbody_config
+from remul_md.studies.nbody.run import build_method_model, run_method, run_study
 from remul_md.training.checkpoint import METRICS, read_checkpoint, read_metrics
 from remul_md.training.fit import CHECKPOINT
 from remul_md.training.schedule import monitored_steps
@@ -48,13 +48,13 @@ def without_times(result: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nbody") / "study"
-    config = tiny("n_steps=30", "arms=[plain, remul-1, egnn]", "seeds=[3]")
+    config = tiny("n_steps=30", "methods=[plain, remul-1, egnn]", "seeds=[3]")
     return run_study(config, folder, n_jobs=2, command="remul-md study nbody --run-dir study")
 
 
 def test_the_results_hold_every_run_and_how_it_was_made(study: Path) -> None:
     content = json.loads(study.read_text())
-    assert [run["arm"] for run in content["runs"]] == ["plain", "remul-1", "egnn"]
+    assert [run["method"] for run in content["runs"]] == ["plain", "remul-1", "egnn"]
     assert content["command"] == "remul-md study nbody --run-dir study"
     assert content["machine"]["cores"] >= 1
     assert content["machine"]["jobs"] == 2
@@ -63,12 +63,12 @@ def test_the_results_hold_every_run_and_how_it_was_made(study: Path) -> None:
     for found in content["runs"]:
         assert found["last_step"] == 30
         assert 0 < found["id_mse"] < 1
-        config = tiny("n_steps=30").train_config(found["arm"], seed=3)
+        config = tiny("n_steps=30").train_config(found["method"], seed=3)
         assert [row["step"] for row in found["history"]] == sorted(monitored_steps(config))
         assert len(found["history"]) >= 3
     plain, remul, egnn = content["runs"]
     assert egnn["percent"] < 1e-3 < plain["percent"]
-    assert egnn["id_mse"] == pytest.approx(egnn["ood_mse"], rel=1e-3)  # the same systems in other poses
+    assert egnn["id_mse"] == pytest.approx(egnn["ood_mse"], rel=1e-3)  # the same systems in other orientations
     assert plain["id_mse"] != remul["id_mse"]
     assert plain["baselines"] == remul["baselines"]  # the same test systems
 
@@ -76,7 +76,7 @@ def test_the_results_hold_every_run_and_how_it_was_made(study: Path) -> None:
 def test_weights_are_chosen_by_systems_that_are_not_trained_on(study: Path) -> None:
     """The last validation again, from the averaged weights in the checkpoint."""
     config, folder = tiny("n_steps=30"), study.parent / "plain-seed3"
-    model = build_arm_model(config, "plain", seed=3)
+    model = build_method_model(config, "plain", seed=3)
     model.load_state_dict(read_checkpoint(folder / CHECKPOINT)["average"])
     splits = make_splits(n_train=11, n_validation=7, n_test=13, law="limited", seed=3)
     last = read_metrics(folder / METRICS)[-1]
@@ -85,7 +85,7 @@ def test_weights_are_chosen_by_systems_that_are_not_trained_on(study: Path) -> N
 
 def test_the_same_seed_gives_the_same_numbers(study: Path, tmp_path: Path) -> None:
     """In this process too, whatever was run before in it."""
-    again = run_arm(tiny("n_steps=30"), "remul-1", 3, str(tmp_path))
+    again = run_method(tiny("n_steps=30"), "remul-1", 3, str(tmp_path))
     expected = json.loads((study.parent / "remul-1-seed3" / "result.json").read_text())
     assert without_times(again) == without_times(expected)
 
@@ -94,19 +94,19 @@ def test_a_study_is_resumed_and_extended_but_not_changed(study: Path) -> None:
     before = study.read_bytes()
     written = (study.parent / "plain-seed3" / "result.json").stat().st_mtime_ns
     with pytest.raises(InputError, match="already holds a study; go on with --resume"):
-        run_study(tiny("n_steps=30", "arms=[plain]", "seeds=[3]"), study.parent)
+        run_study(tiny("n_steps=30", "methods=[plain]", "seeds=[3]"), study.parent)
     with pytest.raises(InputError, match="other options: n_steps was 30, now 31"):
-        run_study(tiny("n_steps=31", "arms=[plain]", "seeds=[3]"), study.parent, resume=True)
+        run_study(tiny("n_steps=31", "methods=[plain]", "seeds=[3]"), study.parent, resume=True)
     assert study.read_bytes() == before
-    run_study(tiny("n_steps=30", "arms=[augmentation, plain]", "seeds=[3]"), study.parent, resume=True)
+    run_study(tiny("n_steps=30", "methods=[augmentation, plain]", "seeds=[3]"), study.parent, resume=True)
     runs = json.loads(study.read_text())["runs"]
-    assert [(run["arm"], run["seed"]) for run in runs] == [("augmentation", 3), ("plain", 3)]
+    assert [(run["method"], run["seed"]) for run in runs] == [("augmentation", 3), ("plain", 3)]
     assert (study.parent / "plain-seed3" / "result.json").stat().st_mtime_ns == written
 
 
 def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny("n_steps=300")
-    whole = run_arm(config, "augmentation", 0, str(tmp_path / "whole"))
+    whole = run_method(config, "augmentation", 0, str(tmp_path / "whole"))
     calls, stop_at = 0, 19  # of the 20 validations; after the checkpoint of step 250, before the end
     evaluate = run.mean_squared_error
 
@@ -119,27 +119,27 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(run, "mean_squared_error", counted)
     with pytest.raises(KeyboardInterrupt):
-        run_arm(config, "augmentation", 0, str(tmp_path / "cut"))
+        run_method(config, "augmentation", 0, str(tmp_path / "cut"))
     folder = tmp_path / "cut" / "augmentation-seed0"
     assert (folder / "checkpoint.pt").exists()
     assert not (folder / "result.json").exists()
     calls, stop_at = 0, 100
-    assert without_times(run_arm(config, "augmentation", 0, str(tmp_path / "cut"))) == without_times(whole)
+    assert without_times(run_method(config, "augmentation", 0, str(tmp_path / "cut"))) == without_times(whole)
     assert calls == 4 + 3  # steps 255, 270, 285 and 300, and the tests: it went on, and did not begin again
 
 
-@pytest.mark.parametrize("arm", ["remul-gradual", "remul-one-forward"])
-def test_the_other_ways_of_remul_train(arm: str, tmp_path: Path) -> None:
-    found = run_arm(tiny("n_steps=60"), arm, 0, str(tmp_path))
+@pytest.mark.parametrize("method", ["remul-gradual", "remul-one-forward"])
+def test_the_other_ways_of_remul_train(method: str, tmp_path: Path) -> None:
+    found = run_method(tiny("n_steps=60"), method, 0, str(tmp_path))
     assert found["last_step"] == 60
-    rows = read_metrics(tmp_path / f"{arm}-seed0" / METRICS)
+    rows = read_metrics(tmp_path / f"{method}-seed0" / METRICS)
     assert rows[-1]["alpha"] + rows[-1]["beta"] == pytest.approx(2.0)
-    assert (rows[-1]["beta"] != 1.0) == (arm == "remul-gradual")
+    assert (rows[-1]["beta"] != 1.0) == (method == "remul-gradual")
 
 
-def test_the_transformer_arms_start_from_the_same_weights() -> None:
+def test_the_transformer_methods_start_from_the_same_weights() -> None:
     first, second, other = (
-        build_arm_model(tiny(), arm, seed=s) for arm, s in (("plain", 1), ("remul-10", 1), ("plain", 2))
+        build_method_model(tiny(), method, seed=s) for method, s in (("plain", 1), ("remul-10", 1), ("plain", 2))
     )
     weights = [next(model.parameters()) for model in (first, second, other)]
     assert (weights[0] == weights[1]).all()
@@ -148,10 +148,10 @@ def test_the_transformer_arms_start_from_the_same_weights() -> None:
 
 def test_the_presets_are_the_sizes_they_name() -> None:
     default, quick, paper = (nbody_config(name) for name in ("default", "quick", "paper"))
-    assert set(default.arms) == set(ARMS)
-    assert len(default.arms) == 11
+    assert set(default.methods) == set(METHODS)
+    assert len(default.methods) == 11
     assert (quick.n_train, quick.width, quick.n_layers) == (100, 128, 4) == (100, default.width, default.n_layers)
-    assert len(quick.arms) * len(quick.seeds) == 8
+    assert len(quick.methods) * len(quick.seeds) == 8
     assert (paper.width, paper.n_layers, paper.n_steps, paper.device) == (384, 10, 50_000, "cuda")
     options = default.train_config("remul-0.01", seed=2)
     assert (options.alpha, options.beta, options.group, options.seed) == (1.0, 0.01, "SO3", 2)
@@ -161,8 +161,8 @@ def test_the_presets_are_the_sizes_they_name() -> None:
     ("override", "message"),
     [
         ("n_step=10", "unknown key n_step; did you mean n_steps?"),
-        ("arms=[plan]", "arm 'plan' is unknown; did you mean plain?"),
-        ("arms=[plain, plain]", "arms names something twice"),
+        ("methods=[plan]", "method 'plan' is unknown; did you mean plain?"),
+        ("methods=[plain, plain]", "methods names something twice"),
         ("seeds=[]", "seeds: Tuple should have at least 1 item"),
         ("n_train=0", "n_train: Input should be greater than or equal to 1, got 0"),
         ("n_heads=7", "width must be divisible by n_heads, got 128 and 7"),

@@ -1,4 +1,4 @@
-"""N-body as a task: the losses of the arms, and the symmetry figures on models whose asymmetry is known."""
+"""N-body as a task: the losses of the methods, and the symmetry figures on models whose asymmetry is known."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from remul_md.studies.nbody.arms import nbody_config
-from remul_md.studies.nbody.generator import Bodies, simulate_bodies, turn_bodies
+from remul_md.studies.nbody.generator import Bodies, rotate_bodies, simulate_bodies
+from remul_md.studies.nbody.methods import nbody_config
 from remul_md.studies.nbody.models import BodyTransformer, BodyTransformerConfig, Egnn, EgnnConfig
 from remul_md.studies.nbody.task import SYMMETRY_FIGURES, NBodyObjective, mean_squared_error, symmetry_figures
 from remul_md.symmetry.rotations import random_rotations
@@ -58,7 +58,7 @@ def test_a_model_that_ignores_its_input_gives_the_closed_form(bodies: Bodies, n_
 def test_the_parts_sum_to_the_error_over_orientations(bodies: Bodies, transformer: BodyTransformer) -> None:
     figures = symmetry_figures(transformer, bodies, n_draws=3, seed=4)
     drawn = random_rotations(3 * len(bodies), generator=torch.Generator().manual_seed(4)).view(3, len(bodies), 3, 3)
-    error = mean_squared_error(transformer, turn_bodies(bodies, drawn))
+    error = mean_squared_error(transformer, rotate_bodies(bodies, drawn))
     assert figures["twirled_mse"] + figures["spread_mse"] == pytest.approx(error, rel=1e-5)
 
 
@@ -70,35 +70,35 @@ def test_errors_do_not_depend_on_the_size_of_a_pass(
     assert mean_squared_error(transformer, bodies) == pytest.approx(whole, rel=1e-5)
 
 
-@pytest.mark.parametrize("arm", ["plain", "augmentation", "augmentation-2pose", "remul-10"])
-def test_the_losses_of_the_arms(arm: str, bodies: Bodies, transformer: BodyTransformer) -> None:
+@pytest.mark.parametrize("method", ["plain", "augmentation", "augmentation-2", "remul-10"])
+def test_the_losses_of_the_methods(method: str, bodies: Bodies, transformer: BodyTransformer) -> None:
     """Each loss against a loop over the same draws."""
-    batch, options = bodies.select(slice(7)), nbody_config().train_config(arm, seed=0)
-    n_turned = options.n_turned if options.beta > 0 else 0
+    batch, options = bodies.select(slice(7)), nbody_config().train_config(method, seed=0)
+    n_rotated = options.n_rotated if options.beta > 0 else 0
     losses = NBodyObjective.from_config(options)(transformer, batch, torch.Generator().manual_seed(3))
     assert set(losses) == ({"task"} if options.alpha else set()) | ({"equivariance"} if options.beta else set())
     if "task" in losses:
         assert losses["task"].item() == pytest.approx(mean_squared_error(transformer, batch), rel=1e-5)
     if "equivariance" in losses:
-        drawn = random_rotations(7 * n_turned, generator=torch.Generator().manual_seed(3)).view(n_turned, 7, 3, 3)
+        drawn = random_rotations(7 * n_rotated, generator=torch.Generator().manual_seed(3)).view(n_rotated, 7, 3, 3)
         assert (drawn.diagonal(dim1=2, dim2=3).sum(-1) - 3).abs().min() > 1e-3
-        loop = [mean_squared_error(transformer, turn_bodies(batch, g[None])) for g in drawn]
-        assert losses["equivariance"].item() == pytest.approx(sum(loop) / n_turned, rel=1e-5)
+        loop = [mean_squared_error(transformer, rotate_bodies(batch, g[None])) for g in drawn]
+        assert losses["equivariance"].item() == pytest.approx(sum(loop) / n_rotated, rel=1e-5)
         assert losses["equivariance"].requires_grad
 
 
-def test_the_one_forward_arm_estimates_the_losses_of_remul(bodies: Bodies, transformer: BodyTransformer) -> None:
-    """Over many draws, both losses are those of the paired arm; each call sees as many systems as plain training."""
+def test_the_one_forward_method_estimates_the_losses_of_remul(bodies: Bodies, transformer: BodyTransformer) -> None:
+    """Over many draws, both losses are those of the paired method; each call sees as many systems as plain training."""
     batch = bodies.select(slice(40))
     config = nbody_config()
     generator = torch.Generator().manual_seed(0)
     found, seen = {}, []
     counting = transformer.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    for arm in ("remul-1", "remul-one-forward"):
-        objective = NBodyObjective.from_config(config.train_config(arm, seed=0))
+    for method in ("remul-1", "remul-one-forward"):
+        objective = NBodyObjective.from_config(config.train_config(method, seed=0))
         with torch.no_grad():
             draws = [objective(transformer, batch, generator) for _ in range(250)]
-        found[arm] = {name: torch.stack([draw[name] for draw in draws]).mean().item() for name in draws[0]}
+        found[method] = {name: torch.stack([draw[name] for draw in draws]).mean().item() for name in draws[0]}
     counting.remove()
     assert set(seen[:250]) == {80}
     assert set(seen[250:]) == {40}

@@ -1,4 +1,5 @@
-"""What potentials are trained for: units of the gap, poses of labels, and what each option draws and asks for."""
+"""What potentials are trained for: units of the gap, orientations of labels, and what each option draws and asks
+for."""
 
 from __future__ import annotations
 
@@ -19,10 +20,10 @@ from remul_md.training.objectives import (
     ForceLoss,
     PotentialObjective,
     TrainedForces,
-    first_pose,
+    first_orientation,
     labels,
     mean_over_systems,
-    turned_labels,
+    rotated_labels,
 )
 
 CUTOFF = 4.5
@@ -51,25 +52,29 @@ def full_prediction(batch: Batch, *, seed: int = 0) -> Prediction:
 
 
 class Recorder:
-    """A model that keeps the poses it was given and how it was called."""
+    """A model that keeps the orientations it was given and how it was called."""
 
     def __init__(self, model: torch.nn.Module) -> None:
-        self.model, self.poses, self.asked = model, list[Batch](), list[tuple[str, bool]]()
+        self.model, self.orientations, self.asked = model, list[Batch](), list[tuple[str, bool]]()
 
     def __call__(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
-        self.poses.append(batch)
+        self.orientations.append(batch)
         self.asked.append((forces, create_graph))
         out: Prediction = self.model(batch, forces=forces, create_graph=create_graph)
         return out
 
 
-def rotations_of(batch: Batch, poses: Batch) -> Tensor:
-    """The matrix by which each system of each pose was turned, [G, 2, 3, 3], from the positions alone."""
+def rotations_of(batch: Batch, orientations: Batch) -> Tensor:
+    """The matrix by which each system of each orientation was rotated, [G, 2, 3, 3], from the positions alone."""
     found = []
-    for g in range(poses.n_systems // 2):
+    for g in range(orientations.n_systems // 2):
         for system in (0, 1):
-            stock = batch.positions[batch.system_index == system]
-            found.append(torch.linalg.lstsq(stock, poses.positions[poses.system_index == 2 * g + system]).solution.T)
+            original = batch.positions[batch.system_index == system]
+            found.append(
+                torch.linalg.lstsq(
+                    original, orientations.positions[orientations.system_index == 2 * g + system]
+                ).solution.T
+            )
     return torch.stack(found).view(-1, 2, 3, 3)
 
 
@@ -137,59 +142,59 @@ def test_labels_go_to_the_trained_heads(batch: Batch) -> None:
         assert found.energy is batch.energy
 
 
-def test_turned_labels_are_those_of_the_turned_batch(batch: Batch) -> None:
+def test_rotated_labels_are_those_of_the_rotated_batch(batch: Batch) -> None:
     rotations = random_rotations(8, generator=torch.Generator().manual_seed(1), group="O3").view(4, 2, 3, 3)
-    found = turned_labels(labels(batch, forces="both"), rotations)
-    poses = POTENTIAL_TURN.inputs(batch, rotations)
-    assert torch.equal(found.system_index, poses.system_index)
-    assert torch.equal(found.energy, poses.energy)  # type: ignore[arg-type]
+    found = rotated_labels(labels(batch, forces="both"), rotations)
+    orientations = POTENTIAL_TURN.inputs(batch, rotations)
+    assert torch.equal(found.system_index, orientations.system_index)
+    assert torch.equal(found.energy, orientations.energy)  # type: ignore[arg-type]
     for head in (found.forces, found.direct_forces):
-        torch.testing.assert_close(head, poses.forces, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(head, orientations.forces, rtol=1e-13, atol=1e-13)
     assert batch.forces is not None
-    row, system, pose = 9, 1, 2  # one row by hand
-    expected = rotations[pose, system] @ batch.forces[row]
-    torch.testing.assert_close(found.forces[12 * pose + row], expected, rtol=1e-13, atol=1e-13)  # type: ignore[index]
+    row, system, orientation = 9, 1, 2  # one row by hand
+    expected = rotations[orientation, system] @ batch.forces[row]
+    torch.testing.assert_close(found.forces[12 * orientation + row], expected, rtol=1e-13, atol=1e-13)  # type: ignore[index]
 
 
-def test_first_pose_is_the_unturned_prediction(batch: Batch) -> None:
+def test_first_orientation_is_the_original_prediction(batch: Batch) -> None:
     prediction = full_prediction(batch)
     identity = torch.eye(3, dtype=torch.float64).expand(1, 2, 3, 3)
-    turned = random_rotations(6, generator=torch.Generator().manual_seed(1)).view(3, 2, 3, 3)
-    found = first_pose(turned_labels(prediction, torch.cat([identity, turned])), 2)
+    rotated = random_rotations(6, generator=torch.Generator().manual_seed(1)).view(3, 2, 3, 3)
+    found = first_orientation(rotated_labels(prediction, torch.cat([identity, rotated])), 2)
     for name in ("system_index", "energy", "forces", "direct_forces"):
         assert torch.equal(getattr(found, name), getattr(prediction, name)), name
-    poses = random_model(cutoff=CUTOFF).double()(POTENTIAL_TURN.inputs(batch, torch.cat([identity, turned])))
-    assert first_pose(poses, 2).atomic_energies.shape == (12,)  # type: ignore[union-attr]
+    orientations = random_model(cutoff=CUTOFF).double()(POTENTIAL_TURN.inputs(batch, torch.cat([identity, rotated])))
+    assert first_orientation(orientations, 2).atomic_energies.shape == (12,)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("n_turned", "unturned"), [(1, True), (3, True), (2, False), (0, True)])
+@pytest.mark.parametrize(("n_rotated", "original"), [(1, True), (3, True), (2, False), (0, True)])
 @pytest.mark.parametrize("group", ["SO3", "O3"])
-def test_one_call_with_independent_poses_for_every_system(
-    batch: Batch, group: Group, n_turned: int, unturned: bool
+def test_one_call_with_independent_orientations_for_every_system(
+    batch: Batch, group: Group, n_rotated: int, original: bool
 ) -> None:
     objective = PotentialObjective(
-        forces="conservative", force_scale=0.7, energy_weight=0.1, n_turned=n_turned, unturned=unturned, group=group
+        forces="conservative", force_scale=0.7, energy_weight=0.1, n_rotated=n_rotated, original=original, group=group
     )
     generator, determinants, model = torch.Generator().manual_seed(2), [], random_model(cutoff=CUTOFF).double()
     for _ in range(6):
         recorder = Recorder(model)
         losses = objective(recorder, batch, generator)
-        assert set(losses) == {name for name, on in (("task", unturned), ("equivariance", n_turned > 0)) if on}
+        assert set(losses) == {name for name, on in (("task", original), ("equivariance", n_rotated > 0)) if on}
         assert recorder.asked == [("conservative", True)]
-        found = rotations_of(batch, recorder.poses[0])
-        assert len(found) == n_turned + unturned
-        if unturned:
-            assert torch.equal(recorder.poses[0].positions[:12], batch.positions)
-        drawn = found[int(unturned) :].flatten(0, 1)
-        if n_turned:
+        found = rotations_of(batch, recorder.orientations[0])
+        assert len(found) == n_rotated + original
+        if original:
+            assert torch.equal(recorder.orientations[0].positions[:12], batch.positions)
+        drawn = found[int(original) :].flatten(0, 1)
+        if n_rotated:
             gaps = torch.cdist(drawn.flatten(1), drawn.flatten(1)) + 9 * torch.eye(len(drawn))
-            assert gaps.min() > 0.01  # no system shares a pose with another
+            assert gaps.min() > 0.01  # no system shares an orientation with another
             determinants.extend(torch.linalg.det(drawn).round().tolist())
-    if n_turned:
+    if n_rotated:
         assert set(determinants) == ({1.0} if group == "SO3" else {1.0, -1.0})
 
 
-def test_the_generator_alone_decides_the_poses(batch: Batch) -> None:
+def test_the_generator_alone_decides_the_orientations(batch: Batch) -> None:
     objective = PotentialObjective(forces="direct", force_scale=0.7, energy_weight=0.1)
     model = random_model(cutoff=CUTOFF).double()
 
@@ -204,13 +209,15 @@ def test_the_generator_alone_decides_the_poses(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("forces", ["conservative", "direct", "both"])
-@pytest.mark.parametrize("anchor", ["label", "prediction"])
-def test_every_trained_head_learns_from_both_losses(batch: Batch, forces: TrainedForces, anchor: str) -> None:
+@pytest.mark.parametrize("consistency_target", ["label", "prediction"])
+def test_every_trained_head_learns_from_both_losses(
+    batch: Batch, forces: TrainedForces, consistency_target: str
+) -> None:
     objective = PotentialObjective(
         forces=forces,
         force_scale=0.7,
         energy_weight=0.1,
-        anchor=anchor,  # type: ignore[arg-type]
+        consistency_target=consistency_target,  # type: ignore[arg-type]
     )
     model = random_model(cutoff=CUTOFF).double()
     losses = objective(model, batch, torch.Generator().manual_seed(3))
@@ -234,14 +241,14 @@ def test_force_losses_are_their_formulas(batch: Batch, force_loss: ForceLoss) ->
     assert found.numpy() == pytest.approx([of_atoms[:7].mean(), of_atoms[7:].mean()], rel=1e-6)
 
 
-def test_poses_about_an_axis(batch: Batch) -> None:
+def test_orientations_about_an_axis(batch: Batch) -> None:
     axis = (1.0, 2.0, -0.5)
     objective = PotentialObjective(
-        forces="direct", force_scale=0.7, energy_weight=0.1, n_turned=3, group="SO3", axis=axis
+        forces="direct", force_scale=0.7, energy_weight=0.1, n_rotated=3, group="SO3", axis=axis
     )
     recorder = Recorder(random_model(cutoff=CUTOFF).double())
     objective(recorder, batch, torch.Generator().manual_seed(2))
-    drawn = rotations_of(batch, recorder.poses[0])[1:].flatten(0, 1)
+    drawn = rotations_of(batch, recorder.orientations[0])[1:].flatten(0, 1)
     direction = torch.tensor(axis, dtype=torch.float64)
     torch.testing.assert_close(drawn @ direction, direction.expand(6, 3), rtol=0, atol=1e-9)
     cosines = (drawn.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2

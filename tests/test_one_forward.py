@@ -1,4 +1,4 @@
-"""One pose a frame instead of two: unbiased, exactly, over all ways in which the poses can fall."""
+"""One orientation a frame instead of two: unbiased, exactly, over all ways in which the orientations can fall."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ALPHA, BETA = 0.7, 1.9
 PROBABILITY = ALPHA / (ALPHA + BETA)
 
 
-def turned_rows(rows: Tensor, rotations: Tensor) -> Tensor:
+def rotated_rows(rows: Tensor, rotations: Tensor) -> Tensor:
     return torch.einsum("gbij,bj->gbi", rotations, rows).flatten(0, 1)
 
 
-TURN: Turn[Tensor, Tensor] = Turn(inputs=turned_rows, outputs=turned_rows)
+TURN: Turn[Tensor, Tensor] = Turn(inputs=rotated_rows, outputs=rotated_rows)
 
 
 def squared(prediction: Tensor, target: Tensor) -> Tensor:
@@ -58,9 +58,9 @@ def test_the_mean_over_all_outcomes_is_the_paired_loss_and_gradient(rows) -> Non
     paired = remul_losses(**terms, rotations=rotations.unsqueeze(0))
     expected = dict(zip(paired, [torch.zeros((), dtype=torch.float64)] * 2, strict=True))
     single = 0.0
-    for turned in itertools.product((False, True), repeat=N_SYSTEMS):
-        chance = PROBABILITY ** turned.count(False) * (1 - PROBABILITY) ** turned.count(True)
-        found = one_forward_losses(**terms, rotations=rotations, turned=torch.tensor(turned), probability=PROBABILITY)
+    for rotated in itertools.product((False, True), repeat=N_SYSTEMS):
+        chance = PROBABILITY ** rotated.count(False) * (1 - PROBABILITY) ** rotated.count(True)
+        found = one_forward_losses(**terms, rotations=rotations, rotated=torch.tensor(rotated), probability=PROBABILITY)
         expected = {name: expected[name] + chance * found[name] for name in expected}
         single = max(single, abs(found["task"].item() - paired["task"].item()))
     for name, loss in paired.items():
@@ -72,7 +72,7 @@ def test_the_mean_over_all_outcomes_is_the_paired_loss_and_gradient(rows) -> Non
 
 def test_the_weighted_sum_is_one_weight_on_the_mean_of_the_batch(rows) -> None:  # type: ignore[no-untyped-def]
     x, y, rotations = rows
-    turned = torch.tensor([True, False, False, True, False])
+    rotated = torch.tensor([True, False, False, True, False])
     seen = []
 
     def predict(v: Tensor) -> Tensor:
@@ -80,13 +80,13 @@ def test_the_weighted_sum_is_one_weight_on_the_mean_of_the_batch(rows) -> None: 
         return 1.3 * v + 0.2
 
     found = one_forward_losses(
-        predict, x, y, turn=TURN, rotations=rotations, turned=turned, probability=PROBABILITY, gap=squared
+        predict, x, y, turn=TURN, rotations=rotations, rotated=rotated, probability=PROBABILITY, gap=squared
     )
     assert [len(v) for v in seen] == [N_SYSTEMS]
-    assert torch.equal(seen[0][~turned], x[~turned])  # left as they stand, bit for bit
+    assert torch.equal(seen[0][~rotated], x[~rotated])  # left as they stand, bit for bit
     places = torch.einsum("bij,bj->bi", rotations, x)
-    torch.testing.assert_close(seen[0][turned], places[turned])
-    targets = torch.where(turned[:, None], torch.einsum("bij,bj->bi", rotations, y), y)
+    torch.testing.assert_close(seen[0][rotated], places[rotated])
+    targets = torch.where(rotated[:, None], torch.einsum("bij,bj->bi", rotations, y), y)
     expected = (ALPHA + BETA) * squared(1.3 * seen[0] + 0.2, targets).mean()
     total = ALPHA * found["task"] + BETA * found["equivariance"]
     torch.testing.assert_close(total, expected, rtol=1e-12, atol=0)
@@ -102,7 +102,7 @@ def test_without_odds_it_is_refused(rows, probability: float) -> None:  # type: 
             y,
             turn=TURN,
             rotations=rotations,
-            turned=torch.ones(N_SYSTEMS, dtype=torch.bool),
+            rotated=torch.ones(N_SYSTEMS, dtype=torch.bool),
             probability=probability,
             gap=squared,
         )
@@ -116,7 +116,7 @@ def molecules() -> Batch:
 
 
 @pytest.mark.slow
-def test_the_potential_objective_sends_one_pose_a_frame_and_is_unbiased(molecules: Batch) -> None:
+def test_the_potential_objective_sends_one_orientation_a_frame_and_is_unbiased(molecules: Batch) -> None:
     model = random_model(cutoff=4.5).double()
     sizes = []
 

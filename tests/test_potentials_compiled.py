@@ -19,7 +19,7 @@ import remul_md.potentials.compiled
 from remul_md import RemulCalculator
 from remul_md.errors import InputError
 from remul_md.potentials.compiled import CompiledPotential
-from remul_md.potentials.ensemble import make_committee
+from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import Potential
 from remul_md.structures.batch import Batch
 from remul_md.structures.frames import frames_from_atoms
@@ -138,9 +138,9 @@ def test_what_cannot_be_compiled_is_refused(tmp_path: Path) -> None:
     potential = tiny_potential()
     for seed in (0, 1):
         tiny_potential(seed=seed).save(tmp_path / f"{seed}.pt")
-    committee = make_committee([tmp_path / "0.pt", tmp_path / "1.pt"])
-    with pytest.raises(InputError, match="compile=True takes single potentials, this is a committee of 2"):
-        CompiledPotential(committee, two_molecules(), forces="conservative")
+    ensemble = make_ensemble([tmp_path / "0.pt", tmp_path / "1.pt"])
+    with pytest.raises(InputError, match="compile=True takes single potentials, this is an ensemble of 2"):
+        CompiledPotential(ensemble, two_molecules(), forces="conservative")
     periodic = replace(two_molecules(), pbc=torch.ones(2, 3, dtype=torch.bool))
     with pytest.raises(InputError, match="compile=True takes isolated molecules"):
         CompiledPotential(potential, periodic, forces="conservative")

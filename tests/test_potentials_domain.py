@@ -1,4 +1,4 @@
-"""What training covered: compositions, bonds, ranges, poses; and what is refused or warned about."""
+"""What training covered: compositions, bonds, ranges, orientations; and what is refused or warned about."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from remul_md.structures.frames import Frames, frames_from_atoms
 from remul_md.symmetry.rotations import random_rotations
 
 
-def turned(positions: np.ndarray, axis: list[float], degrees: float) -> np.ndarray:
-    """Positions turned about an axis through the origin (Rodrigues' formula)."""
+def rotated(positions: np.ndarray, axis: list[float], degrees: float) -> np.ndarray:
+    """Positions rotated about an axis through the origin (Rodrigues' formula)."""
     x, y, z = np.array(axis) / np.linalg.norm(axis)
     cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
     angle = np.radians(degrees)
@@ -57,7 +57,7 @@ def test_what_fifty_ethanol_frames_cover(ethanol: Frames, coverage: Coverage) ->
     lowest = int(np.argmin(ethanol.energy))
     np.testing.assert_array_equal(coverage.reference_positions, ethanol.frame_positions(lowest))
     assert set(coverage.distance_ranges) == {"C-C", "C-H", "C-O", "H-H", "H-O"}
-    # Ethanol of rMD17 turns in its data: the median is near that of uniformly random poses, 132 degrees.
+    # Ethanol of rMD17 turns in its data: the median is near that of uniformly random orientations, 132 degrees.
     assert 80 < coverage.rotation_angle_median < 150
 
 
@@ -104,7 +104,7 @@ def test_a_single_atom_has_no_ranges() -> None:
 @pytest.mark.parametrize("degrees", [0.0, 1.0, 37.0, 90.0, 179.0])
 def test_superposition_finds_the_angle_of_a_rotation(degrees: float) -> None:
     positions = molecule_frames().frame_positions(0)
-    moved = turned(positions, [1.0, -2.0, 0.5], degrees) + np.array([3.0, -1.0, 7.0])
+    moved = rotated(positions, [1.0, -2.0, 0.5], degrees) + np.array([3.0, -1.0, 7.0])
     assert superposition_angle(positions, moved) == pytest.approx(degrees, abs=1e-4)
 
 
@@ -113,12 +113,12 @@ def test_superposition_is_always_a_proper_rotation(mirror: float) -> None:
     """For a mirror image the best superposition is improper; the best proper one is asked for."""
     positions = molecule_frames().frame_positions(0)
     rng = np.random.default_rng(6)
-    moved = (turned(positions, [0.2, 1.0, -0.7], 64.0) + rng.normal(scale=0.3, size=(7, 3))) * [1.0, 1.0, mirror]
+    moved = (rotated(positions, [0.2, 1.0, -0.7], 64.0) + rng.normal(scale=0.3, size=(7, 3))) * [1.0, 1.0, mirror]
     best, _ = Rotation.align_vectors(moved - moved.mean(0), positions - positions.mean(0))
     assert superposition_angle(positions, moved) == pytest.approx(np.degrees(best.magnitude()), abs=1e-4)
 
 
-def test_random_poses_have_the_known_median_angle() -> None:
+def test_random_orientations_have_the_known_median_angle() -> None:
     """Haar rotations turn by a median of 132 degrees: what `rotation_angle_median` is held against."""
     positions = molecule_frames().frame_positions(0)
     rotations = random_rotations(1500, generator=torch.Generator().manual_seed(3)).numpy()
@@ -130,7 +130,7 @@ def test_the_median_angle_is_that_of_the_frames() -> None:
     water = molecule("H2O")
     frames = [water.copy() for _ in range(5)]
     for atoms, degrees in zip(frames, (0.0, 11.0, 52.0, 80.0, 95.0), strict=True):
-        atoms.positions = turned(atoms.positions, [0.3, 1.0, 0.1], degrees)
+        atoms.positions = rotated(atoms.positions, [0.3, 1.0, 0.1], degrees)
     assert coverage_of(frames_from_atoms(frames)).rotation_angle_median == pytest.approx(52.0, abs=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""A committee is its members: the same numbers in one call, their mean, their scatter, and what a file keeps."""
+"""An ensemble is its members: the same numbers in one call, their mean, their scatter, and what a file keeps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models import MODELS, build_model
 from remul_md.potentials.domain import coverage_of, merged_coverage
-from remul_md.potentials.ensemble import make_committee
+from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.potentials.provenance import Provenance
 from remul_md.structures.batch import Batch, Prediction
@@ -58,24 +58,24 @@ def members(files: list[Path]) -> list[Potential]:
 
 
 @pytest.fixture(scope="module")
-def committee(files: list[Path]) -> Potential:
-    return make_committee(files).to(dtype="float64")
+def ensemble(files: list[Path]) -> Potential:
+    return make_ensemble(files).to(dtype="float64")
 
 
 @pytest.fixture(scope="module")
-def batch(frames: Frames, committee: Potential) -> Batch:
-    return build_batch(frames, cutoff=committee.cutoff)
+def batch(frames: Frames, ensemble: Potential) -> Batch:
+    return build_batch(frames, cutoff=ensemble.cutoff)
 
 
 def stacked(outs: list[Prediction], name: str) -> np.ndarray:
     return np.stack([getattr(out, name).numpy() for out in outs])
 
 
-def test_one_call_gives_what_the_members_give(members: list[Potential], committee: Potential, batch: Batch) -> None:
+def test_one_call_gives_what_the_members_give(members: list[Potential], ensemble: Potential, batch: Batch) -> None:
     outs = [member.predict(batch, forces="both") for member in members]
-    whole = committee.predict(batch, forces="both")
+    whole = ensemble.predict(batch, forces="both")
     assert whole.members is not None
-    assert committee.n_members == len(whole.members) == N_MEMBERS
+    assert ensemble.n_members == len(whole.members) == N_MEMBERS
     for name in ("energy", "forces", "direct_forces", "atomic_energies"):
         expected = stacked(outs, name)
         assert expected.std(0, ddof=1).max() > 1e-2, name
@@ -90,7 +90,7 @@ def test_one_call_gives_what_the_members_give(members: list[Potential], committe
 @pytest.mark.parametrize("kind", MODELS)
 def test_models_of_every_kind_can_be_members(kind: str, frames: Frames, tmp_path: Path) -> None:
     files = [save_member(tmp_path, frames, index, kind=kind) for index in range(3)]
-    whole = make_committee(files).to(dtype="float64")
+    whole = make_ensemble(files).to(dtype="float64")
     batch = build_batch(frames, cutoff=whole.cutoff)
     outs = [load_potential(file, dtype="float64").predict(batch, forces="both") for file in files]
     found = whole.predict(batch, forces="both")
@@ -100,20 +100,20 @@ def test_models_of_every_kind_can_be_members(kind: str, frames: Frames, tmp_path
         np.testing.assert_allclose(getattr(found, name).numpy(), expected.mean(0), rtol=1e-12, atol=1e-12, err_msg=name)
     other = save_member(tmp_path, frames, 5, kind=next(name for name in MODELS if name != kind))
     with pytest.raises(InputError, match=f"differ in kind {kind} and"):
-        make_committee([*files, other])
+        make_ensemble([*files, other])
 
 
-def test_reference_energies_of_the_members_are_kept(members: list[Potential], committee: Potential) -> None:
+def test_reference_energies_of_the_members_are_kept(members: list[Potential], ensemble: Potential) -> None:
     """Their differences are part of the scatter of the energy: members trained on other frames know other means."""
     references = torch.stack([member.reference_energies for member in members])
     assert references.std(0).min() > 0.05
-    torch.testing.assert_close(committee.reference_energies, references.mean(0), rtol=0, atol=1e-12)
-    assert committee.member_references is not None
-    assert torch.equal(committee.member_references, references)
+    torch.testing.assert_close(ensemble.reference_energies, references.mean(0), rtol=0, atol=1e-12)
+    assert ensemble.member_references is not None
+    assert torch.equal(ensemble.member_references, references)
 
 
-def test_outputs_that_were_not_asked_for_are_none(committee: Potential, batch: Batch) -> None:
-    energies, direct = committee.model(batch), committee.predict(batch, forces="direct")
+def test_outputs_that_were_not_asked_for_are_none(ensemble: Potential, batch: Batch) -> None:
+    energies, direct = ensemble.model(batch), ensemble.predict(batch, forces="direct")
     assert energies.forces is None
     assert energies.direct_forces is None
     assert energies.std("forces") is None
@@ -121,9 +121,9 @@ def test_outputs_that_were_not_asked_for_are_none(committee: Potential, batch: B
     assert direct.forces is None
     assert direct.std("direct_forces") is not None
     with pytest.raises(InputError, match="forces must be one of none, direct, conservative, both, got 'all'"):
-        committee.model(batch, forces="all")
+        ensemble.model(batch, forces="all")
     with torch.no_grad():
-        assert committee.model(batch, forces="conservative").energy.grad_fn is None
+        assert ensemble.model(batch, forces="conservative").energy.grad_fn is None
 
 
 def test_a_single_model_has_no_scatter(members: list[Potential], batch: Batch) -> None:
@@ -133,8 +133,8 @@ def test_a_single_model_has_no_scatter(members: list[Potential], batch: Batch) -
     assert members[0].n_members == 1
 
 
-def test_mean_forces_are_minus_the_gradient_of_the_mean_energy(committee: Potential, frames: Frames) -> None:
-    forces = committee.predict(build_batch(frames, cutoff=committee.cutoff)).forces
+def test_mean_forces_are_minus_the_gradient_of_the_mean_energy(ensemble: Potential, frames: Frames) -> None:
+    forces = ensemble.predict(build_batch(frames, cutoff=ensemble.cutoff)).forces
     assert forces is not None
     step = 1e-4
     for atom, axis in ((1, 0), (4, 2), (9, 1)):
@@ -142,24 +142,24 @@ def test_mean_forces_are_minus_the_gradient_of_the_mean_energy(committee: Potent
         for sign in (1.0, -1.0):
             positions = frames.positions.copy()
             positions[atom, axis] += sign * step
-            moved = build_batch(replace(frames, positions=positions), cutoff=committee.cutoff)
-            energies.append(float(committee.predict(moved).energy.sum()))
+            moved = build_batch(replace(frames, positions=positions), cutoff=ensemble.cutoff)
+            energies.append(float(ensemble.predict(moved).energy.sum()))
         assert forces[atom, axis].item() == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=2e-6)
 
 
-def test_second_derivatives_pass_through(committee: Potential, frames: Frames) -> None:
-    """`evaluate` differentiates the forces again; those of a committee of gradients are a gradient."""
-    found = evaluate_potential(committee, frames, n_draws=3)
+def test_second_derivatives_pass_through(ensemble: Potential, frames: Frames) -> None:
+    """`evaluate` differentiates the forces again; those of an ensemble of gradients are a gradient."""
+    found = evaluate_potential(ensemble, frames, n_draws=3)
     assert found.jacobian_asymmetry < 1e-9
     assert found.lie_derivative is not None
     assert found.lie_derivative > 1.0
-    direct = evaluate_potential(committee, frames, n_draws=3, forces="direct")
+    direct = evaluate_potential(ensemble, frames, n_draws=3, forces="direct")
     assert direct.jacobian_asymmetry > 1e-3
 
 
-def test_evaluate_reports_the_error_bar(committee: Potential, members: list[Potential], frames: Frames) -> None:
-    found = evaluate_potential(committee, frames, n_draws=3)
-    outs = [member.predict(build_batch(frames, cutoff=committee.cutoff)) for member in members]
+def test_evaluate_reports_the_error_bar(ensemble: Potential, members: list[Potential], frames: Frames) -> None:
+    found = evaluate_potential(ensemble, frames, n_draws=3)
+    outs = [member.predict(build_batch(frames, cutoff=ensemble.cutoff)) for member in members]
     predicted = stacked(outs, "forces")
     assert frames.forces is not None
     error, std = predicted.mean(0) - frames.forces, predicted.std(0, ddof=1)
@@ -177,14 +177,14 @@ def test_evaluate_reports_the_error_bar(committee: Potential, members: list[Pote
 
 
 def test_the_rotational_error_brings_the_error_bar(
-    committee: Potential, members: list[Potential], frames: Frames
+    ensemble: Potential, members: list[Potential], frames: Frames
 ) -> None:
     atoms = frames.atoms(0)
     positions = np.stack([atoms.positions, atoms.positions * 1.02])
-    atoms.calc = RemulCalculator(committee, dtype="float64", forces="conservative")
+    atoms.calc = RemulCalculator(ensemble, dtype="float64", forces="conservative")
     found = rotational_error_along(atoms, positions, n_draws=2)
-    assert found.committee_std_meV_per_A is not None
-    for place, told in zip(positions, found.committee_std_meV_per_A, strict=True):
+    assert found.ensemble_std_meV_per_A is not None
+    for place, told in zip(positions, found.ensemble_std_meV_per_A, strict=True):
         scatter = []
         for member in members:
             alone = Atoms(atoms.numbers, positions=place)
@@ -192,17 +192,17 @@ def test_the_rotational_error_brings_the_error_bar(
             scatter.append(alone.get_forces())
         assert told == pytest.approx(1000 * np.sqrt(np.stack(scatter).var(axis=0, ddof=1).mean()))
     atoms.calc = RemulCalculator(members[0], dtype="float64", forces="conservative")
-    assert rotational_error_along(atoms, positions, n_draws=2).committee_std_meV_per_A is None
+    assert rotational_error_along(atoms, positions, n_draws=2).ensemble_std_meV_per_A is None
 
 
-def test_a_file_keeps_the_members(committee: Potential, files: list[Path], batch: Batch, tmp_path: Path) -> None:
-    make_committee(files).save(tmp_path / "committee.pt")
-    loaded = load_potential(tmp_path / "committee.pt", dtype="float64")
-    before, after = committee.predict(batch, forces="both"), loaded.predict(batch, forces="both")
+def test_a_file_keeps_the_members(ensemble: Potential, files: list[Path], batch: Batch, tmp_path: Path) -> None:
+    make_ensemble(files).save(tmp_path / "ensemble.pt")
+    loaded = load_potential(tmp_path / "ensemble.pt", dtype="float64")
+    before, after = ensemble.predict(batch, forces="both"), loaded.predict(batch, forces="both")
     for name in ("energy", "forces", "direct_forces"):
         assert torch.equal(getattr(before, name), getattr(after, name)), name
         assert torch.equal(before.std(name), after.std(name)), name  # type: ignore[arg-type]
-    assert loaded.provenance == committee.provenance
+    assert loaded.provenance == ensemble.provenance
     assert loaded.provenance.seconds == pytest.approx(46.0)
     assert [member["commit"] for member in loaded.provenance.members] == [f"commit {k}" for k in range(N_MEMBERS)]
     assert [member["name"] for member in loaded.provenance.members] == [file.name for file in files]
@@ -215,9 +215,9 @@ def first_molecule(frames: Frames) -> Atoms:
     return frames.atoms(0)
 
 
-def test_the_calculator_gives_mean_and_scatter(committee: Potential, members: list[Potential], frames: Frames) -> None:
+def test_the_calculator_gives_mean_and_scatter(ensemble: Potential, members: list[Potential], frames: Frames) -> None:
     atoms = first_molecule(frames)
-    calculator = RemulCalculator(committee, device="cpu", dtype="float64")
+    calculator = RemulCalculator(ensemble, device="cpu", dtype="float64")
     atoms.calc = calculator
     single = []
     for member in members:
@@ -233,10 +233,11 @@ def test_the_calculator_gives_mean_and_scatter(committee: Potential, members: li
     assert calculator.diagnostics["energy_std"] == pytest.approx(np.std([e for e, _ in single], ddof=1), abs=1e-9)
 
 
-def test_the_scatter_of_averaged_members(committee: Potential, members: list[Potential], frames: Frames) -> None:
-    """With `symmetrize` each member is averaged over the rotations first: its forces are turned back, then compared."""
+def test_the_scatter_of_averaged_members(ensemble: Potential, members: list[Potential], frames: Frames) -> None:
+    """With `symmetrize` each member is averaged over the rotations first: its forces are rotated back, then
+    compared."""
     atoms = first_molecule(frames)
-    calculator = RemulCalculator(committee, device="cpu", dtype="float64", symmetrize=5)
+    calculator = RemulCalculator(ensemble, device="cpu", dtype="float64", symmetrize=5)
     atoms.calc = calculator
     averaged = atoms.get_forces()
     forces = []
@@ -252,19 +253,19 @@ def test_the_scatter_of_averaged_members(committee: Potential, members: list[Pot
 
 def test_members_that_cannot_sit_together_are_refused(files: list[Path], frames: Frames, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least 2 members, got 1; use the potential alone"):
-        make_committee(files[:1])
+        make_ensemble(files[:1])
     with pytest.raises(InputError, match="a member is given twice among"):
-        make_committee([files[0], files[1], files[0]])
+        make_ensemble([files[0], files[1], files[0]])
     copy = tmp_path / "copy.pt"
     copy.write_bytes(files[1].read_bytes())
     with pytest.raises(InputError, match=r"member_1\.pt and .*copy\.pt have the same weights"):
-        make_committee([files[0], files[1], copy])
+        make_ensemble([files[0], files[1], copy])
     wide = save_member(tmp_path, frames, 7, name="wide.pt", width=28)
     with pytest.raises(InputError, match=r"member_0\.pt and .*wide\.pt differ in width 24 and 28; members share one"):
-        make_committee([files[0], wide])
-    make_committee(files[:2]).save(tmp_path / "two.pt")
-    with pytest.raises(InputError, match=r"two\.pt is a committee of 2; give its members instead"):
-        make_committee([tmp_path / "two.pt", files[2]])
+        make_ensemble([files[0], wide])
+    make_ensemble(files[:2]).save(tmp_path / "two.pt")
+    with pytest.raises(InputError, match=r"two\.pt is an ensemble of 2; give its members instead"):
+        make_ensemble([tmp_path / "two.pt", files[2]])
 
 
 def test_heads_in_common(files: list[Path], frames: Frames, tmp_path: Path) -> None:
@@ -273,12 +274,12 @@ def test_heads_in_common(files: list[Path], frames: Frames, tmp_path: Path) -> N
         made = untrained_potential(frames, trained_forces=head, seed=len(head))
         told[head] = tmp_path / f"{head}.pt"
         made.save(told[head])
-    assert make_committee(files).provenance.trained_forces == "both"
-    assert make_committee([files[0], told["direct"]]).provenance.trained_forces == "direct"
+    assert make_ensemble(files).provenance.trained_forces == "both"
+    assert make_ensemble([files[0], told["direct"]]).provenance.trained_forces == "direct"
     with pytest.raises(
         InputError, match=r"no trained head in common .*conservative\.pt conservative, .*direct\.pt dir"
     ):
-        make_committee(list(told.values()))
+        make_ensemble(list(told.values()))
 
 
 def test_coverage_is_what_all_have_seen() -> None:
@@ -305,16 +306,16 @@ def test_coverage_is_what_all_have_seen() -> None:
         merged_coverage({"a": first, "b": replace(first, periodic=True)})
 
 
-def test_a_committee_of_one_is_no_committee() -> None:
-    with pytest.raises(InputError, match="a committee needs at least 2 members, got 1; use one model"):
-        build_model("committee", {"member_kind": "transformer", "member_options": {}, "energy_scales": [1.0]})
+def test_a_ensemble_of_one_is_no_ensemble() -> None:
+    with pytest.raises(InputError, match="an ensemble needs at least 2 members, got 1; use one model"):
+        build_model("ensemble", {"member_kind": "transformer", "member_options": {}, "energy_scales": [1.0]})
 
 
-def test_training_does_not_start_from_a_committee(files: list[Path], tmp_path: Path) -> None:
-    make_committee(files).save(tmp_path / "committee.pt")
-    with pytest.raises(InputError, match="--init-from is a committee of 4, one model is trained at a time"):
+def test_training_does_not_start_from_a_ensemble(files: list[Path], tmp_path: Path) -> None:
+    make_ensemble(files).save(tmp_path / "ensemble.pt")
+    with pytest.raises(InputError, match="--init-from is an ensemble of 4, one model is trained at a time"):
         train_potential(
-            validated_config({}, origin="test"), run_dir=tmp_path / "run", init_from=tmp_path / "committee.pt"
+            validated_config({}, origin="test"), run_dir=tmp_path / "run", init_from=tmp_path / "ensemble.pt"
         )
 
 

@@ -44,10 +44,10 @@ def test_every_shipped_potential_has_its_figures() -> None:
     for row in rows:
         assert row.tested_on == f"rmd17/{row.name}/test-01"
         assert row.data == f"rmd17/{row.name}/train-01"
-        assert row.force_mae_stock is not None
-        assert row.force_mae_turned is not None
+        assert row.force_mae_original is not None
+        assert row.force_mae_rotated is not None
         assert row.rotational_spread is not None
-        assert 0 < row.rotational_spread < row.force_mae_stock
+        assert 0 < row.rotational_spread < row.force_mae_original
         assert row.training_minutes > 1
         assert row.megabytes < 5
         assert row.latency_ms is None
@@ -60,7 +60,7 @@ def file_of(name: str) -> Path:
 
 
 def test_figures_of_another_file_are_not_shown(zoo: Path, caplog: pytest.LogCaptureFixture) -> None:
-    figures = {"force_mae_stock": 4.5, "force_mae_turned": 5.5, "rotational_spread": 0.25, "data": "own/test"}
+    figures = {"force_mae_original": 4.5, "force_mae_rotated": 5.5, "rotational_spread": 0.25, "data": "own/test"}
     with caplog.at_level(logging.WARNING):
         (bare,) = describe_shipped(measure_latency=False)
     assert "own.pt: no test figures beside it; `remul-md evaluate own TEST --json own.json` makes them" in caplog.text
@@ -71,9 +71,9 @@ def test_figures_of_another_file_are_not_shown(zoo: Path, caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING):
         (stale,) = describe_shipped(measure_latency=False)
     assert "own.json: are figures of another file than own.pt and not shown" in caplog.text
-    assert (known.force_mae_stock, known.force_mae_turned, known.rotational_spread) == (4.5, 5.5, 0.25)
+    assert (known.force_mae_original, known.force_mae_rotated, known.rotational_spread) == (4.5, 5.5, 0.25)
     assert known.tested_on == "own/test"
-    assert bare.force_mae_stock is stale.force_mae_stock is None
+    assert bare.force_mae_original is stale.force_mae_original is None
     assert known.heads == "direct"
     assert known.molecule == "C2H3O2, CH3O"
     (zoo / "own.json").write_text("[1, 2")
@@ -88,8 +88,8 @@ def test_both_heads_of_a_potential_are_told(
     untrained_potential(molecule_frames(), trained_forces="both").save(tmp_path / "own.pt")
     monkeypatch.setattr(shipped, "shipped_potentials", lambda: {"own": tmp_path / "own.pt"})
     sha256 = load_potential(tmp_path / "own.pt").sha256
-    figures = {"force_mae_stock": 4.5, "force_mae_turned": 5.5, "data": "own/test", "potential_sha256": sha256}
-    direct = {**figures, "force_mae_stock": 7.5, "force_mae_turned": 8.5, "forces": "direct"}
+    figures = {"force_mae_original": 4.5, "force_mae_rotated": 5.5, "data": "own/test", "potential_sha256": sha256}
+    direct = {**figures, "force_mae_original": 7.5, "force_mae_rotated": 8.5, "forces": "direct"}
     (tmp_path / "own.json").write_text(json.dumps({**figures, "forces": "conservative"}))
     with caplog.at_level(logging.WARNING):
         (bare,) = describe_shipped(measure_latency=False)
@@ -98,14 +98,14 @@ def test_both_heads_of_a_potential_are_told(
     assert f"own.pt: no test figures of its direct forces beside it; {hint}" in caplog.text
     (tmp_path / "own.direct.json").write_text(json.dumps(direct))
     (row,) = describe_shipped()
-    assert (row.force_mae_turned, row.force_mae_direct) == (5.5, 8.5)
+    assert (row.force_mae_rotated, row.force_mae_direct) == (5.5, 8.5)
     assert row.latency_ms is not None
     assert row.latency_direct_ms is not None
     assert 0 < row.latency_direct_ms < row.latency_ms  # no gradient
     (tmp_path / "own.json").write_text(json.dumps(direct))
     with caplog.at_level(logging.WARNING):
         (mixed,) = describe_shipped(measure_latency=False)
-    assert mixed.force_mae_turned is None
+    assert mixed.force_mae_rotated is None
     assert "own.json: are figures of direct forces and not shown" in caplog.text
 
 

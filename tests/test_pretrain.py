@@ -24,7 +24,7 @@ from remul_md.cli.potentials import zoo_lines
 from remul_md.datasets import make_split, read_frames
 from remul_md.errors import InputError
 from remul_md.labels import sampling
-from remul_md.potentials.ensemble import make_committee
+from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import load_potential
 from remul_md.potentials.provenance import Provenance
 from remul_md.potentials.zoo import describe_shipped
@@ -234,7 +234,7 @@ def test_pretraining_on_a_related_surface_lowers_the_error(data: Path, tmp_path:
         }
         config = validated_config(options, origin="test")
         potential = train_potential(config, run_dir=tmp_path / name, progress=False)
-        errors[name] = evaluate_potential(potential, held_out, n_draws=2).force_mae_turned
+        errors[name] = evaluate_potential(potential, held_out, n_draws=2).force_mae_rotated
     assert errors["pretrained"] < 0.8 * errors["scratch"], errors
 
 
@@ -284,17 +284,17 @@ def test_options_of_the_first_stage() -> None:
     config = load_config(
         None,
         overrides=[
-            *("pretrain.method=xtb", "pretrain.learning_rate=1e-3", "train.anchor=prediction"),
+            *("pretrain.method=xtb", "pretrain.learning_rate=1e-3", "train.consistency_target=prediction"),
             *("train.unlabelled_batch_size=4", "data.unlabelled=mine.xyz", "train.learning_rate=2e-3"),
         ],
     )
     stage = config.pretrain.stage_of(config.train)
     assert (stage.learning_rate, config.train.learning_rate) == (1e-3, 2e-3)
     assert stage.n_steps == config.train.n_steps
-    assert (stage.unlabelled_batch_size, stage.anchor) == (0, "prediction")
+    assert (stage.unlabelled_batch_size, stage.consistency_target) == (0, "prediction")
 
 
-def test_a_committee_says_how_many_of_its_members(data: Path, tmp_path: Path) -> None:
+def test_a_ensemble_says_how_many_of_its_members(data: Path, tmp_path: Path) -> None:
     frames = read_frames(data)
     record = {"method": "GFN2-xTB", "n_labels": 20_000, "labelling_seconds": 200.0, "training_seconds": 30.0}
     paths = [tmp_path / f"{seed}.pt" for seed in range(3)]
@@ -302,11 +302,11 @@ def test_a_committee_says_how_many_of_its_members(data: Path, tmp_path: Path) ->
         potential = untrained_potential(frames, seed=seed, energy_scale=0.02)
         own = {"name": "frames.xyz"} | ({"pretraining": record} if seed != 1 else {})
         replace(potential, provenance=replace(potential.provenance, data=own, seconds=7.0)).save(path)
-    every = make_committee([paths[0], paths[2]]).provenance
+    every = make_ensemble([paths[0], paths[2]]).provenance
     assert every.pretraining == "20,000 GFN2-xTB labels"
     assert every.total_seconds == 2 * 237.0
-    make_committee(paths).save(tmp_path / "committee.pt")
-    some = load_potential(tmp_path / "committee.pt").provenance
+    make_ensemble(paths).save(tmp_path / "ensemble.pt")
+    some = load_potential(tmp_path / "ensemble.pt").provenance
     assert some.pretraining == "20,000 GFN2-xTB labels (2 of 3 members)"
 
 

@@ -41,7 +41,7 @@ def test_the_page_holds_the_data_that_the_json_holds(tmp_path):
     path = write_report(analysis, tmp_path / "report.html", content=content, **shown)
     assert embedded(path) == json.loads(json.dumps(data, allow_nan=False))
     assert analysis.to_json().items() <= data.items()
-    assert data["evaluation"]["force_mae_turned"] == 9.47
+    assert data["evaluation"]["force_mae_rotated"] == 9.47
     assert data["provenance"] == {"command": "remul-md </script>"}
     assert {figure["key"] for figure in data["figures"]} >= {"spectrum", "learning-curve", "net-torque"}
     assert data["spectrum"]["integral"] == content.spectrum.integral
@@ -169,15 +169,15 @@ def test_what_is_missing_has_its_reason(tmp_path, monkeypatch):
     assert RunContent().to_json() == {"molecule": None, "spectrum": None, "vibrations": None, "missing": {}}
 
 
-def test_a_committee_is_plotted_beside_the_rotational_error():
+def test_a_ensemble_is_plotted_beside_the_rotational_error():
     analysis, _ = shown_run()
     plain = {figure.key: figure for figure in report_figures(analysis)}["rotational-error-time"]
     assert len(plain.traces) == 2
     std = np.linspace(3.0, 9.0, len(analysis.rotation_frames))
-    told = replace(analysis, rotational=replace(analysis.rotational, committee_std_meV_per_A=std))
+    told = replace(analysis, rotational=replace(analysis.rotational, ensemble_std_meV_per_A=std))
     figure = {figure.key: figure for figure in report_figures(told)}["rotational-error-time"]
     assert figure.log_y
     assert not plain.log_y
     np.testing.assert_array_equal(figure.traces[2].y, std)
     np.testing.assert_array_equal(figure.traces[2].x, figure.traces[0].x)
-    assert "committee spread 6.29 meV/Å" in figure.description
+    assert "ensemble spread 6.29 meV/Å" in figure.description

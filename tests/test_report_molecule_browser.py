@@ -1,4 +1,4 @@
-"""The 3D view in a real browser: drawn, turned, played, by mouse, touch and keyboard, wide and narrow."""
+"""The 3D view in a real browser: drawn, rotated, played, by mouse, touch and keyboard, wide and narrow."""
 
 from __future__ import annotations
 
@@ -129,16 +129,16 @@ def test_it_turns_and_comes_back(browser, report, kind):
     scrolled = browser.execute_script("return window.scrollY")
     if kind == "keys":
         press(browser, "ArrowRight")
-        turned = pixels(browser)[1]
+        rotated = pixels(browser)[1]
         press(browser, "+")
-        assert pixels(browser)[1] != turned
+        assert pixels(browser)[1] != rotated
     else:
         pointer(browser, "down", 20, 20, kind=kind)
         pointer(browser, "move", 60, 60, kind=kind)
         pointer(browser, "up", 60, 60, kind=kind)
-        turned = pixels(browser)[1]
-    assert turned != start
-    assert browser.execute_script("return window.scrollY") == scrolled  # the finger turned it, not the page
+        rotated = pixels(browser)[1]
+    assert rotated != start
+    assert browser.execute_script("return window.scrollY") == scrolled  # the finger rotated it, not the page
     browser.execute_script("document.getElementById('home').click()")
     assert pixels(browser)[1] == start
 

@@ -60,7 +60,7 @@ def test_the_power_taken_away_is_that_of_the_rigid_motion():
     assert ((forces - rest.forces.numpy()) * inside).sum() == pytest.approx(0.0, abs=1e-12)
 
 
-class TurnedBySpace(Calculator):
+class RotatedBySpace(Calculator):
     """The spring molecule in a field that knows up from down: conservative, with net force and torque."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012 (ASE's protocol)
@@ -91,7 +91,7 @@ def run(timestep_fs, *, rotation, remove=True):
         atoms.positions, masses, temperature_K=900.0, generator=generator, rotation=rotation
     )
     atoms.set_velocities(velocities / units.fs)
-    atoms.calc = TurnedBySpace(remove=remove)
+    atoms.calc = RotatedBySpace(remove=remove)
     before = atoms.get_total_energy(), atoms.get_momenta().sum(0), atoms.get_angular_momentum()
     VelocityVerlet(atoms, timestep_fs * units.fs).run(round(60.0 / timestep_fs))
     after = atoms.get_total_energy(), atoms.get_momenta().sum(0), atoms.get_angular_momentum()

@@ -13,12 +13,12 @@ from remul_md.structures.frames import frames_from_atoms
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rotations import (
     fixed_rotations,
-    pose_batch,
     random_rotations,
+    rotate_batch,
+    rotate_prediction,
+    rotate_vectors,
+    rotated_copies,
     rotations_from_quaternions,
-    turn_batch,
-    turn_prediction,
-    turn_vectors,
 )
 
 
@@ -146,59 +146,62 @@ def pair_vectors(batch: Batch) -> torch.Tensor:
     return vectors
 
 
-def test_turn_vectors_acts_on_columns_by_system_and_keeps_the_type() -> None:
+def test_rotate_vectors_acts_on_columns_by_system_and_keeps_the_type() -> None:
     vectors = torch.randn(12, 3, generator=seeded(3), dtype=torch.float64)
     index = torch.tensor([0] * 5 + [1] * 7)
     rotations = random_rotations(2, generator=seeded(4))
-    turned = turn_vectors(vectors, rotations, system_index=index)
+    rotated = rotate_vectors(vectors, rotations, system_index=index)
     for atom in (0, 4, 5, 11):
-        torch.testing.assert_close(turned[atom], rotations[index[atom]] @ vectors[atom])
-    assert turn_vectors(vectors.float(), rotations, system_index=index).dtype == torch.float32
+        torch.testing.assert_close(rotated[atom], rotations[index[atom]] @ vectors[atom])
+    assert rotate_vectors(vectors.float(), rotations, system_index=index).dtype == torch.float32
 
 
 @pytest.mark.parametrize("make", [two_molecules, two_crystals])
-def test_turn_batch_turns_every_pair_vector_and_label(make) -> None:
+def test_rotate_batch_turns_every_pair_vector_and_label(make) -> None:
     batch = make()
     rotations = random_rotations(2, generator=seeded(6), group="O3")
-    turned = turn_batch(batch, rotations)
+    rotated = rotate_batch(batch, rotations)
     per_atom = rotations[batch.system_index]
     torch.testing.assert_close(
-        pair_vectors(turned), torch.einsum("aij,akj->aki", per_atom, pair_vectors(batch)), rtol=0, atol=1e-12
+        pair_vectors(rotated), torch.einsum("aij,akj->aki", per_atom, pair_vectors(batch)), rtol=0, atol=1e-12
     )
     if batch.forces is not None:
-        assert turned.forces is not None
-        torch.testing.assert_close(turned.forces, torch.einsum("aij,aj->ai", per_atom, batch.forces))
-        assert turned.energy is batch.energy
+        assert rotated.forces is not None
+        torch.testing.assert_close(rotated.forces, torch.einsum("aij,aj->ai", per_atom, batch.forces))
+        assert rotated.energy is batch.energy
     for field in ("atomic_numbers", "neighbor_index", "neighbor_mask", "neighbor_shift", "reverse_index", "pbc"):
-        assert getattr(turned, field) is getattr(batch, field)
-    back = turn_batch(turned, rotations.mT)
+        assert getattr(rotated, field) is getattr(batch, field)
+    back = rotate_batch(rotated, rotations.mT)
     torch.testing.assert_close(back.positions, batch.positions)
     if batch.cell is not None:
         torch.testing.assert_close(back.cell, batch.cell)
 
 
 @pytest.mark.parametrize("make", [two_molecules, two_crystals])
-def test_pose_batch_is_pose_major(make) -> None:
+def test_orientation_batch_is_orientation_major(make) -> None:
     batch = make()
     rotations = random_rotations(4 * 2, generator=seeded(9), group="O3").view(4, 2, 3, 3)
-    poses = pose_batch(batch, rotations)
-    assert poses.n_systems == 8
+    orientations = rotated_copies(batch, rotations)
+    assert orientations.n_systems == 8
     n_atoms, n_slots = batch.n_atoms, batch.neighbor_index.numel()
-    for pose in range(4):
-        single, rows = turn_batch(batch, rotations[pose]), slice(pose * n_atoms, (pose + 1) * n_atoms)
-        assert torch.equal(poses.positions[rows], single.positions)
-        assert torch.equal(poses.system_index[rows], single.system_index + 2 * pose)
-        assert torch.equal(poses.neighbor_index[rows], single.neighbor_index + n_atoms * pose)
-        assert torch.equal(poses.reverse_index[rows], single.reverse_index + n_slots * pose)
+    for orientation in range(4):
+        single, rows = (
+            rotate_batch(batch, rotations[orientation]),
+            slice(orientation * n_atoms, (orientation + 1) * n_atoms),
+        )
+        assert torch.equal(orientations.positions[rows], single.positions)
+        assert torch.equal(orientations.system_index[rows], single.system_index + 2 * orientation)
+        assert torch.equal(orientations.neighbor_index[rows], single.neighbor_index + n_atoms * orientation)
+        assert torch.equal(orientations.reverse_index[rows], single.reverse_index + n_slots * orientation)
         if batch.cell is not None:
-            assert poses.cell is not None
-            assert torch.equal(poses.cell[2 * pose : 2 * pose + 2], single.cell)
+            assert orientations.cell is not None
+            assert torch.equal(orientations.cell[2 * orientation : 2 * orientation + 2], single.cell)
         if batch.forces is not None:
-            assert poses.forces is not None
-            assert torch.equal(poses.forces[rows], single.forces)
+            assert orientations.forces is not None
+            assert torch.equal(orientations.forces[rows], single.forces)
 
 
-def test_turn_prediction_turns_forces_and_leaves_energies() -> None:
+def test_rotate_prediction_turns_forces_and_leaves_energies() -> None:
     index = torch.tensor([0] * 5 + [1] * 7)
     values = {
         "energy": torch.randn(2, generator=seeded(0)), "atomic_energies": torch.randn(12, generator=seeded(1)),
@@ -206,16 +209,16 @@ def test_turn_prediction_turns_forces_and_leaves_energies() -> None:
     }  # fmt: skip
     prediction = Prediction(system_index=index, **values)
     rotations = random_rotations(2, generator=seeded(4), group="O3")
-    turned = turn_prediction(prediction, rotations)
-    assert turned.energy is values["energy"]
-    assert turned.atomic_energies is values["atomic_energies"]
+    rotated = rotate_prediction(prediction, rotations)
+    assert rotated.energy is values["energy"]
+    assert rotated.atomic_energies is values["atomic_energies"]
     for name in ("forces", "direct_forces"):
-        expected = turn_vectors(values[name], rotations, system_index=index)
-        assert torch.equal(getattr(turned, name), expected)
+        expected = rotate_vectors(values[name], rotations, system_index=index)
+        assert torch.equal(getattr(rotated, name), expected)
         assert not torch.allclose(expected, values[name])
-    committee = turn_prediction(replace(prediction, members=(prediction, Prediction(system_index=index))), rotations)
-    assert committee.members is not None
-    assert torch.equal(committee.members[0].forces, turned.forces)
-    assert committee.members[1].forces is None
-    empty = turn_prediction(Prediction(system_index=index), rotations)
+    ensemble = rotate_prediction(replace(prediction, members=(prediction, Prediction(system_index=index))), rotations)
+    assert ensemble.members is not None
+    assert torch.equal(ensemble.members[0].forces, rotated.forces)
+    assert ensemble.members[1].forces is None
+    empty = rotate_prediction(Prediction(system_index=index), rotations)
     assert all(getattr(empty, field.name) is None for field in fields(Prediction) if field.name != "system_index")

@@ -18,11 +18,11 @@ from remul_md.structures.batch import BatchStore
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rotations import (
     fixed_rotations,
-    pose_batch,
     random_rotations,
+    rotate_batch,
+    rotate_prediction,
+    rotated_copies,
     rotations_about,
-    turn_batch,
-    turn_prediction,
 )
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -96,43 +96,43 @@ def assert_close_batches(left: Batch, right: Batch) -> None:
 def test_turning_twice_is_turning_by_the_product(frames: Frames, seed: int, group: Any) -> None:
     batch = build_batch(frames, cutoff=CUTOFF)
     g, h = drawn(2 * len(frames), seed, group=group).view(2, len(frames), 3, 3)
-    turned = turn_batch(batch, g)
-    assert_close_batches(turn_batch(turned, h), turn_batch(batch, h @ g))
-    assert_close_batches(turn_batch(turned, g.mT), batch)
-    assert_close_batches(turn_batch(batch, IDENTITY.expand(len(frames), 3, 3)), batch)
+    rotated = rotate_batch(batch, g)
+    assert_close_batches(rotate_batch(rotated, h), rotate_batch(batch, h @ g))
+    assert_close_batches(rotate_batch(rotated, g.mT), batch)
+    assert_close_batches(rotate_batch(batch, IDENTITY.expand(len(frames), 3, 3)), batch)
     for name in ("energy", "neighbor_index", "neighbor_mask", "neighbor_shift", "reverse_index", "pbc"):
-        assert getattr(turned, name) is getattr(batch, name)
+        assert getattr(rotated, name) is getattr(batch, name)
 
 
 @given(drawn_frames(), SEEDS, st.integers(1, 4))
-def test_every_pose_is_the_batch_turned(frames: Frames, seed: int, n_poses: int) -> None:
+def test_every_orientation_is_the_batch_rotated(frames: Frames, seed: int, n_orientations: int) -> None:
     batch = build_batch(frames, cutoff=CUTOFF)
-    rotations = drawn(n_poses * len(frames), seed, group="O3").view(n_poses, len(frames), 3, 3)
-    poses = BatchStore(pose_batch(batch, rotations))
-    for pose in range(n_poses):
-        systems = range(pose * len(frames), (pose + 1) * len(frames))
-        assert_close_batches(poses.select(systems), turn_batch(batch, rotations[pose]))
+    rotations = drawn(n_orientations * len(frames), seed, group="O3").view(n_orientations, len(frames), 3, 3)
+    orientations = BatchStore(rotated_copies(batch, rotations))
+    for orientation in range(n_orientations):
+        systems = range(orientation * len(frames), (orientation + 1) * len(frames))
+        assert_close_batches(orientations.select(systems), rotate_batch(batch, rotations[orientation]))
 
 
 @given(drawn_frames(), SEEDS)
-def test_neighbours_of_a_turned_batch_are_those_of_the_turned_frames(frames: Frames, seed: int) -> None:
+def test_neighbours_of_a_rotated_batch_are_those_of_the_rotated_frames(frames: Frames, seed: int) -> None:
     rotations = drawn(len(frames), seed, group="O3")
-    turned = turn_batch(build_batch(frames, cutoff=CUTOFF), rotations)
+    rotated = rotate_batch(build_batch(frames, cutoff=CUTOFF), rotations)
     anew = build_batch(
         Frames(
-            positions=turned.positions.numpy(),
+            positions=rotated.positions.numpy(),
             atomic_numbers=frames.atomic_numbers,
             n_atoms=frames.n_atoms,
             pbc=frames.pbc,
-            cell=None if turned.cell is None else turned.cell.numpy(),
+            cell=None if rotated.cell is None else rotated.cell.numpy(),
             energy=frames.energy,
-            forces=None if turned.forces is None else turned.forces.numpy(),
+            forces=None if rotated.forces is None else rotated.forces.numpy(),
         ),
         cutoff=CUTOFF,
     )
     # a pair at the cutoff may fall on the other side of it after rounding: such a frame says nothing
-    if torch.equal(anew.neighbor_mask, turned.neighbor_mask):
-        assert_close_batches(anew, turned)
+    if torch.equal(anew.neighbor_mask, rotated.neighbor_mask):
+        assert_close_batches(anew, rotated)
 
 
 @given(drawn_frames(), SEEDS, GROUPS)
@@ -140,16 +140,16 @@ def test_predictions_turn_as_their_batch_does(frames: Frames, seed: int, group: 
     batch = build_batch(frames, cutoff=CUTOFF)
     g, h = drawn(2 * len(frames), seed, group=group).view(2, len(frames), 3, 3)
     member = Prediction(system_index=batch.system_index, energy=batch.energy, forces=batch.forces)
-    committee = Prediction(system_index=batch.system_index, direct_forces=batch.forces, members=(member, member))
-    turned = turn_prediction(committee, g)
-    assert turned.forces is None
-    assert turned.direct_forces is not None
-    assert turned.members is not None
-    wanted = turn_batch(batch, g).forces
-    assert torch.equal(turned.direct_forces, wanted)
-    for part in turned.members:
+    ensemble = Prediction(system_index=batch.system_index, direct_forces=batch.forces, members=(member, member))
+    rotated = rotate_prediction(ensemble, g)
+    assert rotated.forces is None
+    assert rotated.direct_forces is not None
+    assert rotated.members is not None
+    wanted = rotate_batch(batch, g).forces
+    assert torch.equal(rotated.direct_forces, wanted)
+    for part in rotated.members:
         assert torch.equal(part.forces, wanted)
         assert part.energy is batch.energy
-    twice, product = turn_prediction(turned, h), turn_prediction(committee, h @ g)
+    twice, product = rotate_prediction(rotated, h), rotate_prediction(ensemble, h @ g)
     torch.testing.assert_close(twice.direct_forces, product.direct_forces, rtol=0, atol=1e-12)
-    torch.testing.assert_close(turn_prediction(turned, g.mT).direct_forces, batch.forces, rtol=0, atol=1e-12)
+    torch.testing.assert_close(rotate_prediction(rotated, g.mT).direct_forces, batch.forces, rtol=0, atol=1e-12)

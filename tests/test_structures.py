@@ -15,7 +15,7 @@ from remul_md.structures.batch import BatchStore, Prediction, concatenate
 from remul_md.structures.frames import concatenated_ranges, frames_from_atoms, joined
 from remul_md.structures.neighbors import build_batch
 from remul_md.structures.rows import Rows, row_fields
-from remul_md.symmetry.rotations import random_rotations, turn_batch
+from remul_md.symmetry.rotations import random_rotations, rotate_batch
 
 
 def mixed_frames(*, with_cell: bool) -> Frames:
@@ -258,7 +258,7 @@ def larger(batch: Batch, *, charge: torch.Tensor) -> LargerBatch:
     return LargerBatch(**values, charge=charge, dipole=dipole, nearest=batch.neighbor_index[:, 0], order=order)
 
 
-def test_a_new_field_is_selected_repeated_joined_cast_moved_and_turned() -> None:
+def test_a_new_field_is_selected_repeated_joined_cast_moved_and_rotated() -> None:
     batch = build_batch(mixed_frames(with_cell=True), cutoff=3.0)
     charge = torch.tensor([-2.0, 0.5, 1.0, 3.0, 7.0], dtype=torch.float64)
     whole = larger(batch, charge=charge)
@@ -280,7 +280,7 @@ def test_a_new_field_is_selected_repeated_joined_cast_moved_and_turned() -> None
         charge[[4, 1, *range(5)]],
     )
     rotations = random_rotations(5, generator=torch.Generator().manual_seed(8), group="O3")
-    check(turn_batch(whole, rotations), turn_batch(batch, rotations), charge)
+    check(rotate_batch(whole, rotations), rotate_batch(batch, rotations), charge)
     assert whole.labels_as(torch.float32).charge.dtype == torch.float32
     assert whole.without_labels().charge is None
     assert whole.to("meta").order.device.type == "meta"

@@ -36,20 +36,20 @@ def arguments(folder: Path, *further: str) -> list[str]:
     return [*places, *steps, *sizes, *chosen, "--max-std", "1e6", *further]
 
 
-def test_a_student_is_taught_by_the_committee(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_student_is_taught_by_the_ensemble(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script.main(arguments(tmp_path))
     out = capsys.readouterr().out
     content = json.loads((tmp_path / "student.json").read_text())
     assert content["command"].startswith("python benchmarks/student.py --run-dir FOLDER --json student.json")
     rows = {row["name"]: row for row in content["runs"]}
-    steps = {"member 0": 11, "member 1": 11, "committee": 22, "student": 35, "student, then reference frames": 40}
+    steps = {"member 0": 11, "member 1": 11, "ensemble": 22, "student": 35, "student, then reference frames": 40}
     assert {name: row["n_steps"] for name, row in rows.items()} == steps
-    assert len({row["force_mae_turned"] for row in rows.values()}) == 5
+    assert len({row["force_mae_rotated"] for row in rows.values()}) == 5
     for row in rows.values():
-        assert f"| {row['name']} | {row['n_steps']} | {row['force_mae_stock']:.2f} / " in out
-    # The labels that the student saw are the committee's, and no member's.
+        assert f"| {row['name']} | {row['n_steps']} | {row['force_mae_original']:.2f} / " in out
+    # The labels that the student saw are the ensemble's, and no member's.
     runs = tmp_path / "runs"
-    taught = read_frames(runs / "sampled" / "committee.npz", allow_implausible=True)
+    taught = read_frames(runs / "sampled" / "ensemble.npz", allow_implausible=True)
     assert len(taught) == content["sampled"]["n_labelled"] == 30  # three of four runs, the last is held out
     gaps = []
     for seed in range(2):
@@ -59,8 +59,8 @@ def test_a_student_is_taught_by_the_committee(script: Any, tmp_path: Path, capsy
     assert np.abs(gaps[0]).mean() > 1e-4
     before = {path: path.read_bytes() for path in runs.rglob("potential.pt")}
     assert len(before) == 4
-    committee = load_potential(runs / "committee.pt")
-    assert content["sampled"]["case"]["committee"] == rows["committee"]["sha256"] == committee.sha256 != ""
+    ensemble = load_potential(runs / "ensemble.pt")
+    assert content["sampled"]["case"]["ensemble"] == rows["ensemble"]["sha256"] == ensemble.sha256 != ""
     script.main(arguments(tmp_path))
     assert all(path.read_bytes() == content_before for path, content_before in before.items())
     assert json.loads((tmp_path / "student.json").read_text())["runs"] == content["runs"]

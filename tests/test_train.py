@@ -28,14 +28,14 @@ from remul_md.potentials.potential import Potential, load_potential
 from remul_md.structures.batch import BatchStore
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
-from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_vectors
+from remul_md.symmetry.rotations import random_rotations, rotate_batch, rotate_vectors
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint, read_metrics
 from remul_md.training.config import RunConfig, validated_config
 from remul_md.training.objectives import mean_over_systems
 from remul_md.training.schedule import frame_order
 from remul_md.training.train import train_potential
-from remul_md.training.validation import TurnedValidation
+from remul_md.training.validation import RotatedValidation
 
 pytestmark = pytest.mark.slow
 
@@ -59,13 +59,13 @@ def symmetry_and_accuracy(potential: Potential, frames: Frames) -> tuple[float, 
     """Rotational error, force MAE and RMS predicted force on these frames, eV/Angstrom."""
     batch = build_batch(frames, cutoff=potential.cutoff)
     rotations = random_rotations(len(frames), generator=torch.Generator().manual_seed(9))
-    stock = potential.predict(batch).forces
-    turned = potential.predict(turn_batch(batch, rotations)).forces
-    assert stock is not None
-    assert turned is not None
+    original = potential.predict(batch).forces
+    rotated = potential.predict(rotate_batch(batch, rotations)).forces
+    assert original is not None
+    assert rotated is not None
     assert batch.forces is not None
-    error = (turned - turn_vectors(stock, rotations, system_index=batch.system_index)).abs().mean().item()
-    return error, (stock - batch.forces).abs().mean().item(), stock.square().mean().sqrt().item()
+    error = (rotated - rotate_vectors(original, rotations, system_index=batch.system_index)).abs().mean().item()
+    return error, (original - batch.forces).abs().mean().item(), original.square().mean().sqrt().item()
 
 
 @pytest.fixture(scope="module")
@@ -156,16 +156,18 @@ def test_a_run_of_the_defaults_is_a_plain_loop_over_the_two_losses(tmp_path: Pat
     for step in range(20):
         chosen = store.select(frame_order(step, n_frames=17, batch_size=3, seed=0))
         rotations = random_rotations(3, generator=generator, group="O3")
-        poses = turn_batch(
+        orientations = rotate_batch(
             chosen.repeated(2), torch.cat([torch.eye(3, dtype=torch.float64).expand(3, 3, 3), rotations])
         )
-        out = model(poses, forces="conservative", create_graph=True)
-        assert poses.forces is not None
-        lengths = ((out.forces - poses.forces).square().sum(1) + (1e-4 * scale) ** 2).sqrt()
-        total = 0.02 * (out.energy - poses.energy).abs() + mean_over_systems(lengths, poses.system_index, n_systems=6)
-        stock, turned = (total / scale).view(2, 3).unbind()
+        out = model(orientations, forces="conservative", create_graph=True)
+        assert orientations.forces is not None
+        lengths = ((out.forces - orientations.forces).square().sum(1) + (1e-4 * scale) ** 2).sqrt()
+        total = 0.02 * (out.energy - orientations.energy).abs() + mean_over_systems(
+            lengths, orientations.system_index, n_systems=6
+        )
+        original, rotated = (total / scale).view(2, 3).unbind()
         optimizer.zero_grad()
-        (stock.mean() + turned.mean()).backward()
+        (original.mean() + rotated.mean()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), options.max_grad_norm)
         optimizer.param_groups[0]["lr"] = trainer.learning_rate(step, options)
         optimizer.step()
@@ -197,7 +199,7 @@ def test_provenance_says_where_the_weights_come_from(trained: Path) -> None:
 
 
 def test_the_potential_has_the_validation_error_it_claims(trained: Path) -> None:
-    """Recomputed from the file on the frames of its split: the same in the trainer's poses, close in others."""
+    """Recomputed from the file on the frames of its split: the same in the trainer's orientations, close in others."""
     potential = load_potential(trained / "potential.pt")
     split = potential.provenance.data["split"]
     claimed = potential.provenance.metrics["validation_force_mae_meV_per_A"]
@@ -209,7 +211,7 @@ def test_the_potential_has_the_validation_error_it_claims(trained: Path) -> None
         assert batch.energy is not None
         references = torch.zeros_like(batch.energy).index_add(0, batch.system_index, potential.atomic_references(batch))
         residual = replace(batch, energy=batch.energy - references)
-        errors.append(TurnedValidation(residual, forces="conservative")(potential.model))
+        errors.append(RotatedValidation(residual, forces="conservative")(potential.model))
         if role == "validation":
             assert 1000 * symmetry_and_accuracy(potential, frames)[1] == pytest.approx(claimed, rel=0.1)
     assert errors[0]["score"] == errors[0]["validation_force_mae"] == pytest.approx(claimed, rel=1e-5)
@@ -229,9 +231,9 @@ def test_other_heads_train_and_are_recorded(tmp_path: Path, forces: str) -> None
 @pytest.mark.parametrize(
     ("options", "columns"),
     [
-        ({"alpha": 0.0, "n_turned": 2}, {"equivariance"}),
+        ({"alpha": 0.0, "n_rotated": 2}, {"equivariance"}),
         ({"beta": 0.0}, {"task"}),
-        ({"anchor": "prediction", "group": "SO3"}, {"task", "equivariance"}),
+        ({"consistency_target": "prediction", "group": "SO3"}, {"task", "equivariance"}),
     ],
 )
 def test_options_decide_which_losses_there_are(tmp_path: Path, options: dict[str, Any], columns: set[str]) -> None:

@@ -51,7 +51,7 @@ def test_unknown_keys_name_the_nearest(override: str, message: str) -> None:
         ("train.ema_decay=1.0", "train.ema_decay: Input should be less than 1, got 1.0"),
         ("train.n_steps=0", "train.n_steps: Input should be greater than or equal to 1, got 0"),
         ("train.batch_size=2.5", "train.batch_size: Input should be a valid integer"),
-        ("train.n_turned=0", "train.n_turned: Input should be greater than or equal to 1, got 0"),
+        ("train.n_rotated=0", "train.n_rotated: Input should be greater than or equal to 1, got 0"),
         ("train.group=O(3)", "train.group: Input should be 'O3' or 'SO3', got 'O(3)'"),
         ("train.forces=auto", "train.forces: Input should be 'conservative', 'direct' or 'both', got 'auto'"),
         ("train.max_grad_norm=.nan", "train.max_grad_norm"),
@@ -86,7 +86,10 @@ def test_options_that_exclude_each_other() -> None:
         "data.molecule (ethanol) and data.source (own.xyz) exclude each other; give one",
     )
     refused(["train.alpha=0", "train.beta=0"], "train.alpha and train.beta are both 0, so nothing would be trained")
-    refused(["train.anchor=prediction", "train.beta=0"], "train.anchor=prediction holds turned poses against the untur")
+    refused(
+        ["train.consistency_target=prediction", "train.beta=0"],
+        "train.consistency_target=prediction holds rotated orientations against the untur",
+    )
     refused(["train.n_steps=100", "train.warmup_steps=100"], "train.warmup_steps (100) must be smaller than train.n_st")
 
 
@@ -107,23 +110,35 @@ def test_options_that_exclude_each_other() -> None:
             ["weighting=linear", "n_steps=300", "ramp_steps=301"],
             "train.ramp_steps (301) is more than train.n_steps (300)",
         ),
-        (["estimator=one-forward", "alpha=0"], "train.estimator=one-forward draws the pose of a frame with odds alpha"),
+        (
+            ["estimator=one-forward", "alpha=0"],
+            "train.estimator=one-forward draws the orientation of a frame with odds alpha",
+        ),
         (["estimator=one-forward", "weighting=linear"], "train.estimator=one-forward needs train.weighting=constant"),
-        (["estimator=one-forward", "n_turned=2"], "train.estimator=one-forward has one pose of each frame"),
+        (["estimator=one-forward", "n_rotated=2"], "train.estimator=one-forward has one orientation of each frame"),
         (
-            ["estimator=one-forward", "anchor=prediction"],
-            "and train.anchor=label, got 1 and prediction",
+            ["estimator=one-forward", "consistency_target=prediction"],
+            "and train.consistency_target=label, got 1 and prediction",
         ),
         (
-            ["estimator=one-forward", "first_pose=random"],
-            "mixes unturned and turned poses: train.first_pose=stock, got",
+            ["estimator=one-forward", "first_orientation=random"],
+            "mixes original and rotated orientations: train.first_orientation=original, got",
         ),
-        (["first_pose=random", "alpha=0"], "train.first_pose=random has no effect without train.alpha > 0"),
-        (["first_pose=turned"], "train.first_pose: Input should be 'stock' or 'random', got 'turned'"),
+        (
+            ["first_orientation=random", "alpha=0"],
+            "train.first_orientation=random has no effect without train.alpha > 0",
+        ),
+        (
+            ["first_orientation=rotated"],
+            "train.first_orientation: Input should be 'original' or 'random', got 'rotated'",
+        ),
         (["unlabelled_batch_size=-1"], "train.unlabelled_batch_size: Input should be greater than or equal to 0, got"),
-        (["unlabelled_batch_size=5"], "train.unlabelled_batch_size=5 needs train.anchor=prediction, got label"),
         (
-            ["unlabelled_batch_size=5", "anchor=prediction"],
+            ["unlabelled_batch_size=5"],
+            "train.unlabelled_batch_size=5 needs train.consistency_target=prediction, got label",
+        ),
+        (
+            ["unlabelled_batch_size=5", "consistency_target=prediction"],
             "train.unlabelled_batch_size how many a step: give both or none, got None and 5",
         ),
         (["axis=[0, 0, 1]"], "train.axis restricts proper rotations; set train.group=SO3, got O3"),
@@ -139,18 +154,18 @@ def test_options_of_the_losses_that_do_not_fit_together(overrides: list[str], me
 def test_unlabelled_frames_need_a_number_and_their_unit_needs_them() -> None:
     refused(["data.unlabelled=own.traj"], "how many a step: give both or none, got own.traj and 0")
     refused(["data.unlabelled_length_unit=Bohr"], "data.unlabelled_length_unit=Bohr has no effect without data.unlabel")
-    given = ["data.unlabelled=own.traj", "train.unlabelled_batch_size=5", "train.anchor=prediction"]
+    given = ["data.unlabelled=own.traj", "train.unlabelled_batch_size=5", "train.consistency_target=prediction"]
     assert load_config(None, overrides=given).data.unlabelled == "own.traj"
 
 
 def test_options_of_the_losses_that_do_fit_together(tmp_path: Path) -> None:
     for chosen in (
         ["weighting=linear", "beta_start=0.5", "ramp_steps=50"],
-        ["weighting=gradual", "gradnorm_exponent=0", "n_turned=3", "anchor=prediction"],
+        ["weighting=gradual", "gradnorm_exponent=0", "n_rotated=3", "consistency_target=prediction"],
         ["estimator=one-forward", "beta=0.25", "force_loss=mse"],
         ["group=SO3", "axis=[0, 1, 0.5]"],
-        ["first_pose=random", "beta=0"],
-        ["first_pose=random", "anchor=prediction", "weighting=gradual"],
+        ["first_orientation=random", "beta=0"],
+        ["first_orientation=random", "consistency_target=prediction", "weighting=gradual"],
     ):
         config = load_config(None, overrides=[f"train.{override}" for override in chosen])
         assert load_config(write(tmp_path, dump_config(config))) == config != RunConfig()

@@ -19,7 +19,7 @@ from remul_md.datasets import read_frames
 from remul_md.dynamics import read_trajectory
 from remul_md.errors import InputError
 from remul_md.labels.own_dynamics import Sampling, start_positions, whole_frames
-from remul_md.potentials.ensemble import make_committee
+from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import load_potential
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
@@ -79,7 +79,7 @@ def test_one_command_makes_one_file_with_both_heads(cli: Run, done: Path, tmp_pa
     code, out, err = cli("distill", "ethanol", "--run-dir", tmp_path / "run", "--output", both, *COMMAND)
     assert code == 0, err
     assert f"{both}: direct forces taught on 35 geometries; on 7 of 7 held-out ones they differ" in out
-    assert "force MAE, stock / turned" in out
+    assert "force MAE, original / rotated" in out
     assert both.read_bytes() == (tmp_path / "run" / "potential.pt").read_bytes()
     first, made = load_potential("ethanol"), load_potential(both)
     for name, value in made.model.state_dict().items():
@@ -90,13 +90,13 @@ def test_one_command_makes_one_file_with_both_heads(cli: Run, done: Path, tmp_pa
     assert head["config"]["data"]["source"] == "labels.npz"  # no folder of this machine
     assert head["data"]["sampling"]["n_frames"] == 35
     assert head["data"]["sampling"]["final_temperature_K"] == 600.0
-    assert head["metrics"]["held_out_force_mae_turned_meV_per_A"] > 0.0
+    assert head["metrics"]["held_out_force_mae_rotated_meV_per_A"] > 0.0
     # It is a potential like any other.
     code, out, err = cli("evaluate", both, tmp_path / "run" / "held-out.npz", "--forces", "direct", "--n-draws", "2")
     assert code == 0, err
-    figure = head["metrics"]["held_out_force_mae_stock_meV_per_A"]
-    assert f"7 frames, direct forces, 2 rotations a frame\n  force MAE, stock / turned     {figure:.2f} /" in out
-    assert re.search(r"energy MAE, stock / turned +0\.00 /", out)  # labels and energies are one model
+    figure = head["metrics"]["held_out_force_mae_original_meV_per_A"]
+    assert f"7 frames, direct forces, 2 rotations a frame\n  force MAE, original / rotated     {figure:.2f} /" in out
+    assert re.search(r"energy MAE, original / rotated +0\.00 /", out)  # labels and energies are one model
     short = ["--length-ps", "0.003", "--equilibrate-ps", "0", "--output", tmp_path / "direct.traj"]
     code, _, err = cli("md", both, "--structure", "ethanol", "--forces", "direct", *short)
     assert code == 0, err
@@ -317,12 +317,12 @@ def test_what_cannot_be_distilled_is_refused(tmp_path: Path) -> None:
     ):
         potential.save(tmp_path / f"{name}.pt")
     members = [tmp_path / "first.pt", tmp_path / "second.pt"]
-    make_committee(members).save(tmp_path / "committee.pt")
+    make_ensemble(members).save(tmp_path / "ensemble.pt")
     for name, message in (
         ("direct", "was trained for direct forces only; give one with conservative forces"),
         ("two", "this potential knows 2 compositions; label frames of your own"),
         ("cells", "this potential has periodic cells; label frames of your own"),
-        ("committee", "this is a committee of 2; train one model on its labels first"),
+        ("ensemble", "this is an ensemble of 2; train one model on its labels first"),
     ):
         with pytest.raises(InputError, match=message):
             distill_direct_head(tmp_path / f"{name}.pt", run_dir=tmp_path / "run", calculator=RemulCalculator)

@@ -14,7 +14,7 @@ from remul_md.models.operations import smooth_softmax
 from remul_md.models.transformer import Transformer, TransformerConfig
 from remul_md.structures.batch import Batch
 from remul_md.structures.neighbors import build_batch
-from remul_md.symmetry.rotations import random_rotations, turn_batch, turn_prediction
+from remul_md.symmetry.rotations import random_rotations, rotate_batch, rotate_prediction
 
 CUTOFF = 4.5
 
@@ -32,11 +32,11 @@ def batch() -> Batch:
 
 def test_the_untrained_model_breaks_rotations(model: torch.nn.Module, batch: Batch) -> None:
     rotations = random_rotations(2, generator=torch.Generator().manual_seed(0))
-    stock, turned = model(batch, forces="both"), model(turn_batch(batch, rotations), forces="both")
-    expected = turn_prediction(stock, rotations)
-    size = stock.forces.abs().mean()
-    assert (turned.energy - stock.energy).abs().max() > 1e-3 * stock.energy.abs().max()
-    assert (turned.forces - expected.forces).abs().mean() > 0.05 * size
+    original, rotated = model(batch, forces="both"), model(rotate_batch(batch, rotations), forces="both")
+    expected = rotate_prediction(original, rotations)
+    size = original.forces.abs().mean()
+    assert (rotated.energy - original.energy).abs().max() > 1e-3 * original.energy.abs().max()
+    assert (rotated.forces - expected.forces).abs().mean() > 0.05 * size
 
 
 def test_a_fresh_model_depends_on_the_orientation_too(batch: Batch) -> None:
@@ -53,14 +53,14 @@ def test_a_fresh_model_depends_on_the_orientation_too(batch: Batch) -> None:
         ratio = weight[:, -3:].square().mean().sqrt() / weight[:, :-3].square().mean().sqrt()
         assert ratio.item() == pytest.approx(transformer.DIRECTION_SCALE, rel=0.1)
     rotations = random_rotations(2, generator=torch.Generator().manual_seed(0))
-    stock, turned = fresh(batch, forces="both"), fresh(turn_batch(batch, rotations), forces="both")
-    expected = turn_prediction(stock, rotations)
-    for one, other in ((turned.forces, expected.forces), (turned.direct_forces, expected.direct_forces)):
+    original, rotated = fresh(batch, forces="both"), fresh(rotate_batch(batch, rotations), forces="both")
+    expected = rotate_prediction(original, rotations)
+    for one, other in ((rotated.forces, expected.forces), (rotated.direct_forces, expected.direct_forces)):
         assert (one - other).abs().mean() > 0.02 * other.abs().mean()
     exact = exact_model(fresh)
-    stock, turned = exact(batch, forces="both"), exact(turn_batch(batch, rotations), forces="both")
-    expected = turn_prediction(stock, rotations)
-    for one, other in ((turned.forces, expected.forces), (turned.direct_forces, expected.direct_forces)):
+    original, rotated = exact(batch, forces="both"), exact(rotate_batch(batch, rotations), forces="both")
+    expected = rotate_prediction(original, rotations)
+    for one, other in ((rotated.forces, expected.forces), (rotated.direct_forces, expected.direct_forces)):
         assert (one - other).abs().max() < 1e-12 * max(1.0, float(other.abs().max()))
 
 

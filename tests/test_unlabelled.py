@@ -1,4 +1,5 @@
-"""Frames without labels, and random first poses: what they add to the losses, which frames a step sees, resuming."""
+"""Frames without labels, and random first orientations: what they add to the losses, which frames a step sees,
+resuming."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ from remul_md.training.objectives import PotentialObjective, labelled_part, labe
 from remul_md.training.train import train_potential
 from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches, read_unlabelled
 
-N_LABELLED, N_BESIDE, N_TURNED = 4, 3, 2
+N_LABELLED, N_BESIDE, N_ROTATED = 4, 3, 2
 FIELD = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
 
 
@@ -40,13 +41,13 @@ def squared(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction - target).square().sum(1)
 
 
-def rows_in_poses(rows: Tensor, rotations: Tensor) -> Tensor:
+def rows_in_orientations(rows: Tensor, rotations: Tensor) -> Tensor:
     return torch.einsum("gbij,bj->gbi", rotations, rows).flatten(0, 1)
 
 
 TURN: Turn[Tensor, Tensor] = Turn(
-    inputs=rows_in_poses,
-    outputs=rows_in_poses,
+    inputs=rows_in_orientations,
+    outputs=rows_in_orientations,
     first=lambda rows, n: rows[:n],
     labelled=lambda rows, targets: rows[: len(targets)],
 )
@@ -72,14 +73,14 @@ def test_losses_of_a_partly_labelled_batch_in_closed_form(rows: tuple[Tensor, Te
     """f(x) = 1.3 x + c: task |1.3 x - c' - y|^2 of the labelled, equivariance |c - g c|^2 of all."""
     x, y = rows
     n = len(x)
-    turned, first = drawn(N_TURNED, n), drawn(n, seed=5) if random_first else None
+    rotated, first = drawn(N_ROTATED, n), drawn(n, seed=5) if random_first else None
     calls = []
 
     def predict(inputs: Tensor) -> Tensor:
         calls.append(len(inputs))
         return 1.3 * inputs + FIELD
 
-    # The labels are given in the pose in which the task's loss sees them.
+    # The labels are given in the orientation in which the task's loss sees them.
     start = torch.eye(3, dtype=torch.float64).expand(n, 3, 3) if first is None else first
     stands = torch.einsum("bij,bj->bi", start, x)
     losses = remul_losses(
@@ -87,16 +88,16 @@ def test_losses_of_a_partly_labelled_batch_in_closed_form(rows: tuple[Tensor, Te
         x,
         y,
         turn=TURN,
-        rotations=turned,
+        rotations=rotated,
         gap=squared,
-        anchor="prediction",
+        consistency_target="prediction",
         first_rotations=first,
         n_labelled=N_LABELLED,
     )
-    assert calls == [(1 + N_TURNED) * n]  # one call
-    in_pose = y if first is None else torch.einsum("bij,bj->bi", start[:N_LABELLED], y)
-    task = squared(1.3 * stands[:N_LABELLED] + FIELD, in_pose).mean()
-    onward = turned @ start.mT  # what stands in the first pose is turned on to the others
+    assert calls == [(1 + N_ROTATED) * n]  # one call
+    in_orientation = y if first is None else torch.einsum("bij,bj->bi", start[:N_LABELLED], y)
+    task = squared(1.3 * stands[:N_LABELLED] + FIELD, in_orientation).mean()
+    onward = rotated @ start.mT  # what stands in the first orientation is turned on to the others
     broken = (FIELD - onward @ FIELD).square().sum(2)
     assert losses["task"].item() == pytest.approx(task.item(), rel=1e-12)
     assert losses["equivariance"].item() == pytest.approx(broken.mean().item(), rel=1e-12)
@@ -104,32 +105,39 @@ def test_losses_of_a_partly_labelled_batch_in_closed_form(rows: tuple[Tensor, Te
 
 
 @pytest.mark.parametrize("law", [{}, {"group": "SO3", "axis": (1.0, 2.0, -0.5)}])
-def test_a_random_first_pose_is_two_pose_augmentation(rows: tuple[Tensor, Tensor], law: dict[str, Any]) -> None:
-    """Anchor label, alpha = beta, one turned pose: for the same draws twice the loss of alpha = 0 with two poses."""
+def test_a_random_first_orientation_is_two_orientation_augmentation(
+    rows: tuple[Tensor, Tensor], law: dict[str, Any]
+) -> None:
+    """ConsistencyTarget label, alpha = beta, one rotated orientation: for the same draws twice the loss of alpha = 0
+    with two orientations."""
     x, y = rows[0][:N_LABELLED], rows[1]
-    poses = drawn(2, N_LABELLED, **law)
+    orientations = drawn(2, N_LABELLED, **law)
 
     def crooked(v: Tensor) -> Tensor:
         return 1.3 * v + 0.4 * v * torch.tensor([0.0, 1.0, -2.0], dtype=v.dtype) + 0.2
 
     terms: dict[str, Any] = {"turn": TURN, "gap": squared}
-    ours = remul_losses(crooked, x, y, rotations=poses[1:], first_rotations=poses[0], **terms)
-    two = remul_losses(crooked, x, y, rotations=poses, unturned=False, **terms)
-    stock = remul_losses(crooked, x, y, rotations=poses[1:], **terms)
+    ours = remul_losses(crooked, x, y, rotations=orientations[1:], first_rotations=orientations[0], **terms)
+    two = remul_losses(crooked, x, y, rotations=orientations, original=False, **terms)
+    original = remul_losses(crooked, x, y, rotations=orientations[1:], **terms)
     assert (ours["task"] + ours["equivariance"]).item() == pytest.approx(2 * two["equivariance"].item(), rel=1e-12)
-    assert abs(stock["task"] - ours["task"]) > 0.01
+    assert abs(original["task"] - ours["task"]) > 0.01
 
 
 def test_losses_that_cannot_be_are_refused(rows: tuple[Tensor, Tensor]) -> None:
     x, y = rows
-    terms: dict[str, Any] = {"turn": TURN, "rotations": drawn(N_TURNED, len(x)), "gap": squared}
-    with pytest.raises(InputError, match="systems without labels need the anchor 'prediction', got 'label'"):
+    terms: dict[str, Any] = {"turn": TURN, "rotations": drawn(N_ROTATED, len(x)), "gap": squared}
+    with pytest.raises(
+        InputError, match="systems without labels need the consistency target 'prediction', got 'label'"
+    ):
         remul_losses(lambda v: v, x, y, n_labelled=N_LABELLED, **terms)
     lacking = replace(TURN, labelled=None)
     with pytest.raises(InputError, match=r"systems without labels need Turn\.labelled"):
-        remul_losses(lambda v: v, x, y, n_labelled=N_LABELLED, anchor="prediction", **(terms | {"turn": lacking}))
-    with pytest.raises(InputError, match="first_rotations turn the pose of the task's loss, which is left out"):
-        remul_losses(lambda v: v, x, x, unturned=False, first_rotations=drawn(len(x)), **terms)
+        remul_losses(
+            lambda v: v, x, y, n_labelled=N_LABELLED, consistency_target="prediction", **(terms | {"turn": lacking})
+        )
+    with pytest.raises(InputError, match="first_rotations turn the orientation of the task's loss, which is left out"):
+        remul_losses(lambda v: v, x, x, original=False, first_rotations=drawn(len(x)), **terms)
 
 
 # Potentials ---------------------------------------------------------------------------------------------------------
@@ -150,11 +158,11 @@ class Springs(torch.nn.Module):
         self.field = torch.nn.Parameter(field * FIELD)
 
     def forward(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
-        arms = centred(batch)
-        energies = 0.5 * self.stiffness * arms.square().sum(1)
+        methods = centred(batch)
+        energies = 0.5 * self.stiffness * methods.square().sum(1)
         energy = torch.zeros(batch.n_systems, dtype=torch.float64).index_add(0, batch.system_index, energies)
         return Prediction(
-            system_index=batch.system_index, energy=energy, direct_forces=self.field - self.stiffness * arms
+            system_index=batch.system_index, energy=energy, direct_forces=self.field - self.stiffness * methods
         )
 
 
@@ -169,14 +177,16 @@ LABELLED, BESIDE = frames_of(0, 1, 2), frames_of(3, 4)  # 6 and 4 frames
 
 
 def batches(**options: Any) -> Callable[[int], PartlyLabelled]:
-    config = TrainConfig(**({"batch_size": 4, "unlabelled_batch_size": 3, "anchor": "prediction"} | options))
+    config = TrainConfig(
+        **({"batch_size": 4, "unlabelled_batch_size": 3, "consistency_target": "prediction"} | options)
+    )
     unlabelled = replace(BESIDE, energy=None, forces=None)
     store = BatchStore(build_batch(LABELLED, cutoff=4.5))
     return partly_labelled_batches(store, unlabelled, cutoff=4.5, config=config)
 
 
 OBJECTIVE = PotentialObjective(
-    forces="direct", force_scale=0.7, energy_weight=0.1, n_turned=2, anchor="prediction", force_loss="mse"
+    forces="direct", force_scale=0.7, energy_weight=0.1, n_rotated=2, consistency_target="prediction", force_loss="mse"
 )
 
 
@@ -194,22 +204,26 @@ def test_an_equivariant_model_has_no_loss_on_unlabelled_frames_and_a_field_gives
 
 def test_the_task_sees_the_labelled_frames_only() -> None:
     batch, model = batches()(0), Springs(field=1.0)
-    alone = replace(OBJECTIVE, n_turned=0)(model, batch.labelled, torch.Generator())
+    alone = replace(OBJECTIVE, n_rotated=0)(model, batch.labelled, torch.Generator())
     found = OBJECTIVE(model, batch, torch.Generator().manual_seed(2))
     assert found["task"].item() == pytest.approx(alone["task"].item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("anchor", ["label", "prediction"])
-def test_labels_turn_into_the_random_first_pose(anchor: Any) -> None:
-    """An equivariant model is as wrong in every pose, so the task's loss is that of the stock pose."""
+@pytest.mark.parametrize("consistency_target", ["label", "prediction"])
+def test_labels_turn_into_the_random_first_orientation(consistency_target: Any) -> None:
+    """An equivariant model is as wrong in every orientation, so the task's loss is that of the original orientation."""
     batch, model = build_batch(LABELLED, cutoff=4.5), Springs(field=0.0)
-    stock = replace(OBJECTIVE, anchor=anchor)(model, batch, torch.Generator().manual_seed(2))
-    found = replace(OBJECTIVE, anchor=anchor, first_pose="random")(model, batch, torch.Generator().manual_seed(2))
-    assert found["task"].item() == pytest.approx(stock["task"].item(), rel=1e-12)
+    original = replace(OBJECTIVE, consistency_target=consistency_target)(model, batch, torch.Generator().manual_seed(2))
+    found = replace(OBJECTIVE, consistency_target=consistency_target, first_orientation="random")(
+        model, batch, torch.Generator().manual_seed(2)
+    )
+    assert found["task"].item() == pytest.approx(original["task"].item(), rel=1e-12)
     broken = Springs(field=1.0)
     one, other = (
-        replace(OBJECTIVE, anchor=anchor, first_pose=pose)(broken, batch, torch.Generator().manual_seed(2))["task"]
-        for pose in ("stock", "random")
+        replace(OBJECTIVE, consistency_target=consistency_target, first_orientation=orientation)(
+            broken, batch, torch.Generator().manual_seed(2)
+        )["task"]
+        for orientation in ("original", "random")
     )
     assert abs(one - other) > 0.01
 
@@ -218,7 +232,7 @@ def test_labels_turn_into_the_random_first_pose(anchor: Any) -> None:
 def test_gradients_reach_from_unlabelled_frames(forces: Any) -> None:
     """The loss moves with the unlabelled geometries, and so does what it teaches the model."""
     batch, model = batches()(0), random_model(cutoff=4.5).double()
-    objective = replace(OBJECTIVE, forces=forces, force_loss="l2", first_pose="random")
+    objective = replace(OBJECTIVE, forces=forces, force_loss="l2", first_orientation="random")
     n_labelled_atoms = batch.labelled.n_atoms
     positions = batch.systems.positions.clone().requires_grad_()
     live = replace(batch, systems=replace(batch.systems, positions=positions))
@@ -240,14 +254,16 @@ def test_gradients_reach_from_unlabelled_frames(forces: Any) -> None:
 
 
 def test_unlabelled_frames_are_not_held_against_labels() -> None:
-    with pytest.raises(InputError, match="systems without labels need the anchor 'prediction', got 'label'"):
-        replace(OBJECTIVE, anchor="label")(Springs(field=1.0), batches()(0), torch.Generator())
+    with pytest.raises(
+        InputError, match="systems without labels need the consistency target 'prediction', got 'label'"
+    ):
+        replace(OBJECTIVE, consistency_target="label")(Springs(field=1.0), batches()(0), torch.Generator())
 
 
-def test_the_objective_with_a_random_first_pose_draws_what_two_poses_draw() -> None:
+def test_the_objective_with_a_random_first_orientation_draws_what_two_orientations_draw() -> None:
     batch, model = build_batch(LABELLED, cutoff=4.5), Springs(field=1.0)
-    ours = replace(OBJECTIVE, anchor="label", n_turned=1, first_pose="random")
-    two = replace(OBJECTIVE, anchor="label", n_turned=2, unturned=False)
+    ours = replace(OBJECTIVE, consistency_target="label", n_rotated=1, first_orientation="random")
+    two = replace(OBJECTIVE, consistency_target="label", n_rotated=2, original=False)
     found = ours(model, batch, torch.Generator().manual_seed(6))
     wanted = two(model, batch, torch.Generator().manual_seed(6))
     total = found["task"] + found["equivariance"]
@@ -354,8 +370,8 @@ def run_config(source: Path, **train: Any) -> RunConfig:
         "n_steps": 20,
         "batch_size": 3,
         "unlabelled_batch_size": 4,
-        "anchor": "prediction",
-        "first_pose": "random",
+        "consistency_target": "prediction",
+        "first_orientation": "random",
         "warmup_steps": 2,
         "validate_every": 8,
         "checkpoint_every": 5,

@@ -1,4 +1,4 @@
-"""Validation in turned poses against a loop: the same poses every time, whatever fits into one pass."""
+"""Validation in rotated orientations against a loop: the same orientations every time, whatever fits into one pass."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from potentials import molecule_frames, random_model
 
 from remul_md.structures.batch import Batch, BatchStore, Prediction
 from remul_md.structures.neighbors import build_batch
-from remul_md.symmetry.rotations import random_rotations, turn_batch
+from remul_md.symmetry.rotations import random_rotations, rotate_batch
 from remul_md.training import validation
-from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation
+from remul_md.training.validation import VALIDATION_COLUMNS, RotatedValidation
 
-CUTOFF, N_POSES, SEED = 4.5, 3, 6
+CUTOFF, N_ORIENTATIONS, SEED = 4.5, 3, 6
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +24,16 @@ def batch() -> Batch:
 @pytest.mark.parametrize(
     ("forces", "head"), [("conservative", "forces"), ("direct", "direct_forces"), ("both", "forces")]
 )
-def test_errors_are_those_of_a_loop_over_poses(batch: Batch, forces, head: str) -> None:  # type: ignore[no-untyped-def]
+def test_errors_are_those_of_a_loop_over_orientations(batch: Batch, forces, head: str) -> None:  # type: ignore[no-untyped-def]
     model = random_model(cutoff=CUTOFF).double()
-    found = TurnedValidation(batch, forces=forces, n_poses=N_POSES, seed=SEED)(model)
-    drawn = random_rotations(2 * N_POSES, generator=torch.Generator().manual_seed(SEED), group="O3")
+    found = RotatedValidation(batch, forces=forces, n_orientations=N_ORIENTATIONS, seed=SEED)(model)
+    drawn = random_rotations(2 * N_ORIENTATIONS, generator=torch.Generator().manual_seed(SEED), group="O3")
     assert {round(d) for d in torch.linalg.det(drawn).tolist()} == {1, -1}  # mirrors too: as the model is trained
     store = BatchStore(batch)
     force_errors, energy_errors = [], []
-    for pose in range(N_POSES):
+    for orientation in range(N_ORIENTATIONS):
         for system in (0, 1):
-            single = turn_batch(store.select([system]), drawn[2 * pose + system][None])
+            single = rotate_batch(store.select([system]), drawn[2 * orientation + system][None])
             out = model(single, forces="both")
             force_errors.extend((getattr(out, head).detach() - single.forces).abs().flatten().tolist())
             energy_errors.append((out.energy.detach() - single.energy).abs().item())
@@ -45,33 +45,35 @@ def test_errors_are_those_of_a_loop_over_poses(batch: Batch, forces, head: str) 
 
 def test_the_passes_and_their_number_change_nothing(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(cutoff=CUTOFF).double()
-    validate = TurnedValidation(batch, forces="conservative", n_poses=5)
+    validate = RotatedValidation(batch, forces="conservative", n_orientations=5)
     whole = validate(model)
     assert validate(model) == whole
-    monkeypatch.setattr(validation, "MAX_ATOMS", 30)  # two poses of 12 atoms at a time
+    monkeypatch.setattr(validation, "MAX_ATOMS", 30)  # two orientations of 12 atoms at a time
     sizes = []
     model.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].n_atoms))
-    pieces = TurnedValidation(batch, forces="conservative", n_poses=5)(model)
+    pieces = RotatedValidation(batch, forces="conservative", n_orientations=5)(model)
     assert sizes == [24, 24, 12]
     assert pieces == pytest.approx(whole, rel=1e-12)
-    assert TurnedValidation(batch, forces="conservative", n_poses=5, seed=2)(model) != whole
-    assert TurnedValidation(batch, forces="conservative", n_poses=5, group="SO3")(model) != whole
+    assert RotatedValidation(batch, forces="conservative", n_orientations=5, seed=2)(model) != whole
+    assert RotatedValidation(batch, forces="conservative", n_orientations=5, group="SO3")(model) != whole
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_run_is_not_chosen_by_poses_it_does_not_train(batch: Batch) -> None:
-    """About the axis of a constant error the poses of a run about that axis all have the same force error."""
+def test_a_run_is_not_chosen_by_orientations_it_does_not_train(batch: Batch) -> None:
+    """About the axis of a constant error the orientations of a run about that axis all have the same force error."""
     axis = (0.0, 0.0, 1.0)
 
-    def model(poses: Batch, *, forces: str) -> Prediction:
-        assert poses.forces is not None
-        along = torch.tensor([0.0, 0.0, 0.5], dtype=poses.forces.dtype)
-        return Prediction(system_index=poses.system_index, energy=poses.energy, forces=poses.forces + along)
+    def model(orientations: Batch, *, forces: str) -> Prediction:
+        assert orientations.forces is not None
+        along = torch.tensor([0.0, 0.0, 0.5], dtype=orientations.forces.dtype)
+        return Prediction(
+            system_index=orientations.system_index, energy=orientations.energy, forces=orientations.forces + along
+        )
 
-    validate = TurnedValidation(batch, forces="conservative", group="SO3", axis=axis)
+    validate = RotatedValidation(batch, forces="conservative", group="SO3", axis=axis)
     assert validate(model)["validation_force_mae"] == pytest.approx(500.0 / 3, rel=1e-6)  # type: ignore[arg-type]
     for part in validate._batches:
         heights = part.positions[:, 2].view(-1, batch.n_atoms)
         torch.testing.assert_close(heights, batch.positions[:, 2].expand_as(heights))
-    turned = torch.cat([part.positions for part in validate._batches])
-    assert (turned[:, 0].view(-1, batch.n_atoms) - batch.positions[:, 0]).abs().max() > 0.1
+    rotated = torch.cat([part.positions for part in validate._batches])
+    assert (rotated[:, 0].view(-1, batch.n_atoms) - batch.positions[:, 0]).abs().max() > 0.1

@@ -1,4 +1,4 @@
-"""Accuracy and symmetry of a potential on labelled frames, always twice: in the stock pose and turned."""
+"""Accuracy and symmetry of a potential on labelled frames, always twice: in the original orientation and rotated."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from remul_md.structures.batch import BatchStore
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.measures import Percent, equivariance_percent, net_force_and_torque, twirl_statistics
-from remul_md.symmetry.rotations import pose_batch, random_rotations, turn_vectors
+from remul_md.symmetry.rotations import random_rotations, rotate_vectors, rotated_copies
 
 NEAR_STEPS = 10  # steps of the trajectory within which a frame is a near copy of another
-MAX_ATOMS = 8192  # atoms in one pass, all poses together: bounds the memory
+MAX_ATOMS = 8192  # atoms in one pass, all orientations together: bounds the memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class Apart:
 
     n_frames: int
     max_steps: int
-    force_mae_stock: float
-    force_mae_turned: float
+    force_mae_original: float
+    force_mae_rotated: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +48,10 @@ class Accuracy:
         forces: the head that was evaluated.
         n_draws: Haar draws of each frame, SO(3), independent.
         seed: seed of the draws.
-        force_mae_stock: mean absolute error of the force components as the frames stand in the file.
-        force_mae_turned: the same over the draws, against the turned labels.
-        energy_mae_stock: mean absolute energy error.
-        energy_mae_turned: the same over the draws.
+        force_mae_original: mean absolute error of the force components as the frames stand in the file.
+        force_mae_rotated: the same over the draws, against the rotated labels.
+        energy_mae_original: mean absolute energy error.
+        energy_mae_rotated: the same over the draws.
         rotational_error: mean absolute component of f(g x) - g f(x).
         rotational_spread: s for each component, root of the mean variance over the draws.
         equivariance_norm: E' of the REMUL paper, mean 2-norm of f(g x) - g f(x) over all components of a frame.
@@ -61,7 +61,7 @@ class Accuracy:
         equivariance_percent_energy: the same for the energy.
         equivariance_percent_energy_ci95: its interval.
         twirled_force_rmse: root mean squared force error of the orientation-averaged model.
-        force_mae_by_element: stock force MAE of each element.
+        force_mae_by_element: original force MAE of each element.
         net_force_rms_eV_per_A: root mean square length of the net force on a frame; 0 by construction for models
             whose pair forces oppose each other.
         net_torque_rms_eV: the same for the torque about the centre; for conservative forces minus the derivative of
@@ -71,11 +71,12 @@ class Accuracy:
         jacobian_asymmetry: |(J - J^T)/2| / |J| of the forces' Jacobian; rounding for conservative forces.
         n_jacobian_frames: frames, evenly spread, that the last two were measured on.
         symmetry: relaxed, or exact where O(3) is built in or was cut to.
-        direction_load: force MAE with the raw directions cut over the force MAE as it is, both in the stock pose: 1
-            where exact symmetry is free, large where the raw directions carry the potential, 1 for exact potentials.
+        direction_load: force MAE with the raw directions cut over the force MAE as it is, both in the original
+            orientation: 1 where exact symmetry is free, large where the raw directions carry the potential, 1 for exact
+                potentials.
         force_mae_exact: the first of the two, meV/Angstrom.
-        n_members: 1, or the members of a committee.
-        forces_std: of a committee, its error bar against the errors of the stock forces, by component, in
+        n_members: 1, or the members of an ensemble.
+        forces_std: of an ensemble, its error bar against the errors of the original forces, by component, in
             meV/Angstrom.
         apart: force MAE without the frames that were taken within NEAR_STEPS of a training frame from the same
             trajectory: near copies make the error look smaller. None if that is not known.
@@ -85,10 +86,10 @@ class Accuracy:
     forces: str
     n_draws: int
     seed: int
-    force_mae_stock: float
-    force_mae_turned: float
-    energy_mae_stock: float
-    energy_mae_turned: float
+    force_mae_original: float
+    force_mae_rotated: float
+    energy_mae_original: float
+    energy_mae_rotated: float
     rotational_error: float
     rotational_spread: float
     equivariance_norm: float
@@ -122,20 +123,20 @@ class Accuracy:
         by_element = ", ".join(f"{symbol} {value:.1f}" for symbol, value in self.force_mae_by_element.items())
         energy_percent = f"{self.equivariance_percent_energy:.2f} [{low_energy:.2f}, {high_energy:.2f}] %"
         rows = [
-            ("force MAE, stock / turned", f"{self.force_mae_stock:.2f} / {self.force_mae_turned:.2f} meV/A"),
-            ("energy MAE, stock / turned", f"{self.energy_mae_stock:.2f} / {self.energy_mae_turned:.2f} meV"),
+            ("force MAE, original / rotated", f"{self.force_mae_original:.2f} / {self.force_mae_rotated:.2f} meV/A"),
+            ("energy MAE, original / rotated", f"{self.energy_mae_original:.2f} / {self.energy_mae_rotated:.2f} meV"),
             ("rotational error / spread", f"{self.rotational_error:.2f} / {self.rotational_spread:.2f} meV/A"),
             ("direction load", self._load()),
             ("mirror error", f"{self.mirror_error:.2f} meV/A"),
             ("equivariance percent, forces", f"{self.equivariance_percent:.2f} [{low:.2f}, {high:.2f}] %"),
             ("equivariance percent, energy", energy_percent),
-            ("force MAE by element, stock", f"{by_element} meV/A"),
+            ("force MAE by element, original", f"{by_element} meV/A"),
             ("Jacobian asymmetry", f"{self.jacobian_asymmetry:.1e}"),
             ("net force, RMS", f"{1000 * self.net_force_rms_eV_per_A:.3f} meV/A"),
         ]
         if self.apart is not None:
             what = f"... {self.apart.n_frames} frames > {self.apart.max_steps} steps from training"
-            rows.insert(1, (what, f"{self.apart.force_mae_stock:.2f} / {self.apart.force_mae_turned:.2f} meV/A"))
+            rows.insert(1, (what, f"{self.apart.force_mae_original:.2f} / {self.apart.force_mae_rotated:.2f} meV/A"))
         if self.net_torque_rms_eV is not None and self.lie_derivative is not None:
             rows += [
                 ("net torque, RMS", f"{1000 * self.net_torque_rms_eV:.2f} meV"),
@@ -153,7 +154,9 @@ class Accuracy:
     def _load(self) -> str:
         if self.symmetry == "exact":
             return "1 (exactly symmetric: there are no raw directions)"
-        return f"{self.direction_load:.3f} (stock force MAE {self.force_mae_exact:.2f} meV/A with raw directions cut)"
+        return (
+            f"{self.direction_load:.3f} (original force MAE {self.force_mae_exact:.2f} meV/A with raw directions cut)"
+        )
 
 
 def evaluate_potential(
@@ -166,7 +169,7 @@ def evaluate_potential(
     training: Frames | None = None,
     progress: bool = False,
 ) -> Accuracy:
-    """Errors in the stock pose and in random poses, and what the broken symmetry costs.
+    """Errors in the original orientation and in random orientations, and what the broken symmetry costs.
 
     Args:
         potential: on any device, in any precision.
@@ -196,44 +199,44 @@ def evaluate_potential(
     for start in progress_bar(range(0, len(frames), at_once), desc="evaluate", unit="batch", shown=progress):
         chosen = np.arange(start, min(start + at_once, len(frames)))
         batch = store.select(chosen)
-        # Stock pose, independent draws, one improper draw: all in one call.
+        # Original orientation, independent draws, one improper draw: all in one call.
         draws = drawn[:, chosen]
         identity = torch.eye(3, dtype=draws.dtype).expand(1, len(chosen), 3, 3)
-        poses = torch.cat([identity, draws[:n_draws], -draws[n_draws:]]).to(potential.device)
-        turned = pose_batch(batch, poses)
-        out = potential.predict(turned, forces=head)
+        orientations = torch.cat([identity, draws[:n_draws], -draws[n_draws:]]).to(potential.device)
+        rotated = rotated_copies(batch, orientations)
+        out = potential.predict(rotated, forces=head)
         predicted = out.of_head(head)
         assert out.energy is not None
         assert batch.energy is not None
-        assert turned.forces is not None
-        n_poses = len(poses)
-        forces_GA3 = predicted.double().view(n_poses, -1, 3)
-        labels_GA3 = turned.forces.view(n_poses, -1, 3)
-        energy_GB = out.energy.view(n_poses, -1)
-        stock_turned = pose_batch_vectors(forces_GA3[0], poses, batch.system_index)
-        back_KA3 = pose_batch_vectors(forces_GA3[1:-1], poses[1:-1].mT, batch.system_index)
+        assert rotated.forces is not None
+        n_orientations = len(orientations)
+        forces_GA3 = predicted.double().view(n_orientations, -1, 3)
+        labels_GA3 = rotated.forces.view(n_orientations, -1, 3)
+        energy_GB = out.energy.view(n_orientations, -1)
+        rotated_original = rotated_vectors(forces_GA3[0], orientations, batch.system_index)
+        back_KA3 = rotated_vectors(forces_GA3[1:-1], orientations[1:-1].mT, batch.system_index)
         twirled_A, spread_A = twirl_statistics(back_KA3, labels_GA3[0])
         twirled_B, spread_B = twirl_statistics(energy_GB[1:-1], batch.energy)
         net_force, net_torque = net_force_and_torque(forces_GA3[0], batch)
-        gaps_KA3 = forces_GA3[1:-1] - stock_turned[1:-1]
+        gaps_KA3 = forces_GA3[1:-1] - rotated_original[1:-1]
         per_frame = forces_GA3.new_zeros(n_draws, len(chosen)).index_add(
             1, batch.system_index, gaps_KA3.square().sum(-1)
         )
         std = out.std("forces" if head == "conservative" else "direct_forces")
         if std is not None:
             columns.setdefault("error", []).append((forces_GA3[0] - labels_GA3[0]).cpu())
-            columns.setdefault("std", []).append(std.double().view(n_poses, -1, 3)[0].cpu())
+            columns.setdefault("std", []).append(std.double().view(n_orientations, -1, 3)[0].cpu())
         if exact.model is not potential.model:
             cut_A3 = exact.predict(batch, forces=head).of_head(head)
             columns.setdefault("exact", []).append((cut_A3.double() - labels_GA3[0]).abs().mean(1).cpu())
         for name, value in {
-            "stock": (forces_GA3[0] - labels_GA3[0]).abs().mean(1),
-            "turned": (forces_GA3[1:-1] - labels_GA3[1:-1]).abs().mean((0, 2)),
-            "energy_stock": (energy_GB[0] - batch.energy).abs(),
-            "energy_turned": (energy_GB[1:-1] - batch.energy).abs().mean(0),
+            "original": (forces_GA3[0] - labels_GA3[0]).abs().mean(1),
+            "rotated": (forces_GA3[1:-1] - labels_GA3[1:-1]).abs().mean((0, 2)),
+            "energy_original": (energy_GB[0] - batch.energy).abs(),
+            "energy_rotated": (energy_GB[1:-1] - batch.energy).abs().mean(0),
             "rotational": gaps_KA3.abs().mean((0, 2)),
             "norm": per_frame.sqrt().mean(0),
-            "mirror": (forces_GA3[-1] - stock_turned[-1]).abs().mean(1),
+            "mirror": (forces_GA3[-1] - rotated_original[-1]).abs().mean(1),
             "twirled": forces_GA3.new_zeros(len(chosen)).index_add(0, batch.system_index, twirled_A),
             "spread": forces_GA3.new_zeros(len(chosen)).index_add(0, batch.system_index, spread_A),
             "twirled_energy": twirled_B,
@@ -249,11 +252,13 @@ def evaluate_potential(
     return found if near is None or near.all() else replace(found, apart=_apart(figures, frames, ~near))
 
 
-def pose_batch_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor) -> Tensor:
-    """Vectors [A, 3] (one copy) or [G, A, 3] turned by [G, B, 3, 3], [G, A, 3]."""
-    n_poses = len(rotations)
-    copies = vectors.expand(n_poses, -1, 3) if vectors.ndim == 2 else vectors
-    return torch.stack([turn_vectors(copies[g], rotations[g], system_index=system_index) for g in range(n_poses)])
+def rotated_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor) -> Tensor:
+    """Vectors [A, 3] (one copy) or [G, A, 3] rotated by [G, B, 3, 3], [G, A, 3]."""
+    n_orientations = len(rotations)
+    copies = vectors.expand(n_orientations, -1, 3) if vectors.ndim == 2 else vectors
+    return torch.stack(
+        [rotate_vectors(copies[g], rotations[g], system_index=system_index) for g in range(n_orientations)]
+    )
 
 
 def _apart(columns: dict[str, Tensor], frames: Frames, kept: NDArray[np.bool_]) -> Apart:
@@ -261,8 +266,8 @@ def _apart(columns: dict[str, Tensor], frames: Frames, kept: NDArray[np.bool_]) 
     return Apart(
         n_frames=int(kept.sum()),
         max_steps=NEAR_STEPS,
-        force_mae_stock=1000.0 * float(columns["stock"][atoms].mean()),
-        force_mae_turned=1000.0 * float(columns["turned"][atoms].mean()),
+        force_mae_original=1000.0 * float(columns["original"][atoms].mean()),
+        force_mae_rotated=1000.0 * float(columns["rotated"][atoms].mean()),
     )
 
 
@@ -282,18 +287,18 @@ def _summary(
         return equivariance_percent(columns[f"twirled{suffix}"].numpy(), columns[f"spread{suffix}"].numpy(), seed=seed)
 
     n_components = 3 * len(frames.positions)
-    cut = milli("exact") if "exact" in columns else milli("stock")
+    cut = milli("exact") if "exact" in columns else milli("original")
     of_forces, of_energy = percent(""), percent("_energy")
-    stock = columns["stock"].numpy()
+    original = columns["original"].numpy()
     return Accuracy(
         n_frames=len(frames),
         forces=head,
         n_draws=n_draws,
         seed=seed,
-        force_mae_stock=milli("stock"),
-        force_mae_turned=milli("turned"),
-        energy_mae_stock=milli("energy_stock"),
-        energy_mae_turned=milli("energy_turned"),
+        force_mae_original=milli("original"),
+        force_mae_rotated=milli("rotated"),
+        energy_mae_original=milli("energy_original"),
+        energy_mae_rotated=milli("energy_rotated"),
         rotational_error=milli("rotational"),
         rotational_spread=1000.0 * float((columns["spread"].sum() / n_components).sqrt()),
         equivariance_norm=milli("norm"),
@@ -304,7 +309,7 @@ def _summary(
         equivariance_percent_energy_ci95=[of_energy.low, of_energy.high],
         twirled_force_rmse=1000.0 * float((columns["twirled"].sum() / n_components).clamp(min=0.0).sqrt()),
         force_mae_by_element={
-            chemical_symbols[number]: 1000.0 * float(stock[frames.atomic_numbers == number].mean())
+            chemical_symbols[number]: 1000.0 * float(original[frames.atomic_numbers == number].mean())
             for number in np.unique(frames.atomic_numbers)
         },
         net_force_rms_eV_per_A=float(columns["net_force"].square().mean().sqrt()),
@@ -313,7 +318,7 @@ def _summary(
         jacobian_asymmetry=local.jacobian_asymmetry,
         n_jacobian_frames=local.n_frames,
         symmetry=potential.symmetry,
-        direction_load=cut / milli("stock"),
+        direction_load=cut / milli("original"),
         force_mae_exact=cut,
         n_members=potential.n_members,
         forces_std=calibration(1000.0 * columns["error"].numpy(), 1000.0 * columns["std"].numpy())

@@ -38,7 +38,7 @@ def calibration(errors: NDArray[np.float64], stds: NDArray[np.float64]) -> Calib
     """How well standard deviations describe errors; arrays of one shape and unit, every entry counts alike.
 
     The scatter of M members is that of one member, while the error is that of their mean plus what all of them share:
-    so a ratio of 1 is nothing that a committee gives by itself, and is worth being measured.
+    so a ratio of 1 is nothing that an ensemble gives by itself, and is worth being measured.
 
     Raises:
         InputError: shapes that differ, fewer than 2 values, a negative standard deviation, or none above 0.

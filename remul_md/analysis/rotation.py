@@ -1,7 +1,7 @@
-"""Do the forces turn with the molecule: net torque of every frame, random turns on some, and how far it has turned.
+"""Do the forces turn with the molecule: net torque of every frame, random turns on some, and how far it has rotated.
 
 For conservative forces the net torque is minus the derivative of the energy with respect to rotation, so it is the
-infinitesimal rotational error and costs no extra force call. Random turns measure the error over all poses.
+infinitesimal rotational error and costs no extra force call. Random turns measure the error over all orientations.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class RotationalError:
     Args:
         error_meV_per_A: mean absolute component of f(gx) - g f(x), [T], meV/Angstrom.
         atom_error_meV_per_A: the same for each atom alone, [T, N], meV/Angstrom; their mean is that of the frame.
-        spread_meV_per_A: standard deviation over the draws of the forces turned back, per component, [T],
+        spread_meV_per_A: standard deviation over the draws of the forces rotated back, per component, [T],
             meV/Angstrom.
-        forces: of the unturned frames, [T, N, 3], eV/Angstrom.
+        forces: of the original frames, [T, N, 3], eV/Angstrom.
         n_draws: turns per frame.
         seed: of the draws.
         group: SO3 or O3 (mirrors too).
-        committee_std_meV_per_A: root mean square over all components of the members' standard deviation in the
-            unturned frames, [T], meV/Angstrom; None where the calculator is no committee.
+        ensemble_std_meV_per_A: root mean square over all components of the members' standard deviation in the
+            original frames, [T], meV/Angstrom; None where the calculator is no ensemble.
     """
 
     error_meV_per_A: NDArray[np.float64]
@@ -54,7 +54,7 @@ class RotationalError:
     n_draws: int
     seed: int
     group: str
-    committee_std_meV_per_A: NDArray[np.float64] | None = None
+    ensemble_std_meV_per_A: NDArray[np.float64] | None = None
 
     @property
     def mean_error_meV_per_A(self) -> float:
@@ -68,7 +68,7 @@ class RotationalError:
 
     @property
     def rms_force_meV_per_A(self) -> float:
-        """Root mean square component of the unturned forces, meV/Angstrom: what the error is small against."""
+        """Root mean square component of the original forces, meV/Angstrom: what the error is small against."""
         return float(1e3 * np.sqrt(np.mean(self.forces**2)))
 
 
@@ -118,11 +118,11 @@ def rotational_error_along(
 
     Costs (1 + n_draws) force calls a frame. Each frame has independent draws; a periodic cell turns with its atoms.
     A calculator that gives an error bar of its forces, `diagnostics["forces_std"]` ([N, 3], eV/Angstrom), as a
-    committee does, is asked for it in each unturned frame.
+    ensemble does, is asked for it in each original frame.
 
     Args:
         atoms: structure with a calculator attached; neither its positions nor its results are changed, but the
-            calculator keeps the last turned structure.
+            calculator keeps the last rotated structure.
         positions: frames to test, [T, N, 3], Angstrom.
         n_draws: random turns a frame, >= 2.
         seed: of the draws.
@@ -146,35 +146,35 @@ def rotational_error_along(
         )
     generator = torch.Generator().manual_seed(seed)
     draws = random_rotations(len(frames) * n_draws, generator=generator, group=group).numpy()
-    turned_atoms = atoms.copy()
-    turned_atoms.calc = atoms.calc
+    rotated_atoms = atoms.copy()
+    rotated_atoms.calc = atoms.calc
     cell = np.array(atoms.cell)
 
     def forces_at(places: NDArray[np.float64], rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-        turned_atoms.set_cell(cell @ rotation.T, scale_atoms=False)
-        turned_atoms.set_positions(places, apply_constraint=False)
-        return np.asarray(turned_atoms.get_forces(apply_constraint=False), dtype=np.float64)
+        rotated_atoms.set_cell(cell @ rotation.T, scale_atoms=False)
+        rotated_atoms.set_positions(places, apply_constraint=False)
+        return np.asarray(rotated_atoms.get_forces(apply_constraint=False), dtype=np.float64)
 
-    error, spread, unturned = np.empty(len(frames)), np.empty(len(frames)), np.empty(frames.shape)
+    error, spread, original = np.empty(len(frames)), np.empty(len(frames)), np.empty(frames.shape)
     atom_error, stds = np.empty(frames.shape[:2]), []
     for frame, (place, rotations) in enumerate(zip(frames, draws.reshape(len(frames), n_draws, 3, 3), strict=True)):
         centre = place.mean(axis=0)
-        unturned[frame] = forces_at(place, np.eye(3))
+        original[frame] = forces_at(place, np.eye(3))
         std = getattr(atoms.calc, "diagnostics", {}).get("forces_std")
         if std is not None:
             stds.append(float(np.sqrt(np.mean(np.square(std)))))
-        turned = np.stack([forces_at((place - centre) @ g.T + centre, g) for g in rotations])
-        gap = np.abs(turned - np.einsum("kij,aj->kai", rotations, unturned[frame]))
+        rotated = np.stack([forces_at((place - centre) @ g.T + centre, g) for g in rotations])
+        gap = np.abs(rotated - np.einsum("kij,aj->kai", rotations, original[frame]))
         error[frame], atom_error[frame] = gap.mean(), gap.mean(axis=(0, 2))
-        turned_back = np.einsum("kji,kaj->kai", rotations, turned)
-        spread[frame] = np.sqrt(turned_back.var(axis=0, ddof=1).mean())
+        rotated_back = np.einsum("kji,kaj->kai", rotations, rotated)
+        spread[frame] = np.sqrt(rotated_back.var(axis=0, ddof=1).mean())
     return RotationalError(
         error_meV_per_A=1e3 * error,
         atom_error_meV_per_A=1e3 * atom_error,
         spread_meV_per_A=1e3 * spread,
-        forces=unturned,
+        forces=original,
         n_draws=n_draws,
         seed=seed,
         group=group,
-        committee_std_meV_per_A=1e3 * np.array(stds) if len(stds) == len(frames) else None,
+        ensemble_std_meV_per_A=1e3 * np.array(stds) if len(stds) == len(frames) else None,
     )

@@ -31,7 +31,7 @@ from remul_md.analysis.temperature import (
     stated_degrees_of_freedom,
     temperatures,
 )
-from remul_md.analysis.training_poses import PoseAngles, pose_angles
+from remul_md.analysis.training_orientations import OrientationAngles, orientation_angles
 from remul_md.analysis.training_statistics import TrainingStatistics
 from remul_md.analysis.verdicts import Bounds, Verdict
 from remul_md.dynamics.momenta import n_rotational_modes
@@ -68,7 +68,7 @@ class TrajectoryAnalysis:
         net_torque_eV: [F, 3].
         rotation_frames: frames that `rotational` belongs to, [R].
         rotational: rotational error and spread under random turns.
-        poses: orientation of those frames relative to the training data; None where that is not known.
+        orientations: orientation of those frames relative to the training data; None where that is not known.
         momentum: change of linear and angular momentum.
         bonds: deviation of the bond lengths.
         departure: of all distances from the ranges seen in training.
@@ -95,7 +95,7 @@ class TrajectoryAnalysis:
     net_torque_eV: Array | None
     rotation_frames: NDArray[np.int64]
     rotational: RotationalError | None
-    poses: PoseAngles | None
+    orientations: OrientationAngles | None
     momentum: MomentumChange | None
     bonds: BondDeviation | None
     departure: RangeDeparture | None
@@ -156,7 +156,7 @@ class TrajectoryAnalysis:
             "net_torque_rms_eV": self.net_torque_rms_eV,
             "angular_momentum_change": None if self.momentum is None else self.momentum.max_relative_change,
             "angle_swept_deg": float(self.angle_swept_deg.max()),
-            "angle_from_training_deg": None if self.poses is None else float(self.poses.angle_deg.max()),
+            "angle_from_training_deg": None if self.orientations is None else float(self.orientations.angle_deg.max()),
             "max_bond_deviation_A": None if self.bonds is None else self.bonds.max_bond_deviation_A,
             "max_distance_departure_A": None if self.departure is None else self.departure.max_departure_A,
             "first_broken_bond_ps": self.first_broken_bond_ps,
@@ -186,7 +186,7 @@ def analyze_trajectory(
             are not.
         frame_interval_fs: time between frames, for files that do not say.
         topology: elements of the atoms, for a file that MDAnalysis reads and that carries none.
-        n_rotation_frames: frames turned at random, evenly spread over the run, >= 1.
+        n_rotation_frames: frames rotated at random, evenly spread over the run, >= 1.
         n_draws: random turns of each.
         seed: of the turns.
         training_statistics: ranges of the training data that bonds, distances and orientations are held against, such
@@ -310,7 +310,9 @@ def analyze_frames(
         net_torque_eV=torque,
         rotation_frames=every if rotational is not None else np.empty(0, dtype=np.int64),
         rotational=rotational,
-        poses=None if rotational is None else pose_angles(sample.positions, trained, masses=sample.masses),
+        orientations=None
+        if rotational is None
+        else orientation_angles(sample.positions, trained, masses=sample.masses),
         momentum=measured.momentum,
         bonds=bonds,
         departure=measured.departure,

@@ -197,7 +197,7 @@ def rotation_verdict(rotational: RotationalError, *, bounds: Bounds) -> Verdict:
         value=value,
         threshold=bounds.rotational_error_meV_per_A,
         unit="meV/Å",
-        why=f"When the molecule is turned at random, a force component is off by {share:.2g} % of its typical size "
+        why=f"When the molecule is rotated at random, a force component is off by {share:.2g} % of its typical size "
         f"({rotational.rms_force_meV_per_A:.0f} meV/Å) on average.",
         limit_from=_source(
             bounds,
@@ -208,7 +208,7 @@ def rotation_verdict(rotational: RotationalError, *, bounds: Bounds) -> Verdict:
 
 
 def torque_verdict(net_torque_rms_eV: float, *, bounds: Bounds) -> Verdict:
-    """Whether the energy depends on the pose."""
+    """Whether the energy depends on the orientation."""
     passed = net_torque_rms_eV <= bounds.net_torque_eV
     return Verdict(
         name="no torque from nowhere",

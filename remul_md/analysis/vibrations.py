@@ -240,8 +240,8 @@ def rigid_motions(positions: Array, *, masses: Array) -> tuple[Array, Array]:
     translations = np.array([(root * axis).ravel() for axis in np.eye(3)]) / np.sqrt(masses.sum())
     moments, axes = np.linalg.eigh(inertia_tensor(positions, masses))
     turns = moments > LINEAR_RATIO * moments[-1]
-    arms = positions - center_of_mass(positions, masses)
-    rotations = np.array([(root * np.cross(axis, arms)).ravel() for axis in axes.T[turns]])
+    methods = positions - center_of_mass(positions, masses)
+    rotations = np.array([(root * np.cross(axis, methods)).ravel() for axis in axes.T[turns]])
     return translations, rotations / np.sqrt(moments[turns])[:, None]
 
 
@@ -274,7 +274,7 @@ def _verdicts(modes: NormalModes, *, relaxed: bool, max_force: float) -> tuple[V
     found = [minimum]
     for name, values, of in (
         ("translations cost nothing", modes.translations_per_cm, "where it stands"),
-        ("rotations cost nothing", modes.rotations_per_cm, "how it is turned"),
+        ("rotations cost nothing", modes.rotations_per_cm, "how it is rotated"),
     ):
         worst = float(values[np.argmax(np.abs(values))])
         found.append(

@@ -34,7 +34,7 @@ def analyze(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file: all that the report shows.")
     ] = None,
-    n_rotation_frames: Annotated[int, typer.Option(help="Frames that are turned at random.")] = 50,
+    n_rotation_frames: Annotated[int, typer.Option(help="Frames that are rotated at random.")] = 50,
     vibrations: Annotated[
         bool | None,
         typer.Option(
@@ -202,6 +202,6 @@ def _read_evaluation(path: Path) -> dict[str, Any]:
 
     hint = "give the file of `remul-md evaluate --json`"
     figures = read_json(path, hint=hint)
-    if "force_mae_stock" not in figures:
-        raise InputError(f"{path}: holds no force_mae_stock; {hint}")
+    if "force_mae_original" not in figures:
+        raise InputError(f"{path}: holds no force_mae_original; {hint}")
     return figures

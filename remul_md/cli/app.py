@@ -13,7 +13,7 @@ from remul_md.cli.audit import audit
 from remul_md.cli.data import data_app
 from remul_md.cli.md import md
 from remul_md.cli.options import DeviceOption, JsonOption, SymmetryOption, ThreadsOption
-from remul_md.cli.potentials import committee, distill, label, training_line
+from remul_md.cli.potentials import distill, ensemble, label, training_line
 from remul_md.cli.printing import fail, print_table, write_figures
 from remul_md.cli.properties import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli.study import study_app
@@ -70,14 +70,15 @@ def evaluate(
     n_draws: Annotated[int, typer.Option(help="Random rotations of each frame.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the rotations.")] = 0,
     by_angle: Annotated[
-        Path | None, typer.Option(help="Also write errors against the angle from the stock pose: a .png or .json.")
+        Path | None,
+        typer.Option(help="Also write errors against the angle from the original orientation: a .png or .json."),
     ] = None,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
 ) -> None:
-    """Errors in the stock pose and turned, and the share of them that imperfect symmetry causes."""
+    """Errors in the original orientation and rotated, and the share of them that imperfect symmetry causes."""
     from remul_md.analysis.accuracy import evaluate_potential
-    from remul_md.analysis.poses import check_pose_file, pose_errors, write_pose_errors
+    from remul_md.analysis.orientations import check_orientation_file, orientation_errors, write_orientation_errors
     from remul_md.datasets.read import read_frames, seen_in_training
     from remul_md.potentials.potential import load_potential, resolve_device
 
@@ -85,7 +86,7 @@ def evaluate(
     loaded = loaded.with_symmetry(symmetry)  # type: ignore[arg-type]
     head = loaded.resolve_forces(forces)  # type: ignore[arg-type]
     if by_angle is not None:
-        check_pose_file(by_angle)
+        check_orientation_file(by_angle)
     frames = read_frames(data)
     training = seen_in_training(loaded.provenance.data, data)
     result = evaluate_potential(
@@ -101,7 +102,7 @@ def evaluate(
     origin |= {"pretraining": pretraining} if pretraining else {}
     write_figures(json_file, {**origin, **result.to_json()})
     if by_angle is not None:
-        write_pose_errors(pose_errors(loaded, frames, forces=head, seed=seed, progress=True), by_angle)
+        write_orientation_errors(orientation_errors(loaded, frames, forces=head, seed=seed, progress=True), by_angle)
 
 
 app.command("md")(md)
@@ -128,7 +129,7 @@ def potentials(
 
 
 # After the commands that everybody needs.
-for _command in (audit, vibrations, compare, spectrum, timestep_scan, committee, label, distill):
+for _command in (audit, vibrations, compare, spectrum, timestep_scan, ensemble, label, distill):
     app.command()(_command)
 
 

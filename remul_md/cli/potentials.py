@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from remul_md.potentials.zoo import ShippedPotential
 
 
-def committee(
-    output: Annotated[Path, typer.Argument(metavar="OUT.pt", help="The committee, one file.")],
+def ensemble(
+    output: Annotated[Path, typer.Argument(metavar="OUT.pt", help="The ensemble, one file.")],
     members: Annotated[list[str], typer.Argument(help="Potentials of one architecture, at least two.")],
 ) -> None:
     """Make one potential of several: their mean, with their scatter as error bar (forces_std)."""
-    from remul_md.potentials.ensemble import make_committee
+    from remul_md.potentials.ensemble import make_ensemble
 
     if output.suffix != ".pt":
-        raise InputError(f"{output}: the committee comes first and ends in .pt; its members follow")
+        raise InputError(f"{output}: the ensemble comes first and ends in .pt; its members follow")
     if str(output) in members:
-        raise InputError(f"{output}: is a member too; the committee, which comes first, needs a name of its own")
-    made = make_committee(members)
+        raise InputError(f"{output}: is a member too; the ensemble, which comes first, needs a name of its own")
+    made = make_ensemble(members)
     made.save(output)
     typer.echo(f"{output}: {made.n_members} members, {made.provenance.trained_forces} forces")
 
@@ -43,7 +43,7 @@ def label(
     frames: Annotated[str, typer.Argument(help="Geometries: a trajectory (.traj), any data file, or a name.")],
     output: Annotated[Path, typer.Argument(help="Training data: .extxyz, .xyz or .npz.")],
     max_std: Annotated[
-        float | None, typer.Option(help="Of a committee: leave out frames with an atom less certain, meV/A.")
+        float | None, typer.Option(help="Of an ensemble: leave out frames with an atom less certain, meV/A.")
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Take every n-th frame; those of a trajectory are alike.")] = 1,
     forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
@@ -173,7 +173,7 @@ def training_line(made: Provenance, *, direct: bool = False) -> str:
     run, before = made.run_of("direct" if direct else "conservative"), (made.total_seconds - made.seconds) / 60
     metrics = run["metrics"]
     return (
-        f"validation force MAE {metrics['validation_force_mae_meV_per_A']:.1f} meV/A in turned poses "
+        f"validation force MAE {metrics['validation_force_mae_meV_per_A']:.1f} meV/A in rotated orientations "
         f"(step {metrics['best_step']} of {metrics['last_step']}, {run['seconds'] / 60:.1f} min"
         f"{f'; pretrained on {made.pretraining}, {before:.1f} min' if made.pretraining else ''})"
     )
@@ -184,7 +184,7 @@ def zoo_lines(rows: Sequence[ShippedPotential]) -> list[str]:
     cells: list[tuple[str, ...]] = [
         *zip(
             *(
-                ("name", ""), ("molecule", ""), ("heads", ""), ("force MAE", "meV/A"), ("turned", "meV/A"),
+                ("name", ""), ("molecule", ""), ("heads", ""), ("force MAE", "meV/A"), ("rotated", "meV/A"),
                 ("rot. spread", "meV/A"), ("trained", "min"), ("latency", "ms"), ("direct MAE", "meV/A"),
                 ("latency", "ms"), ("size", "MB"), ("tested on", ""),
             ),
@@ -192,7 +192,7 @@ def zoo_lines(rows: Sequence[ShippedPotential]) -> list[str]:
         ),
     ]  # fmt: skip
     for row in rows:
-        figures = (row.force_mae_stock, row.force_mae_turned, row.rotational_spread)
+        figures = (row.force_mae_original, row.force_mae_rotated, row.rotational_spread)
         heads = row.heads if row.n_members == 1 else f"{row.heads} x {row.n_members}"
         cells.append(
             (

@@ -20,14 +20,14 @@ JobsOption = Annotated[int, typer.Option(help="Runs at a time, each in a process
 @study_app.command("nbody")
 def nbody(
     run_dir: Annotated[Path, typer.Option(help="Folder of the study; one folder in it for each run.")],
-    quick: Annotated[bool, typer.Option("--quick", help="Four arms, two seeds: 15 minutes on 2 cores.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Four methods, two seeds: 15 minutes on 2 cores.")] = False,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's size; wants CUDA.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as seeds=[0,1].")] = None,
     jobs: JobsOption = 1,
     resume: ResumeOption = False,
 ) -> None:
-    """Four bodies under gravity: train with few poses, test in others. Writes RUN_DIR/results.json."""
-    from remul_md.studies.nbody.arms import nbody_config
+    """Four bodies under gravity: train with few orientations, test in others. Writes RUN_DIR/results.json."""
+    from remul_md.studies.nbody.methods import nbody_config
     from remul_md.studies.nbody.report import markdown_table
     from remul_md.studies.nbody.run import run_study
 
@@ -44,13 +44,15 @@ def nbody(
 def force_field(
     context: typer.Context,
     run_dir: Annotated[Path, typer.Option(help="Folder of the study; one folder in it for each potential.")],
-    quick: Annotated[bool, typer.Option("--quick", help="Ethanol, four arms, one seed: an hour on 2 cores.")] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as arms=[remul-10].")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Ethanol, four methods, one seed: an hour on 2 cores.")
+    ] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as methods=[remul-10].")] = None,
     jobs: JobsOption = 1,
     resume: ResumeOption = False,
 ) -> None:
     """Ways of training a potential on rMD17: accuracy, symmetry and dynamics. Writes RUN_DIR/results.json."""
-    from remul_md.studies.forcefield.arms import forcefield_config
+    from remul_md.studies.forcefield.methods import forcefield_config
     from remul_md.studies.forcefield.report import markdown_report
     from remul_md.studies.forcefield.run import run_study
 

@@ -1,8 +1,8 @@
 """Geometries labelled by a potential: training data for a student, from one's own molecular dynamics.
 
-A committee is slower than a model, and an accurate model slower than a small one: the student learns from as many
+An ensemble is slower than a model, and an accurate model slower than a small one: the student learns from as many
 geometries as the teacher labels, instead of from the few that a reference calculation could pay for. What it learns
-is the teacher, errors included, so labels on which a committee disagrees can be left out.
+is the teacher, errors included, so labels on which an ensemble disagrees can be left out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Labelled:
 
     Args:
         frames: those kept, in their order, with its energies (eV) and forces (eV/Angstrom).
-        forces_std: of a committee, that of the least certain atom of each kept frame: root mean square over its
+        forces_std: of an ensemble, that of the least certain atom of each kept frame: root mean square over its
             components, [B], eV/Angstrom; else None.
         n_left_out: frames that were too uncertain.
         provenance: which potential, head and geometries, JSON-able.
@@ -56,10 +56,10 @@ def label_frames(
     """Energies and forces of a potential on geometries; labels that the frames have are not looked at.
 
     Args:
-        potential: the teacher, a single model or a committee.
+        potential: the teacher, a single model or an ensemble.
         frames: geometries of compositions it was trained on.
         forces: its head; auto is what was trained. Energies belong to the conservative one.
-        max_std_meV_per_A: of a committee, leave out frames with an atom whose `forces_std` is larger (root mean
+        max_std_meV_per_A: of an ensemble, leave out frames with an atom whose `forces_std` is larger (root mean
             square over its three components).
         progress: show a bar.
     Raises:
@@ -70,8 +70,8 @@ def label_frames(
             raise InputError(f"max_std must be > 0 meV/Angstrom, got {max_std_meV_per_A}")
         if potential.n_members == 1:
             raise InputError(
-                f"max_std={max_std_meV_per_A:g} needs a committee, this potential is a single model; "
-                "make one with `remul-md committee`, or leave the limit out"
+                f"max_std={max_std_meV_per_A:g} needs an ensemble, this potential is a single model; "
+                "make one with `remul-md ensemble`, or leave the limit out"
             )
     head = potential.resolve_forces(forces)
     for index in range(len(frames)):

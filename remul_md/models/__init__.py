@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from remul_md.errors import InputError
-from remul_md.models.ensemble import Committee, CommitteeConfig
+from remul_md.models.ensemble import Ensemble, EnsembleConfig
 from remul_md.models.operations import Forces, Symmetry
 from remul_md.models.painn import Painn, PainnConfig
 from remul_md.models.transformer import (
@@ -56,15 +56,15 @@ MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
 
 
 def _table() -> dict[str, tuple[type[Any], type[nn.Module]]]:
-    # A committee is made of trained models and never trained itself, so no config names it.
-    return {**MODELS, "committee": (CommitteeConfig, Committee)}
+    # An ensemble is made of trained models and never trained itself, so no config names it.
+    return {**MODELS, "ensemble": (EnsembleConfig, Ensemble)}
 
 
 def build_model(kind: str, options: Mapping[str, Any]) -> nn.Module:
     """A freshly initialised model; its numbers come from torch's global generator.
 
     Args:
-        kind: a key of `MODELS`, or committee.
+        kind: a key of `MODELS`, or ensemble.
         options: the fields of its config.
     Raises:
         InputError: unknown kind or option, a value out of range.
@@ -76,9 +76,9 @@ def build_model(kind: str, options: Mapping[str, Any]) -> nn.Module:
             raise InputError(f"model option {name!r} is unknown to {kind}; it knows {', '.join(sorted(known))}")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     config = config_type(**values)
-    if isinstance(config, CommitteeConfig):
+    if isinstance(config, EnsembleConfig):
         shared = {**config.member_options, "energy_scale": 1.0}
-        return Committee(config, [build_model(config.member_kind, shared) for _ in config.energy_scales])
+        return Ensemble(config, [build_model(config.member_kind, shared) for _ in config.energy_scales])
     return _table()[kind][1](config)
 
 
@@ -107,7 +107,7 @@ def model_config(model: nn.Module) -> tuple[str, dict[str, Any]]:
 
 def symmetry_of(model: nn.Module) -> Symmetry:
     """ "exact" where O(3) is built in, so that no weights can break it; else "relaxed"."""
-    config: Any = model.member.model.config if isinstance(model, Committee) else model.config
+    config: Any = model.member.model.config if isinstance(model, Ensemble) else model.config
     symmetry: Symmetry = config.symmetry
     return symmetry
 
@@ -122,7 +122,7 @@ def exact_model(model: nn.Module) -> nn.Module:
     if symmetry_of(model) == "exact":
         return model
     kind, options = model_config(model)
-    (options["member_options"] if kind == "committee" else options)["symmetry"] = "exact"
+    (options["member_options"] if kind == "ensemble" else options)["symmetry"] = "exact"
     parameter = next(model.parameters())
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced
         exact = build_model(kind, options).to(device=parameter.device, dtype=parameter.dtype)

@@ -2,7 +2,7 @@
 
 The weights of the M members are stacked, [M, ...], and all of them are evaluated in one call (`torch.func.vmap`):
 where a small molecule leaves a device idle, M members cost little more than one. The mean of conservative forces is
-minus the gradient of the mean energy, so a committee of conservative members is conservative.
+minus the gradient of the mean energy, so an ensemble of conservative members is conservative.
 
 Letters of the shape suffixes: M members, A atoms of all systems, K neighbours of an atom (padded), B systems, 3 space.
 """
@@ -24,7 +24,7 @@ from remul_md.structures.rows import row_fields
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommitteeConfig:
+class EnsembleConfig:
     """What the members are.
 
     Args:
@@ -41,7 +41,7 @@ class CommitteeConfig:
 
     def __post_init__(self) -> None:
         if len(self.energy_scales) < 2:
-            raise InputError(f"a committee needs at least 2 members, got {len(self.energy_scales)}; use one model")
+            raise InputError(f"an ensemble needs at least 2 members, got {len(self.energy_scales)}; use one model")
 
     @property
     def species(self) -> tuple[int, ...]:
@@ -67,7 +67,7 @@ class _Outputs(nn.Module):
         return (atomic_A, direct_A3) if direct else (atomic_A,)
 
 
-class Committee(nn.Module):
+class Ensemble(nn.Module):
     """Mean and members of M models; see the contract in `remul_md.models`.
 
     Args:
@@ -76,7 +76,7 @@ class Committee(nn.Module):
             common form, and takes the stacked weights of all.
     """
 
-    def __init__(self, config: CommitteeConfig, members: Sequence[nn.Module]) -> None:
+    def __init__(self, config: EnsembleConfig, members: Sequence[nn.Module]) -> None:
         super().__init__()
         self.config = config
         self.member = _Outputs(members[0])

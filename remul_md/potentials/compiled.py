@@ -37,12 +37,12 @@ class CompiledPotential:
     where it is kept; it may be deleted.
 
     Args:
-        potential: on its device, in its precision; no committee.
+        potential: on its device, in its precision; no ensemble.
         batch: systems on that device; neighbours must hold for all positions to come, as all pairs of molecules do.
         forces: the head.
         say: told in a line when compilation starts and how long it took.
     Raises:
-        InputError: a committee, a periodic batch, no compiler, no cache folder, or a result that is not the same.
+        InputError: an ensemble, a periodic batch, no compiler, no cache folder, or a result that is not the same.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class CompiledPotential:
     ) -> None:
         if potential.n_members > 1:
             raise InputError(
-                f"compile=True takes single potentials, this is a committee of {potential.n_members}; leave it off"
+                f"compile=True takes single potentials, this is an ensemble of {potential.n_members}; leave it off"
             )
         if batch.pbc.any():
             raise InputError("compile=True takes isolated molecules, whose neighbours never change; leave it off")

@@ -34,8 +34,8 @@ class Coverage:
         bond_min: shortest length of each bond over the frames of that composition and atom order, [M], Angstrom.
         bond_max: longest, [M], Angstrom.
         distance_ranges: shortest and longest distance of each pair of elements, such as {"C-H": [1.0, 4.1]}, Angstrom.
-        rotation_angle_median: median angle by which the frames are turned against the reference frame, degrees; how
-            much of the sphere of poses the stock data show (uniformly random poses: 132).
+        rotation_angle_median: median angle by which the frames are rotated against the reference frame, degrees; how
+            much of the sphere of orientations the original data show (uniformly random orientations: 132).
         n_frames: training frames.
         periodic: whether any frame had a cell.
     """
@@ -102,7 +102,7 @@ def coverage_of(frames: Frames) -> Coverage:
 
 
 def merged_coverage(coverages: Mapping[str, Coverage]) -> Coverage:
-    """What the members of a committee covered together, by the members' names.
+    """What the members of an ensemble covered together, by the members' names.
 
     Ranges of distances and bonds are the widest ones; the reference frame, its bond graph and angle, and the number
     of frames are those of the first member. Bond ranges of members that chose a frame with other bonds do not enter.

@@ -1,4 +1,4 @@
-"""One potential out of several: `remul-md committee OUT.pt MEMBER.pt MEMBER.pt ...`."""
+"""One potential out of several: `remul-md ensemble OUT.pt MEMBER.pt MEMBER.pt ...`."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from remul_md.potentials.potential import Potential, load_potential
 from remul_md.potentials.provenance import Provenance
 
 
-def make_committee(files: Sequence[str | Path]) -> Potential:
-    """The committee of potentials of one architecture: their mean, with their scatter as error bar.
+def make_ensemble(files: Sequence[str | Path]) -> Potential:
+    """The ensemble of potentials of one architecture: their mean, with their scatter as error bar.
 
-    The members should differ in their split (`data.split_seed`) and in their seed (`train.seed`). The committee's
+    The members should differ in their split (`data.split_seed`) and in their seed (`train.seed`). The ensemble's
     reference energies are the means of theirs, so its energy is the mean of their energies exactly.
 
     Args:
         files: potentials by path or shipped name, at least 2.
     Raises:
-        InputError: fewer than 2, a committee among them, two with the same weights, members that differ in
+        InputError: fewer than 2, an ensemble among them, two with the same weights, members that differ in
             architecture, elements or compositions, or that have no trained head in common.
     """
     if len(files) < 2:
-        raise InputError(f"a committee needs at least 2 members, got {len(files)}; use the potential alone")
+        raise InputError(f"an ensemble needs at least 2 members, got {len(files)}; use the potential alone")
     members = {str(file): load_potential(file) for file in files}
     if len(members) < len(files):
         raise InputError(f"a member is given twice among {', '.join(map(str, files))}; give each once")
@@ -47,7 +47,7 @@ def make_committee(files: Sequence[str | Path]) -> Potential:
         "energy_scales": tuple(float(potential.config.energy_scale) for potential in potentials),
     }
     with torch.random.fork_rng(devices=[]):  # the members' weights replace what is drawn here
-        model: Any = build_model("committee", config)
+        model: Any = build_model("ensemble", config)
     model.member.model.load_state_dict(stacked_states([potential.model for potential in potentials]))
     references = torch.stack([potential.reference_energies for potential in potentials])
     return Potential(
@@ -64,7 +64,7 @@ def _same_architecture(members: dict[str, Potential]) -> tuple[str, dict[str, An
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for name, potential in members.items():
         if potential.n_members > 1:
-            raise InputError(f"{name} is a committee of {potential.n_members}; give its members instead")
+            raise InputError(f"{name} is an ensemble of {potential.n_members}; give its members instead")
         kind, options = model_config(potential.model)
         del options["energy_scale"]
         found[name] = kind, options

@@ -2,7 +2,7 @@
 
 File format (`*.pt`): one dict of plain values, loaded with `weights_only=True`, so nothing in a file is executed:
 `format_version` (integer), `metadata` (a JSON string), `weights` (name -> tensor), `reference_energies` (float64).
-A committee has stacked weights, and `member_references`. Nothing has been released, so one format is read.
+An ensemble has stacked weights, and `member_references`. Nothing has been released, so one format is read.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Potential:
         coverage: what the training data covered.
         provenance: where it comes from.
         sha256: of the file it was loaded from, or "".
-        member_references: of a committee, reference energies of each member, [M, S], eV, float64, whose mean is
+        member_references: of an ensemble, reference energies of each member, [M, S], eV, float64, whose mean is
             `reference_energies`; members that saw other frames have slightly others.
     """
 
@@ -74,7 +74,7 @@ class Potential:
 
     @property
     def n_members(self) -> int:
-        """1, or the number of members of a committee."""
+        """1, or the number of members of an ensemble."""
         return 1 if self.member_references is None else len(self.member_references)
 
     @property
@@ -145,7 +145,7 @@ class Potential:
             batch: systems on the potential's device, neighbours within `cutoff`.
             forces: as `ForceModel`.
         Returns:
-            The prediction; of a committee the mean, with the members in `members`.
+            The prediction; of an ensemble the mean, with the members in `members`.
         """
         with torch.no_grad():
             out = self.model(batch, forces=forces)
@@ -176,7 +176,7 @@ class Potential:
             "coverage": self.coverage.to_json(),
             "provenance": self.provenance.to_json(),
         }
-        committee = {} if self.member_references is None else {"member_references": self.member_references.cpu()}
+        ensemble = {} if self.member_references is None else {"member_references": self.member_references.cpu()}
         weights = {name: value.detach().to("cpu", torch.float32) for name, value in self.model.state_dict().items()}
         save_tensors(
             Path(path),
@@ -185,7 +185,7 @@ class Potential:
                 "metadata": json.dumps(metadata),
                 "weights": weights,
                 "reference_energies": self.reference_energies.cpu(),
-                **committee,
+                **ensemble,
             },
         )
 

@@ -24,7 +24,7 @@ class Provenance:
         commit: commit of the source tree, or "" if it was no checkout.
         seconds: training time on the data, that of `direct_head` included.
         origin: sha256 of the potential it was fine-tuned from, or "".
-        members: of a committee, sha256 of the file (`sha256`) and provenance of each member.
+        members: of an ensemble, sha256 of the file (`sha256`) and provenance of each member.
         direct_head: where the direct head was trained alone, after everything else: config, data, metrics and the
             like of that run, with the sha256 of the potential that it started from as `origin`; else empty. The
             fields above are then those of the conservative forces.

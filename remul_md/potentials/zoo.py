@@ -29,17 +29,17 @@ class ShippedPotential:
         name: what `RemulCalculator` takes.
         molecule: its formula; several if it was trained on several.
         heads: conservative, direct or both.
-        n_members: 1, or the members of a committee.
+        n_members: 1, or the members of an ensemble.
         data: what it was trained on.
         pretraining: the cheap labels that it was trained on before, in words, or "".
         training_minutes: time of its training, that of both heads, pretraining and its labels included.
         megabytes: size of its file.
         sha256: of its file.
-        force_mae_stock: meV/Angstrom, on the test frames `tested_on`; this and the next two None if not measured.
-        force_mae_turned: in random poses, likewise.
+        force_mae_original: meV/Angstrom, on the test frames `tested_on`; this and the next two None if not measured.
+        force_mae_rotated: in random orientations, likewise.
         rotational_spread: s per component, likewise.
-        force_mae_direct: of the direct forces of a potential with both heads, in random poses, on the same frames; None
-            if not measured. The three figures above are those of the conservative forces then.
+        force_mae_direct: of the direct forces of a potential with both heads, in random orientations, on the same
+            frames; None if not measured. The three figures above are those of the conservative forces then.
         tested_on: name of the test frames, or "".
         latency_ms: neighbour list, energy and forces of one geometry, on this machine; None if not asked for.
         latency_direct_ms: the same with direct forces, of a potential with both heads.
@@ -54,8 +54,8 @@ class ShippedPotential:
     training_minutes: float
     megabytes: float
     sha256: str
-    force_mae_stock: float | None
-    force_mae_turned: float | None
+    force_mae_original: float | None
+    force_mae_rotated: float | None
     rotational_spread: float | None
     force_mae_direct: float | None
     tested_on: str
@@ -117,10 +117,10 @@ def _describe(name: str, file: Path, measure_latency: bool) -> ShippedPotential:
         training_minutes=potential.provenance.total_seconds / 60.0,
         megabytes=file.stat().st_size / 1e6,
         sha256=potential.sha256,
-        force_mae_stock=figures.get("force_mae_stock"),
-        force_mae_turned=figures.get("force_mae_turned"),
+        force_mae_original=figures.get("force_mae_original"),
+        force_mae_rotated=figures.get("force_mae_rotated"),
         rotational_spread=figures.get("rotational_spread"),
-        force_mae_direct=direct.get("force_mae_turned") if direct.get("data") == figures.get("data") else None,
+        force_mae_direct=direct.get("force_mae_rotated") if direct.get("data") == figures.get("data") else None,
         tested_on=str(figures.get("data", "")),
         latency_ms=measured_latency_ms(potential) if measure_latency else None,
         latency_direct_ms=measured_latency_ms(potential, forces="direct") if measure_latency and has_both else None,

@@ -1,4 +1,4 @@
-"""How far a molecule has turned: the proper rotations that bring one geometry onto others."""
+"""How far a molecule has rotated: the proper rotations that bring one geometry onto others."""
 
 from __future__ import annotations
 

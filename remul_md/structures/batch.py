@@ -126,7 +126,7 @@ class Prediction:
         forces: -dE/dr, [A, 3], eV/Angstrom.
         direct_forces: forces of the direct head, [A, 3], eV/Angstrom.
         atomic_energies: [A], eV.
-        members: of a committee, what each member predicts; the other fields are the means.
+        members: of an ensemble, what each member predicts; the other fields are the means.
     """
 
     system_index: Tensor = field(metadata={"rows": Rows(per="atom", index_of="system")})
@@ -143,7 +143,7 @@ class Prediction:
         return forces
 
     def std(self, name: Literal["energy", "forces", "direct_forces"]) -> Tensor | None:
-        """Standard deviation (M - 1) over the members of a committee, by component: [B] eV or [A, 3] eV/Angstrom.
+        """Standard deviation (M - 1) over the members of an ensemble, by component: [B] eV or [A, 3] eV/Angstrom.
 
         None for a single model, or where that output was not asked for.
         """
@@ -198,7 +198,7 @@ class BatchStore:
 
 
 def mapped(data: Flat, change: Callable[[Tensor], Tensor]) -> Flat:
-    """The same with every tensor changed on its own; the members of a committee likewise."""
+    """The same with every tensor changed on its own; the members of an ensemble likewise."""
     found: dict[str, Any] = {}
     for entry in fields(data):
         value = getattr(data, entry.name)

@@ -1,1 +1,1 @@
-"""One package per experiment of the papers: a generator, its models, its arms; thin users of the layers below."""
+"""One package per experiment of the papers: a generator, its models, its methods; thin users of the layers below."""

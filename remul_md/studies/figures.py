@@ -20,7 +20,7 @@ DPI = 160
 
 
 def style(index: int) -> dict[str, Any]:
-    """Colour and marker of the arm with this number, unlike those of all others of a study."""
+    """Colour and marker of the method with this number, unlike those of all others of a study."""
     return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[(index + index // len(COLORS)) % len(MARKERS)]}
 
 

@@ -26,25 +26,25 @@ from remul_md.errors import InputError
 from remul_md.structures.batch import Batch
 
 
-def twirl_statistics(turned_back: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """T and s2 of each sample from K predictions that were turned back.
+def twirl_statistics(rotated_back: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """T and s2 of each sample from K predictions that were rotated back.
 
     Args:
-        turned_back: f_k, [K, n, ...]; for an invariant output f_k = f(g_k x).
+        rotated_back: f_k, [K, n, ...]; for an invariant output f_k = f(g_k x).
         target: labels y, [n, ...].
     Returns:
         T [n] and s2 [n], in the squared unit of the output, summed over the output's components.
     Raises:
         InputError: K < 2.
     """
-    n_draws = turned_back.shape[0]
+    n_draws = rotated_back.shape[0]
     if n_draws < 2:
         raise InputError(f"the twirl statistics need at least 2 rotations, got {n_draws}")
-    mean = turned_back.mean(0)
+    mean = rotated_back.mean(0)
     spread = (
-        (turned_back - mean).square().sum(0).flatten(1).sum(1)
-        if turned_back.ndim > 2
-        else ((turned_back - mean).square().sum(0))
+        (rotated_back - mean).square().sum(0).flatten(1).sum(1)
+        if rotated_back.ndim > 2
+        else ((rotated_back - mean).square().sum(0))
     )
     spread = spread / (n_draws - 1)
     error = (mean - target).square()
@@ -87,20 +87,20 @@ def bootstrap_interval(values: NDArray[np.float64], *, n_bootstrap: int = 1000, 
     return float(low), float(high)
 
 
-def rotational_error(turned: Tensor, reference: Tensor) -> Tensor:
+def rotational_error(rotated: Tensor, reference: Tensor) -> Tensor:
     """Mean absolute component of f(g x) - g f(x), in the unit of f; both [..., 3]."""
-    return (turned - reference).abs().mean()
+    return (rotated - reference).abs().mean()
 
 
-def equivariance_norm(turned: Tensor, reference: Tensor) -> Tensor:
+def equivariance_norm(rotated: Tensor, reference: Tensor) -> Tensor:
     """E' of the REMUL paper: mean over samples and draws of the 2-norm over all 3N components of a frame.
 
     Args:
-        turned: f(g x), [K, n, N, 3].
+        rotated: f(g x), [K, n, N, 3].
         reference: g f(x), the same shape.
     Source: Elhag et al. (2024), arXiv:2410.17878, eq. (9).
     """
-    return (turned - reference).flatten(2).norm(dim=2).mean()
+    return (rotated - reference).flatten(2).norm(dim=2).mean()
 
 
 def net_force_and_torque(forces: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -119,8 +119,8 @@ def net_force_and_torque(forces: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 
     positions, vectors = batch.positions, forces.to(batch.positions.dtype)
     centres = sums(positions) / sums(torch.ones_like(positions))
-    arms = positions - centres.index_select(0, batch.system_index)
-    return sums(vectors), sums(torch.linalg.cross(arms, vectors))
+    levers = positions - centres.index_select(0, batch.system_index)
+    return sums(vectors), sums(torch.linalg.cross(levers, vectors))
 
 
 def jacobian_products(
@@ -167,12 +167,12 @@ def lie_derivative(forces_of: Callable[[Batch], Tensor], batch: Batch) -> Tensor
         )
     axes = torch.eye(3, dtype=batch.positions.dtype, device=batch.positions.device).repeat_interleave(batch.n_atoms, 0)
     copies = batch.repeated(3)
-    # Turned about the centres: translations change nothing, but arms from a far origin would cost digits.
+    # Rotated about the centres: translations change nothing, but levers from a far origin would cost digits.
     counts = torch.ones_like(copies.positions)
     sums = torch.zeros(copies.n_systems, 3, dtype=counts.dtype, device=counts.device)
     centres = sums.index_add(0, copies.system_index, copies.positions) / sums.index_add(0, copies.system_index, counts)
-    arms = copies.positions - centres.index_select(0, copies.system_index)
-    forces, along, _ = jacobian_products(forces_of, copies, torch.linalg.cross(axes, arms))
+    levers = copies.positions - centres.index_select(0, copies.system_index)
+    forces, along, _ = jacobian_products(forces_of, copies, torch.linalg.cross(axes, levers))
     return (along - torch.linalg.cross(axes, forces)).view(3, -1, 3)
 
 

@@ -112,30 +112,30 @@ def fixed_rotations(name: FixedSet) -> Tensor:
     return matrices[identity_first]
 
 
-def turn_vectors(vectors: Tensor, rotations: Tensor, *, system_index: Tensor) -> Tensor:
+def rotate_vectors(vectors: Tensor, rotations: Tensor, *, system_index: Tensor) -> Tensor:
     """Turn row vectors [A, 3] by the matrix of their system, [B, 3, 3]; dtype and unit are kept."""
     per_atom = rotations.to(vectors.dtype).index_select(0, system_index)
     return torch.einsum("aij,aj->ai", per_atom, vectors)
 
 
-def turn_batch(batch: Batch, rotations: Tensor) -> Batch:
+def rotate_batch(batch: Batch, rotations: Tensor) -> Batch:
     """Turn all vectors of a batch, such as positions, cells and force labels, by [B, 3, 3]; the rest stays as it is."""
-    return _turned(batch, rotations)
+    return _rotated(batch, rotations)
 
 
-def pose_batch(batch: Batch, rotations: Tensor) -> Batch:
-    """One batch of G turned copies of all systems, pose-major: rotations [G, B, 3, 3]."""
-    return turn_batch(batch.repeated(rotations.shape[0]), rotations.flatten(0, 1))
+def rotated_copies(batch: Batch, rotations: Tensor) -> Batch:
+    """One batch of G rotated copies of all systems, orientation-major: rotations [G, B, 3, 3]."""
+    return rotate_batch(batch.repeated(rotations.shape[0]), rotations.flatten(0, 1))
 
 
-def turn_prediction(prediction: Prediction, rotations: Tensor) -> Prediction:
+def rotate_prediction(prediction: Prediction, rotations: Tensor) -> Prediction:
     """Turn the forces of a prediction by [B, 3, 3]; energies are invariant."""
     members = prediction.members
-    turned = None if members is None else tuple(turn_prediction(member, rotations) for member in members)
-    return replace(_turned(prediction, rotations), members=turned)
+    rotated = None if members is None else tuple(rotate_prediction(member, rotations) for member in members)
+    return replace(_rotated(prediction, rotations), members=rotated)
 
 
-def _turned(data: Flat, rotations: Tensor) -> Flat:
+def _rotated(data: Flat, rotations: Tensor) -> Flat:
     found: dict[str, Any] = {}
     for name, rows in row_fields(type(data)).items():
         value = getattr(data, name)
@@ -144,5 +144,5 @@ def _turned(data: Flat, rotations: Tensor) -> Flat:
         if rows.per == "system":
             found[name] = torch.einsum("bij,b...j->b...i", rotations.to(value.dtype), value)
         else:
-            found[name] = turn_vectors(value, rotations, system_index=data.system_index)
+            found[name] = rotate_vectors(value, rotations, system_index=data.system_index)
     return replace(data, **found)

@@ -77,10 +77,12 @@ class TrainConfig(BaseModel):
 
     model_config = _STRICT
 
-    seed: int = Field(0, ge=0, description="seed of initialisation, order of the frames and turned poses")
+    seed: int = Field(0, ge=0, description="seed of initialisation, order of the frames and rotated orientations")
     n_steps: int = Field(12_000, ge=1, description="optimiser steps")
-    batch_size: int = Field(8, ge=1, description="frames a step; each is seen in 1 + n_turned poses")
-    unlabelled_batch_size: int = Field(0, ge=0, description="frames of data.unlabelled beside them, in as many poses")
+    batch_size: int = Field(8, ge=1, description="frames a step; each is seen in 1 + n_rotated orientations")
+    unlabelled_batch_size: int = Field(
+        0, ge=0, description="frames of data.unlabelled beside them, in as many orientations"
+    )
     optimizer: Literal["muon", "adamw"] = Field("muon", description="muon: half the steps, each costs a little more")
     learning_rate: float = Field(6e-3, gt=0, description="peak of the schedule; 2e-3 suits adamw")
     warmup_steps: int = Field(200, ge=0, description="linear rise of the learning rate; then a cosine to 0")
@@ -92,7 +94,7 @@ class TrainConfig(BaseModel):
         "all", description="what is trained: all weights, or the direct head of --init-from and nothing else of it"
     )
     energy_weight: float = Field(0.02, ge=0, description="weight of the energy error, in units of RMS force x 1 A")
-    alpha: float = Field(1.0, ge=0, description="weight of the loss on the stock pose")
+    alpha: float = Field(1.0, ge=0, description="weight of the loss on the original orientation")
     beta: float = Field(1.0, ge=0, description="weight of the equivariance loss; 0 switches it off")
     weighting: Literal["constant", "gradual", "linear", "cosine"] = Field(
         "constant", description="alpha and beta kept; balanced by GradNorm; or beta ramped from beta_start"
@@ -103,18 +105,23 @@ class TrainConfig(BaseModel):
     gradnorm_learning_rate: float = Field(0.025, gt=0, description="gradual: learning rate of alpha and beta")
     gradnorm_loss_floor: float = Field(1e-3, gt=0, description="gradual: initial losses below it count as it")
     estimator: Literal["paired", "one-forward"] = Field(
-        "paired", description="unturned and turned poses of each frame, or one of them, drawn with odds alpha : beta"
+        "paired",
+        description="original and rotated orientations of each frame, or one of them, drawn with odds alpha : beta",
     )
-    n_turned: int = Field(1, ge=1, description="turned poses of each frame and step")
-    first_pose: Literal["stock", "random"] = Field(
-        "stock", description="pose of the task's loss: as in the data, or drawn like the turned ones"
+    n_rotated: int = Field(1, ge=1, description="rotated orientations of each frame and step")
+    first_orientation: Literal["original", "random"] = Field(
+        "original", description="orientation of the task's loss: as in the data, or drawn like the rotated ones"
     )
-    group: Literal["O3", "SO3"] = Field("O3", description="group of the turned poses: with mirrors, or without")
+    group: Literal["O3", "SO3"] = Field("O3", description="group of the rotated orientations: with mirrors, or without")
     axis: tuple[float, float, float] | None = Field(None, description="turn about this axis only; needs group SO3")
-    anchor: Literal["label", "prediction"] = Field("label", description="what turned predictions are held against")
+    consistency_target: Literal["label", "prediction"] = Field(
+        "label", description="what rotated predictions are held against"
+    )
     force_loss: Literal["l2", "mse"] = Field("l2", description="of an atom's force error: its length, or squared")
     monitor_per_decade: int = Field(6, ge=0, description="log-spaced measurements of symmetry; 0 switches them off")
-    monitor_share: float = Field(0.05, gt=0, le=1, description="most poses measured, as a share of those trained on")
+    monitor_share: float = Field(
+        0.05, gt=0, le=1, description="most orientations measured, as a share of those trained on"
+    )
     validate_every: int = Field(500, ge=1, description="steps between validations")
     patience: int | None = Field(None, ge=1, description="stop after this many validations without a better one")
     checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
@@ -127,14 +134,16 @@ class TrainConfig(BaseModel):
     def _some_loss(self) -> TrainConfig:
         if self.alpha == 0 and self.beta == 0:
             raise ValueError("train.alpha and train.beta are both 0, so nothing would be trained; give one > 0")
-        if self.anchor == "prediction" and (self.alpha == 0 or self.beta == 0):
-            raise ValueError("train.anchor=prediction holds turned poses against the unturned one: alpha, beta > 0")
-        if self.unlabelled_batch_size > 0 and self.anchor != "prediction":
+        if self.consistency_target == "prediction" and (self.alpha == 0 or self.beta == 0):
             raise ValueError(
-                f"train.unlabelled_batch_size={self.unlabelled_batch_size} needs train.anchor=prediction, got "
-                f"{self.anchor}: frames without labels can only be held against predictions"
+                "train.consistency_target=prediction holds rotated orientations against the original one: alpha, beta > 0"
             )
-        self._only_with("first_pose", self.alpha > 0, "alpha > 0: without it all poses are turned ones")
+        if self.unlabelled_batch_size > 0 and self.consistency_target != "prediction":
+            raise ValueError(
+                f"train.unlabelled_batch_size={self.unlabelled_batch_size} needs train.consistency_target=prediction, got "
+                f"{self.consistency_target}: frames without labels can only be held against predictions"
+            )
+        self._only_with("first_orientation", self.alpha > 0, "alpha > 0: without it all orientations are rotated ones")
         if self.warmup_steps >= self.n_steps:
             raise ValueError(
                 f"train.warmup_steps ({self.warmup_steps}) must be smaller than train.n_steps ({self.n_steps})"
@@ -167,23 +176,23 @@ class TrainConfig(BaseModel):
     def _one_forward(self) -> None:
         if self.alpha == 0 or self.beta == 0:
             raise ValueError(
-                "train.estimator=one-forward draws the pose of a frame with odds alpha : beta, both > 0, "
+                "train.estimator=one-forward draws the orientation of a frame with odds alpha : beta, both > 0, "
                 f"got {self.alpha:g} and {self.beta:g}; with one of them 0 the paired estimator has one forward too"
             )
         if self.weighting != "constant":
             raise ValueError(
                 f"train.estimator=one-forward needs train.weighting=constant, got {self.weighting}: "
-                "the odds of the poses are fixed"
+                "the odds of the orientations are fixed"
             )
-        if self.first_pose != "stock":
+        if self.first_orientation != "original":
             raise ValueError(
-                "train.estimator=one-forward mixes unturned and turned poses: train.first_pose=stock, "
-                f"got {self.first_pose}; with random first poses all are turned: train.alpha=0 with one forward"
+                "train.estimator=one-forward mixes original and rotated orientations: train.first_orientation=original, "
+                f"got {self.first_orientation}; with random first orientations all are rotated: train.alpha=0 with one forward"
             )
-        if self.n_turned != 1 or self.anchor != "label":
+        if self.n_rotated != 1 or self.consistency_target != "label":
             raise ValueError(
-                "train.estimator=one-forward has one pose of each frame: train.n_turned=1 and train.anchor=label, "
-                f"got {self.n_turned} and {self.anchor}"
+                "train.estimator=one-forward has one orientation of each frame: train.n_rotated=1 and train.consistency_target=label, "
+                f"got {self.n_rotated} and {self.consistency_target}"
             )
 
     @model_validator(mode="after")
@@ -203,7 +212,7 @@ class TrainConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _poses_fit(self) -> TrainConfig:
+    def _orientations_fit(self) -> TrainConfig:
         if self.axis is not None:
             if self.group != "SO3":
                 raise ValueError(f"train.axis restricts proper rotations; set train.group=SO3, got {self.group}")

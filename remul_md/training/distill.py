@@ -34,9 +34,9 @@ from remul_md.training.train import POTENTIAL, train_potential
 RECORD = "distill.json"
 MAX_VALIDATION, VALIDATION_SHARE = 500, 0.05  # frames of the other runs that choose the best weights
 MAX_EVALUATED = 1000  # held-out frames, evenly spaced
-# How a head is trained where nothing else is asked: every pose is turned, as for the shipped potentials. With a block
-# of its own the head came to 10 meV/A in 2,500 steps at 1e-2 (docs/direct-forces.md); long trainings of whole models
-# wanted about half of what was best in short ones.
+# How a head is trained where nothing else is asked: every orientation is rotated, as for the shipped potentials. With a
+# block of its own the head came to 10 meV/A in 2,500 steps at 1e-2 (docs/direct-forces.md); long trainings of whole
+# models wanted about half of what was best in short ones.
 TRAINING: dict[str, Any] = {
     "forces": "direct",
     "trained": "direct-head",
@@ -169,7 +169,7 @@ def _check_teacher(teacher: Potential) -> None:
     compositions, trained = teacher.coverage.compositions, teacher.provenance.trained_forces
     if teacher.n_members > 1:
         raise InputError(
-            f"this is a committee of {teacher.n_members}; train one model on its labels first "
+            f"this is an ensemble of {teacher.n_members}; train one model on its labels first "
             "(`remul-md label`, `remul-md train`), then distill that"
         )
     if trained == "direct":
@@ -221,7 +221,7 @@ def _with_sampling(trained: Potential, sampling: Mapping[str, Any], accuracy: Ac
     data = {**head["data"], "sampling": dict(sampling)}
     metrics = {
         **head["metrics"],
-        "held_out_force_mae_stock_meV_per_A": accuracy.force_mae_stock,
-        "held_out_force_mae_turned_meV_per_A": accuracy.force_mae_turned,
+        "held_out_force_mae_original_meV_per_A": accuracy.force_mae_original,
+        "held_out_force_mae_rotated_meV_per_A": accuracy.force_mae_rotated,
     }
     return replace(trained.provenance, direct_head={**head, "data": data, "metrics": metrics})

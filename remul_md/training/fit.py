@@ -1,7 +1,7 @@
 """The one trainer: any model, any batch type, any losses by name.
 
-A run is decided by its config alone: the order of the frames is a function of (seed, step), the turned poses come
-from a generator that is checkpointed, and no global state is read. On the CPU a run that was killed and resumed
+A run is decided by its config alone: the order of the frames is a function of (seed, step), the rotated orientations
+come from a generator that is checkpointed, and no global state is read. On the CPU a run that was killed and resumed
 ends with the same bits as one that was not.
 """
 

@@ -2,8 +2,8 @@
 
 Measured on held-out frames.
 
-The poses are drawn once, so that the curves of a run are paired, and independently of each other, as the estimators
-of `remul_md.symmetry.measures` need. What is measured are the averaged weights, those that validation sees.
+The orientations are drawn once, so that the curves of a run are paired, and independently of each other, as the
+estimators of `remul_md.symmetry.measures` need. What is measured are the averaged weights, those that validation sees.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from remul_md.errors import InputError
 from remul_md.models import Forces
 from remul_md.structures.batch import Batch, BatchStore
 from remul_md.symmetry.measures import bootstrap_interval, equivariance_percent, twirl_statistics
-from remul_md.symmetry.rotations import pose_batch, random_rotations, turn_vectors
+from remul_md.symmetry.rotations import random_rotations, rotate_vectors, rotated_copies
 from remul_md.training.checkpoint import read_metrics
 from remul_md.training.config import TrainConfig
 from remul_md.training.schedule import MONITOR_DRAWS, monitored_frames
 from remul_md.training.validation import MAX_ATOMS
 
 CLAIM_PERCENT = 2.0  # reached within 1k to 10k steps according to Shen et al. (2025), arXiv:2512.02303
-FIGURES = ("percent", "T", "s2", "rotational_error", "E", "E_prime")
+FIGURES = ("percent", "T", "s2", "rotational_error", "E", "equivariance_norm")
 MONITOR_COLUMNS = tuple(
     f"{output}_{figure}{end}" for output in ("forces", "energy") for figure in FIGURES for end in ("", "_low", "_high")
 )
 
 
 class SymmetryMonitor:
-    """The figures of `MONITOR_COLUMNS`; state lives here because frames and poses are chosen once.
+    """The figures of `MONITOR_COLUMNS`; state lives here because frames and orientations are chosen once.
 
     Forces in meV/Angstrom: T and s2 as means over components, (meV/Angstrom)^2; the rotational error as mean
     absolute component; E and E' as norms over all components of a frame. Energy in meV. Each with a 95 % bootstrap
@@ -41,8 +41,8 @@ class SymmetryMonitor:
     Args:
         batch: held-out frames with residual energies, on the model's device.
         forces: the trained head; with "both" the conservative one counts.
-        config: how many frames, and where poses are drawn from: Haar on SO(3), or about training's own axis.
-        seed: of frames and poses.
+        config: how many frames, and where orientations are drawn from: Haar on SO(3), or about training's own axis.
+        seed: of frames and orientations.
     """
 
     def __init__(self, batch: Batch, *, forces: Forces, config: TrainConfig, seed: int = 2) -> None:
@@ -52,9 +52,11 @@ class SymmetryMonitor:
         generator, n = torch.Generator().manual_seed(seed), MONITOR_DRAWS * n_frames
         drawn = random_rotations(n, generator=generator, group="SO3", axis=config.axis)
         identity = torch.eye(3, dtype=drawn.dtype).expand(1, n_frames, 3, 3)
-        poses = torch.cat([identity, drawn.view(MONITOR_DRAWS, n_frames, 3, 3)]).to(batch.positions.device)
-        self._poses = poses
-        self._passes = [pose_batch(self._batch, part) for part in poses.split(max(1, MAX_ATOMS // self._batch.n_atoms))]
+        orientations = torch.cat([identity, drawn.view(MONITOR_DRAWS, n_frames, 3, 3)]).to(batch.positions.device)
+        self._orientations = orientations
+        self._passes = [
+            rotated_copies(self._batch, part) for part in orientations.split(max(1, MAX_ATOMS // self._batch.n_atoms))
+        ]
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """All figures of the model as it is."""
@@ -64,24 +66,31 @@ class SymmetryMonitor:
                 out = model(batch, forces=self._forces)
                 forces.append((out.forces if out.forces is not None else out.direct_forces).detach())
                 energies.append(out.energy.detach())
-        n_poses, index = len(self._poses), self._batch.system_index
-        forces_GA3 = 1000.0 * torch.cat(forces).double().view(n_poses, -1, 3)
-        energy_GB1 = 1000.0 * torch.cat(energies).double().view(n_poses, -1, 1)
+        n_orientations, index = len(self._orientations), self._batch.system_index
+        forces_GA3 = 1000.0 * torch.cat(forces).double().view(n_orientations, -1, 3)
+        energy_GB1 = 1000.0 * torch.cat(energies).double().view(n_orientations, -1, 1)
         assert self._batch.forces is not None
         assert self._batch.energy is not None
-        turned_stock = torch.stack([turn_vectors(forces_GA3[0], g, system_index=index) for g in self._poses[1:]])
-        back = torch.stack(
-            [turn_vectors(f, g.mT, system_index=index) for f, g in zip(forces_GA3[1:], self._poses[1:], strict=True)]
+        rotated_original = torch.stack(
+            [rotate_vectors(forces_GA3[0], g, system_index=index) for g in self._orientations[1:]]
         )
-        figures = _figures("forces", back, forces_GA3[1:], turned_stock, 1000.0 * self._batch.forces.double(), index)
-        stock_energy = energy_GB1[:1].expand(MONITOR_DRAWS, -1, 1)
+        back = torch.stack(
+            [
+                rotate_vectors(f, g.mT, system_index=index)
+                for f, g in zip(forces_GA3[1:], self._orientations[1:], strict=True)
+            ]
+        )
+        figures = _figures(
+            "forces", back, forces_GA3[1:], rotated_original, 1000.0 * self._batch.forces.double(), index
+        )
+        original_energy = energy_GB1[:1].expand(MONITOR_DRAWS, -1, 1)
         labels = 1000.0 * self._batch.energy.double().unsqueeze(1)
         systems = torch.arange(self._batch.n_systems, device=index.device)
-        return figures | _figures("energy", energy_GB1[1:], energy_GB1[1:], stock_energy, labels, systems)
+        return figures | _figures("energy", energy_GB1[1:], energy_GB1[1:], original_energy, labels, systems)
 
 
 def _figures(
-    output: str, back: Tensor, turned: Tensor, turned_stock: Tensor, labels: Tensor, system_index: Tensor
+    output: str, back: Tensor, rotated: Tensor, rotated_original: Tensor, labels: Tensor, system_index: Tensor
 ) -> dict[str, float]:
     """Figures of one output from rows of atoms or systems: f_k, f(g x), g f(x), each [K, rows, C]; labels [rows, C]."""
     n_systems = int(system_index[-1]) + 1
@@ -94,7 +103,7 @@ def _figures(
         return squares.new_zeros(len(gaps), n_systems).index_add(1, system_index, squares).sqrt()
 
     twirled_rows, spread_rows = twirl_statistics(back, labels)
-    gaps = turned - turned_stock
+    gaps = rotated - rotated_original
     counts = of_systems(torch.ones_like(spread_rows)) * labels.shape[1]
     twirled, spread = of_systems(twirled_rows), of_systems(spread_rows)
     # Means over all components are ratios of sums over frames: with unlike frames their weights are the sizes.
@@ -106,7 +115,7 @@ def _figures(
         "s2": spread / counts * share,
         "rotational_error": of_systems(gaps.abs().mean(0).sum(1)) / counts * share,
         "E": norms(gaps.mean(0, keepdim=True))[0],
-        "E_prime": norms(gaps).mean(0),
+        "equivariance_norm": norms(gaps).mean(0),
     }
     percent = equivariance_percent(twirled.cpu().numpy(), spread.cpu().numpy())
     found = {"percent": percent.value, "percent_low": percent.low, "percent_high": percent.high}

@@ -12,14 +12,14 @@ from torch import Tensor
 from remul_md.models import ForceModel
 from remul_md.structures.batch import Batch, Prediction, repeat_rows
 from remul_md.structures.rows import row_fields
-from remul_md.symmetry.remul import Anchor, Turn, one_forward_losses, remul_losses
-from remul_md.symmetry.rotations import Group, pose_batch, random_rotations, turn_prediction
+from remul_md.symmetry.remul import ConsistencyTarget, Turn, one_forward_losses, remul_losses
+from remul_md.symmetry.rotations import Group, random_rotations, rotate_prediction, rotated_copies
 from remul_md.training.config import TrainConfig
 from remul_md.training.unlabelled import PartlyLabelled
 
 TrainedForces = Literal["conservative", "direct", "both"]
 ForceLoss = Literal["l2", "mse"]
-FirstPose = Literal["stock", "random"]
+FirstOrientation = Literal["original", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,24 +30,24 @@ class PotentialObjective:
         forces: which head is trained.
         force_scale: RMS force component of the training data, eV/Angstrom; the unit of the loss.
         energy_weight: weight of the absolute energy error, in units of force_scale x 1 Angstrom.
-        n_turned: turned poses of each frame and step, K.
-        unturned: whether the first pose, that of the task's loss, takes part (alpha > 0).
-        first_pose: how it stands: as in the data, or drawn like the turned ones, each step anew.
-        group: where the poses are drawn from.
-        anchor: see `remul_losses`.
+        n_rotated: rotated orientations of each frame and step, K.
+        original: whether the first orientation, that of the task's loss, takes part (alpha > 0).
+        first_orientation: how it stands: as in the data, or drawn like the rotated ones, each step anew.
+        group: where the orientations are drawn from.
+        consistency_target: see `remul_losses`.
         axis: turn about this axis only; with `group` SO3.
-        one_forward: None, or alpha/(alpha + beta): one pose of each frame, unturned with this probability.
+        one_forward: None, or alpha/(alpha + beta): one orientation of each frame, original with this probability.
         force_loss: of the force error e of an atom in units of `force_scale`: |e| (l2) or mean squared component (mse).
     """
 
     forces: TrainedForces
     force_scale: float
     energy_weight: float
-    n_turned: int = 1
-    unturned: bool = True
-    first_pose: FirstPose = "stock"
+    n_rotated: int = 1
+    original: bool = True
+    first_orientation: FirstOrientation = "original"
     group: Group = "O3"
-    anchor: Anchor = "label"
+    consistency_target: ConsistencyTarget = "label"
     axis: tuple[float, float, float] | None = None
     one_forward: float | None = None
     force_loss: ForceLoss = "l2"
@@ -55,12 +55,12 @@ class PotentialObjective:
     def __call__(
         self, model: ForceModel, batch: Batch | PartlyLabelled, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """The losses by name, dimensionless scalars with a graph, from one call of the model on all poses.
+        """The losses by name, dimensionless scalars with a graph, from one call of the model on all orientations.
 
         Frames without labels take part in the equivariance loss, which is the mean over all frames.
 
         Raises:
-            InputError: frames without labels, but the anchor is the label.
+            InputError: frames without labels, but the consistency target is the label.
         """
         return self.losses(model, batch, self.draw(batch, generator))
 
@@ -68,29 +68,29 @@ class PotentialObjective:
         """All that is random in a step, on the batch's device.
 
         Returns:
-            Rotations, [K, B, 3, 3], a random first pose before the turned ones; with one forward also which systems
-            are turned, [B].
+            Rotations, [K, B, 3, 3], a random first orientation before the rotated ones; with one forward also which
+            systems are rotated, [B].
         """
         inputs = batch.systems if isinstance(batch, PartlyLabelled) else batch
-        device, n_systems, n_poses = inputs.positions.device, inputs.n_systems, self.n_turned + self._n_first
+        device, n_systems, n_orientations = inputs.positions.device, inputs.n_systems, self.n_rotated + self._n_first
         drawn = random_rotations(
-            n_poses * n_systems,
+            n_orientations * n_systems,
             generator=generator,
             group=self.group,
             axis=self.axis,
         )
-        rotations = drawn.view(n_poses, n_systems, 3, 3).to(device, non_blocking=True)
+        rotations = drawn.view(n_orientations, n_systems, 3, 3).to(device, non_blocking=True)
         if self.one_forward is None:
             return (rotations,)
-        turned = torch.rand(n_systems, generator=generator, dtype=torch.float64) >= self.one_forward
-        return rotations, turned.to(device, non_blocking=True)
+        rotated = torch.rand(n_systems, generator=generator, dtype=torch.float64) >= self.one_forward
+        return rotations, rotated.to(device, non_blocking=True)
 
     def losses(self, model: ForceModel, batch: Batch | PartlyLabelled, drawn: Sequence[Tensor]) -> dict[str, Tensor]:
         """The losses by name from what `draw` gave; nothing in here is random."""
         inputs, known = (batch.systems, batch.labelled) if isinstance(batch, PartlyLabelled) else (batch, batch)
         rotations = drawn[0]
         terms: dict[str, Any] = {
-            "predict": lambda poses: model(poses, forces=self.forces, create_graph=True),
+            "predict": lambda orientations: model(orientations, forces=self.forces, create_graph=True),
             "inputs": inputs,
             "targets": labels(known, forces=self.forces),
             "turn": POTENTIAL_TURN,
@@ -100,16 +100,16 @@ class PotentialObjective:
             return remul_losses(
                 **terms,
                 rotations=rotations[self._n_first :],
-                anchor=self.anchor,
-                unturned=self.unturned,
+                consistency_target=self.consistency_target,
+                original=self.original,
                 first_rotations=rotations[0] if self._n_first else None,
                 n_labelled=None if known is inputs else known.n_systems,
             )
-        return one_forward_losses(**terms, rotations=rotations[0], turned=drawn[1], probability=self.one_forward)
+        return one_forward_losses(**terms, rotations=rotations[0], rotated=drawn[1], probability=self.one_forward)
 
     @property
     def _n_first(self) -> int:
-        return int(self.unturned and self.first_pose == "random")
+        return int(self.original and self.first_orientation == "random")
 
     def gap(self, prediction: Prediction, target: Prediction) -> Tensor:
         """Loss of each system, [B]: mean over atoms of `force_loss` plus the weighted absolute energy error.
@@ -145,11 +145,11 @@ def make_objective(config: TrainConfig, *, force_scale: float) -> PotentialObjec
         force_scale=force_scale,
         # Energies that no step can change would only be a constant in the loss.
         energy_weight=config.energy_weight if config.trained == "all" else 0.0,
-        n_turned=config.n_turned if config.beta > 0 else 0,
-        unturned=config.alpha > 0,
-        first_pose=config.first_pose,
+        n_rotated=config.n_rotated if config.beta > 0 else 0,
+        original=config.alpha > 0,
+        first_orientation=config.first_orientation,
         group=config.group,
-        anchor=config.anchor,
+        consistency_target=config.consistency_target,
         axis=config.axis,
         one_forward=config.alpha / (config.alpha + config.beta) if config.estimator == "one-forward" else None,
         force_loss=config.force_loss,
@@ -173,14 +173,14 @@ def mean_over_systems(values: Tensor, system_index: Tensor, *, n_systems: int) -
     return sums / counts
 
 
-def turned_labels(target: Prediction, rotations: Tensor) -> Prediction:
-    """Copies of labels or predictions for each pose, turned: rotations [G, B, 3, 3], pose-major."""
+def rotated_labels(target: Prediction, rotations: Tensor) -> Prediction:
+    """Copies of labels or predictions for each orientation, rotated: rotations [G, B, 3, 3], orientation-major."""
     repeated = repeat_rows(target, rotations.shape[0], sizes={"system": rotations.shape[1]})
-    return turn_prediction(repeated, rotations.flatten(0, 1))
+    return rotate_prediction(repeated, rotations.flatten(0, 1))
 
 
-def first_pose(prediction: Prediction, n_systems: int) -> Prediction:
-    """The first of several poses of a prediction."""
+def first_orientation(prediction: Prediction, n_systems: int) -> Prediction:
+    """The first of several orientations of a prediction."""
     assert prediction.energy is not None
     n_atoms = len(prediction.system_index) * n_systems // len(prediction.energy)
     return _leading(prediction, n_systems=n_systems, n_atoms=n_atoms)
@@ -203,5 +203,5 @@ def _leading(prediction: Prediction, *, n_systems: int, n_atoms: int) -> Predict
 
 
 POTENTIAL_TURN: Turn[Batch, Prediction] = Turn(
-    inputs=pose_batch, outputs=turned_labels, first=first_pose, labelled=labelled_part
+    inputs=rotated_copies, outputs=rotated_labels, first=first_orientation, labelled=labelled_part
 )

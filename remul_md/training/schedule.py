@@ -14,7 +14,7 @@ from remul_md.training.config import TrainConfig
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
 Batches = Callable[[int], B]  # the batch of a step as a function of its number, counted from 0
-MONITOR_DRAWS = 8  # independent rotations of each watched frame, besides the pose it stands in
+MONITOR_DRAWS = 8  # independent rotations of each watched frame, besides the orientation it stands in
 MIN_FRAMES, MAX_FRAMES = 4, 32  # that are watched
 
 
@@ -53,9 +53,9 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def poses_trained_on(config: TrainConfig) -> int:
-    """Poses that all steps of a run send through the model."""
-    paired = int(config.alpha > 0) + (config.n_turned if config.beta > 0 else 0)
+def orientations_trained_on(config: TrainConfig) -> int:
+    """Orientations that all steps of a run send through the model."""
+    paired = int(config.alpha > 0) + (config.n_rotated if config.beta > 0 else 0)
     frames = config.batch_size + config.unlabelled_batch_size
     return config.n_steps * frames * (1 if config.estimator == "one-forward" else paired)
 
@@ -63,12 +63,12 @@ def poses_trained_on(config: TrainConfig) -> int:
 def monitored_steps(config: TrainConfig) -> frozenset[int]:
     """Steps after which symmetry is measured: about `monitor_per_decade` in each decade, and the last one.
 
-    Where even MIN_FRAMES frames at these steps would cost more than `monitor_share` of the poses of training, there
-    are fewer steps in a decade; the last one is always measured.
+    Where even MIN_FRAMES frames at these steps would cost more than `monitor_share` of the orientations of training,
+    there are fewer steps in a decade; the last one is always measured.
     """
     if config.monitor_per_decade == 0:
         return frozenset()
-    affordable = config.monitor_share * poses_trained_on(config) / (MIN_FRAMES * (MONITOR_DRAWS + 1))
+    affordable = config.monitor_share * orientations_trained_on(config) / (MIN_FRAMES * (MONITOR_DRAWS + 1))
     for per_decade in range(config.monitor_per_decade, 0, -1):
         steps = log_spaced(config.n_steps, per_decade=per_decade)
         if len(steps) <= affordable:
@@ -79,7 +79,7 @@ def monitored_steps(config: TrainConfig) -> frozenset[int]:
 def monitored_frames(config: TrainConfig, *, n_held_out: int) -> int:
     """Frames that are measured at each of these steps: as many as the share allows, at most MAX_FRAMES."""
     n_points = max(1, len(monitored_steps(config)))
-    affordable = int(config.monitor_share * poses_trained_on(config) / (n_points * (MONITOR_DRAWS + 1)))
+    affordable = int(config.monitor_share * orientations_trained_on(config) / (n_points * (MONITOR_DRAWS + 1)))
     return min(n_held_out, MAX_FRAMES, max(MIN_FRAMES, affordable))
 
 

@@ -36,7 +36,7 @@ from remul_md.training.pretrain import PRETRAIN, pretraining_labels, require_pre
 from remul_md.training.run_folder import POTENTIAL, prepare_run
 from remul_md.training.schedule import Batches, Source
 from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches, read_unlabelled
-from remul_md.training.validation import VALIDATION_COLUMNS, TurnedValidation
+from remul_md.training.validation import VALIDATION_COLUMNS, RotatedValidation
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _train(
         model,
         source,
         objective=prepared.objective,
-        validate=TurnedValidation(
+        validate=RotatedValidation(
             held_out,
             forces=options.forces,
             group="SO3" if restricted else "O3",
@@ -266,7 +266,7 @@ def _with_model_of(origin: Potential, config: RunConfig) -> RunConfig:
     """The config with the sizes of the potential that a run starts from; a size asked for must be that one."""
     if origin.n_members > 1:
         raise InputError(
-            f"--init-from is a committee of {origin.n_members}, one model is trained at a time; give one of its members"
+            f"--init-from is an ensemble of {origin.n_members}, one model is trained at a time; give one of its members"
         )
     kind, options = model_config(origin.model)
     known = {**options, "kind": kind}

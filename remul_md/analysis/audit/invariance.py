@@ -20,8 +20,8 @@ class Changes(NamedTuple):
     energies: Array
 
 
-def pose_changes(probe: Probe, frames: Frames, matrices: Array) -> Changes:
-    """Deviations when each frame is turned (or mirrored) about its centre; a cell turns with its atoms.
+def orientation_changes(probe: Probe, frames: Frames, matrices: Array) -> Changes:
+    """Deviations when each frame is rotated (or mirrored) about its centre; a cell turns with its atoms.
 
     Args:
         probe: what is asked.
@@ -33,9 +33,9 @@ def pose_changes(probe: Probe, frames: Frames, matrices: Array) -> Changes:
     for place, energy, reference, draws in zip(*frames, matrices, strict=True):
         centre = place.mean(axis=0)
         for g in draws:
-            turned = probe((place - centre) @ g.T + centre, cell=cell @ g.T)
-            forces.append(turned.forces - reference @ g.T)
-            energies.append(turned.energy - energy)
+            rotated = probe((place - centre) @ g.T + centre, cell=cell @ g.T)
+            forces.append(rotated.forces - reference @ g.T)
+            energies.append(rotated.energy - energy)
     return Changes(np.stack(forces), np.array(energies))
 
 

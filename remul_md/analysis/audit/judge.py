@@ -40,21 +40,21 @@ class Judge:
     def _energy(self, name: str, value: float, share: float) -> Measure:
         return Measure(name=name, value=1e3 * value, limit=1e3 * share * THERMAL_ENERGY, unit="meV")
 
-    def poses(self, name: str, changes: Changes, *, periodic: bool) -> Check:
+    def orientations(self, name: str, changes: Changes, *, periodic: bool) -> Check:
         """rotation and mirror."""
-        how = "turned at random" if name == "rotation" else "mirrored and turned at random"
+        how = "rotated at random" if name == "rotation" else "mirrored and rotated at random"
         return judged(
             name,
             [
                 self._force(
                     "mean error of a force component",
                     float(np.abs(changes.forces).mean()),
-                    self.limits.pose_force_share,
+                    self.limits.orientation_force_share,
                 ),
                 self._energy(
                     "RMS change of the energy",
                     float(np.sqrt(np.mean(changes.energies**2))),
-                    self.limits.pose_energy_share,
+                    self.limits.orientation_energy_share,
                 ),
             ],
             f"{len(changes.energies)} times {how}{', the cell with the atoms' if periodic else ''}; a force component "

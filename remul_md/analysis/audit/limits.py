@@ -39,9 +39,10 @@ class Limits:
     """Limits of the checks. Shares of forces count in F, those of energies in kT at 300 K (see the module).
 
     Args:
-        pose_force_share: rotation, mirror: mean absolute component of f(gx) - g f(x). The best potentials for small
-            molecules miss the true forces by 0.2 % of F, so a smaller error of the pose is lost among others.
-        pose_energy_share: rotation, mirror: RMS change of the energy; a tenth of kT shifts populations of
+        orientation_force_share: rotation, mirror: mean absolute component of f(gx) - g f(x). The best potentials for
+            small molecules miss the true forces by 0.2 % of F, so a smaller error of the orientation is lost among
+            others.
+        orientation_energy_share: rotation, mirror: RMS change of the energy; a tenth of kT shifts populations of
             orientations by a tenth.
         exact_force_share: translation, permutation, repeatability, net force (a share per atom): exact in exact
             arithmetic. Single precision costs 1e-6 to 1e-4 of F (positions rounded far from the origin, times stiff
@@ -65,8 +66,8 @@ class Limits:
         InputError: a limit <= 0.
     """
 
-    pose_force_share: float = 2e-3
-    pose_energy_share: float = 0.1
+    orientation_force_share: float = 2e-3
+    orientation_energy_share: float = 0.1
     exact_force_share: float = 1e-3
     exact_energy_share: float = 1e-2
     gradient_share: float = 2e-3

@@ -13,8 +13,8 @@ from remul_md._version import __version__
 from remul_md.analysis.audit.checks import Check, failed, not_applicable
 from remul_md.analysis.audit.derivatives import Derivatives, finite_differences, loop_works
 from remul_md.analysis.audit.invariance import (
+    orientation_changes,
     permutation_changes,
-    pose_changes,
     repeat_changes,
     translation_changes,
 )
@@ -172,11 +172,11 @@ def _measurements(
     periodic = bool(probe.atoms.pbc.any())
     one = "one atom has no internal coordinate"
 
-    def poses(name: str, n_draws: int, sign: float) -> Check:
+    def orientations(name: str, n_draws: int, sign: float) -> Check:
         generator = torch.Generator().manual_seed(int(rng[name].integers(2**31)))
         draws = random_rotations(n_frames * n_draws, generator=generator).numpy()
-        changes = pose_changes(probe, frames, sign * draws.reshape(n_frames, n_draws, 3, 3))
-        return judge.poses(name, changes, periodic=periodic)
+        changes = orientation_changes(probe, frames, sign * draws.reshape(n_frames, n_draws, 3, 3))
+        return judge.orientations(name, changes, periodic=periodic)
 
     def translation() -> Check:
         shifts = SHIFT_A * rng["translation"].standard_normal((n_frames, N_DRAWS, 3))
@@ -237,8 +237,8 @@ def _measurements(
         return judge.nve(runs[0])
 
     return {
-        "rotation": lambda: poses("rotation", N_TURNS, 1.0),
-        "mirror": lambda: poses("mirror", N_MIRRORS, -1.0),
+        "rotation": lambda: orientations("rotation", N_TURNS, 1.0),
+        "mirror": lambda: orientations("mirror", N_MIRRORS, -1.0),
         "translation": translation,
         "permutation": permutation,
         "gradient": lambda: judge.gradient(differences()),

@@ -199,18 +199,18 @@ def _error_against_time(analysis: TrajectoryAnalysis) -> Figure | None:
     spread_x, spread_y = thin(time, rotational.spread_meV_per_A, at_most=MAX_POINTS // 3)
     traces = [
         Trace(x=x, y=y, name="rotational error", role="accent", marks=True),
-        Trace(x=spread_x, y=spread_y, name="spread over poses", role="second", marks=True),
+        Trace(x=spread_x, y=spread_y, name="spread over orientations", role="second", marks=True),
     ]
-    beside, reading, committee = "", "", rotational.committee_std_meV_per_A
-    if committee is not None:
-        std_x, std_y = thin(time, committee, at_most=MAX_POINTS // 3)
-        traces.append(Trace(x=std_x, y=std_y, name="spread of the committee", role="third", marks=True))
-        beside = f"; committee spread {float(np.sqrt(np.mean(committee**2))):.3g} meV/Å"
-        reading = " The members of the committee differ by what none of them knows, symmetry or not."
+    beside, reading, ensemble = "", "", rotational.ensemble_std_meV_per_A
+    if ensemble is not None:
+        std_x, std_y = thin(time, ensemble, at_most=MAX_POINTS // 3)
+        traces.append(Trace(x=std_x, y=std_y, name="spread of the ensemble", role="third", marks=True))
+        beside = f"; ensemble spread {float(np.sqrt(np.mean(ensemble**2))):.3g} meV/Å"
+        reading = " The members of the ensemble differ by what none of them knows, symmetry or not."
     return Figure(
         key="rotational-error-time",
         title="Rotational error against time",
-        reading="Each frame was turned at random: no trend means that the forces turn equally well along the run."
+        reading="Each frame was rotated at random: no trend means that the forces turn equally well along the run."
         + reading,
         description=f"Rotational error on {len(time)} frames, mean {rotational.mean_error_meV_per_A:.3g}, "
         f"largest {rotational.error_meV_per_A.max():.3g} meV/Å; spread {rotational.rms_spread_meV_per_A:.3g} meV/Å"
@@ -219,15 +219,15 @@ def _error_against_time(analysis: TrajectoryAnalysis) -> Figure | None:
         y_title="force error (meV/Å)",
         traces=tuple(traces),
         thinned=_thinned(len(time), len(x)),
-        # The committee's spread is the larger one by far where the forces turn well.
-        log_y=committee is not None and float(min(y.min(), spread_y.min(), committee.min())) > 0.0,
+        # The ensemble's spread is the larger one by far where the forces turn well.
+        log_y=ensemble is not None and float(min(y.min(), spread_y.min(), ensemble.min())) > 0.0,
     )
 
 
 def orientation_angles(analysis: TrajectoryAnalysis) -> tuple[Array, str]:
-    """Angles of the frames that were turned, [R], degrees, and from what: the training data where they are known."""
-    if analysis.poses is not None:
-        return analysis.poses.angle_deg, "the training pose"
+    """Angles of the frames that were rotated, [R], degrees, and from what: the training data where they are known."""
+    if analysis.orientations is not None:
+        return analysis.orientations.angle_deg, "the training orientation"
     return analysis.angle_swept_deg[analysis.rotation_frames], "the first frame"
 
 
@@ -239,12 +239,12 @@ def _error_against_angle(analysis: TrajectoryAnalysis) -> Figure | None:
     x, y = thin(angle[order], analysis.rotational.error_meV_per_A[order], at_most=MAX_POINTS // 2)
     spread = thin(angle[order], analysis.rotational.spread_meV_per_A[order], at_most=MAX_POINTS // 2)
     alike = "points at one height mean that all orientations are served alike."
-    reading = f"How wrong the forces turn, against how far the molecule has turned since the start: {alike}"
-    if analysis.poses is not None:
+    reading = f"How wrong the forces turn, against how far the molecule has rotated since the start: {alike}"
+    if analysis.orientations is not None:
         reading = (
-            "How wrong the forces turn, against how far the molecule is turned away from the pose in which the "
-            f"training data hold it (half of their frames lie within {analysis.poses.median_of_training_deg:.0f}°; "
-            f"in random poses it would be 132°): {alike}"
+            "How wrong the forces turn, against how far the molecule is rotated away from the orientation in which the "
+            f"training data hold it (half of their frames lie within {analysis.orientations.median_of_training_deg:.0f}°; "
+            f"in random orientations it would be 132°): {alike}"
         )
     return Figure(
         key="rotational-error-angle",
@@ -256,7 +256,7 @@ def _error_against_angle(analysis: TrajectoryAnalysis) -> Figure | None:
         y_title="force error (meV/Å)",
         traces=(
             Trace(x=x, y=y, name="rotational error", role="accent", marks=True),
-            Trace(x=spread[0], y=spread[1], name="spread over poses", role="second", marks=True),
+            Trace(x=spread[0], y=spread[1], name="spread over orientations", role="second", marks=True),
         ),
         thinned=_thinned(len(angle), len(x)),
     )

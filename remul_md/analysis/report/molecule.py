@@ -24,7 +24,7 @@ MAX_ATOMS = 2000  # a canvas draws that at once
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MoleculeView:
-    """Some frames of a run. Letters: V frames shown, E of them turned at random, N atoms.
+    """Some frames of a run. Letters: V frames shown, E of them rotated at random, N atoms.
 
     Args:
         symbols: of the atoms, N.
@@ -32,8 +32,8 @@ class MoleculeView:
         frames: numbers of the frames in the run, ascending, [V].
         time_ps: of them, [V].
         positions: about the mean position of each frame, [V, N, 3], Angstrom.
-        tested: places in `frames` of those that were turned at random, ascending, [E].
-        atom_error_meV_per_A: rotational error of each atom in those, [E, N]; [0, N] if none was turned.
+        tested: places in `frames` of those that were rotated at random, ascending, [E].
+        atom_error_meV_per_A: rotational error of each atom in those, [E, N]; [0, N] if none was rotated.
         n_frames: of the run.
     """
 
@@ -70,9 +70,9 @@ class MoleculeView:
 
 
 def molecule_view(blocks: Iterable[TrajectoryArrays], analysis: TrajectoryAnalysis) -> MoleculeView:
-    """Frames for the 3D view, evenly spread, with those among them that were turned at random.
+    """Frames for the 3D view, evenly spread, with those among them that were rotated at random.
 
-    Where more frames were turned than can be shown, the one with the largest error of all is among those kept.
+    Where more frames were rotated than can be shown, the one with the largest error of all is among those kept.
 
     Args:
         blocks: consecutive parts of the run that was analysed, or all of it as one.
@@ -110,7 +110,7 @@ def molecule_view(blocks: Iterable[TrajectoryArrays], analysis: TrajectoryAnalys
 
 
 def shown_frames(analysis: TrajectoryAnalysis) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Frames to show, ascending, and the errors of the atoms in all frames that were turned, [R, N]."""
+    """Frames to show, ascending, and the errors of the atoms in all frames that were rotated, [R, N]."""
     n_frames = len(analysis.time_ps)
     at_most = max(2, min(MAX_FRAMES, MAX_PLACES // analysis.n_atoms))
     errors = np.empty((0, analysis.n_atoms))
@@ -137,8 +137,8 @@ def molecule_section(view: MoleculeView | None, missing: str) -> str:
     if len(view.tested):
         meaning = (
             "Colour and numbers are the rotational error of the force on each atom: how much it changes when the "
-            "molecule is turned, though it should only turn along. A dashed ring marks the atom with the largest. "
-            f"{len(view.tested):,} of these frames were turned at random; the others show the nearest one's errors."
+            "molecule is rotated, though it should only turn along. A dashed ring marks the atom with the largest. "
+            f"{len(view.tested):,} of these frames were rotated at random; the others show the nearest one's errors."
         )
     else:
         meaning = "Colours tell the elements: no potential was given, so the rotational errors are not known."

@@ -32,7 +32,7 @@ ACCURACY = (
 SYMMETRY = (
     ("rotational_error", "Rotational error", "meV/Å", "mean change of a force component that a turn should not make"),
     ("rotational_spread", "Rotational spread", "meV/Å", "scatter of the forces over orientations"),
-    ("equivariance_percent", "Equivariance percent, forces", "%", "share of the squared error that poses cause"),
+    ("equivariance_percent", "Equivariance percent, forces", "%", "share of the squared error that orientations cause"),
     ("equivariance_percent_energy", "Equivariance percent, energy", "%", "the same for the energy"),
 )
 
@@ -187,9 +187,9 @@ def _measures(analysis: TrajectoryAnalysis) -> str:
             ("Rotational error", f"{number_text(analysis.rotational.mean_error_meV_per_A)} meV/Å", made),
             ("Rotational spread", f"{number_text(analysis.rotational.rms_spread_meV_per_A)} meV/Å", "over the turns"),
         ]
-        if analysis.rotational.committee_std_meV_per_A is not None:
-            scatter = float((analysis.rotational.committee_std_meV_per_A**2).mean() ** 0.5)
-            rows.append(("Committee spread", f"{number_text(scatter)} meV/Å", "between its members, in those frames"))
+        if analysis.rotational.ensemble_std_meV_per_A is not None:
+            scatter = float((analysis.rotational.ensemble_std_meV_per_A**2).mean() ** 0.5)
+            rows.append(("Ensemble spread", f"{number_text(scatter)} meV/Å", "between its members, in those frames"))
     if analysis.net_torque_eV is not None and analysis.net_torque_rms_eV is not None:
         frames = f"RMS size over {len(analysis.torque_frames):,} frames"
         rows.append(("Net torque", f"{number_text(1e3 * analysis.net_torque_rms_eV)} meV", frames))
@@ -202,11 +202,13 @@ def _measures(analysis: TrajectoryAnalysis) -> str:
             ("Angular momentum change", number_text(analysis.momentum.max_relative_change), f"largest, {relative}"),
             ("… at the end", number_text(analysis.momentum.end_relative_change), relative),
         ]
-    turned = f"{analysis.angle_swept_deg.max():.0f}°"
-    rows.append(("Angle swept", turned, "largest rotation from the first frame; 180° is the most there is"))
-    if analysis.poses is not None:
-        away = f"{analysis.poses.angle_deg.max():.0f}°"
-        rows.append(("… from the training pose", away, f"largest of {len(analysis.poses.angle_deg)} frames"))
+    rotated = f"{analysis.angle_swept_deg.max():.0f}°"
+    rows.append(("Angle swept", rotated, "largest rotation from the first frame; 180° is the most there is"))
+    if analysis.orientations is not None:
+        away = f"{analysis.orientations.angle_deg.max():.0f}°"
+        rows.append(
+            ("… from the training orientation", away, f"largest of {len(analysis.orientations.angle_deg)} frames")
+        )
     if analysis.bonds is not None:
         against = f"of {analysis.bonds.n_bonds} bonds, against the {analysis.bonds.reference}"
         rows.append(("Bond deviation", f"{number_text(analysis.bonds.max_bond_deviation_A)} Å", f"largest {against}"))
@@ -223,11 +225,11 @@ def _measures(analysis: TrajectoryAnalysis) -> str:
 def _accuracy(evaluation: Mapping[str, Any]) -> str:
     rows = []
     for key, name, unit in ACCURACY:
-        stock, turned = evaluation.get(f"{key}_stock"), evaluation.get(f"{key}_turned")
-        if stock is not None or turned is not None:
+        original, rotated = evaluation.get(f"{key}_original"), evaluation.get(f"{key}_rotated")
+        if original is not None or rotated is not None:
             rows.append(
-                f'<tr><th scope="row">{name}, {unit}</th><td class="value">{number_text(stock)}</td>'
-                f'<td class="value">{number_text(turned)}</td></tr>'
+                f'<tr><th scope="row">{name}, {unit}</th><td class="value">{number_text(original)}</td>'
+                f'<td class="value">{number_text(rotated)}</td></tr>'
             )
     for element, value in (evaluation.get("force_mae_by_element") or {}).items():
         rows.append(
@@ -245,10 +247,10 @@ def _accuracy(evaluation: Mapping[str, Any]) -> str:
             )
     frames = f" on {int(evaluation['n_frames']):,} test frames" if evaluation.get("n_frames") else ""
     return (
-        f"<section><h2>Accuracy of the potential</h2><p>Errors{frames}, in the poses of the data (stock) and turned at "
+        f"<section><h2>Accuracy of the potential</h2><p>Errors{frames}, in the orientations of the data (original) and rotated at "
         "random: two equal columns mean that the potential does not care how the molecule lies.</p>"
-        '<table><thead><tr><th scope="col"><span class="hidden">measure</span></th><th scope="col">stock</th>'
-        f'<th scope="col">turned</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        '<table><thead><tr><th scope="col"><span class="hidden">measure</span></th><th scope="col">original</th>'
+        f'<th scope="col">rotated</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
         + ('<table class="measures"><tbody>' + "".join(symmetry) + "</tbody></table>" if symmetry else "")
         + "</section>"
     )

@@ -44,8 +44,8 @@ def write_summary_png(
 ) -> Path:
     """Write a picture 1600 pixels wide: energy with its drift, rotational error against the angle swept, training.
 
-    Panels without data are left out. The third panel is the learning curve, or the accuracy in stock and turned
-    poses where only an evaluation is given.
+    Panels without data are left out. The third panel is the learning curve, or the accuracy in original and rotated
+    orientations where only an evaluation is given.
 
     Args:
         analysis: of the run.
@@ -153,8 +153,8 @@ def _training_panel(
     from matplotlib.ticker import LogLocator, NullLocator
 
     accuracy = None
-    if evaluation is not None and evaluation.get("force_mae_stock") is not None:
-        accuracy = (float(evaluation["force_mae_stock"]), float(evaluation["force_mae_turned"]))
+    if evaluation is not None and evaluation.get("force_mae_original") is not None:
+        accuracy = (float(evaluation["force_mae_original"]), float(evaluation["force_mae_rotated"]))
     curve = learning_curve(training) if training else None
     if curve is not None and curve.traces[0].marks:
         trace = curve.traces[0]
@@ -167,12 +167,12 @@ def _training_panel(
         ax.set_ylabel("force error (MAE, meV/Å)")
         finding = f"validation {trace.y[-1]:.1f} meV/Å at the end"
         if accuracy is not None:
-            finding = f"test {accuracy[0]:.1f} meV/Å stock, {accuracy[1]:.1f} turned"
-            ax.axhline(accuracy[1], color=INK, linewidth=1.0, linestyle="--", label="test, turned")
+            finding = f"test {accuracy[0]:.1f} meV/Å original, {accuracy[1]:.1f} rotated"
+            ax.axhline(accuracy[1], color=INK, linewidth=1.0, linestyle="--", label="test, rotated")
             ax.legend(loc="upper right")
         _heading(ax, "Learned from data", finding)
     elif accuracy is not None:
-        bars = ax.bar(["stock pose", "turned"], accuracy, color=[SOFT, ACCENT], width=0.5)
+        bars = ax.bar(["original orientation", "rotated"], accuracy, color=[SOFT, ACCENT], width=0.5)
         ax.bar_label(bars, fmt="%.1f", padding=3, color=INK)
         ax.set_ylim(0.0, 1.25 * max(accuracy))
         ax.set_ylabel("force error (MAE, meV/Å)")

@@ -8,13 +8,13 @@ const Scene = (function () {
     return 0.25 + 0.3 * covalent;
   }
 
-  function turned(rotation, point) {
+  function rotated(rotation, point) {
     return rotation.map(function (row) {
       return row[0] * point[0] + row[1] * point[1] + row[2] * point[2];
     });
   }
 
-  /* The rotation by angles about the axes of the screen, after what was turned before. */
+  /* The rotation by angles about the axes of the screen, after what was rotated before. */
   function turnedFurther(rotation, right, down) {
     const [cx, sx, cy, sy] = [Math.cos(down), Math.sin(down), Math.cos(right), Math.sin(right)];
     const step = [[cy, sx * sy, cx * sy], [0, cx, -sx], [-sy, sx * cy, cx * cy]];
@@ -42,7 +42,7 @@ const Scene = (function () {
   function project(positions, view) {
     const size = 0.5 * Math.min(view.width, view.height);
     return positions.map(function (position, atom) {
-      const [x, y, z] = turned(view.rotation, position);
+      const [x, y, z] = rotated(view.rotation, position);
       const scale = (view.zoom * size / view.reach) * PERSPECTIVE * view.reach / (PERSPECTIVE * view.reach - z);
       return {
         x: 0.5 * view.width + scale * x,

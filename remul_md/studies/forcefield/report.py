@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
-from remul_md.studies.forcefield.arms import ARMS, Budget
+from remul_md.studies.forcefield.methods import METHODS, Budget
 from remul_md.studies.jobs import read_json
 from remul_md.studies.summary import SMALL_PERCENT, History, mean_and_scatter, step_of_percent
 
@@ -23,17 +23,17 @@ BUDGET_TITLES = {"steps": "equal steps", "time": "equal wall time"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmSummary:
-    """What an arm reached on a molecule with a budget: one run a seed.
+class MethodSummary:
+    """What a method reached on a molecule with a budget: one run a seed.
 
     Args:
-        molecule, arm, budget: which.
+        molecule, method, budget: which.
         runs: as in the file of results.
         seconds_a_step: measured before the study; None where it was not.
     """
 
     molecule: str
-    arm: str
+    method: str
     budget: Budget
     runs: list[dict[str, Any]]
     seconds_a_step: float | None = None
@@ -41,12 +41,12 @@ class ArmSummary:
     @property
     def label(self) -> str:
         """Name in tables and pictures."""
-        return ARMS[self.arm].label
+        return METHODS[self.method].label
 
     @property
     def beta(self) -> float | None:
-        """Weight of the equivariance loss of the arms whose only difference it is; None for all others."""
-        options = ARMS[self.arm].train
+        """Weight of the equivariance loss of the methods whose only difference it is; None for all others."""
+        options = METHODS[self.method].train
         swept = set(options) == {"alpha", "beta"} and options["alpha"] > 0 and options["beta"] > 0
         return float(options["beta"]) if swept else None
 
@@ -66,7 +66,7 @@ def read_results(results: str | Path) -> dict[str, Any]:
     """A file of results of this study.
 
     Raises:
-        InputError: another file, or an arm in it that this version does not know.
+        InputError: another file, or a method in it that this version does not know.
     """
     path = Path(results)
     content = read_json(path)
@@ -74,28 +74,36 @@ def read_results(results: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: holds no results of the force-field study; make them with `remul-md study force-field`"
         )
-    unknown = sorted({run["arm"] for run in content["runs"]} - ARMS.keys())
+    unknown = sorted({run["method"] for run in content["runs"]} - METHODS.keys())
     if unknown:
-        raise InputError(f"{path}: arms {', '.join(unknown)} are unknown to this version; known: {', '.join(ARMS)}")
+        raise InputError(
+            f"{path}: methods {', '.join(unknown)} are unknown to this version; known: {', '.join(METHODS)}"
+        )
     return content
 
 
-def summaries(content: dict[str, Any], *, molecule: str, budget: Budget) -> list[ArmSummary]:
-    """The arms of a molecule that were run with a budget, in the order of `ARMS`."""
-    arms: dict[str, list[dict[str, Any]]] = {}
+def summaries(content: dict[str, Any], *, molecule: str, budget: Budget) -> list[MethodSummary]:
+    """The methods of a molecule that were run with a budget, in the order of `METHODS`."""
+    methods: dict[str, list[dict[str, Any]]] = {}
     for run in content["runs"]:
-        if run["part"] == "arms" and run["molecule"] == molecule and budget in run["budgets"]:
-            arms.setdefault(run["arm"], []).append(run)
+        if run["part"] == "methods" and run["molecule"] == molecule and budget in run["budgets"]:
+            methods.setdefault(run["method"], []).append(run)
     costs = content.get("seconds_a_step", {}).get(molecule, {})
     return [
-        ArmSummary(molecule=molecule, arm=arm, budget=budget, runs=arms[arm], seconds_a_step=costs.get(ARMS[arm].cost))
-        for arm in sorted(arms, key=[*ARMS].index)
+        MethodSummary(
+            molecule=molecule,
+            method=method,
+            budget=budget,
+            runs=methods[method],
+            seconds_a_step=costs.get(METHODS[method].cost),
+        )
+        for method in sorted(methods, key=[*METHODS].index)
     ]
 
 
 def molecules_of(content: dict[str, Any]) -> list[str]:
-    """Molecules with runs of arms, in the order of the file."""
-    return list(dict.fromkeys(run["molecule"] for run in content["runs"] if run["part"] == "arms"))
+    """Molecules with runs of methods, in the order of the file."""
+    return list(dict.fromkeys(run["molecule"] for run in content["runs"] if run["part"] == "methods"))
 
 
 def markdown_report(results: str | Path) -> str:
@@ -108,44 +116,44 @@ def markdown_report(results: str | Path) -> str:
     parts: list[str] = []
     for molecule in molecules_of(content):
         for budget in ("steps", "time"):
-            arms = summaries(content, molecule=molecule, budget=budget)
-            if not arms:
+            methods = summaries(content, molecule=molecule, budget=budget)
+            if not methods:
                 continue
-            parts += [f"### {molecule}, {BUDGET_TITLES[budget]}", "", *accuracy_table(arms), ""]
-            parts += [*dynamics_table(arms), ""]
+            parts += [f"### {molecule}, {BUDGET_TITLES[budget]}", "", *accuracy_table(methods), ""]
+            parts += [*dynamics_table(methods), ""]
             if budget == "time":
-                parts += [f"- {line}" for line in aim_lines(arms)] + [""]
+                parts += [f"- {line}" for line in aim_lines(methods)] + [""]
     grid = grid_table(content)
     return "\n".join([*parts, *(["### Percent against model and data size", "", *grid] if grid else [])]).rstrip()
 
 
-def accuracy_table(arms: Sequence[ArmSummary]) -> list[str]:
+def accuracy_table(methods: Sequence[MethodSummary]) -> list[str]:
     """Errors in meV/Angstrom and meV, symmetry, and how training got there."""
     marks = " / ".join(str(mark) for mark in MARKS)
     lines = [
-        "| arm | seeds | steps | training, min | force MAE stock | turned | energy MAE turned | rotational error "
+        "| method | seeds | steps | training, min | force MAE original | rotated | energy MAE rotated | rotational error "
         f"| spread | percent [95 %] | steps to {SMALL_PERCENT:g} % | percent in validation at step {marks} |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for arm in arms:
-        intervals = [run["accuracy"]["equivariance_percent_ci95"] for run in arm.runs]
-        steps = [step_of_percent(run["history"], key=PERCENT) for run in arm.runs]
+    for method in methods:
+        intervals = [run["accuracy"]["equivariance_percent_ci95"] for run in method.runs]
+        steps = [step_of_percent(run["history"], key=PERCENT) for run in method.runs]
         low, high = np.mean(intervals, axis=0)
         cells = [
-            arm.label,
-            str(len(arm.runs)),
-            str(arm.runs[0]["n_steps"]),
-            f"{arm.minutes:.1f}",
+            method.label,
+            str(len(method.runs)),
+            str(method.runs[0]["n_steps"]),
+            f"{method.minutes:.1f}",
             *(
-                mean_and_scatter(arm.accuracy(name))
+                mean_and_scatter(method.accuracy(name))
                 for name in (
-                    *("force_mae_stock", "force_mae_turned", "energy_mae_turned"),
+                    *("force_mae_original", "force_mae_rotated", "energy_mae_rotated"),
                     *("rotational_error", "rotational_spread"),
                 )
             ),
-            f"{mean_and_scatter(arm.accuracy('equivariance_percent'))} [{low:.2g}, {high:.2g}]",
+            f"{mean_and_scatter(method.accuracy('equivariance_percent'))} [{low:.2g}, {high:.2g}]",
             ", ".join("never" if step is None else str(step) for step in steps),
-            " / ".join(f"{np.mean([at_step(run['history'], mark) for run in arm.runs]):.2g}" for mark in MARKS),
+            " / ".join(f"{np.mean([at_step(run['history'], mark) for run in method.runs]):.2g}" for mark in MARKS),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -156,17 +164,17 @@ def at_step(history: History, step: int) -> float:
     return min(history, key=lambda row: abs(np.log(row["step"] / step)))[PERCENT]
 
 
-def dynamics_table(arms: Sequence[ArmSummary]) -> list[str]:
+def dynamics_table(methods: Sequence[MethodSummary]) -> list[str]:
     """NVE with each potential: drift, momenta and rotational error, one value a seed."""
     lines = [
-        "| arm | NVE | drift [95 %], meV/atom/ps | mean temperature, K | angular momentum, change "
-        "| rotational error along it, meV/A | turned by, degrees |",
+        "| method | NVE | drift [95 %], meV/atom/ps | mean temperature, K | angular momentum, change "
+        "| rotational error along it, meV/A | rotated by, degrees |",
         "|---|---|---|---|---|---|---|",
     ]
-    for arm in arms:
-        found = [run["dynamics"] for run in arm.runs]
+    for method in methods:
+        found = [run["dynamics"] for run in method.runs]
         cells = [
-            arm.label,
+            method.label,
             ", ".join("whole" if run["stopped"] is None else _stopped(run["stopped"]) for run in found),
             ", ".join(_interval(run["drift_meV_per_atom_ps"], run["drift_ci95"]) for run in found),
             *(
@@ -193,58 +201,58 @@ def _interval(value: float | None, ci95: Sequence[float] | None) -> str:
     return f"{value:+.4f} [{ci95[0]:+.4f}, {ci95[1]:+.4f}]"
 
 
-def aim_lines(arms: Sequence[ArmSummary]) -> list[str]:
+def aim_lines(methods: Sequence[MethodSummary]) -> list[str]:
     """Whether any beta halves the spread of augmentation at equal wall time at no more than 5 % loss of accuracy."""
-    by_name = {arm.arm: arm for arm in arms}
+    by_name = {method.method: method for method in methods}
     base = by_name.get("augmentation")
-    swept = [arm for arm in arms if arm.arm.startswith(("remul-", "consistent-"))]
+    swept = [method for method in methods if method.method.startswith(("remul-", "consistent-"))]
     if base is None or not swept:
         return []
     lines = []
-    for arm in swept:
-        of_spread, of_error = ratios(arm, base)
+    for method in swept:
+        of_spread, of_error = ratios(method, base)
         reached = of_spread <= AIM_SPREAD and of_error <= AIM_ACCURACY
         beside = ""
-        if "augmentation-2pose" in by_name:
-            beside = " ({:.2f} x and {:.2f} x of 2-pose augmentation)".format(
-                *ratios(arm, by_name["augmentation-2pose"])
+        if "augmentation-2" in by_name:
+            beside = " ({:.2f} x and {:.2f} x of 2-orientation augmentation)".format(
+                *ratios(method, by_name["augmentation-2"])
             )
         lines.append(
-            f"{arm.label}: {of_spread:.2f} x the spread and {of_error:.2f} x the error of augmentation{beside}; "
+            f"{method.label}: {of_spread:.2f} x the spread and {of_error:.2f} x the error of augmentation{beside}; "
             f"the aim (at most {AIM_SPREAD:g} x and {AIM_ACCURACY:g} x) is {'reached' if reached else 'NOT reached'}."
         )
     return lines
 
 
-def ratios(arm: ArmSummary, base: ArmSummary) -> tuple[float, float]:
-    """Spread and turned force MAE of an arm over those of another one; of the means over seeds."""
+def ratios(method: MethodSummary, base: MethodSummary) -> tuple[float, float]:
+    """Spread and rotated force MAE of a method over those of another one; of the means over seeds."""
     spread, error = (
-        float(arm.accuracy(name).mean() / base.accuracy(name).mean())
-        for name in ("rotational_spread", "force_mae_turned")
+        float(method.accuracy(name).mean() / base.accuracy(name).mean())
+        for name in ("rotational_spread", "force_mae_rotated")
     )
     return spread, error
 
 
 def grid_table(content: dict[str, Any]) -> list[str]:
-    """Percent (and turned force MAE) by width and number of frames; empty if there is no grid in the file."""
+    """Percent (and rotated force MAE) by width and number of frames; empty if there is no grid in the file."""
     cells: dict[tuple[str, str, int], dict[int, list[dict[str, Any]]]] = {}
     for run in content["runs"]:
         if run["part"] == "grid":
-            row = cells.setdefault((run["molecule"], run["arm"], run["width"]), {})
+            row = cells.setdefault((run["molecule"], run["method"], run["width"]), {})
             row.setdefault(run["n_train"], []).append(run["accuracy"])
     if not cells:
         return []
     frames = sorted({n_train for row in cells.values() for n_train in row})
     lines = [
-        "| molecule | arm | width | " + " | ".join(f"{n_train} frames" for n_train in frames) + " |",
+        "| molecule | method | width | " + " | ".join(f"{n_train} frames" for n_train in frames) + " |",
         "|---|---|---|" + "---|" * len(frames),
     ]
-    for (molecule, arm, width), row in sorted(cells.items()):
+    for (molecule, method, width), row in sorted(cells.items()):
         texts = []
         for n_train in frames:
             found = row.get(n_train)
             percent = found and mean_and_scatter([each["equivariance_percent"] for each in found])
-            error = found and np.mean([each["force_mae_turned"] for each in found])
+            error = found and np.mean([each["force_mae_rotated"] for each in found])
             texts.append(f"{percent} % ({error:.1f} meV/A)" if found else "")
-        lines.append(f"| {molecule} | {ARMS[arm].label} | {width} | " + " | ".join(texts) + " |")
+        lines.append(f"| {molecule} | {METHODS[method].label} | {width} | " + " | ".join(texts) + " |")
     return lines

@@ -1,4 +1,4 @@
-"""The study itself: train, test and run dynamics with every arm, in parallel; then one file of results."""
+"""The study itself: train, test and run dynamics with every method, in parallel; then one file of results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from remul_md.datasets import read_frames
 from remul_md.dynamics import SimulationStopped, run_md
 from remul_md.errors import InputError
 from remul_md.potentials.potential import load_potential, resolve_device
-from remul_md.studies.forcefield.arms import ARMS, REFERENCE_COST, ForceFieldConfig
+from remul_md.studies.forcefield.methods import METHODS, REFERENCE_COST, ForceFieldConfig
 from remul_md.studies.jobs import (
     RESULT,
     RESULTS,
@@ -37,10 +37,22 @@ if TYPE_CHECKING:
 COSTS = "costs.json"
 TRAJECTORY = "nve.traj"
 # What decides which runs there are, but not the numbers of one: a study that has begun can be extended by them.
-EXTENDABLE = {"molecules", "arms", "seeds", "budgets", "grid_arms", "grid_molecules", "grid_widths", "grid_frames"}
+EXTENDABLE = {
+    "molecules",
+    "methods",
+    "seeds",
+    "budgets",
+    "grid_methods",
+    "grid_molecules",
+    "grid_widths",
+    "grid_frames",
+}
 HISTORY = (
     "step",
-    *(f"forces_{figure}" for figure in ("percent", "percent_low", "percent_high", "rotational_error", "E_prime")),
+    *(
+        f"forces_{figure}"
+        for figure in ("percent", "percent_low", "percent_high", "rotational_error", "equivariance_norm")
+    ),
     *("forces_T", "forces_s2", "energy_percent"),
 )
 # Keys of `TrajectoryAnalysis.to_json` that the tables show.
@@ -56,8 +68,8 @@ class Job:
     """One potential to train.
 
     Args:
-        molecule, arm, seed: which.
-        part: "arms" or "grid".
+        molecule, method, seed: which.
+        part: "methods" or "grid".
         budgets: what it stands for: "steps", "time" or both, where they are the same run.
         n_steps: of training.
         width: instead of the study's, in the grid.
@@ -65,7 +77,7 @@ class Job:
     """
 
     molecule: str
-    arm: str
+    method: str
     seed: int
     part: str
     budgets: tuple[str, ...]
@@ -76,9 +88,9 @@ class Job:
     @property
     def name(self) -> str:
         """Name of its folder."""
-        size = "" if self.part == "arms" else f"-width{self.width}-frames{self.n_train}"
+        size = "" if self.part == "methods" else f"-width{self.width}-frames{self.n_train}"
         time = "-time" if self.budgets == ("time",) else ""
-        return f"{self.molecule}-{self.arm}{size}{time}-seed{self.seed}"
+        return f"{self.molecule}-{self.method}{size}{time}-seed{self.seed}"
 
 
 def run_study(
@@ -92,7 +104,7 @@ def run_study(
 ) -> Path:
     """Run what is not yet done of the study and write `run_dir/results.json`; returns its path.
 
-    The results hold every finished run of the folder, also those of earlier calls with other arms or seeds.
+    The results hold every finished run of the folder, also those of earlier calls with other methods or seeds.
 
     Args:
         config: all options.
@@ -107,13 +119,13 @@ def run_study(
     folder = Path(run_dir)
     resolve_device(config.device)
     prepare_study(folder, decisive_options(config), resume=resume)
-    costs = _costs(config, folder) if "time" in config.budgets and config.arms else {}
+    costs = _costs(config, folder) if "time" in config.budgets and config.methods else {}
     jobs = {job.name: job for job in planned_jobs(config, costs)}
     arguments = {name: (config, job, str(folder), calculator) for name, job in jobs.items()}
     run_jobs(run_job, arguments, n_jobs=n_jobs, report=_line)
     found = [read_json(path) for path in sorted(folder.glob(f"*/{RESULT}"))]
-    order = {arm: index for index, arm in enumerate(ARMS)}
-    found.sort(key=lambda r: (r["molecule"], r["part"], order[r["arm"]], "time" in r["budgets"], r["seed"]))
+    order = {method: index for index, method in enumerate(METHODS)}
+    found.sort(key=lambda r: (r["molecule"], r["part"], order[r["method"]], "time" in r["budgets"], r["seed"]))
     content = {
         "study": "force-field",
         **provenance(command, n_jobs=n_jobs),
@@ -135,27 +147,27 @@ def planned_jobs(config: ForceFieldConfig, costs: dict[str, dict[str, float]]) -
 
     Args:
         config: all options.
-        costs: molecule -> word of `Arm.cost` -> seconds a step; empty if equal time is not asked for.
+        costs: molecule -> word of `Method.cost` -> seconds a step; empty if equal time is not asked for.
     """
     jobs = []
     for molecule in config.molecules:
-        for arm in config.arms:
+        for method in config.methods:
             for seed in config.seeds:
-                cost = ARMS[arm].cost
+                cost = METHODS[method].cost
                 if cost == REFERENCE_COST:
-                    jobs.append(_arm_job(molecule, arm, seed, config.budgets, config.n_steps))
+                    jobs.append(_method_job(molecule, method, seed, config.budgets, config.n_steps))
                     continue
                 if "steps" in config.budgets:
-                    jobs.append(_arm_job(molecule, arm, seed, ("steps",), config.n_steps))
+                    jobs.append(_method_job(molecule, method, seed, ("steps",), config.n_steps))
                 if "time" in config.budgets:
                     own, reference = costs[molecule][cost], costs[molecule][REFERENCE_COST]
                     n_steps = steps_for_equal_time(config.n_steps, reference_s=reference, own_s=own)
-                    jobs.append(_arm_job(molecule, arm, seed, ("time",), n_steps))
+                    jobs.append(_method_job(molecule, method, seed, ("time",), n_steps))
     for molecule in config.grid_molecules if config.grid_widths else ():
         jobs += [
             Job(
                 molecule=molecule,
-                arm=arm,
+                method=method,
                 seed=seed,
                 part="grid",
                 budgets=("steps",),
@@ -163,7 +175,7 @@ def planned_jobs(config: ForceFieldConfig, costs: dict[str, dict[str, float]]) -
                 width=width,
                 n_train=n_train,
             )
-            for arm in config.grid_arms
+            for method in config.grid_methods
             for width in config.grid_widths
             for n_train in config.grid_frames
             for seed in config.seeds
@@ -172,26 +184,30 @@ def planned_jobs(config: ForceFieldConfig, costs: dict[str, dict[str, float]]) -
 
 
 def steps_for_equal_time(n_steps: int, *, reference_s: float, own_s: float) -> int:
-    """Steps that take as long as `n_steps` of the reference arm; a multiple of 10, at least 10."""
+    """Steps that take as long as `n_steps` of the reference method; a multiple of 10, at least 10."""
     return max(10, 10 * round(n_steps * reference_s / own_s / 10))
 
 
-def _arm_job(molecule: str, arm: str, seed: int, budgets: tuple[str, ...], n_steps: int) -> Job:
-    return Job(molecule=molecule, arm=arm, seed=seed, part="arms", budgets=budgets, n_steps=n_steps)
+def _method_job(molecule: str, method: str, seed: int, budgets: tuple[str, ...], n_steps: int) -> Job:
+    return Job(molecule=molecule, method=method, seed=seed, part="methods", budgets=budgets, n_steps=n_steps)
 
 
 def _costs(config: ForceFieldConfig, folder: Path) -> dict[str, dict[str, float]]:
-    """Seconds a step by molecule and kind of arm, measured once for a study and kept: a resumed one has the same."""
+    """Seconds a step by molecule and kind of method, measured once for a study and kept: a resumed one has the same."""
     path = folder / COSTS
     known: dict[str, dict[str, float]] = read_json(path) if path.is_file() else {}
     for molecule in config.molecules:
         of_molecule = known.setdefault(molecule, {})
-        # One arm stands for all of its cost; the reference is measured again beside whatever is new.
-        wanted = {ARMS[arm].cost: arm for arm in reversed([*ARMS]) if arm in (*config.arms, "augmentation-2pose")}
-        new = {cost: arm for cost, arm in wanted.items() if cost not in of_molecule}
+        # One method stands for all of its cost; the reference is measured again beside whatever is new.
+        wanted = {
+            METHODS[method].cost: method
+            for method in reversed([*METHODS])
+            if method in (*config.methods, "augmentation-2")
+        }
+        new = {cost: method for cost, method in wanted.items() if cost not in of_molecule}
         if not new:
             continue
-        configs = {cost: config.run_config(molecule, arm, seed=0) for cost, arm in wanted.items()}
+        configs = {cost: config.run_config(molecule, method, seed=0) for cost, method in wanted.items()}
         measured = step_seconds({cost: configs[cost] for cost in {*new, REFERENCE_COST}})
         scale = of_molecule.get(REFERENCE_COST, measured[REFERENCE_COST]) / measured[REFERENCE_COST]
         of_molecule |= {cost: scale * measured[cost] for cost in new}
@@ -213,7 +229,7 @@ def run_job(config: ForceFieldConfig, job: Job, study_dir: str, calculator: Calc
         return done
     make_folder(folder)
     options = config.run_config(
-        job.molecule, job.arm, seed=job.seed, n_steps=job.n_steps, width=job.width, n_train=job.n_train
+        job.molecule, job.method, seed=job.seed, n_steps=job.n_steps, width=job.width, n_train=job.n_train
     )
     trained = train_potential(options, run_dir=folder, resume=True, progress=False)
     metrics = trained.provenance.metrics
@@ -266,7 +282,7 @@ def _first_frame(molecule: str) -> Atoms:
 def _line(name: str, result: dict[str, Any]) -> str:
     accuracy = result["accuracy"]
     return (
-        f"{name}: force MAE {accuracy['force_mae_stock']:.1f} stock, {accuracy['force_mae_turned']:.1f} turned, "
+        f"{name}: force MAE {accuracy['force_mae_original']:.1f} original, {accuracy['force_mae_rotated']:.1f} rotated, "
         f"spread {accuracy['rotational_spread']:.2f} meV/A, {accuracy['equivariance_percent']:.2g} % due to symmetry, "
         f"{result['train_seconds']:.0f} s of training"
     )

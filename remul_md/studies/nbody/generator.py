@@ -1,7 +1,7 @@
-"""One star and three planets under gravity, and the poses in which a study shows them.
+"""One star and three planets under gravity, and the orientations in which a study shows them.
 
 Units are those of the generator: G = 1, lengths and masses of order one; no chemistry and no Angstrom here.
-Letters: B systems, N bodies, G poses.
+Letters: B systems, N bodies, G orientations.
 """
 
 from __future__ import annotations
@@ -145,38 +145,38 @@ def rotations_between(n: int, *, low_deg: float, high_deg: float, generator: tor
     return rotations_about(axes, torch.deg2rad(angles_deg))
 
 
-def turn_bodies(bodies: Bodies, rotations: Tensor) -> Bodies:
-    """G turned copies of all systems in one, pose-major: rotations [G, B, 3, 3]; masses do not turn."""
+def rotate_bodies(bodies: Bodies, rotations: Tensor) -> Bodies:
+    """G rotated copies of all systems in one, orientation-major: rotations [G, B, 3, 3]; masses do not turn."""
     return Bodies(
         masses=bodies.masses.repeat(rotations.shape[0], 1),
-        positions=turn_body_vectors(bodies.positions, rotations),
-        velocities=turn_body_vectors(bodies.velocities, rotations),
-        displacements=turn_body_vectors(bodies.displacements, rotations),
+        positions=rotate_body_vectors(bodies.positions, rotations),
+        velocities=rotate_body_vectors(bodies.velocities, rotations),
+        displacements=rotate_body_vectors(bodies.displacements, rotations),
     )
 
 
-def turn_body_vectors(vectors: Tensor, rotations: Tensor) -> Tensor:
-    """Vectors [B, N, 3] in G poses, [G * B, N, 3], pose-major; dtype is kept."""
+def rotate_body_vectors(vectors: Tensor, rotations: Tensor) -> Tensor:
+    """Vectors [B, N, 3] in G orientations, [G * B, N, 3], orientation-major; dtype is kept."""
     return torch.einsum("gbij,bnj->gbni", rotations.to(vectors), vectors).flatten(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoseLaw:
-    """Angles between which systems are turned, degrees; None is the Haar measure of all rotations."""
+class OrientationLaw:
+    """Angles between which systems are rotated, degrees; None is the Haar measure of all rotations."""
 
     training_deg: tuple[float, float] | None
     out_of_distribution_deg: tuple[float, float] | None
 
 
 LAWS = {
-    "limited": PoseLaw(training_deg=(0.0, 10.0), out_of_distribution_deg=(90.0, 180.0)),
-    "haar": PoseLaw(training_deg=None, out_of_distribution_deg=(90.0, 180.0)),
+    "limited": OrientationLaw(training_deg=(0.0, 10.0), out_of_distribution_deg=(90.0, 180.0)),
+    "haar": OrientationLaw(training_deg=None, out_of_distribution_deg=(90.0, 180.0)),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """Data of a study; `in_distribution` and `out_of_distribution` are the same systems in other poses."""
+    """Data of a study; `in_distribution` and `out_of_distribution` are the same systems in other orientations."""
 
     train: Bodies
     validation: Bodies
@@ -189,15 +189,15 @@ def make_splits(*, n_train: int, n_validation: int, n_test: int, law: str, seed:
 
     Args:
         n_train: training systems.
-        n_validation: validation systems, in training poses.
-        n_test: test systems; each stands in both test sets, so that the sets differ by pose alone.
+        n_validation: validation systems, in training orientations.
+        n_test: test systems; each stands in both test sets, so that the sets differ by orientation alone.
         law: a name of `LAWS`.
         seed: decides the training and validation systems.
     Raises:
         InputError: unknown law.
     """
     if law not in LAWS:
-        raise InputError(f"poses {law!r} are unknown; choose one of {', '.join(LAWS)}")
+        raise InputError(f"orientations {law!r} are unknown; choose one of {', '.join(LAWS)}")
     chosen = LAWS[law]
     own = simulate_bodies(n_train + n_validation, seed=[1, seed])
     own = _posed(own, chosen.training_deg, torch.Generator().manual_seed(2 * seed + 2))
@@ -217,7 +217,7 @@ def _posed(bodies: Bodies, band_deg: tuple[float, float] | None, generator: torc
     else:
         low, high = band_deg
         rotations = rotations_between(len(bodies), low_deg=low, high_deg=high, generator=generator)
-    return turn_bodies(bodies, rotations.unsqueeze(0))
+    return rotate_bodies(bodies, rotations.unsqueeze(0))
 
 
 def baseline_errors(bodies: Bodies) -> dict[str, float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from remul_md.errors import InputError
 from remul_md.studies.jobs import read_json
-from remul_md.studies.nbody.arms import ARMS
+from remul_md.studies.nbody.methods import METHODS
 from remul_md.studies.summary import lowest, mean_and_scatter, step_of_percent
 
 # Mean squared error x 1e-3, 100 training systems: (in distribution, outside). Elhag et al., arXiv:2410.17878, table 1.
@@ -21,8 +21,8 @@ CLOSE_RATIO = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmSummary:
-    """What an arm reached: one value a seed in each array."""
+class MethodSummary:
+    """What a method reached: one value a seed in each array."""
 
     name: str
     label: str
@@ -42,84 +42,88 @@ class ArmSummary:
 
     @property
     def beta(self) -> float | None:
-        """Weight of the equivariance loss of the arms whose only difference it is; None for all others."""
-        options = ARMS[self.name].train
+        """Weight of the equivariance loss of the methods whose only difference it is; None for all others."""
+        options = METHODS[self.name].train
         swept = set(options) == {"alpha", "beta"} and options["alpha"] > 0 and options["beta"] > 0
         return float(options["beta"]) if swept else None
 
 
-def summaries(results: str | Path) -> list[ArmSummary]:
-    """The arms of a file of results, in its order.
+def summaries(results: str | Path) -> list[MethodSummary]:
+    """The methods of a file of results, in its order.
 
     Raises:
-        InputError: no file of results of this study, or an arm in it that this version does not know.
+        InputError: no file of results of this study, or a method in it that this version does not know.
     """
     path = Path(results)
     content = read_json(path)
     if content.get("study") != "nbody" or not content.get("runs"):
         raise InputError(f"{path}: holds no results of the N-body study; make them with `remul-md study nbody`")
-    arms: dict[str, list[dict[str, Any]]] = {}
+    methods: dict[str, list[dict[str, Any]]] = {}
     for run in content["runs"]:
-        arms.setdefault(run["arm"], []).append(run)
-    unknown = sorted(arms.keys() - ARMS.keys())
+        methods.setdefault(run["method"], []).append(run)
+    unknown = sorted(methods.keys() - METHODS.keys())
     if unknown:
-        raise InputError(f"{path}: arms {', '.join(unknown)} are unknown to this version; known: {', '.join(ARMS)}")
+        raise InputError(
+            f"{path}: methods {', '.join(unknown)} are unknown to this version; known: {', '.join(METHODS)}"
+        )
     names = ("train_mse", "id_mse", "ood_mse", "equivariance_norm", "percent", "twirled_mse", "train_seconds")
     return [
-        ArmSummary(
-            name=arm,
-            label=ARMS[arm].label,
+        MethodSummary(
+            name=method,
+            label=METHODS[method].label,
             runs=runs,
             **{name: np.array([run[name] for run in runs], dtype=np.float64) for name in names},
         )
-        for arm, runs in arms.items()
+        for method, runs in methods.items()
     ]
 
 
 def markdown_table(results: str | Path) -> str:
-    """Errors and symmetry of every arm beside the published ones: mean and standard deviation over seeds."""
-    arms = summaries(results)
+    """Errors and symmetry of every method beside the published ones: mean and standard deviation over seeds."""
+    methods = summaries(results)
     lines = [
-        "| arm | seeds | train | in distribution | outside | outside / in | published in / outside | E' x 1e-3 "
+        "| method | seeds | train | in distribution | outside | outside / in | published in / outside | E' x 1e-3 "
         "| percent | steps to 2 % | lowest percent (step) | best step | training, s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for arm in arms:
-        published = PUBLISHED.get("remul" if arm.beta is not None else arm.name)
-        steps = [step_of_percent(run["history"], key="percent") for run in arm.runs]
+    for method in methods:
+        published = PUBLISHED.get("remul" if method.beta is not None else method.name)
+        steps = [step_of_percent(run["history"], key="percent") for run in method.runs]
         cells = [
-            arm.label,
-            str(len(arm.runs)),
-            mean_and_scatter(1e3 * arm.train_mse),
-            mean_and_scatter(1e3 * arm.id_mse),
-            mean_and_scatter(1e3 * arm.ood_mse),
-            f"{arm.ratio:.2f}",
+            method.label,
+            str(len(method.runs)),
+            mean_and_scatter(1e3 * method.train_mse),
+            mean_and_scatter(1e3 * method.id_mse),
+            mean_and_scatter(1e3 * method.ood_mse),
+            f"{method.ratio:.2f}",
             f"{published[0]:.2f} / {published[1]:.2f}" if published else "",
-            mean_and_scatter(1e3 * arm.equivariance_norm),
-            mean_and_scatter(arm.percent),
+            mean_and_scatter(1e3 * method.equivariance_norm),
+            mean_and_scatter(method.percent),
             ", ".join("never" if step is None else str(step) for step in steps),
-            ", ".join("{:.2g} ({})".format(*lowest(run["history"], key="percent")) for run in arm.runs),
-            ", ".join(str(run["best_step"]) for run in arm.runs),
-            f"{arm.train_seconds.mean():.0f}",
+            ", ".join("{:.2g} ({})".format(*lowest(run["history"], key="percent")) for run in method.runs),
+            ", ".join(str(run["best_step"]) for run in method.runs),
+            f"{method.train_seconds.mean():.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    baselines = {name: np.mean([run["baselines"][name] for arm in arms for run in arm.runs]) for name in _BASELINES}
+    baselines = {
+        name: np.mean([run["baselines"][name] for method in methods for run in method.runs]) for name in _BASELINES
+    }
     for name, label in _BASELINES.items():
         lines.append(
             f"| {label} | | | {1e3 * baselines[name]:.2f} | {1e3 * baselines[name]:.2f} | 1.00 | | | | | | | |"
         )
     for label, (inside, outside) in PUBLISHED_OTHERS.items():
         lines.append(f"| {label} (not run) | | | | | | {inside:.2f} / {outside:.2f} | | | | | | |")
-    return "\n".join([*lines, "", *verdicts(arms)])
+    return "\n".join([*lines, "", *verdicts(methods)])
 
 
 _BASELINES = {"straight_line": "straight line x + 0.1 v", "copy": "no motion"}
 
 
-def verdicts(arms: list[ArmSummary]) -> list[str]:
-    """One sentence an arm: does the error outside stay within 1.5 times that inside?"""
+def verdicts(methods: list[MethodSummary]) -> list[str]:
+    """One sentence a method: does the error outside stay within 1.5 times that inside?"""
     return [
-        f"- {arm.label}: outside is {arm.ratio:.2f} x in distribution, "
-        f"{'within' if arm.ratio <= CLOSE_RATIO else 'NOT within'} {CLOSE_RATIO:g} x."
-        for arm in arms
+        f"- {method.label}: outside is {method.ratio:.2f} x in distribution, "
+        f"{'within' if method.ratio <= CLOSE_RATIO else 'NOT within'} {CLOSE_RATIO:g} x."
+        for method in methods
     ]

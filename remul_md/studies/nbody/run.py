@@ -1,4 +1,5 @@
-"""The study itself: every arm with every seed, each in a folder of its own, in parallel; then one file of results."""
+"""The study itself: every method with every seed, each in a folder of its own, in parallel; then one file of
+results."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ from remul_md.studies.jobs import (
     run_jobs,
     write_json,
 )
-from remul_md.studies.nbody.arms import ARMS, NBodyConfig
 from remul_md.studies.nbody.generator import Splits, baseline_errors, make_splits
+from remul_md.studies.nbody.methods import METHODS, NBodyConfig
 from remul_md.studies.nbody.models import BodyTransformer, Egnn
 from remul_md.studies.nbody.task import (
     SYMMETRY_FIGURES,
@@ -44,7 +45,7 @@ def run_study(
 
     Args:
         config: all options.
-        run_dir: folder of the study; one folder in it for each arm and seed.
+        run_dir: folder of the study; one folder in it for each method and seed.
         n_jobs: runs at a time, each with one thread.
         resume: go on with an interrupted study, or begin one; finished runs are kept.
         command: recorded in the results.
@@ -54,8 +55,12 @@ def run_study(
     folder = Path(run_dir)
     resolve_device(config.device)
     prepare_study(folder, _decisive(config), resume=resume)
-    jobs = {f"{arm}-seed{seed}": (config, arm, seed, str(folder)) for arm in config.arms for seed in config.seeds}
-    results = run_jobs(run_arm, jobs, n_jobs=n_jobs, report=_line)
+    jobs = {
+        f"{method}-seed{seed}": (config, method, seed, str(folder))
+        for method in config.methods
+        for seed in config.seeds
+    }
+    results = run_jobs(run_method, jobs, n_jobs=n_jobs, report=_line)
     content = {
         "study": "nbody",
         **provenance(command, n_jobs=n_jobs),
@@ -66,29 +71,33 @@ def run_study(
     return folder / RESULTS
 
 
-def run_arm(config: NBodyConfig, arm: str, seed: int, study_dir: str) -> dict[str, Any]:
-    """Train and test one arm with one seed, or read what an earlier call found.
+def run_method(config: NBodyConfig, method: str, seed: int, study_dir: str) -> dict[str, Any]:
+    """Train and test one method with one seed, or read what an earlier call found.
 
     Returns:
         Errors, symmetry figures and their course over the steps, as JSON-able values.
     Raises:
         InputError: see `fit`.
     """
-    folder = Path(study_dir) / f"{arm}-seed{seed}"
-    fingerprint = fingerprint_of(_decisive(config), arm, seed)
+    folder = Path(study_dir) / f"{method}-seed{seed}"
+    fingerprint = fingerprint_of(_decisive(config), method, seed)
     if (done := finished_result(folder, fingerprint)) is not None:
         return done
     make_folder(folder)
-    options, device = config.train_config(arm, seed=seed), resolve_device(config.device)
+    options, device = config.train_config(method, seed=seed), resolve_device(config.device)
     splits = make_splits(
-        n_train=config.n_train, n_validation=config.n_validation, n_test=config.n_test, law=config.poses, seed=seed
+        n_train=config.n_train,
+        n_validation=config.n_validation,
+        n_test=config.n_test,
+        law=config.orientations,
+        seed=seed,
     )
-    model = build_arm_model(config, arm, seed=seed).to(device)
+    model = build_method_model(config, method, seed=seed).to(device)
     validation = splits.validation.to(device)
     watched = validation.select(slice(N_WATCHED))
 
     def validate(candidate: nn.Module) -> dict[str, float]:
-        # In the training poses: weights must not be chosen by the poses a run is tested in.
+        # In the training orientations: weights must not be chosen by the orientations a run is tested in.
         error = mean_squared_error(candidate, validation)
         return {"validation_mse": error, "score": error}
 
@@ -109,13 +118,13 @@ def run_arm(config: NBodyConfig, arm: str, seed: int, study_dir: str) -> dict[st
     started = time.perf_counter()
     found = {
         "fingerprint": fingerprint,
-        "arm": arm,
+        "method": method,
         "seed": seed,
         "n_parameters": sum(p.numel() for p in model.parameters()),
         "best_step": result.best_step,
         "last_step": result.last_step,
         "train_seconds": round(result.seconds, 1),
-        **evaluate_arm(result.model, splits, config),
+        **evaluate_method(result.model, splits, config),
         "history": read_metrics(folder / SYMMETRY),
     }
     found["test_seconds"] = round(time.perf_counter() - started, 1)
@@ -123,14 +132,14 @@ def run_arm(config: NBodyConfig, arm: str, seed: int, study_dir: str) -> dict[st
     return found
 
 
-def build_arm_model(config: NBodyConfig, arm: str, *, seed: int) -> nn.Module:
-    """The untrained model of an arm; the same seed gives all transformer arms the same weights to start from."""
+def build_method_model(config: NBodyConfig, method: str, *, seed: int) -> nn.Module:
+    """The untrained model of a method; the same seed gives all transformer methods the same weights to start from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Egnn(config.egnn()) if ARMS[arm].model == "egnn" else BodyTransformer(config.transformer())
+        return Egnn(config.egnn()) if METHODS[method].model == "egnn" else BodyTransformer(config.transformer())
 
 
-def evaluate_arm(model: nn.Module, splits: Splits, config: NBodyConfig) -> dict[str, Any]:
+def evaluate_method(model: nn.Module, splits: Splits, config: NBodyConfig) -> dict[str, Any]:
     """Errors on both test sets beside the baselines, and the symmetry figures on the in-distribution one."""
     device = next(model.parameters()).device
     near, far = splits.in_distribution.to(device), splits.out_of_distribution.to(device)
@@ -147,8 +156,8 @@ def evaluate_arm(model: nn.Module, splits: Splits, config: NBodyConfig) -> dict[
 
 
 def _decisive(config: NBodyConfig) -> dict[str, Any]:
-    """Options that decide a run's numbers; arms and seeds can be added to a study that has begun."""
-    return config.model_dump(mode="json", exclude={"arms", "seeds"})
+    """Options that decide a run's numbers; methods and seeds can be added to a study that has begun."""
+    return config.model_dump(mode="json", exclude={"methods", "seeds"})
 
 
 def _line(name: str, result: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""N-body as a task: how it turns, what is trained, and what is measured in random poses."""
+"""N-body as a task: how it turns, what is trained, and what is measured in random orientations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from remul_md.studies.nbody.generator import Bodies, turn_bodies, turn_body_vectors
+from remul_md.studies.nbody.generator import Bodies, rotate_bodies, rotate_body_vectors
 from remul_md.symmetry.measures import equivariance_norm, equivariance_percent, twirl_statistics
 from remul_md.symmetry.remul import Turn, one_forward_losses, remul_losses
 from remul_md.symmetry.rotations import Group, random_rotations
@@ -16,7 +16,7 @@ from remul_md.training.config import TrainConfig
 MAX_SYSTEMS = 4096  # in one pass without a graph
 SYMMETRY_FIGURES = ("percent", "percent_low", "percent_high", "twirled_mse", "spread_mse", "equivariance_norm")
 NBODY_TURN: Turn[Bodies, Tensor] = Turn(
-    inputs=turn_bodies, outputs=turn_body_vectors, first=lambda displacements, n_systems: displacements[:n_systems]
+    inputs=rotate_bodies, outputs=rotate_body_vectors, first=lambda displacements, n_systems: displacements[:n_systems]
 )
 
 
@@ -25,14 +25,14 @@ class NBodyObjective:
     """REMUL for displacements; call it with (model, batch, generator).
 
     Args:
-        n_turned: turned poses of each system and step, K; 0 trains on the data's own poses alone.
-        unturned: whether the unturned pose takes part (alpha > 0).
-        group: where the poses are drawn from.
-        one_forward: None, or alpha/(alpha + beta): one pose of each system, unturned with this probability.
+        n_rotated: rotated orientations of each system and step, K; 0 trains on the data's own orientations alone.
+        original: whether the original orientation takes part (alpha > 0).
+        group: where the orientations are drawn from.
+        one_forward: None, or alpha/(alpha + beta): one orientation of each system, original with this probability.
     """
 
-    n_turned: int
-    unturned: bool
+    n_rotated: int
+    original: bool
     group: Group = "SO3"
     one_forward: float | None = None
 
@@ -40,8 +40,8 @@ class NBodyObjective:
     def from_config(cls, config: TrainConfig) -> NBodyObjective:
         """The objective that the options of a run ask for."""
         return cls(
-            n_turned=config.n_turned if config.beta > 0 else 0,
-            unturned=config.alpha > 0,
+            n_rotated=config.n_rotated if config.beta > 0 else 0,
+            original=config.alpha > 0,
             group=config.group,
             one_forward=config.alpha / (config.alpha + config.beta) if config.estimator == "one-forward" else None,
         )
@@ -49,8 +49,8 @@ class NBodyObjective:
     def __call__(self, model: nn.Module, batch: Bodies, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses by name: mean squared error a coordinate, scalars with a graph."""
         device = batch.positions.device
-        drawn = random_rotations(self.n_turned * len(batch), generator=generator, group=self.group)
-        rotations = drawn.view(self.n_turned, len(batch), 3, 3).to(device, non_blocking=True)
+        drawn = random_rotations(self.n_rotated * len(batch), generator=generator, group=self.group)
+        rotations = drawn.view(self.n_rotated, len(batch), 3, 3).to(device, non_blocking=True)
         if self.one_forward is None:
             return remul_losses(
                 model,
@@ -59,16 +59,16 @@ class NBodyObjective:
                 turn=NBODY_TURN,
                 rotations=rotations,
                 gap=squared_error,
-                unturned=self.unturned,
+                original=self.original,
             )
-        turned = torch.rand(len(batch), generator=generator, dtype=torch.float64) >= self.one_forward
+        rotated = torch.rand(len(batch), generator=generator, dtype=torch.float64) >= self.one_forward
         return one_forward_losses(
             model,
             batch,
             batch.displacements,
             turn=NBODY_TURN,
             rotations=rotations[0],
-            turned=turned.to(device, non_blocking=True),
+            rotated=rotated.to(device, non_blocking=True),
             probability=self.one_forward,
             gap=squared_error,
         )
@@ -98,7 +98,7 @@ def symmetry_figures(model: nn.Module, bodies: Bodies, *, n_draws: int, seed: in
         model: on the device of `bodies`.
         bodies: labelled systems.
         n_draws: rotations of each system, >= 2.
-        seed: seed of the rotations, so that arms and steps are compared in the same poses.
+        seed: seed of the rotations, so that methods and steps are compared in the same orientations.
     Returns:
         Those of `SYMMETRY_FIGURES`: "percent", "percent_low" and "percent_high" (95 % interval over systems),
         "twirled_mse" and "spread_mse" (T and s2 a coordinate; their sum is the mean squared error over
@@ -108,11 +108,11 @@ def symmetry_figures(model: nn.Module, bodies: Bodies, *, n_draws: int, seed: in
     rotations = random_rotations(n_draws * len(bodies), generator=generator).view(n_draws, len(bodies), 3, 3)
     rotations = rotations.to(bodies.positions)
     shape = (n_draws, *bodies.displacements.shape)
-    turned_back = torch.stack(
-        [turn_body_vectors(predict(model, turn_bodies(bodies, g[None])), g.mT[None]) for g in rotations]
+    rotated_back = torch.stack(
+        [rotate_body_vectors(predict(model, rotate_bodies(bodies, g[None])), g.mT[None]) for g in rotations]
     )
-    unturned = predict(model, bodies).expand(shape)
-    twirled, spread = twirl_statistics(turned_back.double(), bodies.displacements.double())
+    original = predict(model, bodies).expand(shape)
+    twirled, spread = twirl_statistics(rotated_back.double(), bodies.displacements.double())
     percent = equivariance_percent(twirled.cpu().numpy(), spread.cpu().numpy())
     n_coordinates = bodies.displacements[0].numel()
     return {
@@ -121,5 +121,5 @@ def symmetry_figures(model: nn.Module, bodies: Bodies, *, n_draws: int, seed: in
         "percent_high": percent.high,
         "twirled_mse": twirled.mean().item() / n_coordinates,
         "spread_mse": spread.mean().item() / n_coordinates,
-        "equivariance_norm": equivariance_norm(turned_back, unturned).item(),
+        "equivariance_norm": equivariance_norm(rotated_back, original).item(),
     }

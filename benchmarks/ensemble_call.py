@@ -1,6 +1,6 @@
-"""What one call of a committee costs against calls of its members in turn: interleaved, median, energy + forces.
+"""What one call of an ensemble costs against calls of its members in turn: interleaved, median, energy + forces.
 
-python benchmarks/committee_call.py [--members 3] [--structure ethanol] [--copies 1 16] [--calls 100] [--device cpu]
+python benchmarks/ensemble_call.py [--members 3] [--structure ethanol] [--copies 1 16] [--calls 100] [--device cpu]
     [--json FILE]
 
 The members are untrained models of the default size: speed does not depend on what the weights are. On the CPU the
@@ -43,9 +43,9 @@ def main() -> None:
     kind, shared = model_config(members[0])
     scales = [shared.pop("energy_scale")] * options.members
     config = {"member_kind": kind, "member_options": shared, "energy_scales": tuple(scales)}
-    committee: Any = build_model("committee", config)
-    committee.member.model.load_state_dict(stacked_states(members))
-    for model in (*members, committee):
+    ensemble: Any = build_model("ensemble", config)
+    ensemble.member.model.load_state_dict(stacked_states(members))
+    for model in (*members, ensemble):
         model.eval().requires_grad_(False).to(options.device)
     clock = time.process_time if options.device == "cpu" else time.perf_counter
     rows = []
@@ -54,7 +54,7 @@ def main() -> None:
         batch = build_batch(frames, cutoff=members[0].config.cutoff).to(options.device)
 
         def together(batch=batch) -> torch.Tensor:  # type: ignore[no-untyped-def]
-            return committee(batch, forces="conservative").forces.cpu()
+            return ensemble(batch, forces="conservative").forces.cpu()
 
         def in_turn(batch=batch) -> torch.Tensor:  # type: ignore[no-untyped-def]
             return torch.stack([member(batch, forces="conservative").forces for member in members]).mean(0).cpu()
@@ -75,7 +75,7 @@ def main() -> None:
         )
     if options.json:
         result = {
-            "command": f"python benchmarks/committee_call.py --members {options.members} "
+            "command": f"python benchmarks/ensemble_call.py --members {options.members} "
             f"--structure {options.structure} --calls {options.calls} --device {options.device}",
             "clock": clock.__name__,
             "rows": rows,

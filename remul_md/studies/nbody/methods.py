@@ -17,22 +17,26 @@ STEPS_TO_VALIDATE = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One way of training: a model, and the options of `TrainConfig` in which the arms differ."""
+class Method:
+    """One way of training: a model, and the options of `TrainConfig` in which the methods differ."""
 
     label: str
     model: Literal["transformer", "egnn"] = "transformer"
     train: Mapping[str, Any] = field(default_factory=dict)
 
 
-ARMS: dict[str, Arm] = {
-    "plain": Arm(label="plain", train={"alpha": 1.0, "beta": 0.0}),
-    "augmentation": Arm(label="augmentation", train={"alpha": 0.0, "beta": 1.0}),
-    "augmentation-2pose": Arm(label="2-pose augmentation", train={"alpha": 0.0, "beta": 1.0, "n_turned": 2}),
-    **{f"remul-{beta:g}": Arm(label=f"REMUL, beta = {beta:g}", train={"alpha": 1.0, "beta": beta}) for beta in BETAS},
-    "remul-gradual": Arm(label="REMUL, gradual", train={"alpha": 1.0, "beta": 1.0, "weighting": "gradual"}),
-    "remul-one-forward": Arm(label="REMUL, one forward", train={"alpha": 1.0, "beta": 1.0, "estimator": "one-forward"}),
-    "egnn": Arm(label="EGNN (equivariant)", model="egnn", train={"alpha": 1.0, "beta": 0.0}),
+METHODS: dict[str, Method] = {
+    "plain": Method(label="plain", train={"alpha": 1.0, "beta": 0.0}),
+    "augmentation": Method(label="augmentation", train={"alpha": 0.0, "beta": 1.0}),
+    "augmentation-2": Method(label="2-orientation augmentation", train={"alpha": 0.0, "beta": 1.0, "n_rotated": 2}),
+    **{
+        f"remul-{beta:g}": Method(label=f"REMUL, beta = {beta:g}", train={"alpha": 1.0, "beta": beta}) for beta in BETAS
+    },
+    "remul-gradual": Method(label="REMUL, gradual", train={"alpha": 1.0, "beta": 1.0, "weighting": "gradual"}),
+    "remul-one-forward": Method(
+        label="REMUL, one forward", train={"alpha": 1.0, "beta": 1.0, "estimator": "one-forward"}
+    ),
+    "egnn": Method(label="EGNN (equivariant)", model="egnn", train={"alpha": 1.0, "beta": 0.0}),
 }
 
 
@@ -41,12 +45,16 @@ class NBodyConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    arms: tuple[str, ...] = Field(tuple(ARMS), min_length=1, description="names of what is compared")
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of weights, poses and the training systems")
-    poses: Literal["limited", "haar"] = Field("limited", description="training poses: up to 10 degrees, or all")
+    methods: tuple[str, ...] = Field(tuple(METHODS), min_length=1, description="names of what is compared")
+    seeds: tuple[int, ...] = Field(
+        (0, 1, 2), min_length=1, description="of weights, orientations and the training systems"
+    )
+    orientations: Literal["limited", "haar"] = Field(
+        "limited", description="training orientations: up to 10 degrees, or all"
+    )
     n_train: int = Field(100, ge=1, description="training systems, as in the paper")
-    n_validation: int = Field(500, ge=2, description="validation systems, in training poses")
-    n_test: int = Field(5000, ge=2, description="test systems, each in a pose of either test set")
+    n_validation: int = Field(500, ge=2, description="validation systems, in training orientations")
+    n_test: int = Field(5000, ge=2, description="test systems, each in an orientation of either test set")
     n_draws: int = Field(100, ge=2, description="rotations of each system behind E' (the paper's number)")
     n_draw_systems: int = Field(200, ge=2, description="test systems behind E'")
     width: int = Field(128, ge=1, description="of the transformer")
@@ -54,24 +62,24 @@ class NBodyConfig(BaseModel):
     n_heads: int = Field(8, ge=1, description="of the transformer")
     egnn_width: int = Field(64, ge=1, description="of EGNN")
     egnn_layers: int = Field(4, ge=1, description="of EGNN")
-    n_steps: int = Field(5000, ge=1, description="optimiser steps of every arm")
-    batch_size: int = Field(64, ge=1, description="systems a step; each is seen in 1 + n_turned poses")
+    n_steps: int = Field(5000, ge=1, description="optimiser steps of every method")
+    batch_size: int = Field(64, ge=1, description="systems a step; each is seen in 1 + n_rotated orientations")
     learning_rate: float = Field(3e-4, gt=0, description="peak of the schedule, transformer")
     egnn_learning_rate: float = Field(5e-4, gt=0, description="peak of the schedule, EGNN")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
 
-    @field_validator("arms")
+    @field_validator("methods")
     @classmethod
-    def _known_arms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        check_names(value, ARMS, kind="arm")
+    def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_names(value, METHODS, kind="method")
         return value
 
     @model_validator(mode="after")
     def _runs_are_possible(self) -> NBodyConfig:
-        check_distinct(self, ("arms", "seeds"))
+        check_distinct(self, ("methods", "seeds"))
         self.transformer()
         self.egnn()
-        self.train_config(self.arms[0], seed=self.seeds[0])
+        self.train_config(self.methods[0], seed=self.seeds[0])
         return self
 
     def transformer(self) -> BodyTransformerConfig:
@@ -82,9 +90,9 @@ class NBodyConfig(BaseModel):
         """Sizes of EGNN."""
         return EgnnConfig(width=self.egnn_width, n_layers=self.egnn_layers)
 
-    def train_config(self, arm: str, *, seed: int) -> TrainConfig:
+    def train_config(self, method: str, *, seed: int) -> TrainConfig:
         """Options of one run. Adam without weight decay and a loose clip, as the paper's code base trains."""
-        chosen = ARMS[arm]
+        chosen = METHODS[method]
         values: dict[str, Any] = {
             "seed": seed,
             "n_steps": self.n_steps,
@@ -98,15 +106,15 @@ class NBodyConfig(BaseModel):
             "validate_every": max(1, self.n_steps // STEPS_TO_VALIDATE),
             "device": self.device,
             "n_threads": 1,
-            "monitor_share": 1.0,  # the steps are never thinned out: arms are compared at the same ones
+            "monitor_share": 1.0,  # the steps are never thinned out: methods are compared at the same ones
             **chosen.train,
         }
         return TrainConfig(**values)
 
 
-# What fits 15 minutes on 2 cores: four arms, two seeds, fewer test systems and draws. Model, data and steps stay.
+# What fits 15 minutes on 2 cores: four methods, two seeds, fewer test systems and draws. Model, data and steps stay.
 QUICK: dict[str, Any] = {
-    "arms": ["plain", "augmentation", "augmentation-2pose", "remul-1"],
+    "methods": ["plain", "augmentation", "augmentation-2", "remul-1"],
     "seeds": [0, 1],
     "n_test": 1000,
     "n_draw_systems": 100,

@@ -1,4 +1,4 @@
-"""Orientation relative to the training data: the angles that were turned come back, and the report shows them."""
+"""Orientation relative to the training data: the angles that were rotated come back, and the report shows them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spring_molecule import spring_molecule
 
 from remul_md.analysis.report.figures import report_figures
 from remul_md.analysis.report.page import write_report
-from remul_md.analysis.training_poses import pose_angles
+from remul_md.analysis.training_orientations import orientation_angles
 from remul_md.analysis.trajectory import analyze_frames
 from remul_md.errors import InputError
 
@@ -28,8 +28,8 @@ def about_the_diagonal(degrees: float) -> np.ndarray:
     return np.eye(3) + np.sin(angle) * skew + (1.0 - np.cos(angle)) * skew @ skew
 
 
-def turned_frames():
-    """Ethanol at rest in four known poses, somewhere else in space."""
+def rotated_frames():
+    """Ethanol at rest in four known orientations, somewhere else in space."""
     at_rest = spring_molecule("CH3CH2OH").positions
     positions = np.stack([at_rest @ about_the_diagonal(angle).T + [5.0, -2.0, 1.0] for angle in ANGLES])
     return replace(thermal_frames(len(ANGLES)), positions=positions)
@@ -40,24 +40,24 @@ def statistics(**changes):
     return replace(TRAINED, **{"reference_positions": at_rest, "rotation_angle_median": 113.0, **changes})
 
 
-def test_the_angles_that_were_turned_come_back():
-    frames = turned_frames()
-    found = pose_angles(frames.positions, statistics(), masses=frames.masses)
+def test_the_angles_that_were_rotated_come_back():
+    frames = rotated_frames()
+    found = orientation_angles(frames.positions, statistics(), masses=frames.masses)
     assert found is not None
     np.testing.assert_allclose(found.angle_deg, ANGLES, atol=1e-5)
     assert found.median_of_training_deg == 113.0
 
 
-def test_a_run_is_held_against_the_training_pose_and_not_against_its_start(tmp_path):
-    frames = turned_frames()
+def test_a_run_is_held_against_the_training_orientation_and_not_against_its_start(tmp_path):
+    frames = rotated_frames()
     frames = replace(frames, positions=frames.positions[::-1].copy())  # it starts half a turn away
     chosen = {"atoms": tilted_ethanol(), "n_rotation_frames": 4, "n_draws": 2}
     analysis = analyze_frames(frames, training_statistics=statistics(), **chosen)
-    np.testing.assert_allclose(analysis.poses.angle_deg, ANGLES[::-1], atol=1e-5)
+    np.testing.assert_allclose(analysis.orientations.angle_deg, ANGLES[::-1], atol=1e-5)
     np.testing.assert_allclose(analysis.angle_swept_deg, 180.0 - ANGLES[::-1], atol=1e-5)
     assert analysis.to_json()["angle_from_training_deg"] == pytest.approx(180.0, abs=1e-5)
     figure = {figure.key: figure for figure in report_figures(analysis)}["rotational-error-angle"]
-    assert figure.x_title == "angle from the training pose (degrees)"
+    assert figure.x_title == "angle from the training orientation (degrees)"
     assert "within 113°" in figure.reading
     error, spread = figure.traces
     np.testing.assert_allclose(error.x, ANGLES, atol=1e-5)
@@ -65,17 +65,17 @@ def test_a_run_is_held_against_the_training_pose_and_not_against_its_start(tmp_p
     np.testing.assert_allclose(spread.y, analysis.rotational.spread_meV_per_A[::-1])
     write_report(analysis, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    row = re.search(r'… from the training pose</th><td class="value">(\d+)°</td>', page)
+    row = re.search(r'… from the training orientation</th><td class="value">(\d+)°</td>', page)
     assert row is not None
     assert row[1] == "180"
 
 
 @pytest.mark.slow
 def test_without_a_reference_frame_the_first_one_serves():
-    assert pose_angles(turned_frames().positions, None) is None
-    assert pose_angles(turned_frames().positions, TRAINED) is None
+    assert orientation_angles(rotated_frames().positions, None) is None
+    assert orientation_angles(rotated_frames().positions, TRAINED) is None
     analysis = analysed_run()
-    assert analysis.poses is None
+    assert analysis.orientations is None
     figure = {figure.key: figure for figure in report_figures(analysis)}["rotational-error-angle"]
     assert figure.x_title == "angle from the first frame (degrees)"
 
@@ -88,4 +88,4 @@ def test_half_a_statement_is_refused(missing):
 
 def test_a_reference_frame_of_another_molecule_is_refused():
     with pytest.raises(InputError, match=r"positions \(4, 9, 3\) must be \[T, N, 3\] and fit the reference \(2, 3\)"):
-        pose_angles(turned_frames().positions, statistics(reference_positions=np.eye(3)[:2]))
+        orientation_angles(rotated_frames().positions, statistics(reference_positions=np.eye(3)[:2]))

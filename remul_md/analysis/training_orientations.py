@@ -1,4 +1,4 @@
-"""How a run stands to the poses in which a potential saw the molecule."""
+"""How a run stands to the orientations in which a potential saw the molecule."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PoseAngles:
+class OrientationAngles:
     """Orientation of some frames relative to the training data.
 
     Args:
         angle_deg: rotation angle of each frame from the reference frame of the training data, [R], 0 to 180.
         median_of_training_deg: median of the same angle over the training frames as they stand in the data; uniformly
-            random poses have 132.
+            random orientations have 132.
     """
 
     angle_deg: Array
     median_of_training_deg: float
 
 
-def pose_angles(
+def orientation_angles(
     positions: Array, trained: TrainingStatistics | None, *, masses: Array | None = None
-) -> PoseAngles | None:
+) -> OrientationAngles | None:
     """Angles from the reference frame of the training data; None where the statistics do not hold one.
 
     Args:
@@ -42,4 +42,4 @@ def pose_angles(
     if trained is None or trained.reference_positions is None or trained.rotation_angle_median is None:
         return None
     angle = angle_swept(positions, reference=trained.reference_positions, masses=masses)
-    return PoseAngles(angle_deg=angle, median_of_training_deg=float(trained.rotation_angle_median))
+    return OrientationAngles(angle_deg=angle, median_of_training_deg=float(trained.rotation_angle_median))

@@ -1,6 +1,6 @@
-"""Which rotations hurt: errors against the angle from the stock pose and against the axis.
+"""Which rotations hurt: errors against the angle from the original orientation and against the axis.
 
-The frames of some data sets hardly turn (salicylic acid of rMD17 by 5 degrees), so a model that never saw a turned
+The frames of some data sets hardly turn (salicylic acid of rMD17 by 5 degrees), so a model that never saw a rotated
 frame looks good on them and is wrong in dynamics: its error is small at angle 0 and grows with the angle.
 """
 
@@ -23,31 +23,31 @@ from remul_md.structures.batch import Batch, BatchStore, Head
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.measures import equivariance_percent, twirl_statistics
-from remul_md.symmetry.rotations import pose_batch, rotations_about, turn_vectors
+from remul_md.symmetry.rotations import rotate_vectors, rotated_copies, rotations_about
 
 ANGLES_DEG = (0.0, 2.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 150.0, 180.0)
 AXES = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 N_DRAWS = 4  # random axes of each frame and angle; random angles of each frame and axis
 MAX_FRAMES = 100
-MAX_ATOMS = 8192  # atoms in one pass, all poses together
+MAX_ATOMS = 8192  # atoms in one pass, all orientations together
 PERCENT_LINE = 2.0
 SUFFIXES = (".png", ".json")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoseErrors:
-    """Errors in poses that are turned by a given angle, or about a given axis; forces in meV/Angstrom.
+class OrientationErrors:
+    """Errors in orientations that are rotated by a given angle, or about a given axis; forces in meV/Angstrom.
 
     Args:
         n_frames: frames, evenly spread over the data.
         forces: the head.
         seed: of the random axes and angles.
-        angles_deg: angles of the turns from the stock pose.
+        angles_deg: angles of the turns from the original orientation.
         force_mae: over turns by each angle about axes uniform on the sphere, independent for each frame.
         rotational_error: mean absolute component of f(g x) - g f(x), the same turns.
         percent: equivariance percent over the same turns: what the choice of the axis alone changes.
         percent_ci95: its bootstrap intervals over frames.
-        axis_force_mae: for each of the axes x, y, z of the stock pose, at each angle (right-handed turns).
+        axis_force_mae: for each of the axes x, y, z of the original orientation, at each angle (right-handed turns).
         axis_rotational_error: the same.
         axis_percent: equivariance percent over turns by uniform angles about the axis.
     """
@@ -69,7 +69,7 @@ class PoseErrors:
         return asdict(self)
 
 
-def pose_errors(
+def orientation_errors(
     potential: Potential,
     frames: Frames,
     *,
@@ -77,7 +77,7 @@ def pose_errors(
     angles_deg: tuple[float, ...] = ANGLES_DEG,
     seed: int = 0,
     progress: bool = False,
-) -> PoseErrors:
+) -> OrientationErrors:
     """Errors against angle and axis on at most MAX_FRAMES frames.
 
     Args:
@@ -98,19 +98,19 @@ def pose_errors(
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(np.int64))
     store = BatchStore(build_batch(frames.select(chosen), cutoff=potential.cutoff).to(potential.device))
     generator = torch.Generator().manual_seed(seed)
-    sets = _pose_sets(len(store), angles_deg, generator)
+    sets = _orientation_sets(len(store), angles_deg, generator)
     sums = {name: _Sums() for name in sets}
-    with progress_bar(total=len(sets), desc="poses", unit="set", shown=progress) as bar:
-        for name, poses in sets.items():
-            n_atoms = int(frames.n_atoms.max()) * (len(poses) + 1)
+    with progress_bar(total=len(sets), desc="orientations", unit="set", shown=progress) as bar:
+        for name, orientations in sets.items():
+            n_atoms = int(frames.n_atoms.max()) * (len(orientations) + 1)
             at_once = max(1, MAX_ATOMS // n_atoms)
             for start in range(0, len(store), at_once):
                 rows = np.arange(start, min(start + at_once, len(store)))
-                sums[name].add(potential, store.select(rows), poses[:, rows], head)
+                sums[name].add(potential, store.select(rows), orientations[:, rows], head)
             bar.update()
     uniform = [sums[f"{angle:g}"] for angle in angles_deg]
     percents = [total.percent() for total in uniform]
-    return PoseErrors(
+    return OrientationErrors(
         n_frames=len(store),
         forces=head,
         seed=seed,
@@ -127,7 +127,7 @@ def pose_errors(
     )
 
 
-def _pose_sets(n_frames: int, angles_deg: tuple[float, ...], generator: torch.Generator) -> dict[str, Tensor]:
+def _orientation_sets(n_frames: int, angles_deg: tuple[float, ...], generator: torch.Generator) -> dict[str, Tensor]:
     """Rotations [G, n_frames, 3, 3] by the name of what they measure."""
     sets: dict[str, Tensor] = {}
     n = N_DRAWS * n_frames
@@ -146,30 +146,30 @@ def _pose_sets(n_frames: int, angles_deg: tuple[float, ...], generator: torch.Ge
 
 
 class _Sums:
-    """Errors of one set of poses, collected pass by pass; all in meV."""
+    """Errors of one set of orientations, collected pass by pass; all in meV."""
 
     def __init__(self) -> None:
         self._absolute, self._rotational, self._components = 0.0, 0.0, 0
         self._twirled: list[Tensor] = []
         self._spread: list[Tensor] = []
 
-    def add(self, potential: Potential, batch: Batch, poses: Tensor, head: Head) -> None:
-        n_poses, index = len(poses), batch.system_index
-        identity = torch.eye(3, dtype=poses.dtype).expand(1, batch.n_systems, 3, 3)
-        every = torch.cat([identity, poses]).to(potential.device)
-        turned = pose_batch(batch, every)
-        predicted = potential.predict(turned, forces=head).of_head(head)
-        assert turned.forces is not None
+    def add(self, potential: Potential, batch: Batch, orientations: Tensor, head: Head) -> None:
+        n_orientations, index = len(orientations), batch.system_index
+        identity = torch.eye(3, dtype=orientations.dtype).expand(1, batch.n_systems, 3, 3)
+        every = torch.cat([identity, orientations]).to(potential.device)
+        rotated = rotated_copies(batch, every)
+        predicted = potential.predict(rotated, forces=head).of_head(head)
+        assert rotated.forces is not None
         assert batch.forces is not None
-        forces_GA3 = 1000.0 * predicted.double().view(n_poses + 1, -1, 3)
-        labels_GA3 = 1000.0 * turned.forces.double().view(n_poses + 1, -1, 3)
-        expected = torch.stack([turn_vectors(forces_GA3[0], g, system_index=index) for g in every[1:]])
+        forces_GA3 = 1000.0 * predicted.double().view(n_orientations + 1, -1, 3)
+        labels_GA3 = 1000.0 * rotated.forces.double().view(n_orientations + 1, -1, 3)
+        expected = torch.stack([rotate_vectors(forces_GA3[0], g, system_index=index) for g in every[1:]])
         self._absolute += float((forces_GA3[1:] - labels_GA3[1:]).abs().sum())
         self._rotational += float((forces_GA3[1:] - expected).abs().sum())
         self._components += expected.numel()
-        if n_poses > 1:
+        if n_orientations > 1:
             back = torch.stack(
-                [turn_vectors(f, g.mT, system_index=index) for f, g in zip(forces_GA3[1:], every[1:], strict=True)]
+                [rotate_vectors(f, g.mT, system_index=index) for f, g in zip(forces_GA3[1:], every[1:], strict=True)]
             )
             for values, target in zip(
                 twirl_statistics(back, labels_GA3[0]), (self._twirled, self._spread), strict=True
@@ -189,7 +189,7 @@ class _Sums:
         return found.value, [found.low, found.high]
 
 
-def check_pose_file(path: Path) -> None:
+def check_orientation_file(path: Path) -> None:
     """Refuse a file whose ending names no known form, before anything is computed.
 
     Raises:
@@ -199,13 +199,13 @@ def check_pose_file(path: Path) -> None:
         raise InputError(f"{path}: errors against the angle are written as {' or '.join(SUFFIXES)}; name it so")
 
 
-def write_pose_errors(errors: PoseErrors, path: Path) -> None:
+def write_orientation_errors(errors: OrientationErrors, path: Path) -> None:
     """As JSON, or as a picture: force MAE and rotational error against the angle, and percent with the 2 % line.
 
     Raises:
         InputError: unknown ending, or the file cannot be written.
     """
-    check_pose_file(path)
+    check_orientation_file(path)
     if path.suffix == ".json":
         write_json(path, errors.to_json(), hint="choose another file")
         return
@@ -216,7 +216,7 @@ def write_pose_errors(errors: PoseErrors, path: Path) -> None:
         raise InputError(f"{path}: cannot be written ({error}); choose another file") from error
 
 
-def _figure(errors: PoseErrors) -> Any:
+def _figure(errors: OrientationErrors) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -229,7 +229,7 @@ def _figure(errors: PoseErrors) -> Any:
         left.plot(errors.angles_deg, errors.axis_force_mae[axis], color=colour, linewidth=1, label=f"force MAE, {axis}")
         left.plot(errors.angles_deg, errors.axis_rotational_error[axis], "--", color=colour, linewidth=1)
         right.axhline(errors.axis_percent[axis], color=colour, linewidth=1, label=f"all turns about {axis}")
-    left.set(xlabel="angle from the stock pose, degrees", ylabel="meV/Angstrom", title="errors of the forces")
+    left.set(xlabel="angle from the original orientation, degrees", ylabel="meV/Angstrom", title="errors of the forces")
     left.set_ylim(bottom=0.0)
     left.legend(frameon=False, fontsize=8)
     low, high = np.array(errors.percent_ci95).T
@@ -237,7 +237,9 @@ def _figure(errors: PoseErrors) -> Any:
     right.fill_between(errors.angles_deg, low, high, color="black", alpha=0.15, linewidth=0)
     right.axhline(PERCENT_LINE, color="black", linestyle=":", linewidth=1, label=f"{PERCENT_LINE:g} %")
     right.set(
-        xlabel="angle from the stock pose, degrees", ylabel="equivariance percent", title="share of broken symmetry"
+        xlabel="angle from the original orientation, degrees",
+        ylabel="equivariance percent",
+        title="share of broken symmetry",
     )
     right.set_ylim(bottom=0.0)
     right.legend(frameon=False, fontsize=8)

@@ -1,4 +1,5 @@
-"""What the benchmarks of dynamics share: one start for all arms, runs that are kept, what they show, time of a step."""
+"""What the benchmarks of dynamics share: one start for all methods, runs that are kept, what they show, time of a
+step."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ BOUND = 0.05  # meV/atom/ps
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
+class Method:
     """One way of integrating.
 
     Args:
@@ -82,7 +83,7 @@ def start_of(
     seed: int,
     provenance: Mapping[str, Any],
 ) -> Atoms:
-    """Positions and momenta after an equilibration with plain conservative forces: where all arms begin."""
+    """Positions and momenta after an equilibration with plain conservative forces: where all methods begin."""
     atoms = structure.copy()
     atoms.calc = calculator
     options = MDOptions(
@@ -100,19 +101,19 @@ def start_of(
 
 
 def finished_run(
-    arm: Arm, start: Atoms, *, run_dir: Path, length_ps: float, seed: int, provenance: Mapping[str, Any]
+    method: Method, start: Atoms, *, run_dir: Path, length_ps: float, seed: int, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Run, go on, or read what is there; figures of the run, of one that fell apart up to there."""
     atoms = start.copy()
-    atoms.calc = arm.calculator
-    output = run_dir / f"{arm.name}-{seed}.traj"
-    options = arm.options(length_ps=length_ps, seed=seed)
+    atoms.calc = method.calculator
+    output = run_dir / f"{method.name}-{seed}.traj"
+    options = method.options(length_ps=length_ps, seed=seed)
     stopped = None
     try:
-        run_md(atoms, options, output=output, fast=arm.fast, resume=True, provenance=provenance)
+        run_md(atoms, options, output=output, fast=method.fast, resume=True, provenance=provenance)
     except SimulationStopped as stop:
         stopped = str(stop)
-    row = {"arm": arm.name, "label": arm.label, "seed": seed, "stopped": stopped, **arm.facts}
+    row = {"method": method.name, "label": method.label, "seed": seed, "stopped": stopped, **method.facts}
     try:
         found = analyze_trajectory(output)
     except InputError:
@@ -126,10 +127,10 @@ def finished_run(
     return {**row, "drift": drift, **{name: figures[name] for name in kept}}
 
 
-def arm_summary(rows: Sequence[Mapping[str, Any]], *, bound: float = BOUND) -> dict[str, Any]:
-    """One arm over its seeds: mean drift with its interval and what follows from it, means of the rest.
+def method_summary(rows: Sequence[Mapping[str, Any]], *, bound: float = BOUND) -> dict[str, Any]:
+    """One method over its seeds: mean drift with its interval and what follows from it, means of the rest.
 
-    A seed that fell apart is counted; the means are over the others, and an arm with such a seed does not conserve.
+    A seed that fell apart is counted; the means are over the others, and a method with such a seed does not conserve.
     """
     whole = [row for row in rows if row["stopped"] is None and row["drift"] is not None]
     first = rows[0]
@@ -165,13 +166,13 @@ FIGURES = (
 )
 
 
-def cpu_ms_per_fs(arms: Sequence[Arm], start: Atoms, *, block_fs: float, n_rounds: int) -> dict[str, float]:
-    """Computing time of each arm, ms per fs of dynamics: median over rounds in which the arms take turns.
+def cpu_ms_per_fs(methods: Sequence[Method], start: Atoms, *, block_fs: float, n_rounds: int) -> dict[str, float]:
+    """Computing time of each method, ms per fs of dynamics: median over rounds in which the methods take turns.
 
-    CPU time of this process, so that what else runs on the machine counts as little as it can; the arms take turns, so
-    that it counts for all alike. Without logs and frames.
+    CPU time of this process, so that what else runs on the machine counts as little as it can; the methods take turns,
+    so that it counts for all alike. Without logs and frames.
     """
-    blocks = {arm.name: _Block(arm, start, block_fs) for arm in arms}
+    blocks = {method.name: _Block(method, start, block_fs) for method in methods}
     times: dict[str, list[float]] = {name: [] for name in blocks}
     for number in range(n_rounds + 1):
         for name, block in blocks.items():
@@ -184,20 +185,20 @@ def cpu_ms_per_fs(arms: Sequence[Arm], start: Atoms, *, block_fs: float, n_round
 
 
 class _Block:
-    """A run of one arm that goes on by a stretch at each call."""
+    """A run of one method that goes on by a stretch at each call."""
 
-    def __init__(self, arm: Arm, start: Atoms, block_fs: float) -> None:
+    def __init__(self, method: Method, start: Atoms, block_fs: float) -> None:
         atoms = start.copy()
-        atoms.calc = arm.calculator
-        options = arm.options(length_ps=1.0, seed=0)
+        atoms.calc = method.calculator
+        options = method.options(length_ps=1.0, seed=0)
         rng, n_dof = np.random.default_rng(0), 3 * len(atoms)  # neither matters in NVE
-        self.integrator = make_integrator(atoms, options, ensemble="nve", n_dof=n_dof, rng=rng, fast=arm.fast)
+        self.integrator = make_integrator(atoms, options, ensemble="nve", n_dof=n_dof, rng=rng, fast=method.fast)
         self.n_steps = max(round(block_fs / options.step_fs), 1)
         self.length_fs = self.n_steps * options.step_fs
         self.forces = atoms.get_forces(md=True)
 
     def ms_per_fs(self) -> float:
-        # One step before the clock: the arms share calculators, which have forgotten this one's fast forces.
+        # One step before the clock: the methods share calculators, which have forgotten this one's fast forces.
         self.forces = self.integrator.step(self.forces)
         began = time.process_time()
         for _ in range(self.n_steps):
@@ -220,9 +221,9 @@ def calculator_options(given: Sequence[str]) -> dict[str, Any]:
     """Options of `RemulCalculator` from KEY=VALUE, values as JSON (true, 3) or else as text.
 
     Raises:
-        InputError: no such option, or one that the arms set.
+        InputError: no such option, or one that the methods set.
     """
-    known = set(inspect.signature(RemulCalculator).parameters) - set(SET_BY_ARMS)
+    known = set(inspect.signature(RemulCalculator).parameters) - set(SET_BY_METHODS)
     chosen: dict[str, Any] = {}
     for part in given:
         key, equals, value = part.partition("=")
@@ -235,7 +236,7 @@ def calculator_options(given: Sequence[str]) -> dict[str, Any]:
     return chosen
 
 
-SET_BY_ARMS = ("potential", "forces", "symmetrize", "remove_net_torque")
+SET_BY_METHODS = ("potential", "forces", "symmetrize", "remove_net_torque")
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, name: str, length_ps: float, seeds: Sequence[int]) -> None:

@@ -19,14 +19,14 @@ Budget = Literal["steps", "time"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
+class Method:
     """One way of training.
 
     Args:
         label: in tables and pictures.
-        cost: arms with the same word here cost the same a step, which is measured once for all of them.
+        cost: methods with the same word here cost the same a step, which is measured once for all of them.
         model: kind of model.
-        train: the options of `TrainConfig` in which the arms differ.
+        train: the options of `TrainConfig` in which the methods differ.
     """
 
     label: str
@@ -35,33 +35,37 @@ class Arm:
     train: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _remul(beta: float) -> Arm:
-    return Arm(label=f"REMUL, beta = {beta:g}", cost="two poses", train={"alpha": 1.0, "beta": beta})
+def _remul(beta: float) -> Method:
+    return Method(label=f"REMUL, beta = {beta:g}", cost="two orientations", train={"alpha": 1.0, "beta": beta})
 
 
-def _consistent(beta: float) -> Arm:
-    options = {"alpha": 1.0, "beta": beta, "anchor": "prediction", "first_pose": "random"}
-    return Arm(label=f"augmentation + consistency, beta = {beta:g}", cost="two poses", train=options)
+def _consistent(beta: float) -> Method:
+    options = {"alpha": 1.0, "beta": beta, "consistency_target": "prediction", "first_orientation": "random"}
+    return Method(label=f"augmentation + consistency, beta = {beta:g}", cost="two orientations", train=options)
 
 
-ARMS: dict[str, Arm] = {
-    "plain": Arm(label="plain", cost="one pose", train={"alpha": 1.0, "beta": 0.0}),
-    "augmentation": Arm(label="augmentation", cost="one pose", train={"alpha": 0.0, "beta": 1.0}),
-    "augmentation-2pose": Arm(
-        label="2-pose augmentation", cost="two poses", train={"alpha": 0.0, "beta": 1.0, "n_turned": 2}
+METHODS: dict[str, Method] = {
+    "plain": Method(label="plain", cost="one orientation", train={"alpha": 1.0, "beta": 0.0}),
+    "augmentation": Method(label="augmentation", cost="one orientation", train={"alpha": 0.0, "beta": 1.0}),
+    "augmentation-2": Method(
+        label="2-orientation augmentation", cost="two orientations", train={"alpha": 0.0, "beta": 1.0, "n_rotated": 2}
     ),
     **{f"remul-{beta:g}": _remul(beta) for beta in BETAS},
-    "remul-gradual": Arm(
-        label="REMUL, gradual", cost="two poses, balanced", train={"alpha": 1.0, "beta": 1.0, "weighting": "gradual"}
+    "remul-gradual": Method(
+        label="REMUL, gradual",
+        cost="two orientations, balanced",
+        train={"alpha": 1.0, "beta": 1.0, "weighting": "gradual"},
     ),
-    "remul-one-forward": Arm(
-        label="REMUL, one forward", cost="one pose", train={"alpha": 1.0, "beta": 1.0, "estimator": "one-forward"}
+    "remul-one-forward": Method(
+        label="REMUL, one forward",
+        cost="one orientation",
+        train={"alpha": 1.0, "beta": 1.0, "estimator": "one-forward"},
     ),
     **{f"consistent-{beta:g}": _consistent(beta) for beta in (1.0, 10.0)},
-    "painn": Arm(label="PaiNN (equivariant)", cost="painn", model="painn", train={"alpha": 1.0, "beta": 0.0}),
+    "painn": Method(label="PaiNN (equivariant)", cost="painn", model="painn", train={"alpha": 1.0, "beta": 0.0}),
 }
-# The second pose costs a half more or so; arms with it set the wall time that all others may use.
-REFERENCE_COST = "two poses"
+# The second orientation costs a half more or so; methods with it set the wall time that all others may use.
+REFERENCE_COST = "two orientations"
 
 
 class ForceFieldConfig(BaseModel):
@@ -70,22 +74,24 @@ class ForceFieldConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     molecules: tuple[str, ...] = Field(("ethanol", "aspirin", "salicylic"), min_length=1, description="of rMD17")
-    arms: tuple[str, ...] = Field(tuple(ARMS), description="names of what is compared")
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of weights, order and poses")
+    methods: tuple[str, ...] = Field(tuple(METHODS), description="names of what is compared")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of weights, order and orientations")
     budgets: tuple[Budget, ...] = Field(("steps", "time"), min_length=1, description="equal steps; equal wall time")
-    n_steps: int = Field(10_000, ge=10, description="optimiser steps at equal steps, and of two-pose arms always")
+    n_steps: int = Field(
+        10_000, ge=10, description="optimiser steps at equal steps, and of two-orientation methods always"
+    )
     n_train: int = Field(950, ge=1, description="training frames")
-    n_validation: int = Field(50, ge=1, description="frames that choose the weights, in turned poses")
-    batch_size: int = Field(8, ge=1, description="frames a step; each is seen in one or two poses")
+    n_validation: int = Field(50, ge=1, description="frames that choose the weights, in rotated orientations")
+    batch_size: int = Field(8, ge=1, description="frames a step; each is seen in one or two orientations")
     width: int = Field(128, ge=1, description="of the transformer")
     n_layers: int = Field(3, ge=1, description="of the transformer")
     n_heads: int = Field(8, ge=1, description="of the transformer")
     painn_width: int = Field(128, ge=1, description="of the equivariant control")
-    optimizer: Literal["muon", "adamw"] = Field("muon", description="of all arms")
-    weight_decay: float = Field(0.05, ge=0, description="of all arms")
+    optimizer: Literal["muon", "adamw"] = Field("muon", description="of all methods")
+    weight_decay: float = Field(0.05, ge=0, description="of all methods")
     learning_rate: float = Field(6e-3, gt=0, description="peak of the schedule, transformer")
     painn_learning_rate: float = Field(6e-3, gt=0, description="peak of the schedule, equivariant control")
-    grid_arms: tuple[str, ...] = Field(("augmentation", "remul-1"), description="arms of the grid of sizes")
+    grid_methods: tuple[str, ...] = Field(("augmentation", "remul-1"), description="methods of the grid of sizes")
     grid_molecules: tuple[str, ...] = Field(("ethanol",), description="molecules of the grid")
     grid_widths: tuple[int, ...] = Field((64, 128, 256), description="widths of the grid; empty: no grid")
     grid_frames: tuple[int, ...] = Field((50, 200, 950), description="training frames of the grid")
@@ -94,13 +100,13 @@ class ForceFieldConfig(BaseModel):
     nve_ps: float = Field(5.0, gt=0, description="length of the NVE run of each potential")
     equilibrate_ps: float = Field(2.0, ge=0, description="Langevin dynamics before it")
     temperature_K: float = Field(300.0, gt=0, description="of the NVE run")
-    compile: bool = Field(False, description="compile training steps; not those of the gradual arm")
+    compile: bool = Field(False, description="compile training steps; not those of the gradual method")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
 
-    @field_validator("arms", "grid_arms")
+    @field_validator("methods", "grid_methods")
     @classmethod
-    def _known_arms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        check_names(value, ARMS, kind="arm")
+    def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_names(value, METHODS, kind="method")
         return value
 
     @field_validator("molecules", "grid_molecules")
@@ -112,38 +118,47 @@ class ForceFieldConfig(BaseModel):
 
     @model_validator(mode="after")
     def _runs_are_possible(self) -> ForceFieldConfig:
-        lists = ("molecules", "arms", "seeds", "budgets", "grid_arms", "grid_molecules", "grid_widths", "grid_frames")
+        lists = (
+            "molecules",
+            "methods",
+            "seeds",
+            "budgets",
+            "grid_methods",
+            "grid_molecules",
+            "grid_widths",
+            "grid_frames",
+        )
         check_distinct(self, lists)
-        if not self.arms and not self.grid_widths:
-            raise ValueError("arms and grid_widths are both empty, so nothing would be run; give one of them")
-        for arm in (*self.arms, *self.grid_arms):
-            self.run_config(self.molecules[0], arm, seed=0)
+        if not self.methods and not self.grid_widths:
+            raise ValueError("methods and grid_widths are both empty, so nothing would be run; give one of them")
+        for method in (*self.methods, *self.grid_methods):
+            self.run_config(self.molecules[0], method, seed=0)
         for width in self.grid_widths:
-            self.run_config(self.molecules[0], self.grid_arms[0], seed=0, width=width)
+            self.run_config(self.molecules[0], self.grid_methods[0], seed=0, width=width)
         self.md_options(seed=0)
         return self
 
     def run_config(
         self,
         molecule: str,
-        arm: str,
+        method: str,
         *,
         seed: int,
         n_steps: int | None = None,
         width: int | None = None,
         n_train: int | None = None,
     ) -> RunConfig:
-        """Options of one run: the recipe of the demo, in all but what the arm changes.
+        """Options of one run: the recipe of the demo, in all but what the method changes.
 
         Args:
             molecule: of rMD17, train split 01.
-            arm: name of an arm.
-            seed: of weights, order of the frames and poses.
+            method: name of a method.
+            seed: of weights, order of the frames and orientations.
             n_steps, width, n_train: instead of the study's.
         Raises:
             InputError: sizes that do not fit, as `RunConfig`.
         """
-        chosen, steps = ARMS[arm], n_steps or self.n_steps
+        chosen, steps = METHODS[method], n_steps or self.n_steps
         if chosen.model == "painn":
             model: dict[str, Any] = {"kind": "painn", "width": width or self.painn_width}
         else:
@@ -160,11 +175,11 @@ class ForceFieldConfig(BaseModel):
             "device": self.device,
             # GradNorm needs a gradient of each loss, the compiled step has one of their sum.
             "compile": self.compile and chosen.train.get("weighting") != "gradual",
-            "monitor_share": 1.0,  # the steps are never thinned out: arms are compared at the same ones
+            "monitor_share": 1.0,  # the steps are never thinned out: methods are compared at the same ones
             **chosen.train,
         }
         data = {"molecule": molecule, "n_train": n_train or self.n_train, "n_validation": self.n_validation}
-        return validated_config({"data": data, "model": model, "train": train}, origin=f"arm {arm}")
+        return validated_config({"data": data, "model": model, "train": train}, origin=f"method {method}")
 
     def md_options(self, *, seed: int) -> MDOptions:
         """Options of the NVE run of each potential."""
@@ -173,10 +188,10 @@ class ForceFieldConfig(BaseModel):
         )
 
 
-# About an hour on 2 cores: one molecule, four arms, one seed, no grid. Recipe, model, frames and steps stay.
+# About an hour on 2 cores: one molecule, four methods, one seed, no grid. Recipe, model, frames and steps stay.
 QUICK: dict[str, Any] = {
     "molecules": ["ethanol"],
-    "arms": ["plain", "augmentation", "augmentation-2pose", "remul-1"],
+    "methods": ["plain", "augmentation", "augmentation-2", "remul-1"],
     "seeds": [0],
     "grid_widths": [],
 }
