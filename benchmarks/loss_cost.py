@@ -128,7 +128,8 @@ def main() -> None:
                     }
                 )
                 print(
-                    f"| {molecule} | {forces} | {method} | {ms:.0f} | {ratio:.2f} | {memory[method]:.0f} | {share:.2f} |"
+                    f"| {molecule} | {forces} | {method} | {ms:.0f} | {ratio:.2f} "
+                    f"| {memory[method]:.0f} | {share:.2f} |"
                 )
     if options.json:
         content = {

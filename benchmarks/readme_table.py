@@ -118,8 +118,8 @@ def table() -> str:
         "`remul-md evaluate NAME rmd17/NAME/test-01` measures them, `make potentials MOLECULE=NAME` trains them anew.",
         "",
         "| potential | force MAE, original / rotated, meV/Å | ... original, without near copies of training frames "
-        "| ... original, exact mode | direction load | energy MAE, meV | rotational spread, meV/Å | equivariance percent "
-        "| direct forces, rotated, meV/Å | training, min | MB |",
+        "| ... original, exact mode | direction load | energy MAE, meV | rotational spread, meV/Å "
+        "| equivariance percent | direct forces, rotated, meV/Å | training, min | MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
         *zoo(),
         "",

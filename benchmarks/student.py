@@ -167,7 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = {**provenance(command, n_jobs=1), "sampled": sampled, "test": options.test, "runs": rows}
     write_json(options.json, result, hint=HINT)
     print(
-        "| | steps in all | force MAE, original / rotated | rotational spread | energy MAE, meV |\n|---|---|---|---|---|"
+        "| | steps in all | force MAE, original / rotated | rotational spread | energy MAE, meV |\n"
+        "|---|---|---|---|---|"
     )
     for row in rows:
         print(

@@ -38,7 +38,7 @@ def main() -> None:
     for name, potential in (("before", before), ("after", after)):
         errors = evaluate_potential(potential, held_out)
         print(
-            f"{name:6} force MAE {errors.force_mae_original:.1f} meV/An original, {errors.force_mae_rotated:.1f} rotated"
+            f"{name:6} force MAE {errors.force_mae_original:.1f} meV/A original, {errors.force_mae_rotated:.1f} rotated"
         )
 
 

@@ -44,7 +44,7 @@ def main() -> None:
     )
     errors = evaluate_potential(potential, held_out)
     print(
-        f"validation force MAE {errors.force_mae_original:.1f} meV/An original, {errors.force_mae_rotated:.1f} rotated"
+        f"validation force MAE {errors.force_mae_original:.1f} meV/A original, {errors.force_mae_rotated:.1f} rotated"
     )
 
     atoms = read_structure(options.frames)

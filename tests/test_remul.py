@@ -240,11 +240,11 @@ def test_a_molecule_in_a_field_gives_the_loss_of_a_loop(molecules: Batch) -> Non
         ({"consistency_target": "truth"}, "consistency_target must be one of label, prediction, got 'truth'"),
         (
             {"original": False, "rotations": orientations(0)},
-            "with 0 rotated orientations and consistency_target 'label' the original orientation is needed; give alpha > 0",
+            "with 0 rotated orientations and consistency_target 'label' the original one is needed; give alpha > 0",
         ),
         (
             {"original": False, "consistency_target": "prediction"},
-            "with 4 rotated orientations and consistency_target 'prediction' the original orientation is needed; give alpha > 0",
+            "with 4 rotated orientations and consistency_target 'prediction' the original one is needed",
         ),
         (
             {"consistency_target": "prediction", "turn": Turn(inputs=rotated_rows, outputs=rotated_rows)},

@@ -88,7 +88,7 @@ def test_options_that_exclude_each_other() -> None:
     refused(["train.alpha=0", "train.beta=0"], "train.alpha and train.beta are both 0, so nothing would be trained")
     refused(
         ["train.consistency_target=prediction", "train.beta=0"],
-        "train.consistency_target=prediction holds rotated orientations against the untur",
+        "train.consistency_target=prediction compares rotated orientations with the original",
     )
     refused(["train.n_steps=100", "train.warmup_steps=100"], "train.warmup_steps (100) must be smaller than train.n_st")
 
@@ -122,7 +122,7 @@ def test_options_that_exclude_each_other() -> None:
         ),
         (
             ["estimator=one-forward", "first_orientation=random"],
-            "mixes original and rotated orientations: train.first_orientation=original, got",
+            "mixes original and rotated ones: train.first_orientation=original",
         ),
         (
             ["first_orientation=random", "alpha=0"],

@@ -91,7 +91,8 @@ def remul_losses(
         )
     if not original and (n_rotated == 0 or consistency_target == "prediction"):
         raise InputError(
-            f"with {n_rotated} rotated orientations and consistency_target {consistency_target!r} the original orientation is needed; give alpha > 0"
+            f"with {n_rotated} rotated orientations and consistency_target {consistency_target!r} the original one is "
+            "needed; give alpha > 0"
         )
     if not original and first_rotations is not None:
         raise InputError("first_rotations turn the orientation of the task's loss, which is left out; give alpha > 0")
@@ -99,8 +100,8 @@ def remul_losses(
         raise InputError(f"systems without labels need the consistency target 'prediction', got {consistency_target!r}")
     orientations = rotations
     if original:
-        original = torch.eye(3, dtype=rotations.dtype, device=rotations.device).expand(n_systems, 3, 3)
-        orientations = torch.cat([(original if first_rotations is None else first_rotations).unsqueeze(0), rotations])
+        identity = torch.eye(3, dtype=rotations.dtype, device=rotations.device).expand(n_systems, 3, 3)
+        orientations = torch.cat([(identity if first_rotations is None else first_rotations).unsqueeze(0), rotations])
     prediction = predict(turn.inputs(inputs, orientations))
     losses: dict[str, Tensor] = {}
     if consistency_target == "label":

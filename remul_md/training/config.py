@@ -80,9 +80,7 @@ class TrainConfig(BaseModel):
     seed: int = Field(0, ge=0, description="seed of initialisation, order of the frames and rotated orientations")
     n_steps: int = Field(12_000, ge=1, description="optimiser steps")
     batch_size: int = Field(8, ge=1, description="frames a step; each is seen in 1 + n_rotated orientations")
-    unlabelled_batch_size: int = Field(
-        0, ge=0, description="frames of data.unlabelled beside them, in as many orientations"
-    )
+    unlabelled_batch_size: int = Field(0, ge=0, description="frames of data.unlabelled beside them")
     optimizer: Literal["muon", "adamw"] = Field("muon", description="muon: half the steps, each costs a little more")
     learning_rate: float = Field(6e-3, gt=0, description="peak of the schedule; 2e-3 suits adamw")
     warmup_steps: int = Field(200, ge=0, description="linear rise of the learning rate; then a cosine to 0")
@@ -114,14 +112,10 @@ class TrainConfig(BaseModel):
     )
     group: Literal["O3", "SO3"] = Field("O3", description="group of the rotated orientations: with mirrors, or without")
     axis: tuple[float, float, float] | None = Field(None, description="turn about this axis only; needs group SO3")
-    consistency_target: Literal["label", "prediction"] = Field(
-        "label", description="what rotated predictions are held against"
-    )
+    consistency_target: Literal["label", "prediction"] = Field("label", description="of rotated predictions")
     force_loss: Literal["l2", "mse"] = Field("l2", description="of an atom's force error: its length, or squared")
     monitor_per_decade: int = Field(6, ge=0, description="log-spaced measurements of symmetry; 0 switches them off")
-    monitor_share: float = Field(
-        0.05, gt=0, le=1, description="most orientations measured, as a share of those trained on"
-    )
+    monitor_share: float = Field(0.05, gt=0, le=1, description="at most this share of the forwards of training")
     validate_every: int = Field(500, ge=1, description="steps between validations")
     patience: int | None = Field(None, ge=1, description="stop after this many validations without a better one")
     checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
@@ -136,12 +130,12 @@ class TrainConfig(BaseModel):
             raise ValueError("train.alpha and train.beta are both 0, so nothing would be trained; give one > 0")
         if self.consistency_target == "prediction" and (self.alpha == 0 or self.beta == 0):
             raise ValueError(
-                "train.consistency_target=prediction holds rotated orientations against the original one: alpha, beta > 0"
+                "train.consistency_target=prediction compares rotated orientations with the original: alpha, beta > 0"
             )
         if self.unlabelled_batch_size > 0 and self.consistency_target != "prediction":
             raise ValueError(
-                f"train.unlabelled_batch_size={self.unlabelled_batch_size} needs train.consistency_target=prediction, got "
-                f"{self.consistency_target}: frames without labels can only be held against predictions"
+                f"train.unlabelled_batch_size={self.unlabelled_batch_size} needs train.consistency_target=prediction, "
+                f"got {self.consistency_target}: frames without labels can only be held against predictions"
             )
         self._only_with("first_orientation", self.alpha > 0, "alpha > 0: without it all orientations are rotated ones")
         if self.warmup_steps >= self.n_steps:
@@ -186,13 +180,13 @@ class TrainConfig(BaseModel):
             )
         if self.first_orientation != "original":
             raise ValueError(
-                "train.estimator=one-forward mixes original and rotated orientations: train.first_orientation=original, "
-                f"got {self.first_orientation}; with random first orientations all are rotated: train.alpha=0 with one forward"
+                "train.estimator=one-forward mixes original and rotated ones: train.first_orientation=original, "
+                f"got {self.first_orientation}; where all are random, train.alpha=0 has one forward"
             )
         if self.n_rotated != 1 or self.consistency_target != "label":
             raise ValueError(
-                "train.estimator=one-forward has one orientation of each frame: train.n_rotated=1 and train.consistency_target=label, "
-                f"got {self.n_rotated} and {self.consistency_target}"
+                "train.estimator=one-forward has one orientation of each frame: train.n_rotated=1 and "
+                f"train.consistency_target=label, got {self.n_rotated} and {self.consistency_target}"
             )
 
     @model_validator(mode="after")

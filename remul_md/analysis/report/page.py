@@ -247,8 +247,8 @@ def _accuracy(evaluation: Mapping[str, Any]) -> str:
             )
     frames = f" on {int(evaluation['n_frames']):,} test frames" if evaluation.get("n_frames") else ""
     return (
-        f"<section><h2>Accuracy of the potential</h2><p>Errors{frames}, in the orientations of the data (original) and rotated at "
-        "random: two equal columns mean that the potential does not care how the molecule lies.</p>"
+        f"<section><h2>Accuracy of the potential</h2><p>Errors{frames}, in the orientations of the data (original) and "
+        "rotated at random: two equal columns mean that the potential does not care how the molecule lies.</p>"
         '<table><thead><tr><th scope="col"><span class="hidden">measure</span></th><th scope="col">original</th>'
         f'<th scope="col">rotated</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
         + ('<table class="measures"><tbody>' + "".join(symmetry) + "</tbody></table>" if symmetry else "")

@@ -131,8 +131,9 @@ def accuracy_table(methods: Sequence[MethodSummary]) -> list[str]:
     """Errors in meV/Angstrom and meV, symmetry, and how training got there."""
     marks = " / ".join(str(mark) for mark in MARKS)
     lines = [
-        "| method | seeds | steps | training, min | force MAE original | rotated | energy MAE rotated | rotational error "
-        f"| spread | percent [95 %] | steps to {SMALL_PERCENT:g} % | percent in validation at step {marks} |",
+        "| method | seeds | steps | training, min | force MAE original | rotated | energy MAE rotated "
+        f"| rotational error | spread | percent [95 %] "
+        f"| steps to {SMALL_PERCENT:g} % | percent in validation at step {marks} |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for method in methods:

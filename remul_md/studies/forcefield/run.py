@@ -282,7 +282,8 @@ def _first_frame(molecule: str) -> Atoms:
 def _line(name: str, result: dict[str, Any]) -> str:
     accuracy = result["accuracy"]
     return (
-        f"{name}: force MAE {accuracy['force_mae_original']:.1f} original, {accuracy['force_mae_rotated']:.1f} rotated, "
-        f"spread {accuracy['rotational_spread']:.2f} meV/A, {accuracy['equivariance_percent']:.2g} % due to symmetry, "
+        f"{name}: force MAE {accuracy['force_mae_original']:.1f} original, "
+        f"{accuracy['force_mae_rotated']:.1f} rotated, spread {accuracy['rotational_spread']:.2f} meV/A, "
+        f"{accuracy['equivariance_percent']:.2g} % due to symmetry, "
         f"{result['train_seconds']:.0f} s of training"
     )
