@@ -53,7 +53,7 @@ direct-heads: install
 	for molecule in $(MOLECULE); do \
 	    { test -f $(RUNS)/$$molecule-before.pt || cp data/potentials/$$molecule.pt $(RUNS)/$$molecule-before.pt; } && \
 	    $(BIN)/remul-md distill $(RUNS)/$$molecule-before.pt --run-dir $(RUNS)/$$molecule-direct --resume \
-	        --starts rmd17/$$molecule/train-01 $(DISTILL) \
+	        --initial-structures rmd17/$$molecule/train-01 $(DISTILL) \
 	        --output data/potentials/$$molecule.pt && \
 	    cp $(RUNS)/$$molecule-direct/metrics.csv data/potentials/$$molecule.direct.metrics.csv && \
 	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --json data/potentials/$$molecule.json && \

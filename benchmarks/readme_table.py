@@ -26,11 +26,11 @@ def zoo() -> list[str]:
     lines = []
     for row in describe_shipped(measure_latency=False):
         figures = json.loads((ROOT / "data" / "potentials" / f"{row.name}.json").read_text())
-        apart = figures.get("apart")
+        far = figures.get("far_from_training")
         direct = "none yet" if row.force_mae_direct is None else format(row.force_mae_direct, ".2g")
         lines.append(
             f"| {row.name} | {row.force_mae_original:.2g} / {row.force_mae_rotated:.2g} "
-            f"| {'not told' if apart is None else format(apart['force_mae_original'], '.2g')} "
+            f"| {'not told' if far is None else format(far['force_mae_original'], '.2g')} "
             f"| {figures['force_mae_exact']:.2g} | {figures['direction_load']:.3f} "
             f"| {figures['energy_mae_rotated']:.2f} | {row.rotational_spread:.2f} "
             f"| {figures['equivariance_percent']:.2f} | {direct} | {row.training_minutes:.0f} | {row.megabytes:.1f} |"

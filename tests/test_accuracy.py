@@ -189,20 +189,22 @@ def test_near_copies_of_training_frames_are_left_out_of_a_figure_of_its_own(
     tested = replace(frames, trajectory_step=np.arange(6) * 50)
     training = replace(frames.select([0, 1]), trajectory_step=np.array([45, 161]))
     result = evaluate_potential(potential, tested, n_draws=N_DRAWS, seed=SEED, training=training)
-    assert replace(result, apart=None) == found
-    assert result.apart is not None
-    assert (result.apart.n_frames, result.apart.max_steps) == (5, 10)
+    assert replace(result, far_from_training=None) == found
+    assert result.far_from_training is not None
+    assert (result.far_from_training.n_frames, result.far_from_training.max_steps) == (5, 10)
     kept = evaluate_potential(potential, frames.select([0, 2, 3, 4, 5]), n_draws=N_DRAWS, seed=SEED)
-    assert result.apart.force_mae_original == pytest.approx(kept.force_mae_original, rel=1e-9)
-    assert result.apart.force_mae_rotated != found.force_mae_rotated
+    assert result.far_from_training.force_mae_original == pytest.approx(kept.force_mae_original, rel=1e-9)
+    assert result.far_from_training.force_mae_rotated != found.force_mae_rotated
     assert ("... 5 frames > 10 steps from training", f"{kept.force_mae_original:.2f}") in [
         (name, text.split(" / ")[0]) for name, text in result.rows()
     ]
     far = replace(training, trajectory_step=np.array([1000, 2000]))
-    everything = evaluate_potential(potential, tested, n_draws=N_DRAWS, seed=SEED, training=far).apart
+    everything = evaluate_potential(potential, tested, n_draws=N_DRAWS, seed=SEED, training=far).far_from_training
     assert everything is not None
     assert everything.force_mae_rotated == pytest.approx(found.force_mae_rotated, rel=1e-9)
-    assert evaluate_potential(potential, frames, n_draws=N_DRAWS, seed=SEED, training=training).apart is None
+    assert (
+        evaluate_potential(potential, frames, n_draws=N_DRAWS, seed=SEED, training=training).far_from_training is None
+    )
 
 
 def test_labels_from_the_potential_itself_leave_only_broken_symmetry(potential: Potential, frames: Frames) -> None:

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from remul_md.analysis.audit.derivatives import finite_differences, loop_works
-from remul_md.analysis.audit.probe import Frames, Probe
+from remul_md.analysis.audit.probe import Probe, ProbedFrames
 
 N_ATOMS = 5
 
@@ -29,7 +29,9 @@ class LinearForces(Calculator):
         self.results = {"energy": float(0.5 * x @ self.symmetric @ x) - 4209.0, "forces": forces.reshape(-1, 3)}
 
 
-def linear(*, share: float = 0.0, factor: float = 1.0, seed: int = 0) -> tuple[Probe, Frames, np.ndarray, np.ndarray]:
+def linear(
+    *, share: float = 0.0, factor: float = 1.0, seed: int = 0
+) -> tuple[Probe, ProbedFrames, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     matrix = rng.normal(size=(3 * N_ATOMS, 3 * N_ATOMS))
     symmetric, antisymmetric = matrix + matrix.T, share * (matrix - matrix.T)
@@ -38,7 +40,7 @@ def linear(*, share: float = 0.0, factor: float = 1.0, seed: int = 0) -> tuple[P
     probe = Probe(atoms)
     positions = rng.normal(size=(4, N_ATOMS, 3))
     samples = [probe(place) for place in positions]
-    frames = Frames(positions, np.array([s.energy for s in samples]), np.stack([s.forces for s in samples]))
+    frames = ProbedFrames(positions, np.array([s.energy for s in samples]), np.stack([s.forces for s in samples]))
     return probe, frames, symmetric, antisymmetric
 
 

@@ -23,7 +23,7 @@ from remul_md.structures.frames import Frames
 
 
 @pytest.fixture(scope="module")
-def starts(tmp_path_factory: pytest.TempPathFactory) -> Frames:
+def initial_structures(tmp_path_factory: pytest.TempPathFactory) -> Frames:
     return read_frames(reference_file(tmp_path_factory.mktemp("data") / "frames.xyz", n_frames=7))
 
 
@@ -31,14 +31,16 @@ def source_of(make: Callable[[], Any], *, name: str = "springs") -> LabelSource:
     return LabelSource(name=name, version="1.0", make=make)
 
 
-def sample(starts: Frames, path: Path, *, source: LabelSource | None = None, **options: Any) -> tuple[Frames, Any]:
+def sample(
+    initial_structures: Frames, path: Path, *, source: LabelSource | None = None, **options: Any
+) -> tuple[Frames, Any]:
     settings = {"n_labels": 105, "temperature_K": 700.0, "seed": 0} | options
-    return sample_labels(starts, source or source_of(stiff_springs), path=path, **settings)
+    return sample_labels(initial_structures, source or source_of(stiff_springs), path=path, **settings)
 
 
-def test_labels_are_those_of_the_calculator_in_our_units(starts: Frames, tmp_path: Path) -> None:
+def test_labels_are_those_of_the_calculator_in_our_units(initial_structures: Frames, tmp_path: Path) -> None:
     """Also as they are read back from the file, which is an ordinary data file with float64 energies."""
-    labels, record = sample(starts, tmp_path / "labels.npz")
+    labels, record = sample(initial_structures, tmp_path / "labels.npz")
     back = read_frames(tmp_path / "labels.npz", require=("energy", "forces"))
     for frames in (labels, back):
         assert len(frames) == 105
@@ -54,11 +56,11 @@ def test_labels_are_those_of_the_calculator_in_our_units(starts: Frames, tmp_pat
     assert np.load(tmp_path / "labels.npz")["E"].dtype == np.float64
     assert len(np.unique(labels.energy)) == 105  # no geometry twice
     assert (record["method"], record["calculator"], record["n_labels"], record["n_walks"]) == ("springs", "1.0", 105, 6)
-    assert record["starts_sha256"] == replace(starts, energy=None, forces=None).content_hash()
+    assert record["initial_structures_sha256"] == replace(initial_structures, energy=None, forces=None).content_hash()
     assert record["seconds"] > 0.0
 
 
-def test_every_start_comes_once_before_any_comes_again(starts: Frames, tmp_path: Path) -> None:
+def test_every_start_comes_once_before_any_comes_again(initial_structures: Frames, tmp_path: Path) -> None:
     began: list[np.ndarray] = []
 
     class Noted(SpringMolecule):
@@ -69,31 +71,34 @@ def test_every_start_comes_once_before_any_comes_again(starts: Frames, tmp_path:
                 began.append(self.atoms.get_positions())
 
     sample(
-        starts, tmp_path / "labels.npz", source=source_of(lambda: Noted(spring_molecule(MOLECULE))), n_labels=2 * 7 * 20
+        initial_structures,
+        tmp_path / "labels.npz",
+        source=source_of(lambda: Noted(spring_molecule(MOLECULE))),
+        n_labels=2 * 7 * 20,
     )
     assert len(began) == 14
     for half in (began[:7], began[7:]):
         found = {positions.tobytes() for positions in half}
-        assert found == {starts.frame_positions(index).tobytes() for index in range(7)}
+        assert found == {initial_structures.frame_positions(index).tobytes() for index in range(7)}
     assert [positions.tobytes() for positions in began[:7]] != [positions.tobytes() for positions in began[7:]]
 
 
-def test_the_seed_decides_the_geometries(starts: Frames, tmp_path: Path) -> None:
+def test_the_seed_decides_the_geometries(initial_structures: Frames, tmp_path: Path) -> None:
     runs = (("a", 3), ("b", 3), ("c", 4))
-    hashes = [sample(starts, tmp_path / f"{name}.npz", seed=seed)[0].content_hash() for name, seed in runs]
+    hashes = [sample(initial_structures, tmp_path / f"{name}.npz", seed=seed)[0].content_hash() for name, seed in runs]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_walks_from_one_start_are_unlike(starts: Frames, tmp_path: Path) -> None:
-    labels, _ = sample(starts.select([2]), tmp_path / "labels.npz", n_labels=60)
+def test_walks_from_one_start_are_unlike(initial_structures: Frames, tmp_path: Path) -> None:
+    labels, _ = sample(initial_structures.select([2]), tmp_path / "labels.npz", n_labels=60)
     assert len(np.unique(labels.energy)) == 60
 
 
 def test_a_stopped_sampling_goes_on_with_the_same_geometries(
-    starts: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    initial_structures: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("remul_md.labels.sampling.SAVE_INTERVAL_S", 0.0)
-    whole, record = sample(starts, tmp_path / "whole.npz")
+    whole, record = sample(initial_structures, tmp_path / "whole.npz")
     n_calculators = 0
 
     def stopped_at(last: int) -> Callable[[], Calculator]:
@@ -110,29 +115,29 @@ def test_a_stopped_sampling_goes_on_with_the_same_geometries(
     for last, n_kept in ((4, 60), (2, 80)):  # in the fourth walk, then in the second after it
         n_calculators = 0
         with pytest.raises(KeyboardInterrupt):
-            sample(starts, cut, source=source_of(stopped_at(last)))
+            sample(initial_structures, cut, source=source_of(stopped_at(last)))
         assert len(read_frames(cut)) == n_kept
     n_calculators = 0
-    resumed, resumed_record = sample(starts, cut, source=source_of(stopped_at(99)))
+    resumed, resumed_record = sample(initial_structures, cut, source=source_of(stopped_at(99)))
     assert n_calculators == 2  # the last two walks of six
     assert resumed.content_hash() == whole.content_hash()
     assert {**resumed_record, "seconds": 0.0} == {**record, "seconds": 0.0}
     n_calculators = 0
-    again, _ = sample(starts, cut, source=source_of(stopped_at(1)))  # complete: nothing is calculated
+    again, _ = sample(initial_structures, cut, source=source_of(stopped_at(1)))  # complete: nothing is calculated
     assert again.content_hash() == whole.content_hash()
 
 
-def test_labels_of_other_options_are_not_mixed(starts: Frames, tmp_path: Path) -> None:
+def test_labels_of_other_options_are_not_mixed(initial_structures: Frames, tmp_path: Path) -> None:
     path = tmp_path / "labels.npz"
-    sample(starts, path, n_labels=40)
+    sample(initial_structures, path, n_labels=40)
     for options, message in (
         ({"temperature_K": 300.0}, r"labels.npz: holds other labels: temperature_K was 700.0, now 300.0; remove it"),
         ({"source": source_of(stiff_springs, name="steel")}, r"method was 'springs', now 'steel'"),
     ):
         with pytest.raises(InputError, match=message):
-            sample(starts, path, **({"n_labels": 40} | options))
-    with pytest.raises(InputError, match=r"holds other labels: starts_sha256 was "):
-        sample(starts.select(range(6)), path, n_labels=40)
+            sample(initial_structures, path, **({"n_labels": 40} | options))
+    with pytest.raises(InputError, match=r"holds other labels: initial_structures_sha256 was "):
+        sample(initial_structures.select(range(6)), path, n_labels=40)
 
 
 @pytest.mark.slow
@@ -214,7 +219,7 @@ def test_a_walk_ends_where_the_method_does(fault: str, reason: str) -> None:
 
 
 def test_ended_walks_are_counted_and_made_up_for(
-    starts: Frames, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    initial_structures: Frames, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     n_made = 0
 
@@ -223,37 +228,40 @@ def test_ended_walks_are_counted_and_made_up_for(
         n_made += 1
         return Faulty("failed", first=1 if n_made % 3 == 0 else 14 if n_made % 3 == 1 else 10**6)
 
-    labels, record = sample(starts, tmp_path / "labels.npz", source=source_of(make), n_labels=60)
+    labels, record = sample(initial_structures, tmp_path / "labels.npz", source=source_of(make), n_labels=60)
     # Walks of 2, 20, 0, 2, 20, 0, ... labels.
     assert record["n_walks"] == n_made == 8
     assert len(labels) == 60
     assert "springs: 5 of 8 walks ended early: CalculationFailed: no convergence" in caplog.text
 
 
-def test_a_method_that_cannot_do_the_molecule(starts: Frames, tmp_path: Path) -> None:
+def test_a_method_that_cannot_do_the_molecule(initial_structures: Frames, tmp_path: Path) -> None:
     path = tmp_path / "labels.npz"
     message = r"springs labelled no geometry in 10 walks from frames.xyz, the last ended with: .* no convergence; try"
     with pytest.raises(InputError, match=message):
-        sample(starts, path, source=source_of(lambda: Faulty("failed", first=1)))
+        sample(initial_structures, path, source=source_of(lambda: Faulty("failed", first=1)))
     with pytest.raises(
         InputError, match=r"the calculator failed on CH4O \(ZeroDivisionError: planted\); try it on one"
     ):
-        sample(starts, path, source=source_of(lambda: Faulty("bug", first=1)))
+        sample(initial_structures, path, source=source_of(lambda: Faulty("bug", first=1)))
     assert not path.exists()
 
 
-def test_only_one_isolated_molecule(starts: Frames, tmp_path: Path) -> None:
-    swapped = starts.atomic_numbers.copy()
+def test_only_one_isolated_molecule(initial_structures: Frames, tmp_path: Path) -> None:
+    swapped = initial_structures.atomic_numbers.copy()
     swapped[-6:] = swapped[-6:][::-1]
     for frames, message in (
-        (replace(starts, atomic_numbers=swapped), "frames 0 and 6 differ in their atoms or in their order"),
-        (replace(starts, cell=np.tile(9.0 * np.eye(3), (7, 1, 1))), "frames.xyz: has cells; labels are sampled for"),
+        (replace(initial_structures, atomic_numbers=swapped), "frames 0 and 6 differ in their atoms or in their order"),
+        (
+            replace(initial_structures, cell=np.tile(9.0 * np.eye(3), (7, 1, 1))),
+            "frames.xyz: has cells; labels are sampled for",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             sample(frames, tmp_path / "labels.npz")
 
 
-def test_one_thread_and_the_others_come_back(starts: Frames, tmp_path: Path) -> None:
+def test_one_thread_and_the_others_come_back(initial_structures: Frames, tmp_path: Path) -> None:
     before, seen = torch.get_num_threads(), []
 
     def make() -> Calculator:
@@ -262,7 +270,7 @@ def test_one_thread_and_the_others_come_back(starts: Frames, tmp_path: Path) -> 
 
     try:
         torch.set_num_threads(2)
-        sample(starts, tmp_path / "labels.npz", source=source_of(make), n_labels=20)
+        sample(initial_structures, tmp_path / "labels.npz", source=source_of(make), n_labels=20)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -93,7 +93,10 @@ def test_no_validation_frame_is_seen(pretrained: Path, data: Path) -> None:
     assert len(began) == N_LABELS // sampling.LABELS_PER_WALK
     assert began <= train
     record = load_potential(pretrained / "potential.pt").provenance.data["pretraining"]
-    assert record["starts_sha256"] == replace(frames.select(split.train), energy=None, forces=None).content_hash()
+    assert (
+        record["initial_structures_sha256"]
+        == replace(frames.select(split.train), energy=None, forces=None).content_hash()
+    )
 
 
 def test_the_provenance_tells_what_was_done(pretrained: Path) -> None:

@@ -51,14 +51,14 @@ def distill(
     *,
     calculator: Any = RemulCalculator,
     resume: bool = False,
-    starts: Frames | None = None,
+    initial_structures: Frames | None = None,
     **sampling: Any,
 ) -> Distilled:
     return distill_direct_head(
         "ethanol",
         run_dir=folder,
         calculator=calculator,
-        starts=starts,
+        initial_structures=initial_structures,
         sampling=Sampling(**{**SAMPLING, **sampling}),
         config=head_config(TRAINING),
         resume=resume,
@@ -123,10 +123,13 @@ def test_runs_start_from_frames_of_a_data_set(tmp_path: Path) -> None:
     data = read_frames("rmd17/ethanol/train-01").select(range(40, 60))
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        distill(folder, starts=data, equilibrate_ps=0.0, calculator=StoppedAfter(8))
-    with pytest.raises(InputError, match="other options: starts was 'rmd17/ethanol/train-01', now None; starts_sha256"):
+        distill(folder, initial_structures=data, equilibrate_ps=0.0, calculator=StoppedAfter(8))
+    with pytest.raises(
+        InputError,
+        match="other options: initial_structures was 'rmd17/ethanol/train-01', now None; initial_structures_sha256",
+    ):
         distill(folder, equilibrate_ps=0.0, resume=True)
-    made = distill(folder, starts=data, equilibrate_ps=0.0, resume=True)
+    made = distill(folder, initial_structures=data, equilibrate_ps=0.0, resume=True)
     given = [positions.tobytes() for positions in data.positions.reshape(20, 9, 3)]
     first = [read_trajectory(folder / "md" / f"run-{replica}.traj").positions[0] for replica in range(6)]
     found = [given.index(positions.tobytes()) for positions in first]
@@ -136,7 +139,10 @@ def test_runs_start_from_frames_of_a_data_set(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels[:, 0], first[:5])
     said = made.potential.provenance.direct_head["data"]["sampling"]
     geometries = replace(data, energy=None, forces=None)
-    assert (said["starts"], said["starts_sha256"]) == ("rmd17/ethanol/train-01", geometries.content_hash())
+    assert (said["initial_structures"], said["initial_structures_sha256"]) == (
+        "rmd17/ethanol/train-01",
+        geometries.content_hash(),
+    )
 
 
 def test_starts_are_whole_frames_of_the_molecule() -> None:
@@ -351,7 +357,10 @@ def test_mistakes_are_one_line(cli: Run, tmp_path: Path, done: Path) -> None:
         (("distill", "ethanol", *folder, "--set", "train.trained=all"), "train.trained=all changes energies too"),
         (("distill", "ethanol", *folder, "--set", "train.n_step=5"), "did you mean train.n_steps?"),
         (("distill", "ethanl", *folder), "is no file and not shipped"),
-        (("distill", "ethanol", *folder, "--starts", "rmd17/benzene/train-01"), "are not those of the potential's"),
+        (
+            ("distill", "ethanol", *folder, "--initial-structures", "rmd17/benzene/train-01"),
+            "are not those of the potential's",
+        ),
         (("distill", "ethanol", "--run-dir", done), "already holds a run (distill.json); go on with --resume"),
     ):
         code, out, err = cli(*arguments)

@@ -30,7 +30,7 @@ MAX_ATOMS = 8192  # atoms in one pass, all orientations together: bounds the mem
 
 
 @dataclass(frozen=True, kw_only=True)
-class Apart:
+class FarFromTraining:
     """Force MAE, meV/Angstrom, on the frames that are not near a training frame in time."""
 
     n_frames: int
@@ -78,8 +78,8 @@ class Accuracy:
         n_members: 1, or the members of an ensemble.
         forces_std: of an ensemble, its error bar against the errors of the original forces, by component, in
             meV/Angstrom.
-        apart: force MAE without the frames that were taken within NEAR_STEPS of a training frame from the same
-            trajectory: near copies make the error look smaller. None if that is not known.
+        far_from_training: force MAE without the frames that were taken within NEAR_STEPS of a training frame from the
+            same trajectory: near copies make the error look smaller. None if that is not known.
     """
 
     n_frames: int
@@ -110,7 +110,7 @@ class Accuracy:
     force_mae_exact: float
     n_members: int = 1
     forces_std: Calibration | None = None
-    apart: Apart | None = None
+    far_from_training: FarFromTraining | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, lists and strings."""
@@ -121,6 +121,7 @@ class Accuracy:
         low, high = self.equivariance_percent_ci95
         low_energy, high_energy = self.equivariance_percent_energy_ci95
         by_element = ", ".join(f"{symbol} {value:.1f}" for symbol, value in self.force_mae_by_element.items())
+        force_percent = f"{self.equivariance_percent:.2f} [{low:.2f}, {high:.2f}] %"
         energy_percent = f"{self.equivariance_percent_energy:.2f} [{low_energy:.2f}, {high_energy:.2f}] %"
         rows = [
             ("force MAE, original / rotated", f"{self.force_mae_original:.2f} / {self.force_mae_rotated:.2f} meV/A"),
@@ -128,15 +129,16 @@ class Accuracy:
             ("rotational error / spread", f"{self.rotational_error:.2f} / {self.rotational_spread:.2f} meV/A"),
             ("direction load", self._load()),
             ("mirror error", f"{self.mirror_error:.2f} meV/A"),
-            ("equivariance percent, forces", f"{self.equivariance_percent:.2f} [{low:.2f}, {high:.2f}] %"),
-            ("equivariance percent, energy", energy_percent),
+            ("share of the error from broken symmetry, forces", force_percent),
+            ("share of the error from broken symmetry, energy", energy_percent),
             ("force MAE by element, original", f"{by_element} meV/A"),
             ("Jacobian asymmetry", f"{self.jacobian_asymmetry:.1e}"),
             ("net force, RMS", f"{1000 * self.net_force_rms_eV_per_A:.3f} meV/A"),
         ]
-        if self.apart is not None:
-            what = f"... {self.apart.n_frames} frames > {self.apart.max_steps} steps from training"
-            rows.insert(1, (what, f"{self.apart.force_mae_original:.2f} / {self.apart.force_mae_rotated:.2f} meV/A"))
+        far = self.far_from_training
+        if far is not None:
+            what = f"... {far.n_frames} frames > {far.max_steps} steps from training"
+            rows.insert(1, (what, f"{far.force_mae_original:.2f} / {far.force_mae_rotated:.2f} meV/A"))
         if self.net_torque_rms_eV is not None and self.lie_derivative is not None:
             rows += [
                 ("net torque, RMS", f"{1000 * self.net_torque_rms_eV:.2f} meV"),
@@ -249,7 +251,11 @@ def evaluate_potential(
     figures = {name: torch.cat(parts) for name, parts in columns.items()}
     near = None if training is None else near_in_time(frames, training, max_steps=NEAR_STEPS)
     found = _summary(figures, local, frames, head, n_draws, seed, potential)
-    return found if near is None or near.all() else replace(found, apart=_apart(figures, frames, ~near))
+    return (
+        found
+        if near is None or near.all()
+        else replace(found, far_from_training=_far_from_training(figures, frames, ~near))
+    )
 
 
 def rotated_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor) -> Tensor:
@@ -261,9 +267,9 @@ def rotated_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor) ->
     )
 
 
-def _apart(columns: dict[str, Tensor], frames: Frames, kept: NDArray[np.bool_]) -> Apart:
+def _far_from_training(columns: dict[str, Tensor], frames: Frames, kept: NDArray[np.bool_]) -> FarFromTraining:
     atoms = torch.from_numpy(np.repeat(kept, frames.n_atoms))
-    return Apart(
+    return FarFromTraining(
         n_frames=int(kept.sum()),
         max_steps=NEAR_STEPS,
         force_mae_original=1000.0 * float(columns["original"][atoms].mean()),

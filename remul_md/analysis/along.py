@@ -20,7 +20,7 @@ from remul_md.dynamics.trajectory import joined
 from remul_md.structures.topology import bond_lengths, bond_pairs
 
 if TYPE_CHECKING:
-    from remul_md.dynamics.trajectory import Frames, TrajectoryArrays
+    from remul_md.dynamics.trajectory import FrameStream, TrajectoryArrays
 
 Array = NDArray[np.float64]
 
@@ -60,7 +60,7 @@ class RunMeasures:
 
 
 def measure_run(
-    frames: Frames,
+    frames: FrameStream,
     *,
     sample: NDArray[np.int64],
     trained: TrainingStatistics | None = None,

@@ -15,7 +15,7 @@ from remul_md.dynamics.velocities import boltzmann_eV_per_K, temperature_K
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
-    from remul_md.dynamics.trajectory import Frames
+    from remul_md.dynamics.trajectory import FrameStream
 
 Array = NDArray[np.float64]
 
@@ -104,7 +104,7 @@ def density_of_states(
     )
 
 
-def trajectory_spectrum(frames: Frames, *, resolution_per_cm: float = 10.0) -> Spectrum:
+def trajectory_spectrum(frames: FrameStream, *, resolution_per_cm: float = 10.0) -> Spectrum:
     """Density of states of a run at its own mean temperature, with the degrees of freedom counted in frame 0.
 
     Args:

@@ -40,7 +40,7 @@ from remul_md.errors import InputError
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from remul_md.dynamics.trajectory import Frames
+    from remul_md.dynamics.trajectory import FrameStream
 
 Array = NDArray[np.float64]
 
@@ -224,7 +224,7 @@ def analyze_trajectory(
 
 
 def analyze_frames(
-    frames: Frames,
+    frames: FrameStream,
     *,
     name: str = "trajectory",
     log: EnergyLog | None = None,

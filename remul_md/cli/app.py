@@ -131,6 +131,7 @@ def potentials(
 # After the commands that everybody needs.
 for _command in (audit, vibrations, compare, spectrum, timestep_scan, ensemble, label, distill):
     app.command()(_command)
+app.command("committee", hidden=True)(ensemble)  # the name it had
 
 
 def _version(value: bool) -> None:

@@ -100,7 +100,7 @@ def distill(
     potential: Annotated[str, typer.Argument(help="With conservative forces: a *.pt file, or a shipped name.")],
     run_dir: Annotated[Path, typer.Option(help="Folder of dynamics, labels and training; may lie anywhere.")],
     output: Annotated[Path | None, typer.Option(help="Copy RUN_DIR/potential.pt, both heads, to this *.pt.")] = None,
-    starts: Annotated[
+    initial_structures: Annotated[
         str | None,
         typer.Option(help="Start the runs from frames of this data file or name; else all from one training frame."),
     ] = None,
@@ -145,7 +145,7 @@ def distill(
         run_dir=run_dir,
         calculator=context.obj,
         sampling=sampling,
-        starts=None if starts is None else read_frames(starts),
+        initial_structures=None if initial_structures is None else read_frames(initial_structures),
         config=config,
         resume=resume,
     )

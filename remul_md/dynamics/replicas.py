@@ -82,11 +82,11 @@ def run_replicas(
             f"n_inner {options.n_inner} does not go with replicas, which share one call of one kind of forces; "
             "run them one by one"
         )
-    starts = np.repeat(atoms.get_positions()[None], n_replicas, axis=0) if positions is None else positions
-    if starts.shape != (n_replicas, len(atoms), 3):
+    initial_positions = np.repeat(atoms.get_positions()[None], n_replicas, axis=0) if positions is None else positions
+    if initial_positions.shape != (n_replicas, len(atoms), 3):
         raise InputError(
             f"positions must have the shape ({n_replicas}, {len(atoms)}, 3), a start for each replica, "
-            f"got {starts.shape}"
+            f"got {initial_positions.shape}"
         )
     outputs = [replica_output(output, replica) for replica in range(n_replicas)]
     existing = [path for name in outputs for path in OutputFiles.for_output(name).existing()]
@@ -99,7 +99,7 @@ def run_replicas(
 
     def run_one(replica: int) -> None:
         structure = atoms.copy()
-        structure.set_positions(starts[replica])
+        structure.set_positions(initial_positions[replica])
         structure.calc = ReplicaCalculator(exchange, replica)
         failure: BaseException | None = None
         try:
@@ -124,7 +124,7 @@ def run_replicas(
         thread.start()
     try:
         n_steps = options.n_equilibration_steps + options.n_steps
-        exchange.serve(evaluate, starts, n_steps=n_steps, progress=progress)
+        exchange.serve(evaluate, initial_positions, n_steps=n_steps, progress=progress)
     finally:
         exchange.close()
         for thread in threads:

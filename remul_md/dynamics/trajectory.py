@@ -94,7 +94,7 @@ def block_length(n_atoms: int) -> int:
     return max(1, min(MAX_BLOCK_FRAMES, MAX_BLOCK_ATOMS // max(n_atoms, 1)))
 
 
-class Frames(Protocol):
+class FrameStream(Protocol):
     """Frames of one system that are given out some at a time: a file, or arrays in memory."""
 
     @property

@@ -163,33 +163,35 @@ def label_own_dynamics(
     }
 
 
-def start_positions(starts: Frames, reference: Coverage, *, n_replicas: int, seed: int) -> NDArray[np.float64]:
+def start_positions(
+    initial_structures: Frames, reference: Coverage, *, n_replicas: int, seed: int
+) -> NDArray[np.float64]:
     """Where the runs start, [R, N, 3], Angstrom: frames in random order, each of them before any comes again.
 
     A stiff molecule does not leave its conformer within the picoseconds of a run, so runs from one frame know one
     conformer (docs/direct-forces.md).
 
     Args:
-        starts: frames of the potential's molecule; their labels are not looked at.
+        initial_structures: frames of the potential's molecule; their labels are not looked at.
         reference: of the potential.
         n_replicas: runs. If there are more than frames, some of those held out share a start with others.
         seed: of the order.
     Raises:
         InputError: cells, another molecule or another order of its atoms, a frame in which a bond is broken.
     """
-    if starts.cell is not None or starts.pbc.any():
-        raise InputError(f"{starts.name}: has cells; runs start from isolated molecules only")
-    for index in range(len(starts)):
-        if starts.frame_numbers(index).tolist() != reference.reference_numbers:
+    if initial_structures.cell is not None or initial_structures.pbc.any():
+        raise InputError(f"{initial_structures.name}: has cells; runs start from isolated molecules only")
+    for index in range(len(initial_structures)):
+        if initial_structures.frame_numbers(index).tolist() != reference.reference_numbers:
             raise InputError(
-                f"{starts.name}: the atoms of frame {index} are not those of the potential's molecule in its order "
-                f"(atomic numbers {reference.reference_numbers}); give frames of its training data"
+                f"{initial_structures.name}: the atoms of frame {index} are not the potential's molecule in its "
+                f"order (atomic numbers {reference.reference_numbers}); give frames of its training data"
             )
-    positions = starts.positions.reshape(len(starts), -1, 3)
+    positions = initial_structures.positions.reshape(len(initial_structures), -1, 3)
     n_whole, why = whole_frames(positions, reference)
     if why:
-        raise InputError(f"{starts.name}: frame {n_whole} cannot be started from: {why}; leave it out")
-    order = np.random.default_rng(seed).permutation(len(starts))
+        raise InputError(f"{initial_structures.name}: frame {n_whole} cannot be started from: {why}; leave it out")
+    order = np.random.default_rng(seed).permutation(len(initial_structures))
     return positions[np.resize(order, n_replicas)]
 
 

@@ -125,7 +125,7 @@ def walk_from(atoms: Atoms, *, temperature_K: float, n_labels: int, rng: np.rand
 
 
 def sample_labels(
-    starts: Frames,
+    initial_structures: Frames,
     source: LabelSource,
     *,
     n_labels: int,
@@ -134,17 +134,18 @@ def sample_labels(
     path: Path,
     progress: bool = False,
 ) -> tuple[Frames, dict[str, Any]]:
-    """Sample geometries around `starts` and keep them with their labels in a data file; goes on where it was stopped.
+    """Sample geometries around `initial_structures` and keep them with their labels in a data file; goes on where it
+    was stopped.
 
     The same seed gives the same geometries on one machine, whether it was stopped or not.
 
     Args:
-        starts: frames of one molecule without a cell; each is the start of as many walks as the others, give or take
-            one. Their labels are not looked at.
+        initial_structures: frames of one molecule without a cell; each is the start of as many walks as the others,
+            give or take one. Their labels are not looked at.
         source: the method.
         n_labels: how many geometries.
         temperature_K: of the walks.
-        seed: of starts, velocities and thermostat.
+        seed: of the order of the structures, velocities and thermostat.
         path: an npz file that `read_frames` reads; holds what was sampled so far.
         progress: show a bar.
     Returns:
@@ -152,14 +153,14 @@ def sample_labels(
     Raises:
         InputError: several molecules or a cell, a file of other labels, a method that cannot do the molecule.
     """
-    _require_one_molecule(starts)
+    _require_one_molecule(initial_structures)
     asked = {
         "method": source.name,
         "calculator": source.version,
         "n_labels": n_labels,
         "temperature_K": temperature_K,
         "seed": seed,
-        "starts_sha256": starts.without_labels().content_hash(),
+        "initial_structures_sha256": initial_structures.without_labels().content_hash(),
         "steps_per_label": STEPS_PER_LABEL,
         "labels_per_walk": LABELS_PER_WALK,
     }
@@ -175,18 +176,18 @@ def sample_labels(
     bar = progress_bar(shown=progress, total=n_labels, initial=n_done, desc="label", unit="frame")
     with bar, _one_thread():
         while n_done < n_labels:
-            walk = _walk(starts, source, number=record["n_walks"], temperature_K=temperature_K, seed=seed)
+            walk = _walk(initial_structures, source, number=record["n_walks"], temperature_K=temperature_K, seed=seed)
             if walk.ended:
                 reasons[walk.ended] += 1
             n_new = min(len(walk.energy), n_labels - n_done)
             n_empty = 0 if n_new else n_empty + 1
             if n_empty == MAX_EMPTY_WALKS:
                 raise InputError(
-                    f"{source.name} labelled no geometry in {n_empty} walks from {starts.name}, the last ended with: "
-                    f"{walk.ended}; try the method on one frame of the data first, or lower the temperature"
+                    f"{source.name} labelled no geometry in {n_empty} walks from {initial_structures.name}, the last "
+                    f"ended with: {walk.ended}; try the method on one frame of the data first, or lower the temperature"
                 )
             if n_new:
-                parts.append(_frames(starts, walk, n_frames=n_new))
+                parts.append(_frames(initial_structures, walk, n_frames=n_new))
             n_done += n_new
             record["n_walks"] += 1
             bar.update(n_new)
@@ -200,24 +201,26 @@ def sample_labels(
     return replace(parts[0], name=path.name), record
 
 
-def _walk(starts: Frames, source: LabelSource, *, number: int, temperature_K: float, seed: int) -> Walk:
+def _walk(initial_structures: Frames, source: LabelSource, *, number: int, temperature_K: float, seed: int) -> Walk:
     """Walk of this number; every start comes once before any comes again."""
-    turn, place = divmod(number, len(starts))
-    atoms = starts.atoms(int(np.random.default_rng([seed, turn]).permutation(len(starts))[place]))
+    turn, place = divmod(number, len(initial_structures))
+    atoms = initial_structures.atoms(
+        int(np.random.default_rng([seed, turn]).permutation(len(initial_structures))[place])
+    )
     atoms.calc = source.make()
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
     return walk_from(atoms, temperature_K=temperature_K, n_labels=LABELS_PER_WALK, rng=rng)
 
 
-def _require_one_molecule(starts: Frames) -> None:
-    if starts.cell is not None or starts.pbc.any():
-        raise InputError(f"{starts.name}: has cells; labels are sampled for isolated molecules only")
-    numbers = starts.frame_numbers(0)
-    for index in range(len(starts)):
-        if not np.array_equal(starts.frame_numbers(index), numbers):
+def _require_one_molecule(initial_structures: Frames) -> None:
+    if initial_structures.cell is not None or initial_structures.pbc.any():
+        raise InputError(f"{initial_structures.name}: has cells; labels are sampled for isolated molecules only")
+    numbers = initial_structures.frame_numbers(0)
+    for index in range(len(initial_structures)):
+        if not np.array_equal(initial_structures.frame_numbers(index), numbers):
             raise InputError(
-                f"{starts.name}: frames 0 and {index} differ in their atoms or in their order; labels are sampled for "
-                "one molecule at a time"
+                f"{initial_structures.name}: frames 0 and {index} differ in their atoms or in their order; labels are "
+                "sampled for one molecule at a time"
             )
 
 
@@ -231,8 +234,8 @@ def _record_of(path: Path, *, asked: Mapping[str, Any]) -> dict[str, Any]:
     return dict(record)
 
 
-def _frames(starts: Frames, walk: Walk, *, n_frames: int) -> Frames:
-    numbers = starts.frame_numbers(0)
+def _frames(initial_structures: Frames, walk: Walk, *, n_frames: int) -> Frames:
+    numbers = initial_structures.frame_numbers(0)
     return Frames(
         positions=walk.positions[:n_frames].reshape(-1, 3),
         atomic_numbers=np.tile(numbers, n_frames),

@@ -94,7 +94,7 @@ def distill_direct_head(
     run_dir: str | Path,
     calculator: Callable[..., Any],
     sampling: Sampling | None = None,
-    starts: Frames | None = None,
+    initial_structures: Frames | None = None,
     config: RunConfig | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -107,8 +107,8 @@ def distill_direct_head(
         calculator: (potential, device=, forces=, compile=) to an ASE calculator with `copies`, such as
             `RemulCalculator`.
         sampling: which geometries; default `Sampling()`.
-        starts: frames that the runs start from, those of its training data for example; their labels are not looked
-            at. Default: all runs start from the training reference frame.
+        initial_structures: frames that the runs start from, those of its training data for example; their labels are
+            not looked at. Default: all runs start from the training reference frame.
         config: how the head is trained; default `head_config()`. With `train.compile` dynamics is compiled too.
         resume: go on with an interrupted run, or begin one if the folder holds none.
         progress: show bars.
@@ -124,9 +124,11 @@ def distill_direct_head(
     if config.train.compile:
         require_compiler(teacher.device, option="train.compile=true")  # now, not after the dynamics
     positions = None
-    if starts is not None:
-        positions = start_positions(starts, teacher.coverage, n_replicas=sampling.n_replicas, seed=sampling.seed)
-    asked = {**asdict(sampling), **_told(starts)}
+    if initial_structures is not None:
+        positions = start_positions(
+            initial_structures, teacher.coverage, n_replicas=sampling.n_replicas, seed=sampling.seed
+        )
+    asked = {**asdict(sampling), **_told(initial_structures)}
     wanted = {"potential_sha256": teacher.sha256, "sampling": asked}
     sampled = _begun(folder, wanted, resume=resume)
     torch.set_num_threads(config.train.n_threads)
@@ -182,11 +184,14 @@ def _check_teacher(teacher: Potential) -> None:
         )
 
 
-def _told(starts: Frames | None) -> dict[str, str | None]:
+def _told(initial_structures: Frames | None) -> dict[str, str | None]:
     """What the record of a run says about where its dynamics started; None where that was the reference frame."""
-    if starts is None:
-        return {"starts": None, "starts_sha256": None}
-    return {"starts": starts.name, "starts_sha256": starts.without_labels().content_hash()}
+    if initial_structures is None:
+        return {"initial_structures": None, "initial_structures_sha256": None}
+    return {
+        "initial_structures": initial_structures.name,
+        "initial_structures_sha256": initial_structures.without_labels().content_hash(),
+    }
 
 
 def _begun(folder: Path, wanted: Mapping[str, Any], *, resume: bool) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from remul_md.training.schedule import MONITOR_DRAWS, monitored_frames
 from remul_md.training.validation import MAX_ATOMS
 
 CLAIM_PERCENT = 2.0  # reached within 1k to 10k steps according to Shen et al. (2025), arXiv:2512.02303
-FIGURES = ("percent", "T", "s2", "rotational_error", "E", "equivariance_norm")
+FIGURES = ("percent", "T", "s2", "rotational_error", "mean_difference_norm", "equivariance_norm")
 MONITOR_COLUMNS = tuple(
     f"{output}_{figure}{end}" for output in ("forces", "energy") for figure in FIGURES for end in ("", "_low", "_high")
 )
@@ -114,7 +114,7 @@ def _figures(
         "T": twirled / counts * share,
         "s2": spread / counts * share,
         "rotational_error": of_systems(gaps.abs().mean(0).sum(1)) / counts * share,
-        "E": norms(gaps.mean(0, keepdim=True))[0],
+        "mean_difference_norm": norms(gaps.mean(0, keepdim=True))[0],
         "equivariance_norm": norms(gaps).mean(0),
     }
     percent = equivariance_percent(twirled.cpu().numpy(), spread.cpu().numpy())

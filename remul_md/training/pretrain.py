@@ -70,7 +70,7 @@ def pretraining_labels(
     )
     record = {key: made[key] for key in ("method", "calculator", "n_labels", "temperature_K", "seed", "n_walks")}
     record |= {
-        "starts_sha256": made["starts_sha256"],
+        "initial_structures_sha256": made["initial_structures_sha256"],
         "geometries_sha256": labels.without_labels().content_hash(),
         "labelling_seconds": made["seconds"],
     }
@@ -83,6 +83,6 @@ def require_pretrained_around(potential: Potential, train: Frames, *, file: Path
     Raises:
         InputError: other frames.
     """
-    found = potential.provenance.data.get("pretraining", {}).get("starts_sha256")
+    found = potential.provenance.data.get("pretraining", {}).get("initial_structures_sha256")
     if found != train.without_labels().content_hash():
         raise InputError(f"{file}: was pretrained around other training frames; use a new --run-dir")

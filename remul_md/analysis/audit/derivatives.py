@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from remul_md.analysis.audit.probe import Array, Frames, Probe
+from remul_md.analysis.audit.probe import Array, Probe, ProbedFrames
 
 # Ethanol, gradient error as a share of the RMS force at 0.0025, 0.005 and 0.01 Angstrom: 5e-5, 3e-5, 3e-4 in single
 # precision, 1e-6, 2e-5, 3e-4 in double: rounding on the one side, step^4/30 times the fifth derivative on the other.
@@ -55,7 +55,7 @@ class Derivatives:
         return None if size == 0.0 else float(np.sqrt(np.mean(antisymmetric**2) / size))
 
 
-def finite_differences(probe: Probe, frames: Frames, *, n_probes: int, rng: np.random.Generator) -> Derivatives:
+def finite_differences(probe: Probe, frames: ProbedFrames, *, n_probes: int, rng: np.random.Generator) -> Derivatives:
     """Slopes of the energy and Jacobian products along random directions; 4 calls a direction.
 
     Args:
@@ -88,7 +88,7 @@ def finite_differences(probe: Probe, frames: Frames, *, n_probes: int, rng: np.r
 
 
 def loop_works(
-    probe: Probe, frames: Frames, *, n_loops: int, n_points: int, amplitude_A: float, rng: np.random.Generator
+    probe: Probe, frames: ProbedFrames, *, n_loops: int, n_points: int, amplitude_A: float, rng: np.random.Generator
 ) -> Array:
     """Work of the forces round closed loops, [T, n_loops], eV; zero for every gradient.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from remul_md.analysis.audit.probe import Array, Frames, Probe
+from remul_md.analysis.audit.probe import Array, Probe, ProbedFrames
 
 
 class Changes(NamedTuple):
@@ -20,7 +20,7 @@ class Changes(NamedTuple):
     energies: Array
 
 
-def orientation_changes(probe: Probe, frames: Frames, matrices: Array) -> Changes:
+def orientation_changes(probe: Probe, frames: ProbedFrames, matrices: Array) -> Changes:
     """Deviations when each frame is rotated (or mirrored) about its centre; a cell turns with its atoms.
 
     Args:
@@ -39,7 +39,7 @@ def orientation_changes(probe: Probe, frames: Frames, matrices: Array) -> Change
     return Changes(np.stack(forces), np.array(energies))
 
 
-def translation_changes(probe: Probe, frames: Frames, shifts: Array) -> Changes:
+def translation_changes(probe: Probe, frames: ProbedFrames, shifts: Array) -> Changes:
     """Deviations when all atoms are moved by [T, K, 3] Angstrom."""
     forces, energies = [], []
     for place, energy, reference, draws in zip(*frames, shifts, strict=True):
@@ -50,7 +50,7 @@ def translation_changes(probe: Probe, frames: Frames, shifts: Array) -> Changes:
     return Changes(np.stack(forces), np.array(energies))
 
 
-def permutation_changes(probe: Probe, frames: Frames, orders: NDArray[np.int64]) -> Changes:
+def permutation_changes(probe: Probe, frames: ProbedFrames, orders: NDArray[np.int64]) -> Changes:
     """Deviations when the atoms are handed over in the orders [T, K, N]."""
     forces, energies = [], []
     for place, energy, reference, draws in zip(*frames, orders, strict=True):
@@ -61,7 +61,7 @@ def permutation_changes(probe: Probe, frames: Frames, orders: NDArray[np.int64])
     return Changes(np.stack(forces), np.array(energies))
 
 
-def repeat_changes(probe: Probe, frames: Frames, *, n_repeats: int) -> Changes:
+def repeat_changes(probe: Probe, frames: ProbedFrames, *, n_repeats: int) -> Changes:
     """Deviations when frames are asked again, each time after another geometry.
 
     Another geometry in between empties ASE's cache and shows what a calculator carries over: stale neighbour lists,

@@ -12,7 +12,7 @@ from remul_md.analysis.audit.derivatives import Derivatives
 from remul_md.analysis.audit.invariance import Changes
 from remul_md.analysis.audit.limits import TEMPERATURE_K, THERMAL_ENERGY, WEAKEST_FORCE, Limits, REACHABLE_eV
 from remul_md.analysis.audit.nve import ShortRun
-from remul_md.analysis.audit.probe import Array, Frames
+from remul_md.analysis.audit.probe import Array, ProbedFrames
 from remul_md.analysis.audit.smoothness import Scan
 from remul_md.analysis.rotation import net_force, net_torque
 
@@ -114,7 +114,7 @@ class Judge:
             f"none, others heat or cool with every vibration.",
         )
 
-    def net_force(self, frames: Frames) -> Check:
+    def net_force(self, frames: ProbedFrames) -> Check:
         """Sum of the forces, as a share for each atom."""
         total = np.linalg.norm(net_force(frames.forces), axis=1).max()
         return judged(
@@ -123,7 +123,7 @@ class Judge:
             "The forces of atoms on each other cancel; what is left pushes the whole structure.",
         )
 
-    def net_torque(self, frames: Frames) -> Check:
+    def net_torque(self, frames: ProbedFrames) -> Check:
         """Net torque about the centre."""
         torque = net_torque(frames.positions, frames.forces)
         return judged(

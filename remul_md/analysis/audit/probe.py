@@ -110,7 +110,7 @@ class Probe:
         return float(atoms.get_potential_energy())
 
 
-class Frames(NamedTuple):
+class ProbedFrames(NamedTuple):
     """Probed geometries, [T, N, 3], Angstrom, with energies [T], eV, and forces [T, N, 3], eV/Angstrom."""
 
     positions: Array
@@ -118,7 +118,7 @@ class Frames(NamedTuple):
     forces: Array
 
 
-def probed_frames(probe: Probe, *, n_frames: int, amplitude_A: float, rng: np.random.Generator) -> Frames:
+def probed_frames(probe: Probe, *, n_frames: int, amplitude_A: float, rng: np.random.Generator) -> ProbedFrames:
     """The structure with normal displacements of each coordinate.
 
     Never the structure itself: its forces may all be zero by symmetry, and errors of them with them.
@@ -134,4 +134,4 @@ def probed_frames(probe: Probe, *, n_frames: int, amplitude_A: float, rng: np.ra
     start = probe.atoms.get_positions()
     positions = start + amplitude_A * rng.standard_normal((n_frames, *start.shape))
     samples = [probe(place) for place in positions]
-    return Frames(positions, np.array([s.energy for s in samples]), np.stack([s.forces for s in samples]))
+    return ProbedFrames(positions, np.array([s.energy for s in samples]), np.stack([s.forces for s in samples]))

@@ -22,7 +22,7 @@ from remul_md.analysis.audit.judge import Judge
 from remul_md.analysis.audit.limits import NAMES, TEMPERATURE_K, THERMAL_ENERGY, Limits
 from remul_md.analysis.audit.nve import ShortRun, short_nve
 from remul_md.analysis.audit.paths import scan_paths
-from remul_md.analysis.audit.probe import CalculationFailed, Frames, Probe, probed_frames
+from remul_md.analysis.audit.probe import CalculationFailed, Probe, ProbedFrames, probed_frames
 from remul_md.analysis.audit.smoothness import Scan, scan
 from remul_md.errors import InputError
 from remul_md.progress import progress_bar
@@ -155,7 +155,7 @@ def run_audit(
 
 def _measurements(
     probe: Probe,
-    frames: Frames,
+    frames: ProbedFrames,
     judge: Judge,
     *,
     rng: dict[str, np.random.Generator],

@@ -243,8 +243,8 @@ def _error_against_angle(analysis: TrajectoryAnalysis) -> Figure | None:
     if analysis.orientations is not None:
         reading = (
             "How wrong the forces turn, against how far the molecule is rotated away from the orientation of the "
-            f"training data (half of their frames lie within {analysis.orientations.median_of_training_deg:.0f}° of it; "
-            f"in random orientations it would be 132°): {alike}"
+            f"training data (half of them lie within {analysis.orientations.median_of_training_deg:.0f}° of it; in "
+            f"random orientations it would be 132°): {alike}"
         )
     return Figure(
         key="rotational-error-angle",
