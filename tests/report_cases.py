@@ -31,7 +31,7 @@ EVALUATION = {
     "energy_mae_original": 1.61,
     "energy_mae_rotated": 1.66,
     "equivariance_percent": 0.44,
-    "equivariance_percent_ci95": [0.41, 0.48],
+    "equivariance_percent_median": 0.37,
     "equivariance_percent_energy": 1.2,
     "force_mae_by_element": {"C": 11.2, "H": 8.1, "O": 12.6},
 }

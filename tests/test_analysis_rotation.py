@@ -66,6 +66,7 @@ def test_rotational_error_and_spread_are_those_of_the_known_tilt():
     ):
         deviation = frame - frame.mean(axis=0)
         gap = np.einsum("kij,aj->kai", turns @ TILT - TILT @ turns, deviation)
+        gap = np.einsum("kji,kaj->kai", turns, gap)  # rotated back before the mean over components
         assert error == pytest.approx(1e3 * np.abs(gap).mean(), rel=1e-9)
         np.testing.assert_allclose(atoms_error, 1e3 * np.abs(gap).mean(axis=(0, 2)), rtol=1e-9)
         rotated_back = np.einsum("kji,jl,klm,am->kai", turns, TILT, turns, deviation, optimize=True)

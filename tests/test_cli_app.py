@@ -117,7 +117,7 @@ def test_evaluate_writes_the_promised_figures(cli: Run, workplace: Path, potenti
     for name in scalars:
         assert np.isfinite(figures[name]), name
     assert figures["n_frames"] == 24
-    assert len(figures["equivariance_percent_ci95"]) == 2
+    assert len(figures["equivariance_percent_median_ci95"]) == 2
     assert set(figures["force_mae_by_element"]) == {"C", "H", "O"}
     assert 100 < figures["force_mae_original"] < 3000  # 20 steps: meV/Angstrom of a model that knows next to nothing
     for name in ("net_force_rms_eV_per_A", "net_torque_rms_eV", "lie_derivative", "jacobian_asymmetry"):

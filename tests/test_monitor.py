@@ -149,7 +149,7 @@ def test_figures_are_those_of_a_slow_loop(held_out: Batch, forces: str) -> None:
         s2 = float(np.var(back, axis=0, ddof=1).sum())
         sums["s2"] += s2
         sums["T"] += float(np.square(np.mean(back, axis=0) - y).sum()) - s2 / MONITOR_DRAWS
-        lists["rotational_error"].append(float(np.abs(gaps).mean()))
+        lists["rotational_error"].append(float(np.abs(np.array(back) - original).mean()))
         lists["mean_difference_norm"].append(float(np.linalg.norm(np.mean(gaps, axis=0))))
         lists["equivariance_norm"].append(float(np.mean([np.linalg.norm(gap) for gap in gaps])))
         s2 = float(np.var(energies, ddof=1))
@@ -172,7 +172,8 @@ def test_figures_are_those_of_a_slow_loop(held_out: Batch, forces: str) -> None:
     assert len(expected) == 12
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-6), name
-        assert found[f"{name}_low"] < found[name] < found[f"{name}_high"], name
+        if not name.endswith("percent"):
+            assert found[f"{name}_low"] < found[name] < found[f"{name}_high"], name
     assert found["forces_mean_difference_norm"] < found["forces_equivariance_norm"]
 
 

@@ -50,7 +50,6 @@ def test_a_model_that_ignores_its_input_gives_the_closed_form(bodies: Bodies, n_
     assert figures["spread_mse"] == pytest.approx(constant, rel=4 * (0.67 / (n_draws - 1) / 230) ** 0.5)
     assert figures["twirled_mse"] == pytest.approx(label, abs=4 * constant * (1 / n_draws / 230) ** 0.5)
     assert figures["percent"] == pytest.approx(100 * constant / (constant + label), rel=0.1)
-    assert figures["percent_low"] < figures["percent"] < figures["percent_high"]
     # the end of g c is uniform on the sphere, so |c - g c| is 4/3 |c| on average; four bodies make it twice as long
     assert figures["equivariance_norm"] == pytest.approx(2 * 4 / 3 * 0.14**0.5, rel=0.07)
 

@@ -15,16 +15,8 @@ from remul_md.models import Forces
 from remul_md.structures.batch import Batch, Prediction
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rotations import Group, random_rotations
-from remul_md.training.objectives import (
-    POTENTIAL_TURN,
-    ForceLoss,
-    PotentialObjective,
-    TrainedForces,
-    first_orientation,
-    labels,
-    mean_over_systems,
-    rotated_labels,
-)
+from remul_md.symmetry.turns import POTENTIAL_TURN, first_orientation, rotated_labels
+from remul_md.training.objectives import ForceLoss, PotentialObjective, TrainedForces, labels, mean_over_systems
 
 CUTOFF = 4.5
 

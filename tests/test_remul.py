@@ -17,7 +17,8 @@ from remul_md.structures.batch import Batch, BatchStore, Prediction
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.remul import ConsistencyTarget, Turn, remul_losses
 from remul_md.symmetry.rotations import Group, random_rotations, rotate_batch
-from remul_md.training.objectives import POTENTIAL_TURN, PotentialObjective, labels
+from remul_md.symmetry.turns import POTENTIAL_TURN
+from remul_md.training.objectives import PotentialObjective, labels
 
 N_SYSTEMS, N_ROTATED = 5, 4
 

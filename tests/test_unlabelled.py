@@ -26,10 +26,11 @@ from remul_md.structures.frames import Frames, joined
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.remul import Turn, remul_losses
 from remul_md.symmetry.rotations import random_rotations
+from remul_md.symmetry.turns import labelled_part
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint
 from remul_md.training.config import DataConfig, RunConfig, TrainConfig, validated_config
-from remul_md.training.objectives import PotentialObjective, labelled_part, labels
+from remul_md.training.objectives import PotentialObjective, labels
 from remul_md.training.train import train_potential
 from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches, read_unlabelled
 

@@ -19,14 +19,16 @@ from remul_md.models import Symmetry
 from remul_md.potentials.domain import require_known_composition
 from remul_md.potentials.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
-from remul_md.structures.batch import BatchStore
+from remul_md.structures.batch import Batch, BatchStore, Head, Prediction, mapped
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
-from remul_md.symmetry.measures import Percent, equivariance_percent, net_force_and_torque, twirl_statistics
-from remul_md.symmetry.rotations import random_rotations, rotate_vectors, rotated_copies
+from remul_md.symmetry.evaluate import in_float64, rotated_back, statistics, sums_of_systems
+from remul_md.symmetry.measures import Percent, equivariance_percent, net_force_and_torque
+from remul_md.symmetry.rotations import random_rotations
+from remul_md.symmetry.turns import POTENTIAL_TURN
 
 NEAR_STEPS = 10  # steps of the trajectory within which a frame is a near copy of another
-MAX_ATOMS = 8192  # atoms in one pass, all orientations together: bounds the memory
+MAX_ATOMS = 8192  # atoms in one pass: bounds the memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +51,24 @@ class Accuracy:
         n_draws: Haar draws of each frame, SO(3), independent.
         seed: seed of the draws.
         force_mae_original: mean absolute error of the force components as the frames stand in the file.
-        force_mae_rotated: the same over the draws, against the rotated labels.
+        force_mae_rotated: the same over the draws; errors of rotated frames are rotated back before any mean.
+        force_rmse_original: root mean squared error of the components.
+        force_rmse_rotated: the same over the draws.
+        force_error_length: mean length of the error vector of an atom over the draws, which no choice of axes changes.
+        force_error_p99: its 99th percentile over atoms and draws.
+        force_error_max: its largest value, that of the worst atom.
         energy_mae_original: mean absolute energy error.
         energy_mae_rotated: the same over the draws.
         rotational_error: mean absolute component of f(g x) - g f(x).
         rotational_spread: s for each component, root of the mean variance over the draws.
         equivariance_norm: E' of the REMUL paper, mean 2-norm of f(g x) - g f(x) over all components of a frame.
         mirror_error: as rotational_error, with one improper draw (det = -1) for each frame.
-        equivariance_percent: share of the squared force error that is due to broken symmetry, percent.
-        equivariance_percent_ci95: its bootstrap interval over frames.
-        equivariance_percent_energy: the same for the energy.
-        equivariance_percent_energy_ci95: its interval.
+        equivariance_percent: share of the squared force error that is due to broken symmetry, pooled, percent.
+        equivariance_percent_largest_frame: share of the pooled squared error that one frame carries, percent.
+        equivariance_percent_median: median of the share over the frames, percent.
+        equivariance_percent_median_ci95: its interval, from order statistics.
+        equivariance_percent_energy: as the first, for the energy.
+        equivariance_percent_energy_median: as the third, for the energy.
         twirled_force_rmse: root mean squared force error of the orientation-averaged model.
         force_mae_by_element: original force MAE of each element.
         net_force_rms_eV_per_A: root mean square length of the net force on a frame; 0 by construction for models
@@ -88,6 +97,11 @@ class Accuracy:
     seed: int
     force_mae_original: float
     force_mae_rotated: float
+    force_rmse_original: float
+    force_rmse_rotated: float
+    force_error_length: float
+    force_error_p99: float
+    force_error_max: float
     energy_mae_original: float
     energy_mae_rotated: float
     rotational_error: float
@@ -95,9 +109,11 @@ class Accuracy:
     equivariance_norm: float
     mirror_error: float
     equivariance_percent: float
-    equivariance_percent_ci95: list[float]
+    equivariance_percent_largest_frame: float
+    equivariance_percent_median: float
+    equivariance_percent_median_ci95: list[float]
     equivariance_percent_energy: float
-    equivariance_percent_energy_ci95: list[float]
+    equivariance_percent_energy_median: float
     twirled_force_rmse: float
     force_mae_by_element: dict[str, float]
     net_force_rms_eV_per_A: float
@@ -118,18 +134,28 @@ class Accuracy:
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values with units, for a table."""
-        low, high = self.equivariance_percent_ci95
-        low_energy, high_energy = self.equivariance_percent_energy_ci95
+        low, high = self.equivariance_percent_median_ci95
         by_element = ", ".join(f"{symbol} {value:.1f}" for symbol, value in self.force_mae_by_element.items())
-        force_percent = f"{self.equivariance_percent:.2f} [{low:.2f}, {high:.2f}] %"
-        energy_percent = f"{self.equivariance_percent_energy:.2f} [{low_energy:.2f}, {high_energy:.2f}] %"
+        median = f"{self.equivariance_percent_median:.2g} [{low:.2g}, {high:.2g}] % in the median frame"
+        pooled = f"{self.equivariance_percent:.2g} % of the sum, of which one frame carries"
+        energy_percent = (
+            f"{self.equivariance_percent_energy_median:.2g} %; {self.equivariance_percent_energy:.2g} % of the sum"
+        )
         rows = [
             ("force MAE, original / rotated", f"{self.force_mae_original:.2f} / {self.force_mae_rotated:.2f} meV/A"),
             ("energy MAE, original / rotated", f"{self.energy_mae_original:.2f} / {self.energy_mae_rotated:.2f} meV"),
+            ("force RMSE, original / rotated", f"{self.force_rmse_original:.2f} / {self.force_rmse_rotated:.2f} meV/A"),
+            (
+                "error vector of an atom, mean / 99th percentile / worst",
+                f"{self.force_error_length:.2f} / {self.force_error_p99:.1f} / {self.force_error_max:.0f} meV/A",
+            ),
             ("rotational error / spread", f"{self.rotational_error:.2f} / {self.rotational_spread:.2f} meV/A"),
             ("direction load", self._load()),
             ("mirror error", f"{self.mirror_error:.2f} meV/A"),
-            ("share of the error from broken symmetry, forces", force_percent),
+            (
+                "share of the error from broken symmetry, forces",
+                f"{median}; {pooled} {self.equivariance_percent_largest_frame:.0f} %",
+            ),
             ("share of the error from broken symmetry, energy", energy_percent),
             ("force MAE by element, original", f"{by_element} meV/A"),
             ("Jacobian asymmetry", f"{self.jacobian_asymmetry:.1e}"),
@@ -196,56 +222,18 @@ def evaluate_potential(
     # All draws before the first pass, so that the figures do not depend on how many frames fit into one.
     generator = torch.Generator().manual_seed(seed)
     drawn = random_rotations((n_draws + 1) * len(frames), generator=generator).view(n_draws + 1, len(frames), 3, 3)
-    at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * (n_draws + 2) * potential.n_members))
+    drawn[n_draws:] *= -1.0  # one improper draw of each frame
+    at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * potential.n_members))
     columns: dict[str, list[Tensor]] = {}
     for start in progress_bar(range(0, len(frames), at_once), desc="evaluate", unit="batch", shown=progress):
         chosen = np.arange(start, min(start + at_once, len(frames)))
-        batch = store.select(chosen)
-        # Original orientation, independent draws, one improper draw: all in one call.
-        draws = drawn[:, chosen]
-        identity = torch.eye(3, dtype=draws.dtype).expand(1, len(chosen), 3, 3)
-        orientations = torch.cat([identity, draws[:n_draws], -draws[n_draws:]]).to(potential.device)
-        rotated = rotated_copies(batch, orientations)
-        out = potential.predict(rotated, forces=head)
-        predicted = out.of_head(head)
-        assert out.energy is not None
-        assert batch.energy is not None
-        assert rotated.forces is not None
-        n_orientations = len(orientations)
-        forces_GA3 = predicted.double().view(n_orientations, -1, 3)
-        labels_GA3 = rotated.forces.view(n_orientations, -1, 3)
-        energy_GB = out.energy.view(n_orientations, -1)
-        rotated_original = rotated_vectors(forces_GA3[0], orientations, batch.system_index)
-        back_KA3 = rotated_vectors(forces_GA3[1:-1], orientations[1:-1].mT, batch.system_index)
-        twirled_A, spread_A = twirl_statistics(back_KA3, labels_GA3[0])
-        twirled_B, spread_B = twirl_statistics(energy_GB[1:-1], batch.energy)
-        net_force, net_torque = net_force_and_torque(forces_GA3[0], batch)
-        gaps_KA3 = forces_GA3[1:-1] - rotated_original[1:-1]
-        per_frame = forces_GA3.new_zeros(n_draws, len(chosen)).index_add(
-            1, batch.system_index, gaps_KA3.square().sum(-1)
-        )
-        std = out.std("forces" if head == "conservative" else "direct_forces")
-        if std is not None:
-            columns.setdefault("error", []).append((forces_GA3[0] - labels_GA3[0]).cpu())
-            columns.setdefault("std", []).append(std.double().view(n_orientations, -1, 3)[0].cpu())
+        batch, rotations = store.select(chosen), drawn[:, chosen].to(potential.device)
+        errors = _errors(potential, batch, rotations, head=head)
         if exact.model is not potential.model:
-            cut_A3 = exact.predict(batch, forces=head).of_head(head)
-            columns.setdefault("exact", []).append((cut_A3.double() - labels_GA3[0]).abs().mean(1).cpu())
-        for name, value in {
-            "original": (forces_GA3[0] - labels_GA3[0]).abs().mean(1),
-            "rotated": (forces_GA3[1:-1] - labels_GA3[1:-1]).abs().mean((0, 2)),
-            "energy_original": (energy_GB[0] - batch.energy).abs(),
-            "energy_rotated": (energy_GB[1:-1] - batch.energy).abs().mean(0),
-            "rotational": gaps_KA3.abs().mean((0, 2)),
-            "norm": per_frame.sqrt().mean(0),
-            "mirror": (forces_GA3[-1] - rotated_original[-1]).abs().mean(1),
-            "twirled": forces_GA3.new_zeros(len(chosen)).index_add(0, batch.system_index, twirled_A),
-            "spread": forces_GA3.new_zeros(len(chosen)).index_add(0, batch.system_index, spread_A),
-            "twirled_energy": twirled_B,
-            "spread_energy": spread_B,
-            "net_force": net_force.norm(dim=1),
-            "net_torque": net_torque.norm(dim=1),
-        }.items():
+            assert batch.forces is not None
+            cut_A3 = exact.predict(batch, forces=head).of_head(head).double()
+            errors["exact"] = (cut_A3 - batch.forces).abs().mean(1)
+        for name, value in errors.items():
             columns.setdefault(name, []).append(value.cpu())
     local = local_errors(potential, store, forces=head, seed=seed)
     figures = {name: torch.cat(parts) for name, parts in columns.items()}
@@ -258,13 +246,51 @@ def evaluate_potential(
     )
 
 
-def rotated_vectors(vectors: Tensor, rotations: Tensor, system_index: Tensor) -> Tensor:
-    """Vectors [A, 3] (one copy) or [G, A, 3] rotated by [G, B, 3, 3], [G, A, 3]."""
-    n_orientations = len(rotations)
-    copies = vectors.expand(n_orientations, -1, 3) if vectors.ndim == 2 else vectors
-    return torch.stack(
-        [rotate_vectors(copies[g], rotations[g], system_index=system_index) for g in range(n_orientations)]
-    )
+def _errors(potential: Potential, batch: Batch, rotations: Tensor, *, head: Head) -> dict[str, Tensor]:
+    """Errors of the original and of K rotated copies, rotated back, and of a mirrored one (the last of `rotations`).
+
+    In eV and eV/Angstrom, for each atom [A], component [A, 3] or system [B]; `lengths` is [K, A].
+    """
+    assert batch.energy is not None
+    assert batch.forces is not None
+
+    def predict(systems: Batch) -> Prediction:
+        return mapped(potential.predict(systems, forces=head), in_float64)
+
+    original, labels_A3 = predict(batch), batch.forces.double()
+    back = rotated_back(predict, batch, turn=POTENTIAL_TURN, rotations=rotations)
+    forces_A3 = original.of_head(head)
+    back_KA3 = torch.stack([out.of_head(head) for out in back[:-1]])
+    energy_KB1 = torch.stack([out.energy for out in back[:-1] if out.energy is not None]).unsqueeze(2)
+    assert original.energy is not None
+    of_forces, of_energy = statistics(back_KA3, labels_A3), statistics(energy_KB1, batch.energy.unsqueeze(1))
+    broken = statistics(back_KA3, forces_A3)
+
+    def of_systems(values: Tensor) -> Tensor:
+        return sums_of_systems(values, batch.system_index, n_systems=batch.n_systems)
+
+    norms_KB = torch.stack([of_systems(gaps.square().sum(1)) for gaps in back_KA3 - forces_A3]).sqrt()
+    net_force, net_torque = net_force_and_torque(forces_A3, batch)
+    found = {
+        "original": (forces_A3 - labels_A3).abs().mean(1),
+        "original_squared": (forces_A3 - labels_A3).square().sum(1),
+        "rotated": of_forces.absolute,
+        "rotated_squared": of_forces.squared,
+        "lengths": (back_KA3 - labels_A3).norm(dim=2).T,
+        "energy_original": (original.energy - batch.energy).abs(),
+        "energy_rotated": of_energy.absolute,
+        "rotational": broken.absolute,
+        "norm": norms_KB.mean(0),
+        "mirror": (back[-1].of_head(head) - forces_A3).abs().mean(1),
+        "twirled": of_systems(of_forces.twirled),
+        "spread": of_systems(of_forces.spread),
+        "twirled_energy": of_energy.twirled,
+        "spread_energy": of_energy.spread,
+        "net_force": net_force.norm(dim=1),
+        "net_torque": net_torque.norm(dim=1),
+    }
+    std = original.std("forces" if head == "conservative" else "direct_forces")
+    return found if std is None else found | {"error": forces_A3 - labels_A3, "std": std}
 
 
 def _far_from_training(columns: dict[str, Tensor], frames: Frames, kept: NDArray[np.bool_]) -> FarFromTraining:
@@ -289,8 +315,11 @@ def _summary(
     def milli(name: str) -> float:
         return 1000.0 * float(columns[name].mean())
 
+    def rms(name: str) -> float:
+        return 1000.0 * float((columns[name].mean() / 3.0).sqrt())
+
     def percent(suffix: str) -> Percent:
-        return equivariance_percent(columns[f"twirled{suffix}"].numpy(), columns[f"spread{suffix}"].numpy(), seed=seed)
+        return equivariance_percent(columns[f"twirled{suffix}"].numpy(), columns[f"spread{suffix}"].numpy())
 
     n_components = 3 * len(frames.positions)
     cut = milli("exact") if "exact" in columns else milli("original")
@@ -303,6 +332,11 @@ def _summary(
         seed=seed,
         force_mae_original=milli("original"),
         force_mae_rotated=milli("rotated"),
+        force_rmse_original=rms("original_squared"),
+        force_rmse_rotated=rms("rotated_squared"),
+        force_error_length=milli("lengths"),
+        force_error_p99=1000.0 * float(np.quantile(columns["lengths"].numpy(), 0.99)),
+        force_error_max=1000.0 * float(columns["lengths"].max()),
         energy_mae_original=milli("energy_original"),
         energy_mae_rotated=milli("energy_rotated"),
         rotational_error=milli("rotational"),
@@ -310,9 +344,11 @@ def _summary(
         equivariance_norm=milli("norm"),
         mirror_error=milli("mirror"),
         equivariance_percent=of_forces.value,
-        equivariance_percent_ci95=[of_forces.low, of_forces.high],
+        equivariance_percent_largest_frame=of_forces.largest_frame,
+        equivariance_percent_median=of_forces.median,
+        equivariance_percent_median_ci95=[of_forces.low, of_forces.high],
         equivariance_percent_energy=of_energy.value,
-        equivariance_percent_energy_ci95=[of_energy.low, of_energy.high],
+        equivariance_percent_energy_median=of_energy.median,
         twirled_force_rmse=1000.0 * float((columns["twirled"].sum() / n_components).clamp(min=0.0).sqrt()),
         force_mae_by_element={
             chemical_symbols[number]: 1000.0 * float(original[frames.atomic_numbers == number].mean())

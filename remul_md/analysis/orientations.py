@@ -19,17 +19,19 @@ from remul_md.errors import InputError
 from remul_md.files import write_json
 from remul_md.potentials.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
-from remul_md.structures.batch import Batch, BatchStore, Head
+from remul_md.structures.batch import Batch, BatchStore, Head, Prediction, mapped
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
-from remul_md.symmetry.measures import equivariance_percent, twirl_statistics
-from remul_md.symmetry.rotations import rotate_vectors, rotated_copies, rotations_about
+from remul_md.symmetry.evaluate import in_float64, rotated_back, statistics, sums_of_systems
+from remul_md.symmetry.measures import equivariance_percent
+from remul_md.symmetry.rotations import rotations_about
+from remul_md.symmetry.turns import POTENTIAL_TURN
 
 ANGLES_DEG = (0.0, 2.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 150.0, 180.0)
 AXES = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 N_DRAWS = 4  # random axes of each frame and angle; random angles of each frame and axis
 MAX_FRAMES = 100
-MAX_ATOMS = 8192  # atoms in one pass, all orientations together
+MAX_ATOMS = 8192  # atoms in one pass
 PERCENT_LINE = 2.0
 SUFFIXES = (".png", ".json")
 
@@ -46,7 +48,6 @@ class OrientationErrors:
         force_mae: over turns by each angle about axes uniform on the sphere, independent for each frame.
         rotational_error: mean absolute component of f(g x) - g f(x), the same turns.
         percent: equivariance percent over the same turns: what the choice of the axis alone changes.
-        percent_ci95: its bootstrap intervals over frames.
         axis_force_mae: for each of the axes x, y, z of the original orientation, at each angle (right-handed turns).
         axis_rotational_error: the same.
         axis_percent: equivariance percent over turns by uniform angles about the axis.
@@ -59,7 +60,6 @@ class OrientationErrors:
     force_mae: list[float]
     rotational_error: list[float]
     percent: list[float]
-    percent_ci95: list[list[float]]
     axis_force_mae: dict[str, list[float]]
     axis_rotational_error: dict[str, list[float]]
     axis_percent: dict[str, float]
@@ -102,14 +102,12 @@ def orientation_errors(
     sums = {name: _Sums() for name in sets}
     with progress_bar(total=len(sets), desc="orientations", unit="set", shown=progress) as bar:
         for name, orientations in sets.items():
-            n_atoms = int(frames.n_atoms.max()) * (len(orientations) + 1)
-            at_once = max(1, MAX_ATOMS // n_atoms)
+            at_once = max(1, MAX_ATOMS // int(frames.n_atoms.max()))
             for start in range(0, len(store), at_once):
                 rows = np.arange(start, min(start + at_once, len(store)))
                 sums[name].add(potential, store.select(rows), orientations[:, rows], head)
             bar.update()
     uniform = [sums[f"{angle:g}"] for angle in angles_deg]
-    percents = [total.percent() for total in uniform]
     return OrientationErrors(
         n_frames=len(store),
         forces=head,
@@ -117,13 +115,12 @@ def orientation_errors(
         angles_deg=list(angles_deg),
         force_mae=[total.force_mae() for total in uniform],
         rotational_error=[total.rotational_error() for total in uniform],
-        percent=[value for value, _ in percents],
-        percent_ci95=[interval for _, interval in percents],
+        percent=[total.percent() for total in uniform],
         axis_force_mae={axis: [sums[f"{axis} {angle:g}"].force_mae() for angle in angles_deg] for axis in AXES},
         axis_rotational_error={
             axis: [sums[f"{axis} {angle:g}"].rotational_error() for angle in angles_deg] for axis in AXES
         },
-        axis_percent={axis: sums[axis].percent()[0] for axis in AXES},
+        axis_percent={axis: sums[axis].percent() for axis in AXES},
     )
 
 
@@ -153,28 +150,21 @@ class _Sums:
         self._twirled: list[Tensor] = []
         self._spread: list[Tensor] = []
 
-    def add(self, potential: Potential, batch: Batch, orientations: Tensor, head: Head) -> None:
-        n_orientations, index = len(orientations), batch.system_index
-        identity = torch.eye(3, dtype=orientations.dtype).expand(1, batch.n_systems, 3, 3)
-        every = torch.cat([identity, orientations]).to(potential.device)
-        rotated = rotated_copies(batch, every)
-        predicted = potential.predict(rotated, forces=head).of_head(head)
-        assert rotated.forces is not None
+    def add(self, potential: Potential, batch: Batch, rotations: Tensor, head: Head) -> None:
+        def forces_of(systems: Batch) -> Prediction:
+            return mapped(potential.predict(systems, forces=head), in_float64)
+
         assert batch.forces is not None
-        forces_GA3 = 1000.0 * predicted.double().view(n_orientations + 1, -1, 3)
-        labels_GA3 = 1000.0 * rotated.forces.double().view(n_orientations + 1, -1, 3)
-        expected = torch.stack([rotate_vectors(forces_GA3[0], g, system_index=index) for g in every[1:]])
-        self._absolute += float((forces_GA3[1:] - labels_GA3[1:]).abs().sum())
-        self._rotational += float((forces_GA3[1:] - expected).abs().sum())
-        self._components += expected.numel()
-        if n_orientations > 1:
-            back = torch.stack(
-                [rotate_vectors(f, g.mT, system_index=index) for f, g in zip(forces_GA3[1:], every[1:], strict=True)]
-            )
-            for values, target in zip(
-                twirl_statistics(back, labels_GA3[0]), (self._twirled, self._spread), strict=True
-            ):
-                target.append(values.new_zeros(batch.n_systems).index_add(0, index, values).cpu())
+        labels_A3, original_A3 = 1000.0 * batch.forces.double(), 1000.0 * forces_of(batch).of_head(head)
+        back = rotated_back(forces_of, batch, turn=POTENTIAL_TURN, rotations=rotations.to(potential.device))
+        back_KA3 = 1000.0 * torch.stack([out.of_head(head) for out in back])
+        self._absolute += float((back_KA3 - labels_A3).abs().sum())
+        self._rotational += float((back_KA3 - original_A3).abs().sum())
+        self._components += back_KA3.numel()
+        if len(back) > 1:
+            found = statistics(back_KA3, labels_A3)
+            for values, target in ((found.twirled, self._twirled), (found.spread, self._spread)):
+                target.append(sums_of_systems(values, batch.system_index, n_systems=batch.n_systems).cpu())
 
     def force_mae(self) -> float:
         return self._absolute / self._components
@@ -182,11 +172,8 @@ class _Sums:
     def rotational_error(self) -> float:
         return self._rotational / self._components
 
-    def percent(self) -> tuple[float, list[float]]:
-        if not any(bool(values.any()) for values in (*self._twirled, *self._spread)):
-            return 0.0, [0.0, 0.0]  # no error at all, such as that of a model on its own labels: nothing to share
-        found = equivariance_percent(torch.cat(self._twirled).numpy(), torch.cat(self._spread).numpy())
-        return found.value, [found.low, found.high]
+    def percent(self) -> float:
+        return equivariance_percent(torch.cat(self._twirled).numpy(), torch.cat(self._spread).numpy()).value
 
 
 def check_orientation_file(path: Path) -> None:
@@ -232,9 +219,7 @@ def _figure(errors: OrientationErrors) -> Any:
     left.set(xlabel="angle from the original orientation, degrees", ylabel="meV/Angstrom", title="errors of the forces")
     left.set_ylim(bottom=0.0)
     left.legend(frameon=False, fontsize=8)
-    low, high = np.array(errors.percent_ci95).T
     right.plot(errors.angles_deg, errors.percent, "k-", marker=".", label="turns by this angle, any axis")
-    right.fill_between(errors.angles_deg, low, high, color="black", alpha=0.15, linewidth=0)
     right.axhline(PERCENT_LINE, color="black", linestyle=":", linewidth=1, label=f"{PERCENT_LINE:g} %")
     right.set(
         xlabel="angle from the original orientation, degrees",

@@ -17,6 +17,7 @@ from remul_md.structures.alignment import angle_swept, centred, superposition_ro
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from torch import Tensor
 
     from remul_md.symmetry.rotations import Group
 
@@ -35,7 +36,7 @@ class RotationalError:
     """How the forces of each frame break under random turns.
 
     Args:
-        error_meV_per_A: mean absolute component of f(gx) - g f(x), [T], meV/Angstrom.
+        error_meV_per_A: mean absolute component of g^-1 f(gx) - f(x), [T], meV/Angstrom.
         atom_error_meV_per_A: the same for each atom alone, [T, N], meV/Angstrom; their mean is that of the frame.
         spread_meV_per_A: standard deviation over the draws of the forces rotated back, per component, [T],
             meV/Angstrom.
@@ -133,7 +134,9 @@ def rotational_error_along(
     """
     import torch
 
-    from remul_md.symmetry.rotations import random_rotations
+    from remul_md.symmetry.evaluate import rotated_back, statistics
+    from remul_md.symmetry.remul import Turn
+    from remul_md.symmetry.rotations import random_rotations, rotated_about_centre
 
     if atoms.calc is None:
         raise InputError("the rotational error needs forces: atoms.calc is None; attach a calculator first")
@@ -145,29 +148,34 @@ def rotational_error_along(
             "give the trajectory of this structure"
         )
     generator = torch.Generator().manual_seed(seed)
-    draws = random_rotations(len(frames) * n_draws, generator=generator, group=group).numpy()
-    rotated_atoms = atoms.copy()
-    rotated_atoms.calc = atoms.calc
+    drawn = random_rotations(len(frames) * n_draws, generator=generator, group=group)
+    asked = atoms.copy()
+    asked.calc = atoms.calc
     cell = np.array(atoms.cell)
 
-    def forces_at(places: NDArray[np.float64], rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-        rotated_atoms.set_cell(cell @ rotation.T, scale_atoms=False)
-        rotated_atoms.set_positions(places, apply_constraint=False)
-        return np.asarray(rotated_atoms.get_forces(apply_constraint=False), dtype=np.float64)
+    def rotated(place: Tensor, rotations: Tensor) -> Tensor:
+        """Positions [N, 3] about their centre; a cell turns with them."""
+        asked.set_cell(cell @ rotations[0, 0].numpy().T, scale_atoms=False)
+        return rotated_about_centre(place, rotations[0, 0])
 
+    def forces_at(place: Tensor) -> Tensor:
+        asked.set_positions(place.numpy(), apply_constraint=False)
+        return torch.from_numpy(np.asarray(asked.get_forces(apply_constraint=False), dtype=np.float64))
+
+    turn = Turn(inputs=rotated, outputs=lambda forces, rotations: forces @ rotations[0, 0].mT)
     error, spread, original = np.empty(len(frames)), np.empty(len(frames)), np.empty(frames.shape)
     atom_error, stds = np.empty(frames.shape[:2]), []
-    for frame, (place, rotations) in enumerate(zip(frames, draws.reshape(len(frames), n_draws, 3, 3), strict=True)):
-        centre = place.mean(axis=0)
-        original[frame] = forces_at(place, np.eye(3))
+    for frame, (place, rotations) in enumerate(zip(frames, drawn.view(len(frames), n_draws, 1, 3, 3), strict=True)):
+        asked.set_cell(cell, scale_atoms=False)
+        own = forces_at(torch.from_numpy(place))
+        original[frame] = own.numpy()
         std = getattr(atoms.calc, "diagnostics", {}).get("forces_std")
         if std is not None:
             stds.append(float(np.sqrt(np.mean(np.square(std)))))
-        rotated = np.stack([forces_at((place - centre) @ g.T + centre, g) for g in rotations])
-        gap = np.abs(rotated - np.einsum("kij,aj->kai", rotations, original[frame]))
-        error[frame], atom_error[frame] = gap.mean(), gap.mean(axis=(0, 2))
-        rotated_back = np.einsum("kji,kaj->kai", rotations, rotated)
-        spread[frame] = np.sqrt(rotated_back.var(axis=0, ddof=1).mean())
+        back = torch.stack(rotated_back(forces_at, torch.from_numpy(place), turn=turn, rotations=rotations))
+        found = statistics(back, own)
+        error[frame], atom_error[frame] = found.absolute.mean(), found.absolute.numpy()
+        spread[frame] = float((found.spread.sum() / own.numel()).sqrt())
     return RotationalError(
         error_meV_per_A=1e3 * error,
         atom_error_meV_per_A=1e3 * atom_error,

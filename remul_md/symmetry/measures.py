@@ -54,30 +54,56 @@ def twirl_statistics(rotated_back: Tensor, target: Tensor) -> tuple[Tensor, Tens
 
 @dataclass(frozen=True)
 class Percent:
-    """Share of the squared loss due to broken symmetry, percent, with a 95 % interval over frames."""
+    """Share of the squared loss due to broken symmetry, percent.
+
+    Few frames carry most of a squared error (one of 1,000 ethanol frames carried 56 %), so the pooled share has no
+    interval that holds what it says: it comes with the share of its largest frame, and the median over frames, which
+    does not hang on single frames, has one.
+
+    Args:
+        value: 100 sum(s2) / sum(T + s2), pooled over the frames.
+        largest_frame: share of sum(T + s2) that the frame with the largest carries, percent.
+        median: of 100 s2 / (T + s2) over the frames.
+        low, high: its 95 % interval, from order statistics: it holds for every distribution of the frames.
+    """
 
     value: float
+    largest_frame: float
+    median: float
     low: float
     high: float
 
 
-def equivariance_percent(
-    twirled: NDArray[np.float64], spread: NDArray[np.float64], *, n_bootstrap: int = 1000, seed: int = 0
-) -> Percent:
-    """100 sum(s2) / sum(T + s2) over the frames, with a bootstrap interval over frames (percentiles 2.5 and 97.5).
+def equivariance_percent(twirled: NDArray[np.float64], spread: NDArray[np.float64]) -> Percent:
+    """The share of the squared loss that broken symmetry causes, from T and s2 of each frame, both [n].
 
-    Args:
-        twirled: T of each frame, [n].
-        spread: s2 of each frame, [n].
-        n_bootstrap: resamples of the frames.
-        seed: seed of the resampling.
+    All 0 where there is no loss at all, such as that of a model on its own labels: there is nothing to share.
     """
-    rng = np.random.default_rng(seed)
     total = twirled + spread
-    rows = rng.integers(0, len(total), size=(n_bootstrap, len(total)))
-    shares = 100.0 * spread[rows].sum(1) / total[rows].sum(1)
-    low, high = np.percentile(shares, [2.5, 97.5])
-    return Percent(value=float(100.0 * spread.sum() / total.sum()), low=float(low), high=float(high))
+    if not total.any():
+        return Percent(0.0, 0.0, 0.0, 0.0, 0.0)
+    shares = 100.0 * np.divide(spread, total, out=np.zeros_like(total), where=total != 0)
+    low, high = median_interval(shares)
+    return Percent(
+        value=float(100.0 * spread.sum() / total.sum()),
+        largest_frame=float(100.0 * total.max() / total.sum()),
+        median=float(np.median(shares)),
+        low=low,
+        high=high,
+    )
+
+
+def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Interval of the median of independent values, from two of them: coverage at least 95 % for 6 values or more.
+
+    The number of values below the median is binomial with p = 1/2, whatever their distribution. With fewer than 6
+    values the smallest and the largest are given (94 % for 5, 50 % for 2).
+    """
+    from scipy.stats import binom
+
+    ordered = np.sort(values)
+    below = max(int(binom.ppf(0.025, len(ordered), 0.5)) - 1, 0)  # P(X <= below) < 2.5 %
+    return float(ordered[below]), float(ordered[len(ordered) - 1 - below])
 
 
 def bootstrap_interval(values: NDArray[np.float64], *, n_bootstrap: int = 1000, seed: int = 0) -> tuple[float, float]:

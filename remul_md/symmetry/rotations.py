@@ -118,6 +118,12 @@ def rotate_vectors(vectors: Tensor, rotations: Tensor, *, system_index: Tensor) 
     return torch.einsum("aij,aj->ai", per_atom, vectors)
 
 
+def rotated_about_centre(positions: Tensor, rotation: Tensor) -> Tensor:
+    """Positions [N, 3] of one structure rotated about their mean by [3, 3]."""
+    centre = positions.mean(0)
+    return (positions - centre) @ rotation.mT + centre
+
+
 def rotate_batch(batch: Batch, rotations: Tensor) -> Batch:
     """Turn all vectors of a batch, such as positions, cells and force labels, by [B, 3, 3]; the rest stays as it is."""
     return _rotated(batch, rotations)

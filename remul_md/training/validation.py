@@ -1,5 +1,4 @@
-"""Validation during training: force and energy errors in rotated orientations, the same orientations at every
-validation."""
+"""Validation during training: errors of rotated frames, rotated back; the same rotations at every validation."""
 
 from __future__ import annotations
 
@@ -9,11 +8,12 @@ import torch
 from torch import nn
 
 from remul_md.models import Forces
-from remul_md.structures.batch import Batch
-from remul_md.symmetry.rotations import Group, random_rotations, rotated_copies
+from remul_md.structures.batch import Batch, Head, Prediction
+from remul_md.symmetry.evaluate import rotated_back
+from remul_md.symmetry.rotations import Group, random_rotations
+from remul_md.symmetry.turns import POTENTIAL_TURN
 
 VALIDATION_COLUMNS = ("validation_force_mae", "validation_energy_mae", "score")
-MAX_ATOMS = 4096  # atoms in one pass, so that validation never needs more memory than training
 
 
 class RotatedValidation:
@@ -44,18 +44,24 @@ class RotatedValidation:
         drawn = random_rotations(n_orientations * batch.n_systems, generator=generator, group=group, axis=axis)
         rotations = drawn.view(n_orientations, batch.n_systems, 3, 3).to(batch.positions.device)
         self._forces: Forces = "conservative" if forces == "both" else forces
-        at_once = max(1, MAX_ATOMS // batch.n_atoms)
-        self._batches = [rotated_copies(batch, part) for part in rotations.split(at_once)]
+        self._batch, self._rotations = batch, rotations
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """The figures of `VALIDATION_COLUMNS`; the score is the force MAE."""
-        force_errors, energy_errors = [], []
+
+        labels = self._batch
+        assert labels.forces is not None
+        assert labels.energy is not None
+
+        def predict(batch: Batch) -> Prediction:
+            out: Prediction = model(batch, forces=self._forces)
+            return out
+
         with torch.no_grad():
-            for batch in self._batches:
-                out = model(batch, forces=self._forces)
-                predicted = out.forces if out.forces is not None else out.direct_forces
-                force_errors.append((predicted - batch.forces).abs().flatten())
-                energy_errors.append((out.energy - batch.energy).abs())
-        force_mae = 1000.0 * torch.cat(force_errors).mean().item()
-        energy_mae = 1000.0 * torch.cat(energy_errors).mean().item()
+            back = rotated_back(predict, labels, turn=POTENTIAL_TURN, rotations=self._rotations)
+        head: Head = "conservative" if self._forces == "conservative" else "direct"
+        forces_KA3 = torch.stack([out.of_head(head) for out in back])
+        energy_KB = torch.stack([out.energy for out in back if out.energy is not None])
+        force_mae = 1000.0 * (forces_KA3 - labels.forces).abs().mean().item()
+        energy_mae = 1000.0 * (energy_KB - labels.energy).abs().mean().item()
         return {"validation_force_mae": force_mae, "validation_energy_mae": energy_mae, "score": force_mae}

@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from remul_md.analysis.audit.probe import Array, Probe, ProbedFrames
+from remul_md.analysis.audit.probe import Array, Probe, ProbedFrames, Sample
+from remul_md.symmetry.evaluate import rotated_back
+from remul_md.symmetry.remul import Turn
+from remul_md.symmetry.rotations import rotated_about_centre
 
 
 class Changes(NamedTuple):
     """Deviations under operations that should change nothing, of K = frames x draws.
 
-    forces: f(g x) - g f(x), [K, N, 3], eV/Angstrom; energies: E(g x) - E(x), [K], eV.
+    forces: g^-1 f(g x) - f(x), [K, N, 3], eV/Angstrom; energies: E(g x) - E(x), [K], eV.
     """
 
     forces: Array
@@ -28,14 +32,21 @@ def orientation_changes(probe: Probe, frames: ProbedFrames, matrices: Array) -> 
         frames: T geometries.
         matrices: orthogonal, [T, K, 3, 3].
     """
+    cell = torch.from_numpy(np.array(probe.atoms.cell))
+    turn = Turn(
+        inputs=lambda at, g: (rotated_about_centre(at[0], g[0, 0]), at[1] @ g[0, 0].mT),
+        outputs=lambda sample, g: Sample(sample.energy, sample.forces @ g[0, 0].numpy().T),
+    )
     forces, energies = [], []
-    cell = np.array(probe.atoms.cell)
-    for place, energy, reference, draws in zip(*frames, matrices, strict=True):
-        centre = place.mean(axis=0)
-        for g in draws:
-            rotated = probe((place - centre) @ g.T + centre, cell=cell @ g.T)
-            forces.append(rotated.forces - reference @ g.T)
-            energies.append(rotated.energy - energy)
+    for place, energy, reference, draws in zip(*frames, torch.from_numpy(matrices), strict=True):
+        back = rotated_back(
+            lambda at: probe(at[0].numpy(), cell=at[1].numpy()),
+            (torch.from_numpy(place), cell),
+            turn=turn,
+            rotations=draws.unsqueeze(1),
+        )
+        forces += [sample.forces - reference for sample in back]
+        energies += [sample.energy - energy for sample in back]
     return Changes(np.stack(forces), np.array(energies))
 
 

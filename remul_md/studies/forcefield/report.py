@@ -132,14 +132,12 @@ def accuracy_table(methods: Sequence[MethodSummary]) -> list[str]:
     marks = " / ".join(str(mark) for mark in MARKS)
     lines = [
         "| method | seeds | steps | training, min | force MAE original | rotated | energy MAE rotated "
-        f"| rotational error | spread | percent [95 %] "
+        f"| rotational error | spread | percent "
         f"| steps to {SMALL_PERCENT:g} % | percent in validation at step {marks} |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for method in methods:
-        intervals = [run["accuracy"]["equivariance_percent_ci95"] for run in method.runs]
         steps = [step_of_percent(run["history"], key=PERCENT) for run in method.runs]
-        low, high = np.mean(intervals, axis=0)
         cells = [
             method.label,
             str(len(method.runs)),
@@ -152,7 +150,7 @@ def accuracy_table(methods: Sequence[MethodSummary]) -> list[str]:
                     *("rotational_error", "rotational_spread"),
                 )
             ),
-            f"{mean_and_scatter(method.accuracy('equivariance_percent'))} [{low:.2g}, {high:.2g}]",
+            mean_and_scatter(method.accuracy("equivariance_percent")),
             ", ".join("never" if step is None else str(step) for step in steps),
             " / ".join(f"{np.mean([at_step(run['history'], mark) for run in method.runs]):.2g}" for mark in MARKS),
         ]

@@ -49,10 +49,7 @@ EXTENDABLE = {
 }
 HISTORY = (
     "step",
-    *(
-        f"forces_{figure}"
-        for figure in ("percent", "percent_low", "percent_high", "rotational_error", "equivariance_norm")
-    ),
+    *(f"forces_{figure}" for figure in ("percent", "rotational_error", "equivariance_norm")),
     *("forces_T", "forces_s2", "energy_percent"),
 )
 # Keys of `TrajectoryAnalysis.to_json` that the tables show.

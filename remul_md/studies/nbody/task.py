@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from remul_md.studies.nbody.generator import Bodies, rotate_bodies, rotate_body_vectors
-from remul_md.symmetry.measures import equivariance_norm, equivariance_percent, twirl_statistics
+from remul_md.symmetry.evaluate import rotated_back, statistics
+from remul_md.symmetry.measures import equivariance_norm, equivariance_percent
 from remul_md.symmetry.remul import Turn, one_forward_losses, remul_losses
 from remul_md.symmetry.rotations import Group, random_rotations
 from remul_md.training.config import TrainConfig
 
 MAX_SYSTEMS = 4096  # in one pass without a graph
-SYMMETRY_FIGURES = ("percent", "percent_low", "percent_high", "twirled_mse", "spread_mse", "equivariance_norm")
+SYMMETRY_FIGURES = ("percent", "twirled_mse", "spread_mse", "equivariance_norm")
 NBODY_TURN: Turn[Bodies, Tensor] = Turn(
     inputs=rotate_bodies, outputs=rotate_body_vectors, first=lambda displacements, n_systems: displacements[:n_systems]
 )
@@ -100,26 +101,22 @@ def symmetry_figures(model: nn.Module, bodies: Bodies, *, n_draws: int, seed: in
         n_draws: rotations of each system, >= 2.
         seed: seed of the rotations, so that methods and steps are compared in the same orientations.
     Returns:
-        Those of `SYMMETRY_FIGURES`: "percent", "percent_low" and "percent_high" (95 % interval over systems),
-        "twirled_mse" and "spread_mse" (T and s2 a coordinate; their sum is the mean squared error over
-        orientations), and "equivariance_norm" (E').
+        Those of `SYMMETRY_FIGURES`: "percent", "twirled_mse" and "spread_mse" (T and s2 a coordinate; their sum is the
+        mean squared error over orientations), and "equivariance_norm" (E').
     """
     generator = torch.Generator().manual_seed(seed)
     rotations = random_rotations(n_draws * len(bodies), generator=generator).view(n_draws, len(bodies), 3, 3)
     rotations = rotations.to(bodies.positions)
-    shape = (n_draws, *bodies.displacements.shape)
-    rotated_back = torch.stack(
-        [rotate_body_vectors(predict(model, rotate_bodies(bodies, g[None])), g.mT[None]) for g in rotations]
-    )
-    original = predict(model, bodies).expand(shape)
-    twirled, spread = twirl_statistics(rotated_back.double(), bodies.displacements.double())
-    percent = equivariance_percent(twirled.cpu().numpy(), spread.cpu().numpy())
+    back = torch.stack(
+        rotated_back(lambda systems: predict(model, systems), bodies, turn=NBODY_TURN, rotations=rotations)
+    ).double()
+    original = predict(model, bodies).double().expand_as(back)
+    found = statistics(back.flatten(2), bodies.displacements.double().flatten(1))
+    percent = equivariance_percent(found.twirled.cpu().numpy(), found.spread.cpu().numpy())
     n_coordinates = bodies.displacements[0].numel()
     return {
         "percent": percent.value,
-        "percent_low": percent.low,
-        "percent_high": percent.high,
-        "twirled_mse": twirled.mean().item() / n_coordinates,
-        "spread_mse": spread.mean().item() / n_coordinates,
-        "equivariance_norm": equivariance_norm(rotated_back, original).item(),
+        "twirled_mse": found.twirled.mean().item() / n_coordinates,
+        "spread_mse": found.spread.mean().item() / n_coordinates,
+        "equivariance_norm": equivariance_norm(back, original).item(),
     }
