@@ -31,6 +31,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from dynamics_methods import ROOT, calculator_options, told_command
+from script import run_script
 
 from remul_md import RemulCalculator
 from remul_md.analysis.calibration import calibration
@@ -341,13 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--labels", type=Path, default=ROOT / "results" / "independent_truth.npz")
     parser.add_argument("--json", type=Path, default=ROOT / "results" / "independent_truth.json")
     parser.add_argument("--plots", type=Path, default=ROOT / "docs" / "images")
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser.parse_args(given)
-    torch.set_num_threads(1)
-    try:
-        run(options, given)
-    except InputError as error:
-        parser.error(str(error))
+    run_script(parser, run, arguments)
 
 
 if __name__ == "__main__":

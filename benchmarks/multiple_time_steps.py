@@ -19,7 +19,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from dynamics_methods import (
     BOUND,
     HINT,
@@ -34,10 +33,10 @@ from dynamics_methods import (
     start_of,
     told_command,
 )
+from script import run_script
 
 from remul_md import RemulCalculator
 from remul_md.datasets.structure_source import read_structure
-from remul_md.errors import InputError
 from remul_md.files import write_json
 from remul_md.studies.record import provenance
 
@@ -188,13 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_arguments(parser, name="multiple_time_steps", length_ps=5.0, seeds=(0, 1, 2))
     parser.add_argument("--n-inner", nargs="+", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--plain-fs", nargs="+", type=float, default=[0.5, 1.0])
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser.parse_args(given)
-    torch.set_num_threads(1)
-    try:
-        run(options, given)
-    except InputError as error:
-        parser.error(str(error))
+    run_script(parser, run, arguments)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from dynamics_methods import (
     BOUND,
     HINT,
@@ -36,10 +35,10 @@ from dynamics_methods import (
     start_of,
     told_command,
 )
+from script import run_script
 
 from remul_md import RemulCalculator
 from remul_md.datasets.structure_source import read_structure
-from remul_md.errors import InputError
 from remul_md.files import write_json
 from remul_md.studies.record import provenance
 
@@ -176,13 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--forces", nargs="+", default=list(HEADS), choices=HEADS)
     parser.add_argument("--treatments", nargs="+", default=list(TREATMENTS), choices=list(TREATMENTS))
     parser.add_argument("--rotations", nargs="+", default=list(ROTATIONS), choices=ROTATIONS)
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser.parse_args(given)
-    torch.set_num_threads(1)
-    try:
-        run(options, given)
-    except InputError as error:
-        parser.error(str(error))
+    run_script(parser, run, arguments)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 
+from remul_md.structures.batch import Batch
 from remul_md.structures.frames import Frames
 
 SPACING = 1.4  # Angstrom between the places where atoms stand, give or take 0.2 in each direction
@@ -35,3 +37,12 @@ def drawn_frames(draw: st.DrawFn, *, labels: bool = True) -> Frames:
         forces=rng.normal(size=(total, 3)) if labels else None,
         name="drawn",
     )
+
+
+def pair_vectors(batch: Batch) -> torch.Tensor:
+    """From each atom to its neighbours [A, K, 3], Angstrom, by the indices and shifts of the batch alone."""
+    vectors = batch.positions[batch.neighbor_index] - batch.positions[:, None]
+    if batch.neighbor_shift is not None:
+        assert batch.cell is not None
+        vectors = vectors + torch.einsum("aks,asc->akc", batch.neighbor_shift.double(), batch.cell[batch.system_index])
+    return vectors

@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from cheap_springs import reference_file
+from interruptions import interrupt_at
 from potentials import untrained_potential
 
 from remul_md.analysis.accuracy import evaluate_potential
@@ -28,7 +29,6 @@ from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import load_potential
 from remul_md.potentials.provenance import Provenance
 from remul_md.potentials.zoo import describe_shipped
-from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint
 from remul_md.training.config import RunConfig, load_config, validated_config
 from remul_md.training.train import train_potential
@@ -133,17 +133,6 @@ def test_the_second_stage_begins_where_the_first_ended(pretrained: Path, data: P
     zero = counts @ (last.reference_energies - origin.reference_energies).numpy()
     assert zero == pytest.approx(train.energy.mean() - counts @ origin.reference_energies.numpy(), abs=1e-6)
     assert zero == pytest.approx(-740.0, abs=2.0)
-
-
-def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = trainer.train_step
-
-    def interrupted(state: Any, *arguments: Any, **options: Any) -> Any:
-        if state.step == step:
-            raise KeyboardInterrupt
-        return original(state, *arguments, **options)
-
-    monkeypatch.setattr(trainer, "train_step", interrupted)
 
 
 def test_a_run_stopped_in_every_part_ends_with_the_same_bits(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from random_structures import pair_vectors
 
 from remul_md import Batch, InputError, Prediction
 from remul_md.datasets import read_frames
@@ -136,14 +137,6 @@ def two_crystals() -> Batch:
         for n_atoms in (5, 7)
     ]
     return build_batch(frames_from_atoms(structures), cutoff=4.4)
-
-
-def pair_vectors(batch: Batch) -> torch.Tensor:
-    vectors = batch.positions[batch.neighbor_index] - batch.positions[:, None]
-    if batch.neighbor_shift is not None:
-        assert batch.cell is not None
-        vectors = vectors + torch.einsum("aks,asc->akc", batch.neighbor_shift.double(), batch.cell[batch.system_index])
-    return vectors
 
 
 def test_rotate_vectors_acts_on_columns_by_system_and_keeps_the_type() -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from ase import Atoms
 from ase.neighborlist import primitive_neighbor_list
+from random_structures import pair_vectors
 
-from remul_md import Batch, Frames, InputError
+from remul_md import Frames, InputError
 from remul_md.datasets import read_frames
 from remul_md.structures.frames import frames_from_atoms
 from remul_md.structures.neighbors import build_batch, neighbor_pairs
@@ -131,14 +132,6 @@ def crystals_and_molecules() -> Frames:
     )
 
 
-def displacements(batch: Batch) -> torch.Tensor:
-    vectors = batch.positions[batch.neighbor_index] - batch.positions[:, None]
-    if batch.neighbor_shift is not None:
-        assert batch.cell is not None
-        vectors = vectors + torch.einsum("aks,asc->akc", batch.neighbor_shift.double(), batch.cell[batch.system_index])
-    return vectors
-
-
 @pytest.mark.parametrize("kind", ["molecules", "mixed"])
 def test_reverse_index_is_an_involution_that_reverses(kind: str) -> None:
     frames = (
@@ -154,7 +147,7 @@ def test_reverse_index_is_an_involution_that_reverses(kind: str) -> None:
     center, neighbor = slots // n_columns, batch.neighbor_index.flatten()
     assert torch.equal(center[reverse], neighbor)
     assert torch.equal(neighbor[reverse], center)
-    vectors = displacements(batch).reshape(-1, 3)
+    vectors = pair_vectors(batch).reshape(-1, 3)
     torch.testing.assert_close(vectors[reverse][mask], -vectors[mask], rtol=0, atol=1e-12)
     # summing over the reverse is the adjoint of gathering neighbours
     generator = torch.Generator().manual_seed(0)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from interruptions import interrupt_at
 from potentials import molecule_frames, random_model
 from torch import Tensor
 
@@ -27,7 +28,6 @@ from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.remul import Turn, remul_losses
 from remul_md.symmetry.rotations import random_rotations
 from remul_md.symmetry.turns import labelled_part
-from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import read_checkpoint
 from remul_md.training.config import DataConfig, RunConfig, TrainConfig, validated_config
 from remul_md.training.objectives import PotentialObjective, labels
@@ -381,17 +381,6 @@ def run_config(source: Path, **train: Any) -> RunConfig:
     }
     data = {"molecule": "ethanol", "n_train": 17, "n_validation": 5, "unlabelled": str(source)}
     return validated_config({"data": data, "model": TINY_MODEL, "train": steps | train}, origin="test")
-
-
-def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = trainer.train_step
-
-    def interrupted(state: Any, *arguments: Any, **options: Any) -> Any:
-        if state.step == step:
-            raise KeyboardInterrupt
-        return original(state, *arguments, **options)
-
-    monkeypatch.setattr(trainer, "train_step", interrupted)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,15 +75,7 @@ def _bond_paths(graph: BondGraph) -> Iterator[Path]:
         best[kind] = max(best.get(kind, (-np.inf, 0, 0)), (outward + 100.0 * separates, i, j))
     for _, i, j in list(best.values())[:MAX_KINDS]:
         part, separates = graph.part(i, j)
-        yield _distance_path(
-            graph.positions,
-            (i, j),
-            part,
-            kind="bond",
-            label=f"bond {graph.names[i]}-{graph.names[j]}",
-            shares=(COMPRESSION, None),
-            one_well=True,
-        )
+        yield _distance_path(graph.positions, graph.names, (i, j), part, kind="bond")
 
 
 def _angle_paths(graph: BondGraph) -> Iterator[Path]:
@@ -144,27 +136,13 @@ def _pair_paths(graph: BondGraph) -> Iterator[Path]:
             part = sorted(graph.reached(j))
             if 2 * len(part) > len(graph.numbers):
                 i, j, part = j, i, sorted(reached)
-            yield _distance_path(
-                graph.positions,
-                (i, j),
-                part,
-                kind="pair",
-                label=f"pair {graph.names[i]}-{graph.names[j]}",
-                shares=(COMPRESSION, None),
-                one_well=True,
-            )
+            yield _distance_path(graph.positions, graph.names, (i, j), part, kind="pair")
         elif reached.get(j, 0) >= 3 and not within_is_done:
             within_is_done = True
             if graph.numbers[i] < graph.numbers[j]:  # the lighter one moves
                 i, j = j, i
             yield _distance_path(
-                graph.positions,
-                (i, j),
-                [j],
-                kind="pair",
-                label=f"pair {graph.names[i]}-{graph.names[j]}",
-                shares=(1.0 - PAIR_SHARE, 1.0 + PAIR_SHARE),
-                one_well=False,
+                graph.positions, graph.names, (i, j), [j], kind="pair", shares=(1.0 - PAIR_SHARE, 1.0 + PAIR_SHARE)
             )
 
 
@@ -174,30 +152,26 @@ def _neighbour_path(atoms: Atoms) -> Path:
     positions = atoms.get_positions()
     # From the image next to j, so that j moves along the shortest line.
     positions[i] = positions[j] - atoms.get_distance(i, j, mic=True, vector=True)
-    symbols = atoms.get_chemical_symbols()
-    return _distance_path(
-        positions,
-        (i, j),
-        [j],
-        kind="pair",
-        label=f"pair {symbols[i]}{i}-{symbols[j]}{j}",
-        shares=(1.0 - PAIR_SHARE, 1.0 + PAIR_SHARE),
-        one_well=False,
-    )
+    names = [f"{symbol}{index}" for index, symbol in enumerate(atoms.get_chemical_symbols())]
+    return _distance_path(positions, names, (i, j), [j], kind="pair", shares=(1.0 - PAIR_SHARE, 1.0 + PAIR_SHARE))
 
 
 def _distance_path(
     positions: Array,
+    names: Sequence[str],
     pair: tuple[int, int],
     part: list[int],
     *,
     kind: str,
-    label: str,
-    shares: tuple[float, float | None],
-    one_well: bool,
+    shares: tuple[float, float | None] | None = None,
 ) -> Path:
-    """Move `part` along the line of a pair, between two shares of its distance (None: REACH_A beyond it)."""
-    i, j = pair
+    """Move `part` along the line of a pair, between two shares of its distance (None: REACH_A beyond it).
+
+    Without shares the pair is compressed and pulled out of reach, and only one well is expected on the way.
+    """
+    (i, j), one_well = pair, shares is None
+    shares = shares or (COMPRESSION, None)
+    label = f"{kind} {names[i]}-{names[j]}"
     axis = positions[j] - positions[i]
     start = float(np.linalg.norm(axis))
     axis = axis / start

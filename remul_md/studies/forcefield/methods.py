@@ -68,6 +68,13 @@ METHODS: dict[str, Method] = {
 REFERENCE_COST = "two orientations"
 
 
+# What decides which runs there are, but not the numbers of one: a study that has begun can be extended by them.
+LISTS = (
+    *("molecules", "methods", "seeds", "budgets"),
+    *("grid_methods", "grid_molecules", "grid_widths", "grid_frames"),
+)
+
+
 class ForceFieldConfig(BaseModel):
     """Options of the force-field study; the defaults are the full study."""
 
@@ -118,17 +125,7 @@ class ForceFieldConfig(BaseModel):
 
     @model_validator(mode="after")
     def _runs_are_possible(self) -> ForceFieldConfig:
-        lists = (
-            "molecules",
-            "methods",
-            "seeds",
-            "budgets",
-            "grid_methods",
-            "grid_molecules",
-            "grid_widths",
-            "grid_frames",
-        )
-        check_distinct(self, lists)
+        check_distinct(self, LISTS)
         if not self.methods and not self.grid_widths:
             raise ValueError("methods and grid_widths are both empty, so nothing would be run; give one of them")
         for method in (*self.methods, *self.grid_methods):

@@ -13,7 +13,7 @@ from remul_md.datasets import read_frames
 from remul_md.dynamics import SimulationStopped, run_md
 from remul_md.errors import InputError
 from remul_md.potentials.potential import load_potential, resolve_device
-from remul_md.studies.forcefield.methods import METHODS, REFERENCE_COST, ForceFieldConfig
+from remul_md.studies.forcefield.methods import LISTS, METHODS, REFERENCE_COST, ForceFieldConfig
 from remul_md.studies.jobs import (
     RESULT,
     RESULTS,
@@ -36,17 +36,6 @@ if TYPE_CHECKING:
 
 COSTS = "costs.json"
 TRAJECTORY = "nve.traj"
-# What decides which runs there are, but not the numbers of one: a study that has begun can be extended by them.
-EXTENDABLE = {
-    "molecules",
-    "methods",
-    "seeds",
-    "budgets",
-    "grid_methods",
-    "grid_molecules",
-    "grid_widths",
-    "grid_frames",
-}
 HISTORY = (
     "step",
     *(f"forces_{figure}" for figure in ("percent", "rotational_error", "equivariance_norm")),
@@ -136,7 +125,7 @@ def run_study(
 
 def decisive_options(config: ForceFieldConfig) -> dict[str, Any]:
     """Options that decide a run's numbers."""
-    return config.model_dump(mode="json", exclude=EXTENDABLE)
+    return config.model_dump(mode="json", exclude={*LISTS})
 
 
 def planned_jobs(config: ForceFieldConfig, costs: dict[str, dict[str, float]]) -> list[Job]:
