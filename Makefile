@@ -41,6 +41,7 @@ potentials: install
 	    $(BIN)/remul-md train $$molecule --run-dir $(RUNS)/$$molecule --resume && \
 	    cp $(RUNS)/$$molecule/potential.pt data/potentials/$$molecule.pt && \
 	    cp $(RUNS)/$$molecule/metrics.csv data/potentials/$$molecule.metrics.csv && \
+	    rm -f data/potentials/$$molecule.json && \
 	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --json data/potentials/$$molecule.json || exit 1; \
 	done
 	$(BIN)/remul-md potentials
@@ -53,8 +54,9 @@ direct-heads: install
 	for molecule in $(MOLECULE); do \
 	    { test -f $(RUNS)/$$molecule-before.pt || cp data/potentials/$$molecule.pt $(RUNS)/$$molecule-before.pt; } && \
 	    $(BIN)/remul-md distill $(RUNS)/$$molecule-before.pt --run-dir $(RUNS)/$$molecule-direct --resume \
-	        --initial-structures rmd17/$$molecule/train-01 $(DISTILL) \
-	        --output data/potentials/$$molecule.pt && \
+	        --initial-structures rmd17/$$molecule/train-01 $(DISTILL) && \
+	    cp $(RUNS)/$$molecule-direct/potential.pt data/potentials/$$molecule.pt && \
+	    rm -f data/potentials/$$molecule.json data/potentials/$$molecule.direct.json && \
 	    cp $(RUNS)/$$molecule-direct/metrics.csv data/potentials/$$molecule.direct.metrics.csv && \
 	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --json data/potentials/$$molecule.json && \
 	    $(BIN)/remul-md evaluate $$molecule rmd17/$$molecule/test-01 --forces direct \

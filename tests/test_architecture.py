@@ -22,6 +22,7 @@ ORDER = (
     "_version",
     "errors",
     "files",
+    "outputs",
     "progress",
     "structures",
     "datasets",
@@ -181,6 +182,27 @@ def test_no_module_is_a_drawer_for_everything() -> None:
     drawers = {"utils", "util", "misc", "common", "helpers", "helper", "tools", "stuff", "core", "base"}
     assert not {name for name in MODULES if set(name.split(".")) & drawers}
     assert not {path for path in (ROOT / "tests").glob("*.py") if path.stem.removeprefix("test_") in drawers}
+
+
+def test_files_are_written_in_two_modules() -> None:
+    """Elsewhere nobody would think of locks, of half-written files, and of whose file stands there."""
+    never = (
+        "write_text",
+        "write_bytes",
+        "savefig",
+        "os.replace",
+        "os.rename",
+        "copyfile",
+        "copy2",
+        "rmtree",
+        "np.save",
+    )
+    at_home = {"remul_md.files", "remul_md.outputs"}
+    own = {"write_text"}  # of remul_md.outputs, imported by name
+    for name, tree in TREES.items():
+        found = {called for called, _ in calls(tree) if called.endswith(never) and called not in own}
+        assert name in at_home or not found, f"{name} calls {sorted(found)}"
+    assert any(called.endswith("savefig") for called, _ in calls(TREES["remul_md.outputs"]))
 
 
 def test_files_are_loaded_without_executing_them() -> None:

@@ -98,7 +98,7 @@ def test_some_checks_only(tmp_path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_explained(tmp_path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write the report"):
+    with pytest.raises(InputError, match="cannot be written"):
         write_audit_report(audited(), tmp_path / "file" / "audit.html")
 
 

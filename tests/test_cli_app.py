@@ -24,6 +24,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from remul_md._version import __version__
 from remul_md.datasets import read_frames
+from remul_md.outputs import GENERATOR
 
 Run = Callable[..., tuple[int, str, str]]
 SCRIPT = Path(sys.executable).with_name("remul-md")
@@ -179,7 +180,7 @@ def test_analyze_writes_the_promised_figures(cli: Run, trajectory: Path, potenti
     assert figures["net_torque_rms_eV"] > 0
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     shown = {name: json.loads(re.search(rf'id="{name}">(.*?)</script>', page)[1]) for name in ("data", "figures")}
-    assert {**shown["data"], "figures": shown["figures"]} == figures
+    assert {"generator": GENERATOR, **shown["data"], "figures": shown["figures"]} == figures
     assert {"potential sha256", "training data", "command", "versions", "run"} <= figures["provenance"].keys()
     assert figures["provenance"]["command"].endswith("--device cpu")
     assert len(figures["molecule"]["tested"]) == 4
@@ -308,7 +309,7 @@ def test_bad_md_options(
 
 def test_an_output_that_exists_is_kept(refused: Callable[..., None], potential: Path, trajectory: Path) -> None:
     before = trajectory.read_bytes()
-    refused(*md(potential, "ethanol", "--output", trajectory), message="exists already; resume the run (--resume)")
+    refused(*md(potential, "ethanol", "--output", trajectory), message="exists already; go on with it (--resume)")
     assert trajectory.read_bytes() == before
 
 
@@ -397,13 +398,59 @@ def test_bad_training_options(refused: Callable[..., None], workplace: Path, tmp
 def test_a_used_or_unwritable_run_directory(refused: Callable[..., None], workplace: Path) -> None:
     same = [*SETTINGS, "--set", f"data.source={workplace / 'own.xyz'}", "--set", "train.n_steps=20"]
     before = (workplace / "run" / "potential.pt").read_bytes()
-    refused("train", "--run-dir", workplace / "run", *same, message="already holds a run; go on with --resume")
+    refused("train", "--run-dir", workplace / "run", *same, message="exists already; go on with it (--resume)")
     options = ["--run-dir", workplace / "run", "--resume", *SETTINGS, "--set", "data.source=own.xyz"]
-    message = "was started with another config: train.n_steps was 20, now 21; use a new --run-dir"
+    message = "a run is not extended, since the learning rate of its every step depends on the last one"
     refused("train", *options, "--set", "train.n_steps=21", message=message)
     refused("train", "--run-dir", workplace / "own.xyz" / "run", *same, message="cannot be written")
     refused("train", "--run-dir", workplace / "own.xyz", *same, message="cannot be written")
     assert (workplace / "run" / "potential.pt").read_bytes() == before
+
+
+def test_a_run_goes_on_by_its_folder_alone(
+    cli: Run, refused: Callable[..., None], workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The config is that of the run; where there is none, nothing begins by itself."""
+    monkeypatch.chdir(workplace)
+    before = (workplace / "run" / "metrics.csv").read_bytes()
+    code, out, err = cli("train", "--run-dir", "run", "--resume")
+    assert code == 0, err
+    assert "n_steps: 20" in out
+    assert (workplace / "run" / "metrics.csv").read_bytes() == before
+    new = tmp_path / "new"
+    for more in ([], ["--set", "train.n_steps=3"]):
+        refused(
+            "train", "--run-dir", new, "--resume", *more, message=f"{new}: holds no run to go on with; to begin one"
+        )
+    assert not new.exists()
+    begins = ["--set", "data.source=own.xyz", "--set", "train.n_steps=3"]
+    assert cli("train", "--run-dir", new, "--resume", *SETTINGS, *begins)[0] == 0
+
+
+def test_no_command_replaces_what_it_reads_or_what_a_run_made(
+    refused: Callable[..., None], workplace: Path, potential: Path, trajectory: Path, tmp_path: Path
+) -> None:
+    own = workplace / "own.xyz"
+    files = [own, potential, trajectory, trajectory.with_suffix(".json"), trajectory.with_suffix(".log.csv")]
+    before = [path.read_bytes() for path in files]
+    read, theirs = "is read by this command", "was not written as a report by remul-md and is not replaced"
+    for path in (trajectory, trajectory.with_suffix(".json"), trajectory.with_suffix(".log.csv")):
+        for option in ("--report", "--json"):
+            refused("analyze", trajectory, option, path, message=read)
+    refused("analyze", trajectory, "--picture", own, message="cannot be written as a picture")
+    refused("analyze", trajectory, "--report", own, message=theirs)
+    refused("spectrum", trajectory, "--json", trajectory, message=read)
+    refused("compare", trajectory, own, "--json", own, message=read)
+    refused("evaluate", potential, own, "--json", potential, message=read)
+    refused("evaluate", potential, own, "--json", trajectory, message=theirs)
+    refused("audit", potential, "--structure", own, "--report", own, message=read)
+    refused("vibrations", potential, own, "--json", f"{own}", message=read)
+    refused("label", potential, own, own, "--overwrite", message=read)
+    refused("ensemble", potential, potential, potential, "--overwrite", message=read)
+    md = ["md", potential, "--output", trajectory]
+    refused(*md, "--structure", trajectory, "--overwrite", message=read)
+    refused("analyze", trajectory, "--report", tmp_path / "a", "--json", tmp_path / "a", message="two outputs")
+    assert [path.read_bytes() for path in files] == before
 
 
 def test_a_full_disk_ends_training_with_a_message(
@@ -471,7 +518,7 @@ def test_ctrl_c_is_one_line_and_130(workplace: Path, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "error: interrupted; `train`, `md` and `distill` go on where they were with --resume" in err
+    assert "error: interrupted; `train`, `md`, `label` and `distill` go on where they were with --resume" in err
     assert "Traceback" not in err
 
 

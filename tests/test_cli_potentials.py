@@ -124,7 +124,7 @@ def test_mistakes_are_one_line(cli: Run, members: list[Path], tmp_path: Path) ->
     for arguments, message in (
         (("ensemble", tmp_path / "out.pt", members[0]), "an ensemble needs at least 2 members, got 1"),
         (("ensemble", tmp_path / "out", *members), "the ensemble comes first and ends in .pt"),
-        (("ensemble", members[0], *members), "is a member too; the ensemble, which comes first, needs a name"),
+        (("ensemble", members[0], *members), "is read by this command"),
         (("label", members[0], "ethanol.traj", tmp_path / "out.db"), "ending '.db' cannot be written"),
         (("label", members[0], "rmd17/ethanol/test-01", tmp_path / "o.npz", "--max-std", "9"), "needs an ensemble"),
         (("label", members[0], "rmd17/aspirin/test-01", tmp_path / "o.npz"), "was never trained on"),

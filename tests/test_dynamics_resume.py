@@ -13,7 +13,7 @@ import pytest
 from ase.io import read
 from spring_molecule import CrookedSprings, spring_molecule
 
-from remul_md.dynamics import MDOptions, run_md
+from remul_md.dynamics import MDOptions, read_trajectory, run_md
 from remul_md.errors import InputError
 
 PROGRAM = """
@@ -143,27 +143,27 @@ def finished(tmp_path):
 
 
 def again(output, chosen, *, atoms=None, resume=True, provenance=None):
-    run_md(
+    return run_md(
         atoms or spring_molecule(),
         MDOptions(**chosen),
         output=output,
         resume=resume,
         progress=False,
-        provenance=provenance or {"potential": "a"},
+        provenance={"potential": "a"} if provenance is None else provenance,
     )
 
 
 def test_an_existing_run_is_not_overwritten(finished):
     output, chosen = finished
     before = output.read_bytes()
-    with pytest.raises(InputError, match=r"run.traj' exists already; resume the run \(--resume\), or choose"):
+    with pytest.raises(InputError, match=r"exists already; go on with it \(--resume\), replace it \(--overwrite\), or"):
         again(output, chosen, resume=False)
     assert output.read_bytes() == before
 
 
 def test_other_options_are_refused_by_name(finished):
     output, chosen = finished
-    with pytest.raises(InputError, match=r"seed was 8, now 9; timestep_fs was 0.5, now 0.25; give the same"):
+    with pytest.raises(InputError, match=r"timestep_fs was 0.5, now 0.25; seed was 8, now 9; give the same"):
         again(output, {**chosen, "seed": 9, "timestep_fs": 0.25})
 
 
@@ -258,7 +258,7 @@ def test_a_checkpoint_of_a_newer_version_is_refused(finished):
 
 def test_an_output_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(InputError, match=r"cannot write .*file/run.traj': (Not a directory|File exists)"):
+    with pytest.raises(InputError, match=r"file/run.traj: cannot be written .*(Not a directory|File exists)"):
         again(tmp_path / "file" / "run.traj", BASE)
 
 
@@ -274,3 +274,74 @@ def test_a_refused_structure_leaves_no_files(tmp_path):
     with pytest.raises(InputError, match="energy or forces of the first structure are not finite"):
         again(tmp_path / "new" / "run.traj", BASE, atoms=atoms)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".traj", ".h5md"])
+def test_a_finished_run_can_be_extended(tmp_path, suffix):
+    """Its files are those of a run that was asked to be so long at once; 0.031 ps is no multiple of any interval."""
+    chosen = {**BASE, "ensemble": "langevin", "equilibrate_ps": 0.05}
+    one, two = tmp_path / f"one{suffix}", tmp_path / f"two{suffix}"
+    whole = run_md(spring_molecule(), MDOptions(**chosen | {"length_ps": 0.09}), output=one, progress=False)
+    short = run_md(spring_molecule(), MDOptions(**chosen | {"length_ps": 0.031}), output=two, progress=False)
+    again(two, chosen | {"length_ps": 0.06}, provenance={})
+    last = again(two, chosen | {"length_ps": 0.09}, provenance={})
+    assert short.n_frames < last.n_frames == whole.n_frames == 26
+    assert_same_run(one.with_suffix(".traj"), two.with_suffix(".traj"))
+    assert (last.n_steps, last.mean_temperature_K) == (180, whole.mean_temperature_K)
+    said = json.loads(two.with_suffix(".json").read_text())
+    assert said["extended_from_ps"] == [0.031, 0.06]
+    assert (said["finished"], said["options"]["length_ps"]) == (True, 0.09)
+    if suffix == ".h5md":
+        assert read_trajectory(two).n_frames == 26
+    with pytest.raises(InputError, match=r"length_ps was 0.09, now 0.031"):  # nor is anything cut off
+        again(two, chosen | {"length_ps": 0.031}, provenance={})
+
+
+def test_a_ramp_is_not_extended(tmp_path):
+    """The temperature of every step depends on the length."""
+    chosen = {**BASE, "ensemble": "langevin", "equilibrate_ps": 0.0, "length_ps": 0.02, "final_temperature_K": 500.0}
+    run_md(spring_molecule(), MDOptions(**chosen), output=tmp_path / "run.traj", progress=False)
+    with pytest.raises(InputError, match=r"length_ps was 0.02, now 0.04"):
+        again(tmp_path / "run.traj", chosen | {"length_ps": 0.04}, provenance={})
+
+
+def test_a_potential_is_known_by_its_content(finished):
+    output, chosen = finished
+    description = output.with_suffix(".json")
+    said = json.loads(description.read_text())
+    said["provenance"] = {"potential": "A.pt", "potential_sha256": "12", "structure": "a.xyz"}
+    description.write_text(json.dumps(said))
+    spelt = {"potential": "./A.pt", "potential_sha256": "12", "structure": "/data/a.xyz"}
+    assert again(output, chosen, provenance=spelt).n_frames == 15
+    with pytest.raises(InputError, match=r"potential was 'A.pt', now './A.pt'; potential_sha256 was '12', now '13'"):
+        again(output, chosen, provenance=spelt | {"potential_sha256": "13"})
+
+
+def test_a_run_is_replaced_when_told_to(finished):
+    output, chosen = finished
+    mine = output.with_name("run.notes")
+    mine.write_text("not of the run")
+    output.with_suffix(".h5md").write_bytes(b"the copy of the old one")
+    run_md(spring_molecule(), MDOptions(**chosen | {"seed": 9}), output=output, overwrite=True, progress=False)
+    assert json.loads(output.with_suffix(".json").read_text())["options"]["seed"] == 9
+    assert len(read(output, index=":")) == 15
+    assert mine.read_text() == "not of the run"
+    assert not output.with_suffix(".h5md").exists()
+
+
+def test_two_runs_of_one_output_do_not_mix(tmp_path):
+    """The second is told who writes, however it spells the output, and the first ends as if it had been alone."""
+    chosen = {**BASE, "length_ps": 0.4, "equilibrate_ps": 0.0}
+    first = start(tmp_path / "run.traj", chosen, resume=False)
+    deadline = time.monotonic() + 60.0
+    while not (tmp_path / "run.log.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    for output in (tmp_path / "run.traj", tmp_path / "." / "run.h5md"):
+        for options in ({"resume": True}, {"overwrite": True}, {}):
+            with pytest.raises(InputError, match=f"is being written by process {first.pid} on "):
+                run_md(spring_molecule(), MDOptions(**chosen), output=output, progress=False, **options)
+    _, errors = first.communicate(timeout=240)
+    assert first.returncode == 0, errors
+    run_md(spring_molecule(), MDOptions(**chosen), output=tmp_path / "alone.traj", progress=False)
+    assert_same_run(tmp_path / "run.traj", tmp_path / "alone.traj")
+    assert not list(tmp_path.glob(".*"))

@@ -96,6 +96,42 @@ def test_the_command(cli: Run, tmp_path: Path) -> None:
     found = read_frames(output, allow_implausible=True)
     assert labelled.energy is not None
     np.testing.assert_allclose(found.energy, labelled.energy[[0, 2]], atol=1e-6)
+    before = output.read_bytes()
+    code, _, err = cli("label", EMT_FACTORY, frames, output, "--every", "2")
+    assert (code, output.read_bytes()) == (2, before)
+    assert "exists already; go on with it (--resume), replace it (--overwrite)" in err
+    assert cli("label", EMT_FACTORY, frames, output, "--every", "2", "--resume")[0] == 0  # nothing to do
+    assert output.read_bytes() == before
+    code, _, err = cli("label", EMT_FACTORY, frames, output, "--resume")
+    assert (code, output.read_bytes()) == (2, before)
+    assert "holds other labels: " in err
+    code, _, err = cli("label", EMT_FACTORY, frames, frames, "--overwrite")
+    assert code == 2
+    assert "is read by this command" in err
+    assert cli("label", EMT_FACTORY, frames, output, "--overwrite")[0] == 0
+    assert len(read_frames(output, allow_implausible=True)) == 3
     code, _, err = cli("label", EMT_FACTORY, frames, output, "--forces", "direct")
     assert code == 2
     assert "--forces is an option of potentials" in err
+
+
+@pytest.mark.parametrize("suffix", [".extxyz", ".npz"])
+def test_a_command_that_was_killed_goes_on_when_told_to(cli: Run, tmp_path: Path, suffix: str) -> None:
+    frames, output = tmp_path / "frames.extxyz", tmp_path / f"labels{suffix}"
+    one = clusters().select([0, 1])
+    labelled = calculate_labels(one, label_source(EMT_FACTORY), partial=tmp_path / "x.part").frames
+    write_frames(labelled, frames, provenance={})
+    partial = tmp_path / f"labels{suffix}.part"
+    with pytest.raises(KeyboardInterrupt):
+        calculate_labels(read_frames(frames, allow_implausible=True), stopping(1), partial=partial)
+    code, _, err = cli("label", EMT_FACTORY, frames, output)
+    assert code == 2
+    assert f"{partial.name}' exists already; go on with it (--resume)" in err
+    assert cli("label", EMT_FACTORY, frames, output, "--resume")[0] == 0
+    assert cli("label", EMT_FACTORY, frames, tmp_path / f"whole{suffix}")[0] == 0
+    assert output.read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
+    assert not partial.exists()
+    assert cli("label", EMT_FACTORY, frames, output, "--resume")[0] == 0
+    (tmp_path / f"notes{suffix}").write_bytes(frames.read_bytes() if suffix == ".extxyz" else output.read_bytes()[:50])
+    code, _, err = cli("label", EMT_FACTORY, frames, tmp_path / f"notes{suffix}", "--resume")
+    assert code == 2, err

@@ -93,7 +93,7 @@ def test_the_same_seed_gives_the_same_numbers(study: Path, tmp_path: Path) -> No
 def test_a_study_is_resumed_and_extended_but_not_changed(study: Path) -> None:
     before = study.read_bytes()
     written = (study.parent / "plain-seed3" / "result.json").stat().st_mtime_ns
-    with pytest.raises(InputError, match="already holds a study; go on with --resume"):
+    with pytest.raises(InputError, match="exists already; go on with it \\(--resume\\)"):
         run_study(tiny("n_steps=30", "methods=[plain]", "seeds=[3]"), study.parent)
     with pytest.raises(InputError, match="other options: n_steps was 30, now 31"):
         run_study(tiny("n_steps=31", "methods=[plain]", "seeds=[3]"), study.parent, resume=True)

@@ -23,6 +23,7 @@ from remul_md.analysis.orientations import (
     write_orientation_errors,
 )
 from remul_md.errors import InputError
+from remul_md.outputs import GENERATOR
 from remul_md.potentials.potential import Potential
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
@@ -121,7 +122,7 @@ def test_how_frames_are_cut_into_passes_changes_nothing(
 
 def test_files(tmp_path: Path, found: OrientationErrors) -> None:
     write_orientation_errors(found, tmp_path / "new" / "errors.json")
-    assert json.loads((tmp_path / "new" / "errors.json").read_text()) == found.to_json()
+    assert json.loads((tmp_path / "new" / "errors.json").read_text()) == {"generator": GENERATOR, **found.to_json()}
     write_orientation_errors(found, tmp_path / "errors.png")
     assert (tmp_path / "errors.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(

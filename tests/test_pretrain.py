@@ -154,7 +154,7 @@ def test_a_run_stopped_in_every_part_ends_with_the_same_bits(
     with pytest.raises(KeyboardInterrupt):
         train_potential(config, run_dir=folder, progress=False)
     assert len(read_frames(folder / "pretrain" / "labels.npz")) == 40
-    with pytest.raises(InputError, match=re.escape(f"{folder}: already holds a run; go on with --resume")):
+    with pytest.raises(InputError, match=re.escape("exists already; go on with it (--resume)")):
         train_potential(config, run_dir=folder, progress=False)
     more = run_config(data, pretrain={"method": SPRINGS, "n_labels": 80, "n_steps": 9})
     with pytest.raises(InputError, match=r"was started with another config: pretrain.n_labels was 60, now 80"):

@@ -190,7 +190,7 @@ def test_what_cannot_run_is_refused_before_any_replica_begins(tmp_path):
     with pytest.raises(InputError, match=r"shape \(2, \d, 3\), a start for each replica, got \(3, \d, 3\)"):
         again(2, positions=np.zeros((3, len(spring_molecule()), 3)))
     (tmp_path / "run-2.json").write_text("{}")
-    with pytest.raises(InputError, match=r"run-2.json' exists already; resume the runs \(--resume\)"):
+    with pytest.raises(InputError, match=r"run-2.json' exists already; go on with it \(--resume\)"):
         again(3)
     assert [path.name for path in tmp_path.iterdir()] == ["run-2.json"]
     with pytest.raises(InputError, match=r"run-2.json' lacks finished"):  # of one replica: the others end, too

@@ -256,7 +256,7 @@ def test_callers_random_state_and_the_data_are_left_alone(tmp_path: Path) -> Non
 def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     train_potential(run_config(), run_dir=tmp_path, progress=False)
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    with pytest.raises(InputError, match="already holds a run; go on with --resume, or give a new --run-dir"):
+    with pytest.raises(InputError, match="exists already; go on with it \\(--resume\\)"):
         train_potential(run_config(), run_dir=tmp_path, progress=False)
     message = r"was started with another config: train.beta was 1.0, now 0.5; train.seed was 0, now 3; use a new"
     with pytest.raises(InputError, match=message):
@@ -276,9 +276,9 @@ def test_a_start_that_failed_over_data_does_not_block_the_folder(tmp_path: Path)
 @pytest.mark.parametrize("name", ["potential.pt", "metrics.csv", "checkpoint.pt"])
 def test_files_of_another_origin_are_not_overwritten(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("dear to someone")
-    with pytest.raises(InputError, match="already holds a run"):
+    with pytest.raises(InputError, match="exists already"):
         train_potential(run_config(), run_dir=tmp_path, progress=False)
-    with pytest.raises(InputError, match=rf"holds {name} but no config\.yaml of the run; give a new --run-dir"):
+    with pytest.raises(InputError, match=r"holds a run but no config\.yaml of it; give a new --run-dir"):
         train_potential(run_config(), run_dir=tmp_path, resume=True, progress=False)
     assert (tmp_path / name).read_text() == "dear to someone"
 
@@ -306,6 +306,71 @@ def test_resuming_on_other_data_is_refused(tmp_path: Path) -> None:
     ethanol_file(tmp_path / "data.xyz", shift=0.25)
     with pytest.raises(InputError, match="the checkpoint belongs to another config or data; use a new --run-dir"):
         train_potential(config, run_dir=tmp_path / "run", resume=True, progress=False)
+
+
+def test_data_are_known_by_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ethanol_file(tmp_path / "data.xyz")
+    made = train_potential(run_config(data={"source": "data.xyz"}), run_dir="run", progress=False)
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "data.xyz").rename(tmp_path / "moved" / "other.xyz")
+    for source in ("moved/other.xyz", "./moved/other.xyz", str(tmp_path / "moved" / "other.xyz")):
+        again = train_potential(run_config(data={"source": source}), run_dir="./run", resume=True, progress=False)
+        assert again.provenance.metrics["last_step"] == made.provenance.metrics["last_step"]
+    ethanol_file(tmp_path / "data.xyz", shift=0.25)
+    with pytest.raises(InputError, match="the checkpoint belongs to another config or data"):
+        train_potential(run_config(data={"source": "./data.xyz"}), run_dir="run", resume=True, progress=False)
+    (tmp_path / "run" / "checkpoint.pt").unlink()  # then nothing but the file of the record tells which data it was
+    with pytest.raises(InputError, match=r"data\.source was 'data\.xyz', now 'moved/other\.xyz'"):
+        train_potential(run_config(data={"source": "moved/other.xyz"}), run_dir="run", resume=True, progress=False)
+
+
+def test_a_run_is_not_extended_and_says_why(tmp_path: Path) -> None:
+    train_potential(run_config(), run_dir=tmp_path, progress=False)
+    with pytest.raises(
+        InputError, match=r"the learning rate of its every step .*train.n_steps was 12, now 24.*--init-f"
+    ):
+        train_potential(run_config(n_steps=24), run_dir=tmp_path, resume=True, progress=False)
+
+
+def test_a_resumed_run_knows_what_it_started_from(trained: Path, tmp_path: Path) -> None:
+    """Killed before its first checkpoint it would else begin again from random weights, without a word."""
+    origin, folder = tmp_path / "origin.pt", tmp_path / "run"
+    origin.write_bytes((trained / "potential.pt").read_bytes())
+    config = run_config(model=SMALL_MODEL, n_steps=3)
+    first = train_potential(config, run_dir=folder, init_from=origin, progress=False)
+    for name in ("checkpoint.pt", "potential.pt"):
+        (folder / name).unlink()
+    again = train_potential(config, run_dir=folder, resume=True, progress=False)
+    assert again.provenance.origin == first.provenance.origin == load_potential(origin).sha256
+    for name, weight in first.model.state_dict().items():
+        assert torch.equal(weight, again.model.state_dict()[name]), name
+    (tmp_path / "other.pt").write_bytes((folder / "potential.pt").read_bytes())
+    with pytest.raises(InputError, match=r"started from another potential: .*init_from_sha256 was"):
+        train_potential(config, run_dir=folder, init_from=tmp_path / "other.pt", resume=True)
+    (tmp_path / "copy.pt").write_bytes(origin.read_bytes())
+    train_potential(config, run_dir=folder, init_from=tmp_path / "copy.pt", resume=True, progress=False)
+
+
+def test_a_run_is_replaced_when_told_to_but_none_of_its_inputs(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train_potential(run_config(), run_dir=folder, progress=False)
+    (folder / "notes.txt").write_text("of the user")
+    before = (folder / "potential.pt").read_bytes()
+    with pytest.raises(InputError, match="is read by this command"):
+        train_potential(run_config(), run_dir=folder, init_from=folder / "potential.pt", overwrite=True)
+    assert (folder / "potential.pt").read_bytes() == before
+    train_potential(run_config(seed=5), run_dir=folder, overwrite=True, progress=False)
+    assert (folder / "potential.pt").read_bytes() != before
+    assert yaml.safe_load((folder / "config.yaml").read_text())["train"]["seed"] == 5
+    assert (folder / "notes.txt").read_text() == "of the user"
+
+
+def test_a_config_of_the_users_own_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: {molecule: ethanol}  # my comments\n")
+    with pytest.raises(InputError, match=r"config\.yaml: was not written .* by remul-md and is not replaced"):
+        train_potential(run_config(), run_dir=tmp_path, progress=False)
+    assert "my comments" in (tmp_path / "config.yaml").read_text()
 
 
 def test_fine_tuning_starts_where_the_potential_stands(trained: Path, tmp_path: Path) -> None:
@@ -371,7 +436,7 @@ def test_labels_that_are_not_finite(tmp_path: Path, label: str) -> None:
 def test_a_run_directory_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(InputError, match=re.escape(f"{folder}: cannot be written") + ".*choose another --run-dir"):
+        with pytest.raises(InputError, match=re.escape(f"{folder}: cannot be written") + ".*choose another output"):
             train_potential(run_config(), run_dir=folder, progress=False)
     with pytest.raises(InputError, match=r"cannot be written .*; free space or choose another folder"):
         save_tensors(tmp_path / "file" / "potential.pt", {"weights": torch.zeros(3)})

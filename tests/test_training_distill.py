@@ -200,7 +200,7 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(
     with pytest.raises(KeyboardInterrupt):
         distill(tmp_path, calculator=StoppedAfter(25))
     assert not (tmp_path / "labels.npz").exists()
-    with pytest.raises(InputError, match=r"already holds a run \(distill\.json\); go on with --resume"):
+    with pytest.raises(InputError, match=r"distill\.json\' exists already; go on with it \(--resume\)"):
         distill(tmp_path)
     with pytest.raises(InputError, match=r"begun with other options: frame_interval_fs was 5\.0, now 10\.0"):
         distill(tmp_path, resume=True, frame_interval_fs=10.0)
@@ -361,7 +361,12 @@ def test_mistakes_are_one_line(cli: Run, tmp_path: Path, done: Path) -> None:
             ("distill", "ethanol", *folder, "--initial-structures", "rmd17/benzene/train-01"),
             "are not those of the potential's",
         ),
-        (("distill", "ethanol", "--run-dir", done), "already holds a run (distill.json); go on with --resume"),
+        (("distill", "ethanol", "--run-dir", done), "exists already; go on with it (--resume)"),
+        (
+            ("distill", "ethanol", "--run-dir", done, "--output", done / "checkpoint.pt", "--resume"),
+            "lies in the folder of",
+        ),
+        (("distill", done / "potential.pt", *folder, "--output", done / "potential.pt"), "is read by this command"),
     ):
         code, out, err = cli(*arguments)
         assert code == 2, err
@@ -372,4 +377,4 @@ def test_mistakes_are_one_line(cli: Run, tmp_path: Path, done: Path) -> None:
     (tmp_path / "run" / "metrics.csv").touch()
     code, _, err = cli("distill", "ethanol", *folder, "--resume")
     assert code == 2
-    assert "holds metrics.csv but no distill.json: another kind of run" in err
+    assert "holds a run but no distill.json: another kind of run" in err

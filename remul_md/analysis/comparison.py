@@ -19,6 +19,7 @@ from remul_md.analysis.distributions import (
 )
 from remul_md.analysis.verdicts import Verdict
 from remul_md.errors import InputError
+from remul_md.outputs import save_picture
 from remul_md.structures.topology import bond_pairs
 
 Array = NDArray[np.float64]
@@ -258,9 +259,4 @@ def write_comparison_png(comparison: Comparison, path: str | Path, *, labels: tu
         f"h(r) MAE {comparison.pair_distance_mae:.3f}",
         fontsize=10,
     )
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(target, dpi=130)
-    except (OSError, ValueError) as error:  # matplotlib refuses an unknown extension with a ValueError
-        raise InputError(f"{target}: cannot be written ({error}); choose another .png file") from error
+    save_picture(figure, path)

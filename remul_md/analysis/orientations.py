@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from remul_md.errors import InputError
-from remul_md.files import write_json
+from remul_md.outputs import save_picture, write_figures
 from remul_md.potentials.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
 from remul_md.structures.batch import Batch, BatchStore, Head, Prediction, mapped
@@ -194,13 +194,9 @@ def write_orientation_errors(errors: OrientationErrors, path: Path) -> None:
     """
     check_orientation_file(path)
     if path.suffix == ".json":
-        write_json(path, errors.to_json(), hint="choose another file")
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _figure(errors).savefig(path, dpi=130)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error}); choose another file") from error
+        write_figures(path, errors.to_json(), hint="choose another file")
+    else:
+        save_picture(_figure(errors), path)
 
 
 def _figure(errors: OrientationErrors) -> Any:

@@ -13,6 +13,7 @@ from remul_md.analysis.temperature import counted_degrees_of_freedom
 from remul_md.dynamics.momenta import kinetic_energy_eV
 from remul_md.dynamics.velocities import boltzmann_eV_per_K, temperature_K
 from remul_md.errors import InputError
+from remul_md.outputs import save_picture
 
 if TYPE_CHECKING:
     from remul_md.dynamics.trajectory import FrameStream
@@ -269,9 +270,4 @@ def write_spectrum_png(spectrum: Spectrum, path: str | Path, *, title: str) -> N
     axes.set_xlim(0.0, min(float(spectrum.wavenumbers_per_cm[-1]), 4200.0))
     axes.set_ylim(bottom=0.0)
     axes.spines[["top", "right"]].set_visible(False)
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(target, dpi=130)
-    except (OSError, ValueError) as error:  # matplotlib refuses an unknown extension with a ValueError
-        raise InputError(f"{target}: cannot be written ({error}); choose another .png file") from error
+    save_picture(figure, path)

@@ -13,6 +13,7 @@ from remul_md._version import __version__
 from remul_md.cli.options import DeviceOption, ThreadsOption
 from remul_md.cli.printing import print_table, verdict_word
 from remul_md.errors import InputError
+from remul_md.outputs import check_reports, write_figures
 
 if TYPE_CHECKING:
     from remul_md.analysis.trajectory import TrajectoryAnalysis
@@ -51,6 +52,8 @@ def analyze(
     from remul_md.analysis.trajectory import analyze_trajectory
     from remul_md.dynamics.read import open_trajectory
 
+    read = _inputs(trajectory, potential, topology, evaluation)
+    check_reports(report, json_file, picture=picture, inputs=read)
     figures = None if evaluation is None else _read_evaluation(evaluation)
     atoms, statistics, training, calculator = None, None, None, None
     provenance: dict[str, Any] = {"trajectory": str(trajectory), **_made_by(trajectory)}
@@ -96,7 +99,6 @@ def analyze(
         write_summary_png(result, picture, evaluation=figures, training=training)
     if report is not None or json_file is not None:
         from remul_md.analysis.report import collect_content, report_data, write_report
-        from remul_md.files import write_json
 
         exact = None
         if atoms is not None and calculator is not None and vibrations is not False:
@@ -114,7 +116,7 @@ def analyze(
         if report is not None:
             write_report(result, report, content=content, **shown)
         if json_file is not None:
-            write_json(json_file, report_data(result, content=content, **shown), hint="choose another --json file")
+            write_figures(json_file, report_data(result, content=content, **shown))
     for written in (report, picture, json_file):
         if written is not None:
             typer.echo(f"wrote {written}")
@@ -153,6 +155,14 @@ def _record(trajectory: Path) -> dict[str, Any]:
         return {}
     record = OutputFiles.for_output(trajectory).description
     return read_json(record) if record.exists() else {}
+
+
+def _inputs(trajectory: Path, *others: str | Path | None) -> list[str | Path | None]:
+    """What is read, and all that belongs to the run of the trajectory."""
+    from remul_md.dynamics.recording import OutputFiles
+
+    own = trajectory.suffix in (".traj", ".h5md")
+    return [trajectory, *(OutputFiles.for_output(trajectory).all() if own else ()), *others]
 
 
 def _made_by(trajectory: Path) -> dict[str, Any]:

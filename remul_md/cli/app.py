@@ -12,12 +12,13 @@ from remul_md.cli.analyze import analyze
 from remul_md.cli.audit import audit
 from remul_md.cli.data import data_app
 from remul_md.cli.md import md
-from remul_md.cli.options import DeviceOption, JsonOption, SymmetryOption, ThreadsOption
+from remul_md.cli.options import DeviceOption, JsonOption, OverwriteOption, SymmetryOption, ThreadsOption
 from remul_md.cli.potentials import distill, ensemble, label, training_line
 from remul_md.cli.printing import fail, print_table, write_figures
 from remul_md.cli.properties import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli.study import study_app
 from remul_md.errors import InputError
+from remul_md.outputs import check_reports
 
 if TYPE_CHECKING:
     from remul_md.calculators import RemulCalculator
@@ -42,6 +43,7 @@ def train(
     molecule: Annotated[str | None, typer.Option(help="A packaged rMD17 molecule, such as ethanol.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, such as train.beta=0.5.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
+    overwrite: OverwriteOption = False,
     init_from: Annotated[str | None, typer.Option(help="Start from the weights of this potential.")] = None,
     pretrain: Annotated[
         str | None, typer.Option(help="Train on cheap labels first: xtb, or MODULE:FACTORY (docs/few-labels.md).")
@@ -49,13 +51,22 @@ def train(
 ) -> None:
     """Train a potential; writes RUN_DIR/potential.pt, metrics.csv, tensorboard/ and the resolved config.yaml."""
     from remul_md.training.config import dump_config, load_config
-    from remul_md.training.train import POTENTIAL, train_potential
+    from remul_md.training.run_folder import CONFIG, POTENTIAL, holds_run
+    from remul_md.training.train import train_potential
+
+    named = config or molecule or any(each.startswith("data.") for each in set_ or [])
+    if resume and not named:
+        if not holds_run(run_dir):
+            raise InputError(
+                f"{run_dir}: holds no run to go on with; to begin one, name a config, a --molecule or --set data.source"
+            )
+        config = str(run_dir / CONFIG)
 
     chosen = [] if molecule is None else [f"data.molecule={molecule}", "data.source=null"]
     chosen += [] if pretrain is None else [f"pretrain.method={pretrain}"]
     options = load_config(config, overrides=[*chosen, *(set_ or [])])
     typer.echo(dump_config(options))
-    potential = train_potential(options, run_dir=run_dir, resume=resume, init_from=init_from)
+    potential = train_potential(options, run_dir=run_dir, resume=resume, overwrite=overwrite, init_from=init_from)
     line = training_line(potential.provenance, direct=options.train.trained == "direct-head")
     typer.echo(f"{run_dir / POTENTIAL}: {line}")
 
@@ -87,6 +98,7 @@ def evaluate(
     head = loaded.resolve_forces(forces)  # type: ignore[arg-type]
     if by_angle is not None:
         check_orientation_file(by_angle)
+    check_reports(json_file, by_angle, inputs=(potential, data))
     frames = read_frames(data)
     training = seen_in_training(loaded.provenance.data, data)
     result = evaluate_potential(
@@ -121,6 +133,7 @@ def potentials(
     from remul_md.cli.potentials import zoo_lines
     from remul_md.potentials.zoo import describe_shipped
 
+    check_reports(json_file)
     _use_threads(n_threads)
     rows = describe_shipped(measure_latency=latency)
     for line in zoo_lines(rows):
@@ -177,4 +190,4 @@ def main() -> None:
         # Inside a command typer turns Ctrl-C into a silent exit with code 130.
         if isinstance(stop, SystemExit) and stop.code != 130:
             raise
-        fail("interrupted; `train`, `md` and `distill` go on where they were with --resume", code=130)
+        fail("interrupted; `train`, `md`, `label` and `distill` go on where they were with --resume", code=130)

@@ -11,9 +11,10 @@ import typer
 
 from remul_md._version import __version__
 from remul_md.cli.options import JsonOption, SymmetryOption, ThreadsOption
+from remul_md.cli.printing import write_figures
 from remul_md.errors import InputError
-from remul_md.files import write_json
 from remul_md.labels.sources import label_source, names_calculator
+from remul_md.outputs import check_reports
 
 if TYPE_CHECKING:
     from remul_md.analysis.audit import Check
@@ -43,6 +44,7 @@ def audit(
     from remul_md.analysis.audit import run_audit
     from remul_md.datasets.structure_source import read_structure
 
+    check_reports(report, json_file, inputs=(target, structure))
     options = {"forces": forces, "symmetry": symmetry, "device": device, "dtype": dtype}
     torch.set_num_threads(n_threads)
     atoms = read_structure(structure)
@@ -59,9 +61,7 @@ def audit(
         provenance = {"audited": target, "structure": structure, "command": command, "version": __version__}
         write_audit_report(result, report, provenance=provenance)
         typer.echo(f"wrote {report}")
-    if json_file is not None:
-        write_json(json_file, result.to_json(), hint="choose another --json file")
-        typer.echo(f"wrote {json_file}")
+    write_figures(json_file, result.to_json())
     if not result.passed:
         raise typer.Exit(1)
 

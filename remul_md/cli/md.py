@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md.cli.config_flags import flags_of, options_of
-from remul_md.cli.options import DeviceOption, SymmetryOption, ThreadsOption
+from remul_md.cli.options import DeviceOption, OverwriteOption, SymmetryOption, ThreadsOption
 from remul_md.cli.printing import fail, print_table
 from remul_md.dynamics.options import MDOptions
 from remul_md.errors import InputError
@@ -64,6 +64,7 @@ def _md(
         bool, typer.Option("--compile", help="Compile the forces: minutes once, then several times as fast.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
+    overwrite: OverwriteOption = False,
     **given: Any,
 ) -> None:
     """Molecular dynamics with a potential: Langevin equilibration, then production in the ensemble."""
@@ -71,11 +72,17 @@ def _md(
 
     from remul_md.calculators import RemulCalculator
     from remul_md.datasets.structure_source import read_structure
+    from remul_md.dynamics.recording import OutputFiles
+    from remul_md.dynamics.replicas import replica_output
+    from remul_md.outputs import check_no_input
 
     options = options_of(MDOptions, "md", file=config, overrides=set_ or [], given=given)
     n_inner = options.n_inner
     if n_inner is not None and replicas > 1:
         raise InputError(f"--n-inner {n_inner} does not go with --replicas {replicas}; run them one by one")
+    outputs = [replica_output(output, number) for number in range(replicas)] if replicas > 1 else [output]
+    written = [path for each in outputs for path in OutputFiles.for_output(each).all()]
+    check_no_input(written, (potential, structure, config))
     torch.set_num_threads(n_threads)
     rotations = int(symmetrize) if symmetrize and symmetrize.lstrip("-").isdigit() else symmetrize
     chosen: dict[str, Any] = {
@@ -107,7 +114,7 @@ def _md(
         **({"compiled": True} if compiled else {}),
     }
     table: Table | None
-    kept: dict[str, Any] = {"output": output, "resume": resume, "provenance": provenance}
+    kept: dict[str, Any] = {"output": output, "resume": resume, "overwrite": overwrite, "provenance": provenance}
     if replicas > 1:
         evaluate = calculator.copies(atoms, n_copies=replicas)
         table, failure = _run_many(atoms, options, n_replicas=replicas, evaluate=evaluate, **kept)
@@ -143,13 +150,16 @@ def _run_one(
     fast: RemulCalculator | None,
     output: Path,
     resume: bool,
+    overwrite: bool,
     provenance: Mapping[str, Any],
 ) -> tuple[Table | None, str]:
     """A run: its table with the command that judges it, or why it stopped."""
     from remul_md.dynamics import SimulationStopped, run_md
 
     try:
-        result = run_md(atoms, options, output=output, fast=fast, resume=resume, provenance=provenance)
+        result = run_md(
+            atoms, options, output=output, fast=fast, resume=resume, overwrite=overwrite, provenance=provenance
+        )
     except SimulationStopped as stop:
         return None, f"{stop}; the files hold the run up to there"
     inner = "" if options.n_inner is None else f"{options.n_inner} x "
@@ -181,6 +191,7 @@ def _run_many(
     evaluate: Evaluate,
     output: Path,
     resume: bool,
+    overwrite: bool,
     provenance: Mapping[str, Any],
 ) -> tuple[Table, str]:
     """Replicas: a line for each, their speed together, and a word if one of them stopped."""
@@ -194,6 +205,7 @@ def _run_many(
         output=output,
         evaluate=evaluate,
         resume=resume,
+        overwrite=overwrite,
         provenance=provenance,
     )
     rows, speed, failure = [], 0.0, ""

@@ -13,4 +13,6 @@ ThreadsOption = Annotated[int, typer.Option(help="CPU threads; small molecules a
 SymmetryOption = Annotated[
     str | None, typer.Option(help="exact cuts the raw directions of a relaxed potential (default: as trained).")
 ]
+# What cost much and is there already is replaced only if this is said.
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remul_md.cli.options import DeviceOption, ThreadsOption
+from remul_md.cli.options import DeviceOption, OverwriteOption, ThreadsOption
 from remul_md.errors import InputError
+from remul_md.files import changed_values, owned
+from remul_md.outputs import check_existing, check_no_input
 
 if TYPE_CHECKING:
+    from remul_md.potentials.potential import ForcesChoice, Potential
     from remul_md.potentials.provenance import Provenance
     from remul_md.potentials.zoo import ShippedPotential
+    from remul_md.structures.frames import Frames
 
 
 def ensemble(
     output: Annotated[Path, typer.Argument(metavar="OUT.pt", help="The ensemble, one file.")],
     members: Annotated[list[str], typer.Argument(help="Potentials of one architecture, at least two.")],
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Make one potential of several: their mean, with their scatter as error bar (forces_std)."""
     from remul_md.potentials.ensemble import make_ensemble
+    from remul_md.potentials.potential import find_potential
 
     if output.suffix != ".pt":
         raise InputError(f"{output}: the ensemble comes first and ends in .pt; its members follow")
-    if str(output) in members:
-        raise InputError(f"{output}: is a member too; the ensemble, which comes first, needs a name of its own")
-    made = make_ensemble(members)
-    made.save(output)
+    check_no_input([output], [find_potential(member) for member in members])
+    with owned(output):
+        check_existing([output] if output.exists() else [], resume=None, overwrite=overwrite)
+        made = make_ensemble(members)
+        made.save(output)
     typer.echo(f"{output}: {made.n_members} members, {made.provenance.trained_forces} forces")
 
 
@@ -50,19 +57,17 @@ def label(
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     n_threads: ThreadsOption = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped (or begin).")] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Label geometries; `remul-md train --set data.source=OUTPUT` then trains a potential on them.
 
-    Labels of a method are kept as they come: the same command goes on where it was stopped.
+    Labels of a method are kept as they come: with --resume the same command goes on where it was stopped.
     """
-    import numpy as np
     import torch
 
-    from remul_md.datasets import read_frames
-    from remul_md.datasets.writers import check_written_format, write_frames
-    from remul_md.labels.calculated import calculate_labels
-    from remul_md.labels.label import label_frames
-    from remul_md.labels.sources import label_source, names_calculator
+    from remul_md.datasets.writers import check_written_format
+    from remul_md.labels.sources import names_calculator
     from remul_md.potentials.potential import load_potential, resolve_device
 
     check_written_format(output)
@@ -72,27 +77,92 @@ def label(
         if any(given.values()):
             wrong = next(name for name, is_given in given.items() if is_given)
             raise InputError(f"{wrong} is an option of potentials, {potential} takes none; leave it out")
-        source, read = label_source(potential), read_frames(frames)
-        partial = output.with_name(f"{output.name}.part")
-        made = calculate_labels(read.select(np.arange(0, len(read), every)), source, partial=partial, progress=True)
+    partial = output.with_name(f"{output.name}.part")
+    check_no_input([output, partial], [potential, frames])
+    with owned(output, also=[partial]):
+        check_existing([path for path in (output, partial) if path.exists()], resume=resume, overwrite=overwrite)
+        if overwrite:
+            partial.unlink(missing_ok=True)
+        if names_calculator(potential):
+            said = _label_by_method(
+                potential, _every(frames, every), output, partial=partial, every=every, resume=resume
+            )
+        else:
+            teacher = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
+            said = _label_by_potential(
+                teacher,
+                _every(frames, every),
+                output,
+                provenance={"potential": Path(potential).name, "every": every},
+                forces=forces,  # type: ignore[arg-type]
+                max_std=max_std,
+                resume=resume,
+            )
+    typer.echo(f"{output}: {said}")
+
+
+def _every(source: str, every: int) -> Frames:
+    import numpy as np
+
+    from remul_md.datasets import read_frames
+
+    read = read_frames(source)
+    return read.select(np.arange(0, len(read), every))
+
+
+def _label_by_method(method: str, frames: Frames, output: Path, *, partial: Path, every: int, resume: bool) -> str:
+    """Write labels of a method, or see that they are there; says what was done."""
+    from remul_md.datasets.writers import write_frames
+    from remul_md.labels.calculated import calculate_labels, calculation_record
+    from remul_md.labels.sources import label_source
+
+    source = label_source(method)
+    if not _are_there(output, {**calculation_record(frames, source), "every": every}, resume=resume):
+        made = calculate_labels(frames, source, partial=partial, progress=True)
         write_frames(made.frames, output, provenance={**made.provenance, "every": every})
-        partial.unlink(missing_ok=True)
-        typer.echo(f"{output}: {len(made.frames)} frames labelled by {source.name}")
-        return
-    teacher = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
-    read = read_frames(frames)
-    labelled = label_frames(
-        teacher,
-        read.select(np.arange(0, len(read), every)),
-        forces=forces,  # type: ignore[arg-type]
-        max_std_meV_per_A=max_std,
-        progress=True,
-    )
+    partial.unlink(missing_ok=True)
+    return f"{len(frames)} frames labelled by {source.name}"
+
+
+def _label_by_potential(
+    teacher: Potential,
+    frames: Frames,
+    output: Path,
+    *,
+    provenance: Mapping[str, Any],
+    forces: ForcesChoice,
+    max_std: float | None,
+    resume: bool,
+) -> str:
+    """Write labels of a potential, or see that they are there; says what was done."""
+    from remul_md.datasets.writers import write_frames
+    from remul_md.labels.label import label_frames, label_record
+
+    record = label_record(teacher, frames, forces=forces, max_std_meV_per_A=max_std)
+    if _are_there(output, {**record, **provenance}, resume=resume):
+        return "holds these labels already"
+    labelled = label_frames(teacher, frames, forces=forces, max_std_meV_per_A=max_std, progress=True)
     further = {} if labelled.forces_std is None else {"forces_std_eV_per_A": labelled.forces_std}
-    provenance = {**labelled.provenance, "potential": Path(potential).name, "every": every}
-    write_frames(labelled.frames, output, provenance=provenance, per_frame=further)
+    write_frames(labelled.frames, output, provenance={**labelled.provenance, **provenance}, per_frame=further)
     left_out = "" if max_std is None else f", {labelled.n_left_out} left out as too uncertain"
-    typer.echo(f"{output}: {len(labelled.frames)} frames{left_out}")
+    return f"{len(labelled.frames)} frames{left_out}"
+
+
+def _are_there(output: Path, wanted: Mapping[str, Any], *, resume: bool) -> bool:
+    """Whether a resumed command has nothing to do: its labels are written.
+
+    Raises:
+        InputError: the file holds other labels.
+    """
+    from remul_md.datasets.writers import written_provenance
+
+    if not (resume and output.exists()):
+        return False
+    if changed := changed_values(written_provenance(output), wanted):
+        raise InputError(
+            f"{output}: holds other labels: {'; '.join(changed)}; replace it (--overwrite) or name another"
+        )
+    return True
 
 
 def distill(
@@ -118,16 +188,27 @@ def distill(
         list[str] | None, typer.Option("--set", help="train.KEY=VALUE, such as train.n_steps=9000.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Add fast direct forces to a potential, taught by its conservative ones, which stay the same bits."""
     from remul_md.datasets import read_frames
     from remul_md.files import replace_atomically
     from remul_md.labels.own_dynamics import Sampling
+    from remul_md.potentials.potential import find_potential
     from remul_md.training.distill import distill_direct_head, head_config
-    from remul_md.training.train import POTENTIAL
+    from remul_md.training.run_folder import POTENTIAL
 
     if output is not None and (output.suffix != ".pt" or not output.parent.is_dir()):
         raise InputError(f"{output}: the copy of the potential must end in .pt, and its folder must be there")
+    written = run_dir / POTENTIAL
+    if output is not None:
+        if output.resolve().parent == run_dir.resolve() and output.name != POTENTIAL:
+            raise InputError(
+                f"{output}: lies in the folder of the run, whose files have names of their own; choose another"
+            )
+        check_no_input([output], [find_potential(potential), initial_structures])
+        copied = written.is_file() and output.is_file() and written.read_bytes() == output.read_bytes()
+        check_existing([output] if output.exists() and not copied else [], resume=None, overwrite=overwrite)
     config = head_config(set_ or [])
     sampling = Sampling(
         n_frames=n_frames,
@@ -148,8 +229,8 @@ def distill(
         initial_structures=None if initial_structures is None else read_frames(initial_structures),
         config=config,
         resume=resume,
+        overwrite=overwrite,
     )
-    written = run_dir / POTENTIAL
     if output is not None:
         try:
             replace_atomically(output, written.read_bytes())

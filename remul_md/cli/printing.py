@@ -7,8 +7,6 @@ from typing import Any, NoReturn
 
 import typer
 
-from remul_md._version import __version__
-
 
 def print_table(title: str, rows: list[tuple[str, str]]) -> None:
     """A title, and a line of name and value for each row."""
@@ -24,12 +22,12 @@ def verdict_word(passed: bool | None) -> str:
 
 
 def write_figures(path: Path | None, content: dict[str, Any]) -> None:
-    """The file of --json, if there is to be one, with the version that made it."""
+    """The file of --json, if there is to be one, which says what made it."""
     if path is None:
         return
-    from remul_md.files import write_json
+    from remul_md.outputs import write_figures as write
 
-    write_json(path, {"version": __version__, **content}, hint="choose another --json file")
+    write(path, content)
     typer.echo(f"wrote {path}")
 
 

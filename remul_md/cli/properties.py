@@ -10,6 +10,7 @@ import typer
 from remul_md.cli.options import JsonOption, ThreadsOption
 from remul_md.cli.printing import verdict_word, write_figures
 from remul_md.errors import InputError
+from remul_md.outputs import check_reports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +40,7 @@ def vibrations(
     """Relax a molecule and compute its vibrations in 1/cm; rotations and translations near zero are a check."""
     from remul_md.analysis.vibrations import vibrations as compute
 
+    check_reports(json_file, inputs=(potential, structure))
     atoms = _structure_with(potential, structure, forces=forces, device=device, n_threads=n_threads)
     found = compute(atoms, fmax_eV_per_A=fmax, max_steps=max_steps)
     typer.echo(
@@ -70,6 +72,7 @@ def compare(
     """
     from remul_md.analysis.comparison import compare_files, write_comparison_png
 
+    check_reports(json_file, picture=picture, inputs=(trajectory, other))
     found = compare_files(trajectory, other)
     typer.echo(f"\n{trajectory}: {found.n_frames[0]} frames, {other}: {found.n_frames[1]} frames")
     width = max(len(gap.name) for gap in found.gaps)
@@ -95,6 +98,7 @@ def spectrum(
     from remul_md.analysis.spectrum import strongest_lines, trajectory_spectrum, write_spectrum_png
     from remul_md.dynamics.read import open_trajectory
 
+    check_reports(json_file, picture=picture, inputs=(trajectory,))
     frames = open_trajectory(trajectory, frame_interval_fs=frame_interval_fs)
     found = trajectory_spectrum(frames, resolution_per_cm=resolution_per_cm)
     typer.echo(
@@ -130,6 +134,7 @@ def timestep_scan(
         steps = [float(step) for step in timesteps_fs.split(",")]
     except ValueError as error:
         raise InputError(f"--timesteps-fs {timesteps_fs!r} is no list of numbers; give them as 0.25,0.5,1") from error
+    check_reports(json_file, inputs=(potential, structure))
     atoms = _structure_with(potential, structure, forces=forces, device=device, n_threads=n_threads)
     found = scan(atoms, timesteps_fs=steps, length_ps=length_ps, temperature_K=temperature, seed=seed, progress=True)
     typer.echo(f"\n{potential} on {structure}: NVE runs of {length_ps:g} ps from {temperature:g} K")

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from remul_md.cli.options import OverwriteOption
 from remul_md.errors import InputError
 
 study_app = typer.Typer(help="Experiments of the papers: run one, or draw its results.", no_args_is_help=True)
@@ -25,6 +26,7 @@ def nbody(
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as seeds=[0,1].")] = None,
     jobs: JobsOption = 1,
     resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Four bodies under gravity: train with few orientations, test in others. Writes RUN_DIR/results.json."""
     from remul_md.studies.nbody.methods import nbody_config
@@ -35,7 +37,7 @@ def nbody(
         raise InputError("--quick and --paper exclude each other; give one")
     config = nbody_config("quick" if quick else "paper" if paper else "default", overrides=set_ or [])
     command = shlex.join(["remul-md", *sys.argv[1:]])
-    results = run_study(config, run_dir, n_jobs=jobs, resume=resume, command=command)
+    results = run_study(config, run_dir, n_jobs=jobs, resume=resume, overwrite=overwrite, command=command)
     typer.echo(markdown_table(results))
     typer.echo(f"wrote {results}; draw it with `remul-md study nbody-report {results} --plots FOLDER`")
 
@@ -50,6 +52,7 @@ def force_field(
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as methods=[remul-10].")] = None,
     jobs: JobsOption = 1,
     resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Ways of training a potential on rMD17: accuracy, symmetry and dynamics. Writes RUN_DIR/results.json."""
     from remul_md.studies.forcefield.methods import forcefield_config
@@ -59,7 +62,9 @@ def force_field(
     config = forcefield_config("quick" if quick else "default", overrides=set_ or [])
     command = shlex.join(["remul-md", *sys.argv[1:]])
     # The calculator comes from above: no study imports it.
-    results = run_study(config, run_dir, calculator=context.obj, n_jobs=jobs, resume=resume, command=command)
+    results = run_study(
+        config, run_dir, calculator=context.obj, n_jobs=jobs, resume=resume, overwrite=overwrite, command=command
+    )
     typer.echo(markdown_report(results))
     typer.echo(f"wrote {results}; draw it with `remul-md study force-field-report {results} --plots FOLDER`")
 
@@ -72,29 +77,33 @@ PlotsOption = Annotated[Path | None, typer.Option(help="Write the plots (PNG) in
 @study_app.command("nbody-report")
 def nbody_report(results: ResultsArgument, markdown: MarkdownOption = None, plots: PlotsOption = None) -> None:
     """The table beside the published figures, and the plots, from a file of results."""
+    from remul_md.outputs import check_reports
     from remul_md.studies.nbody.plots import write_plots
     from remul_md.studies.nbody.report import markdown_table
 
+    check_reports(markdown, inputs=(results,))
     _report(markdown_table(results), lambda folder: write_plots(results, folder), markdown=markdown, plots=plots)
 
 
 @study_app.command("force-field-report")
 def force_field_report(results: ResultsArgument, markdown: MarkdownOption = None, plots: PlotsOption = None) -> None:
     """The tables and plots from a file of results."""
+    from remul_md.outputs import check_reports
     from remul_md.studies.forcefield.plots import write_plots
     from remul_md.studies.forcefield.report import markdown_report
 
+    check_reports(markdown, inputs=(results,))
     _report(markdown_report(results), lambda folder: write_plots(results, folder), markdown=markdown, plots=plots)
 
 
 def _report(
     tables: str, write_plots: Callable[[Path], list[Path]], *, markdown: Path | None, plots: Path | None
 ) -> None:
-    from remul_md.studies.summary import write_text
+    from remul_md.outputs import write_text
 
     typer.echo(tables)
     if markdown is not None:
-        write_text(markdown, tables)
+        write_text(markdown, tables + "\n")
         typer.echo(f"wrote {markdown}")
     if plots is not None:
         for path in write_plots(plots):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ import numpy as np
 from remul_md.datasets.readers.npz import load_arrays
 from remul_md.datasets.registry import ENTRIES
 from remul_md.errors import InputError
+from remul_md.files import replace_atomically
+from remul_md.outputs import check_no_input
 
 # float32 resolves 5e-7 Angstrom and 1e-5 kcal/mol/Angstrom here; energies of 4e5 kcal/mol need float64
 PACKED_TYPES = {
@@ -36,7 +39,7 @@ def pack(source: Path, *, output_dir: Path) -> Path:
         source: the file as published.
         output_dir: an existing folder.
     Raises:
-        InputError: a file that is not registered or differs from the published one.
+        InputError: a file that is not registered or differs from the published one, or lies in `output_dir`.
     """
     known = {entry.file_name: entry for entry in ENTRIES.values() if entry.layout == "rMD17"}
     if source.name not in known:
@@ -50,7 +53,13 @@ def pack(source: Path, *, output_dir: Path) -> Path:
     arrays = load_arrays(source)
     target = output_dir / source.name
     packed: dict[str, Any] = {key: arrays[key].astype(kind) for key, kind in PACKED_TYPES.items()}
-    np.savez_compressed(target, **packed)
+    check_no_input([target], [source])
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **packed)
+    try:
+        replace_atomically(target, buffer.getvalue())
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error}); choose another --output-dir") from error
     return target
 
 

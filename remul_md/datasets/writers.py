@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from remul_md.datasets.readers.npz import load_arrays
+from remul_md.datasets.readers.xyz import read_xyz
 from remul_md.errors import InputError
 from remul_md.files import replace_atomically
 from remul_md.structures.frames import Frames
@@ -63,6 +65,24 @@ def write_frames(
         replace_atomically(path, content)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error}); free space or choose another folder") from error
+
+
+def written_provenance(path: Path) -> dict[str, Any]:
+    """The note that `write_frames` left in a file.
+
+    Raises:
+        InputError: another ending, a file that cannot be read, or one without such a note.
+    """
+    check_written_format(path)
+    if path.suffix.lower() == ".npz":
+        note = load_arrays(path).get("provenance")
+    else:
+        note = next((atoms.info.get("provenance") for atoms in read_xyz(path)), None)
+    try:
+        found = note if isinstance(note, dict) else json.loads(str(note))  # ASE reads JSON in a comment line
+        return dict(found)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: does not say what labelled it; give another output") from error
 
 
 def _npz(

@@ -86,31 +86,41 @@ def software_versions() -> dict[str, str]:
     return versions
 
 
-def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], *, path: Path) -> None:
-    """Compare what a resumed run would do with what it did.
+def resumed_description(before: Mapping[str, Any], now: Mapping[str, Any], *, path: Path) -> dict[str, Any]:
+    """The description of a run that is gone on with: that of before, and what is new about it.
 
+    A run may be given a longer `length_ps`, unless the temperature depends on it; it then ends as if it had been asked
+    for at once. Files are compared by their content, however they are spelt.
+
+    Args:
+        before: description of the run.
+        now: what a run with the options of now would be described as.
+        path: of the description, for messages.
     Raises:
-        InputError: an option, the composition, the calculator or the provenance differs; or `before` is no
-            description of a run.
+        InputError: another option, composition, calculator or provenance differs; or `before` is no description.
     """
     missing = [key for key in ("finished", "options", "versions", "provenance", *_SAME) if key not in before]
     if missing:
         raise InputError(f"{str(path)!r} lacks {', '.join(missing)}; it is no description of a run")
     # A run made by an older version lacks the options that came later; it ran as their defaults do.
-    then_options = {**asdict(MDOptions()), **before["options"]}
-    differences = [
-        f"{name} was {then!r}, now {value!r}"
-        for past, present in ((then_options, now["options"]), (before["provenance"], now["provenance"]))
-        for name, then, value in _differences(past, present)
-    ]
+    then_options, options = {**asdict(MDOptions()), **before["options"]}, dict(now["options"])
+    longer = options["length_ps"] > then_options["length_ps"] and options["final_temperature_K"] is None
+    if longer:
+        options["length_ps"] = then_options["length_ps"]
+    hashes = {"structure_sha256": before["structure_sha256"]}
+    facts = {**dict.fromkeys(before["provenance"]), **now["provenance"], "structure_sha256": now["structure_sha256"]}
+    differences = changed_values(then_options, options)
+    differences += changed_values({**before["provenance"], **hashes}, facts)
     differences += changed_values(before, {name: now.get(name) for name in (*_SAME, *_SAME_IF_SAID)})
     if differences:
         raise InputError(
-            f"cannot resume {str(path)!r} with other options: {'; '.join(differences)}; "
+            f"cannot resume {str(path)!r} with other options: {'; '.join(dict.fromkeys(differences))}; "
             "give the same ones, or choose another output name"
         )
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    names = sorted(set(before) | set(now))
-    return [(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
+    found = dict(before)
+    if before["versions"] != now["versions"]:
+        found["resumed_with"] = now["versions"]
+    if longer:
+        lengths = [*before.get("extended_from_ps", []), then_options["length_ps"]]
+        found |= {"options": now["options"], "finished": False, "status": "running", "extended_from_ps": lengths}
+    return found

@@ -77,11 +77,14 @@ class OutputFiles:
             topology=h5md.with_suffix(".topology.pdb") if h5md else None,
         )
 
+    def all(self) -> list[Path]:
+        """Every file that a run of this name can have, the H5MD copy included: an old one must not pass for the new."""
+        paths = [self.trajectory, self.log, self.equilibration_log, self.description, self.checkpoint]
+        return [*paths, *(self.trajectory.with_suffix(suffix) for suffix in (".h5md", ".topology.pdb"))]
+
     def existing(self) -> list[Path]:
         """Those that are there already."""
-        paths = (self.trajectory, self.log, self.equilibration_log, self.description, self.checkpoint)
-        optional = (self.h5md, self.topology)
-        return [path for path in (*paths, *(p for p in optional if p)) if path.exists()]
+        return [path for path in self.all() if path.exists()]
 
 
 @contextmanager

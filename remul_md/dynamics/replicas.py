@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,8 +29,11 @@ from remul_md.dynamics.engine import SimulationStopped
 from remul_md.dynamics.momenta import Array
 from remul_md.dynamics.options import MDOptions
 from remul_md.dynamics.recording import OutputFiles
-from remul_md.dynamics.run import MDResult, run_md
+from remul_md.dynamics.run import MDResult, run_owned
+from remul_md.dynamics.start import check_structure
 from remul_md.errors import InputError
+from remul_md.files import owned
+from remul_md.outputs import make_way
 from remul_md.progress import progress_bar
 
 Evaluate = Callable[[Array], tuple[Array, Array]]
@@ -54,6 +58,7 @@ def run_replicas(
     evaluate: Evaluate,
     positions: Array | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: bool = True,
     provenance: Mapping[str, Any] | None = None,
 ) -> list[MDResult | SimulationStopped]:
@@ -68,6 +73,7 @@ def run_replicas(
             `RemulCalculator.copies`; called from this thread, always with R = `n_replicas`.
         positions: where each replica starts, [R, N, 3], Angstrom; default: all where `atoms` is.
         resume: go on with those that were interrupted, begin those that had not begun.
+        overwrite: remove runs that are there, and begin.
         progress: show one progress bar on stderr.
         provenance: as for `run_md`.
     Returns:
@@ -88,25 +94,23 @@ def run_replicas(
             f"positions must have the shape ({n_replicas}, {len(atoms)}, 3), a start for each replica, "
             f"got {initial_positions.shape}"
         )
-    outputs = [replica_output(output, replica) for replica in range(n_replicas)]
-    existing = [path for name in outputs for path in OutputFiles.for_output(name).existing()]
-    if existing and not resume:  # before any replica begins
-        raise InputError(
-            f"{str(existing[0])!r} exists already; resume the runs (--resume), or choose another output name"
-        )
+    files = [OutputFiles.for_output(replica_output(output, replica)) for replica in range(n_replicas)]
     exchange = _Exchange(n_replicas)
+    structures = []
+    for replica in range(n_replicas):
+        structures.append(atoms.copy())
+        structures[replica].set_positions(initial_positions[replica])
+        structures[replica].calc = ReplicaCalculator(exchange, replica)
+        check_structure(structures[replica], options)
     outcomes: dict[int, MDResult | SimulationStopped] = {}
 
     def run_one(replica: int) -> None:
-        structure = atoms.copy()
-        structure.set_positions(initial_positions[replica])
-        structure.calc = ReplicaCalculator(exchange, replica)
         failure: BaseException | None = None
         try:
-            outcomes[replica] = run_md(
-                structure,
+            outcomes[replica] = run_owned(
+                structures[replica],
                 replace(options, seed=options.seed + replica),
-                output=outputs[replica],
+                files=files[replica],
                 resume=resume,
                 progress=False,
                 provenance=provenance,
@@ -120,15 +124,19 @@ def run_replicas(
     threads = [
         threading.Thread(target=run_one, args=(replica,), name=f"replica-{replica}") for replica in range(n_replicas)
     ]
-    for thread in threads:
-        thread.start()
-    try:
-        n_steps = options.n_equilibration_steps + options.n_steps
-        exchange.serve(evaluate, initial_positions, n_steps=n_steps, progress=progress)
-    finally:
-        exchange.close()
+    with ExitStack() as stack:
+        for each in files:  # all of them before any replica begins
+            stack.enter_context(owned(each.trajectory, also=each.all()))
+        make_way((path for each in files for path in each.existing()), resume=resume, overwrite=overwrite)
         for thread in threads:
-            thread.join()
+            thread.start()
+        try:
+            n_steps = options.n_equilibration_steps + options.n_steps
+            exchange.serve(evaluate, initial_positions, n_steps=n_steps, progress=progress)
+        finally:
+            exchange.close()
+            for thread in threads:
+                thread.join()
     return [outcomes[replica] for replica in range(n_replicas)]
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remul_md.dynamics.checkpoint import load_checkpoint
-from remul_md.dynamics.description import check_same_run, describe_run
+from remul_md.dynamics.description import describe_run, resumed_description
 from remul_md.dynamics.engine import Engine, SimulationStopped
 from remul_md.dynamics.options import MDOptions
-from remul_md.dynamics.recording import OutputFiles, Recorder, read_json, write_json, writing
+from remul_md.dynamics.recording import OutputFiles, Recorder, read_json, write_json
 from remul_md.dynamics.start import check_structure, first_state, production_dof
 from remul_md.errors import InputError
+from remul_md.files import owned
+from remul_md.outputs import make_way
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -58,6 +60,7 @@ def run_md(
     output: str | Path,
     fast: Calculator | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: bool = True,
     provenance: Mapping[str, Any] | None = None,
 ) -> MDResult:
@@ -73,29 +76,41 @@ def run_md(
         output: `*.traj`, or `*.h5md` to get an H5MD copy of the trajectory at the end.
         fast: with `options.n_inner` the calculator of the inner steps, such as the direct head of the potential whose
             conservative forces `atoms.calc` gives; another object than `atoms.calc`.
-        resume: go on with an interrupted run; begins anew if there is none; a finished one is returned as it is.
+        resume: go on with an interrupted run; begins anew if there is none; a finished one is returned as it is, or
+            gone on with if `options.length_ps` is longer.
+        overwrite: remove a run that is there, and begin.
         progress: show a progress bar on stderr.
         provenance: JSON-able facts that go into `run.json`, such as the potential and its hash; a resumed run must
             give the same ones.
     Raises:
         InputError: unusable structure; `fast` without `options.n_inner` or the other way round; output that exists
-            already (without `resume`), cannot be written, or was made with other options; a calculator that refuses
-            the structure.
+            already (without `resume` or `overwrite`), is being written by another process, cannot be written, or was
+            made with other options; a calculator that refuses the structure.
         SimulationStopped: the molecule fell apart, or energy or forces are not finite.
     """
     files = OutputFiles.for_output(output)
     check_structure(atoms, options, fast=fast)
-    description = describe_run(atoms, options, fast=fast, provenance=provenance)
-    if not resume and (existing := files.existing()):
-        raise InputError(
-            f"{str(existing[0])!r} exists already; resume the run (--resume), or choose another output name"
+    with owned(files.trajectory, also=files.all()):
+        make_way(files.existing(), resume=resume, overwrite=overwrite)
+        return run_owned(
+            atoms, options, files=files, fast=fast, resume=resume, progress=progress, provenance=provenance
         )
+
+
+def run_owned(
+    atoms: Atoms,
+    options: MDOptions,
+    *,
+    files: OutputFiles,
+    fast: Calculator | None = None,
+    resume: bool,
+    progress: bool,
+    provenance: Mapping[str, Any] | None,
+) -> MDResult:
+    """`run_md` for files that this process owns, and that are not there unless `resume`."""
+    description = describe_run(atoms, options, fast=fast, provenance=provenance)
     if resume and files.description.exists():
-        before = read_json(files.description)
-        check_same_run(before, description, path=files.description)
-        if before["versions"] != description["versions"]:
-            before["resumed_with"] = description["versions"]
-        description = before
+        description = resumed_description(read_json(files.description), description, path=files.description)
     system = atoms.copy()
     system.calc = atoms.calc
     if resume and files.checkpoint.exists() and files.description.exists():
@@ -111,8 +126,6 @@ def run_md(
         )
     else:
         state = first_state(system, options, fast=fast)
-        with writing(files.trajectory):
-            files.trajectory.parent.mkdir(parents=True, exist_ok=True)
     with Recorder(files) as recorder:
         if state.marks:
             recorder.cut_back(state.marks)

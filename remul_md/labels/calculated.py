@@ -48,14 +48,7 @@ def calculate_labels(frames: Frames, source: LabelSource, *, partial: Path, prog
     Raises:
         InputError: a partial file of other labels, a calculator that fails, labels that are not finite.
     """
-    geometries = frames.without_labels()
-    provenance = {
-        "labelled_by": f"remul-md {__version__}",
-        "method": source.name,
-        "calculator": source.version,
-        "geometries": frames.name,
-        "geometries_sha256": geometries.content_hash(),
-    }
+    geometries, provenance = frames.without_labels(), calculation_record(frames, source)
     energies, forces = _done(partial, provenance)
     saved = time.perf_counter()
     bar = progress_bar(shown=progress, total=len(frames), initial=len(energies), desc=source.name, unit="frame")
@@ -73,6 +66,17 @@ def calculate_labels(frames: Frames, source: LabelSource, *, partial: Path, prog
         _save(partial, energies, forces, provenance)
     labelled = replace(geometries, energy=np.array(energies), forces=np.concatenate(forces))
     return CalculatedLabels(frames=labelled, provenance=provenance)
+
+
+def calculation_record(frames: Frames, source: LabelSource) -> dict[str, Any]:
+    """What labels of a method on these geometries say of their origin, JSON-able."""
+    return {
+        "labelled_by": f"remul-md {__version__}",
+        "method": source.name,
+        "calculator": source.version,
+        "geometries": frames.name,
+        "geometries_sha256": frames.without_labels().content_hash(),
+    }
 
 
 def _label(frames: Frames, index: int, source: LabelSource) -> tuple[float, NDArray[np.float64]]:

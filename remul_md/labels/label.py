@@ -107,13 +107,20 @@ def label_frames(
         frames=labelled.select(kept),
         forces_std=None if of_frames is None else of_frames[kept],
         n_left_out=len(frames) - len(kept),
-        provenance={
-            "labelled_by": f"remul-md {__version__}",
-            "potential_sha256": potential.sha256,
-            "n_members": potential.n_members,
-            "forces": head,
-            "geometries": frames.name,
-            "geometries_sha256": frames.content_hash(),
-            "max_std_meV_per_A": max_std_meV_per_A,
-        },
+        provenance=label_record(potential, frames, forces=head, max_std_meV_per_A=max_std_meV_per_A),
     )
+
+
+def label_record(
+    potential: Potential, frames: Frames, *, forces: ForcesChoice, max_std_meV_per_A: float | None
+) -> dict[str, Any]:
+    """What labels of a potential on these geometries say of their origin, JSON-able; arguments as `label_frames`."""
+    return {
+        "labelled_by": f"remul-md {__version__}",
+        "potential_sha256": potential.sha256,
+        "n_members": potential.n_members,
+        "forces": potential.resolve_forces(forces),
+        "geometries": frames.name,
+        "geometries_sha256": frames.content_hash(),
+        "max_std_meV_per_A": max_std_meV_per_A,
+    }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from remul_md.errors import InputError
+from remul_md.outputs import save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,10 +57,6 @@ def write_panels(folder: str | Path, panels: Mapping[str, Callable[[Axes], None]
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=7.5)
         path = target / f"{name}.png"
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error}); choose another folder for the plots") from error
+        save_picture(figure, path, dpi=DPI)
         written.append(path)
     return written

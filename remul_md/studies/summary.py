@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
-from remul_md.errors import InputError
 
 SMALL_PERCENT = 2.0  # the share of the loss that is called small by Shen et al. (2025), arXiv:2512.02303
 History = Sequence[Mapping[str, float]]
@@ -32,17 +29,3 @@ def mean_and_scatter(values: Sequence[float] | NDArray[np.float64]) -> str:
     if len(array) == 1:
         return f"{array[0]:.3g}"
     return f"{array.mean():.3g} ± {array.std(ddof=1):.2g}"
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a table, making its folder.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text + "\n")
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error}); choose another --markdown file") from error

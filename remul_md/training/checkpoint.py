@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from remul_md.errors import InputError
+from remul_md.files import written_beside
 from remul_md.training.weighting import Weighting
 
 METRICS = "metrics.csv"
@@ -104,12 +105,10 @@ class MetricsLog:
         # A live TensorBoard reads the newest file of a folder only, so each log has a folder of its own.
         board = folder / "tensorboard" if file_name == METRICS else folder / "tensorboard" / path.stem
         with _disk_errors_named(path):
-            temporary = path.with_name(f".{file_name}.part")
-            with temporary.open("w", newline="") as file:
+            with written_beside(path) as temporary, temporary.open("w", newline="") as file:
                 writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
                 writer.writeheader()
                 writer.writerows(rows)
-            temporary.replace(path)
             self._file = path.open("a", newline="")
             self._writer = csv.DictWriter(self._file, columns, restval="")
             self._board = SummaryWriter(str(board), purge_step=from_step + 1 if from_step else None)

@@ -20,15 +20,15 @@ import torch
 from remul_md.analysis.accuracy import Accuracy, evaluate_potential
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
-from remul_md.files import changed_values, read_json, write_json
+from remul_md.files import changed_values, owned, read_json, write_json
 from remul_md.labels.own_dynamics import DYNAMICS, HELD_OUT, LABELS, Sampling, label_own_dynamics, start_positions
+from remul_md.outputs import make_way
 from remul_md.potentials.compilation import require_compiler
 from remul_md.potentials.potential import Potential, find_potential, load_potential, resolve_device
 from remul_md.potentials.provenance import Provenance
 from remul_md.structures.frames import Frames
-from remul_md.training.checkpoint import METRICS
 from remul_md.training.config import RunConfig, load_config
-from remul_md.training.fit import CHECKPOINT
+from remul_md.training.run_folder import holds_run, run_files
 from remul_md.training.train import POTENTIAL, train_potential
 
 RECORD = "distill.json"
@@ -97,6 +97,7 @@ def distill_direct_head(
     initial_structures: Frames | None = None,
     config: RunConfig | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> Distilled:
     """Teach the direct head of a potential its conservative forces; the result is `run_dir/potential.pt`.
@@ -111,6 +112,7 @@ def distill_direct_head(
             not looked at. Default: all runs start from the training reference frame.
         config: how the head is trained; default `head_config()`. With `train.compile` dynamics is compiled too.
         resume: go on with an interrupted run, or begin one if the folder holds none.
+        overwrite: remove a run that the folder holds, and begin.
         progress: show bars.
     Raises:
         InputError: a potential without conservative forces, of several members or compositions, or with cells; starts
@@ -129,42 +131,45 @@ def distill_direct_head(
             initial_structures, teacher.coverage, n_replicas=sampling.n_replicas, seed=sampling.seed
         )
     asked = {**asdict(sampling), **_told(initial_structures)}
-    wanted = {"potential_sha256": teacher.sha256, "sampling": asked}
-    sampled = _begun(folder, wanted, resume=resume)
-    torch.set_num_threads(config.train.n_threads)
-    if sampled is None:
-        sampled = label_own_dynamics(
-            teacher,
-            calculator,
-            run_dir=folder,
-            sampling=sampling,
-            positions=positions,
-            compile=config.train.compile,
-            progress=progress,
+    with owned(folder, folder=True):
+        wanted = {"potential_sha256": teacher.sha256, "sampling": asked}
+        sampled = _begun(folder, wanted, file=file, resume=resume, overwrite=overwrite)
+        torch.set_num_threads(config.train.n_threads)
+        if sampled is None:
+            sampled = label_own_dynamics(
+                teacher,
+                calculator,
+                run_dir=folder,
+                sampling=sampling,
+                positions=positions,
+                compile=config.train.compile,
+                progress=progress,
+            )
+            _write_record(folder, {**wanted, "sampled": sampled})
+        n_validation = min(MAX_VALIDATION, max(1, round(VALIDATION_SHARE * sampled["n_frames"])))
+        labels = {
+            "source": str(folder / LABELS),
+            "n_train": sampled["n_frames"] - n_validation,
+            "n_validation": n_validation,
+            "allow_implausible": True,  # their units are known
+        }
+        config = config.model_copy(update={"data": type(config.data).model_validate(labels)})
+        trained = train_potential(config, run_dir=folder, init_from=file, resume=True, progress=progress)
+        held_out = read_frames(folder / HELD_OUT, allow_implausible=True)
+        chosen = np.unique(
+            np.linspace(0, len(held_out) - 1, min(MAX_EVALUATED, len(held_out))).round().astype(np.int64)
         )
-        _write_record(folder, {**wanted, "sampled": sampled})
-    n_validation = min(MAX_VALIDATION, max(1, round(VALIDATION_SHARE * sampled["n_frames"])))
-    labels = {
-        "source": str(folder / LABELS),
-        "n_train": sampled["n_frames"] - n_validation,
-        "n_validation": n_validation,
-        "allow_implausible": True,  # their units are known
-    }
-    config = config.model_copy(update={"data": type(config.data).model_validate(labels)})
-    trained = train_potential(config, run_dir=folder, init_from=file, resume=True, progress=progress)
-    held_out = read_frames(folder / HELD_OUT, allow_implausible=True)
-    chosen = np.unique(np.linspace(0, len(held_out) - 1, min(MAX_EVALUATED, len(held_out))).round().astype(np.int64))
-    on_device = trained.to(device=resolve_device(config.train.device))
-    accuracy = evaluate_potential(on_device, held_out.select(chosen), forces="direct", progress=progress)
-    potential = replace(trained, provenance=_with_sampling(trained, {**asked, **sampled}, accuracy))
-    potential.save(folder / POTENTIAL)
-    return Distilled(
-        potential=load_potential(folder / POTENTIAL),
-        accuracy=accuracy,
-        n_frames=sampled["n_frames"],
-        n_held_out=sampled["n_held_out"],
-        broken=sampled["broken"],
-    )
+        on_device = trained.to(device=resolve_device(config.train.device))
+        accuracy = evaluate_potential(on_device, held_out.select(chosen), forces="direct", progress=progress)
+        potential = replace(trained, provenance=_with_sampling(trained, {**asked, **sampled}, accuracy))
+        potential.save(folder / POTENTIAL)
+        return Distilled(
+            potential=load_potential(folder / POTENTIAL),
+            accuracy=accuracy,
+            n_frames=sampled["n_frames"],
+            n_held_out=sampled["n_held_out"],
+            broken=sampled["broken"],
+        )
 
 
 def _check_teacher(teacher: Potential) -> None:
@@ -194,20 +199,24 @@ def _told(initial_structures: Frames | None) -> dict[str, str | None]:
     }
 
 
-def _begun(folder: Path, wanted: Mapping[str, Any], *, resume: bool) -> dict[str, Any] | None:
+def _begun(
+    folder: Path, wanted: Mapping[str, Any], *, file: Path, resume: bool, overwrite: bool
+) -> dict[str, Any] | None:
     """What an interrupted run has sampled; None if there is dynamics to be done. Writes the record of a new run."""
-    existing = [
-        name
-        for name in (RECORD, LABELS, HELD_OUT, DYNAMICS, METRICS, CHECKPOINT, POTENTIAL)
-        if (folder / name).exists()
-    ]
-    if existing and not resume:
-        raise InputError(f"{folder}: already holds a run ({existing[0]}); go on with --resume, or give a new --run-dir")
-    if not existing:
+    existing = [name for name in (RECORD, LABELS, HELD_OUT, DYNAMICS) if (folder / name).exists()]
+    trained = run_files(folder) if existing or holds_run(folder) else []
+    make_way(
+        [*(folder / name for name in existing), *trained],
+        resume=resume,
+        overwrite=overwrite,
+        inputs=(file,),
+        option="--run-dir",
+    )
+    if overwrite or not (existing or trained):
         _write_record(folder, wanted)
         return None
     if RECORD not in existing:
-        raise InputError(f"{folder}: holds {existing[0]} but no {RECORD}: another kind of run; give a new --run-dir")
+        raise InputError(f"{folder}: holds a run but no {RECORD}: another kind of run; give a new --run-dir")
     before = read_json(folder / RECORD, hint="give a new --run-dir")
     if before.get("potential_sha256") != wanted["potential_sha256"]:
         raise InputError(f"{folder}: was begun with another potential; give that one, or a new --run-dir")

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from remul_md.errors import InputError
 from remul_md.models import Forces
+from remul_md.outputs import save_picture
 from remul_md.structures.batch import Batch, BatchStore, Head, Prediction, mapped
 from remul_md.symmetry.evaluate import in_float64, rotated_back, statistics, sums_of_systems
 from remul_md.symmetry.measures import bootstrap_interval, equivariance_percent
@@ -149,7 +149,4 @@ def plot_symmetry(csv_path: Path, png_path: Path) -> None:
     right.plot(steps, twirled, color="tab:gray", marker=".", label="error of the twirled model, root T")
     right.set(xscale="log", yscale="log", xlabel="step", ylabel="meV/Angstrom a component", title="forces")
     right.legend(frameon=False)
-    try:
-        figure.savefig(png_path, dpi=130)
-    except OSError as error:
-        raise InputError(f"{png_path}: cannot be written ({error}); free space or choose another folder") from error
+    save_picture(figure, png_path)

@@ -17,6 +17,7 @@ from torch import nn
 
 from remul_md.datasets import Split, make_split, read_frames
 from remul_md.errors import InputError
+from remul_md.files import owned
 from remul_md.labels.sources import LabelSource, label_source
 from remul_md.models import build_model, model_config
 from remul_md.potentials.baseline import atomic_references, fit_reference_energies
@@ -33,14 +34,12 @@ from remul_md.training.fit import fit
 from remul_md.training.monitor import MONITOR_COLUMNS, SymmetryMonitor, plot_symmetry
 from remul_md.training.objectives import PotentialObjective, make_objective
 from remul_md.training.pretrain import PRETRAIN, pretraining_labels, require_pretrained_around, stage_config
-from remul_md.training.run_folder import POTENTIAL, prepare_run
+from remul_md.training.run_folder import POTENTIAL, SYMMETRY_PICTURE, origin_of_run, prepare_run
 from remul_md.training.schedule import Batches, Source
 from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches, read_unlabelled
 from remul_md.training.validation import VALIDATION_COLUMNS, RotatedValidation
 
 logger = logging.getLogger(__name__)
-
-SYMMETRY_PICTURE = "symmetry.png"
 
 
 def train_potential(
@@ -48,6 +47,7 @@ def train_potential(
     *,
     run_dir: str | Path,
     resume: bool = False,
+    overwrite: bool = False,
     init_from: str | Path | None = None,
     progress: bool = True,
 ) -> Potential:
@@ -57,14 +57,16 @@ def train_potential(
         config: all options.
         run_dir: folder of the run; may lie anywhere. Pretraining has its own in it, `pretrain`.
         resume: go on with an interrupted run, or begin one if the folder holds none.
+        overwrite: remove a run that the folder holds, and begin.
         init_from: potential whose weights and reference energies the run starts from (fine-tuning).
         progress: show a bar.
     Returns:
         The saved potential: averaged weights of the best validation.
     Raises:
-        InputError: anything about config, data or folder that the user can mend.
+        InputError: anything about config, data or folder that the user can mend; another process trains in it.
     """
     folder, method = Path(run_dir), config.pretrain.method
+    init_from = origin_of_run(folder, init_from) if resume else init_from
     if method is not None and init_from is not None:
         raise InputError(
             f"--init-from {init_from} and pretrain.method={method} exclude each other: both say what the weights start "
@@ -79,14 +81,17 @@ def train_potential(
     _check_origin(config, origin)
     if config.train.compile:
         require_compiler(resolve_device(config.train.device), option="train.compile=true")
-    prepare_run(folder, config, resume=resume)
-    torch.set_num_threads(config.train.n_threads)
-    frames = None
-    if method is not None:
-        frames = _labelled_frames(config)
-        origin = _pretrained(config, frames, source, folder=folder / PRETRAIN, progress=progress)
-        logger.info("training on %d frames of %s", config.data.n_train, frames.name)
-    return _train(config, folder, frames=frames, origin=origin, resume=resume, progress=progress)
+    with owned(folder, folder=True):
+        sha256 = "" if origin is None else origin.sha256
+        prepare_run(folder, config, resume=resume, overwrite=overwrite, init_from=init_from, init_from_sha256=sha256)
+        torch.set_num_threads(config.train.n_threads)
+        frames = None
+        if method is not None:
+            frames = _labelled_frames(config)
+            with owned(folder / PRETRAIN, folder=True):
+                origin = _pretrained(config, frames, source, folder=folder / PRETRAIN, progress=progress)
+            logger.info("training on %d frames of %s", config.data.n_train, frames.name)
+        return _train(config, folder, frames=frames, origin=origin, resume=resume, progress=progress)
 
 
 def _pretrained(
@@ -358,10 +363,14 @@ def _without_folders(config: RunConfig) -> dict[str, Any]:
 
 
 def _fingerprint(config: RunConfig, split: Split, origin: str, unlabelled: Frames | None) -> str:
-    # Without the defaults: an option that a later version adds does not make another run of this one.
-    decisive: list[Any] = [config.model_dump(mode="json", exclude_defaults=True), split.to_json(), origin]
+    # Without the defaults: an option that a later version adds does not make another run of this one. Data are what
+    # they hold, which the split knows, not where they lie.
+    options = config.model_dump(
+        mode="json", exclude_defaults=True, exclude={"data": {"molecule", "source", "unlabelled"}}
+    )
+    decisive: list[Any] = [options, split.to_json(), origin]
     if unlabelled is not None:
-        decisive.append(_unlabelled_record(unlabelled))
+        decisive.append(unlabelled.content_hash())
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -12,8 +12,7 @@ from typing import Any
 from remul_md._version import __version__
 from remul_md.analysis.report.figures import Figure
 from remul_md.analysis.verdicts import Verdict
-from remul_md.errors import InputError
-from remul_md.files import replace_atomically
+from remul_md.outputs import GENERATOR, write_text
 
 
 def write_page(
@@ -37,7 +36,7 @@ def write_page(
     Returns:
         The path written.
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or stands where something else does.
     """
     from plotly.offline import get_plotlyjs
 
@@ -46,6 +45,7 @@ def write_page(
         [
             "<!DOCTYPE html>",
             '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta name="generator" content="{GENERATOR}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<link rel="icon" href="data:,">',  # or the browser asks for one and logs an error
             f"<title>{escape(title)}</title>",
@@ -60,13 +60,8 @@ def write_page(
             "</body></html>\n",
         ]
     )
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        replace_atomically(target, html.encode())
-    except OSError as error:
-        raise InputError(f"cannot write the report {target}: {error.strerror}; choose another path") from error
-    return target
+    write_text(Path(path), html)
+    return Path(path)
 
 
 def figure_data(figures: Sequence[Figure]) -> str:

@@ -12,6 +12,7 @@ from remul_md.analysis.report.figures import drift_band, learning_curve, orienta
 from remul_md.analysis.trajectory import TrajectoryAnalysis
 from remul_md.analysis.verdicts import ROTATION
 from remul_md.errors import InputError
+from remul_md.outputs import save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,13 +85,8 @@ def write_summary_png(
             ax.set_axisbelow(True)
             ax.tick_params(length=0)
             panel(ax, analysis, evaluation, training)
-        target = Path(path)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            canvas.savefig(target, format="png", dpi=DPI)
-        except OSError as error:
-            raise InputError(f"cannot write the picture {target}: {error.strerror}; choose another path") from error
-    return target
+        save_picture(canvas, path, dpi=DPI)
+    return Path(path)
 
 
 def _heading(ax: Axes, title: str, finding: str) -> None:

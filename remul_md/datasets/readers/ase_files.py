@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from remul_md.datasets.readers.ends import check_database_end, check_traj_end
 from remul_md.datasets.readers.xyz import read_xyz
 from remul_md.datasets.units import choose_units
 from remul_md.errors import InputError
@@ -88,6 +89,7 @@ def _read_database(path: Path) -> Iterator[Atoms]:
 
     from ase.db import connect
 
+    check_database_end(path)
     # Rows that a damaged page no longer names are left out by SQLite in silence.
     with closing(sqlite3.connect(path)) as database:
         ((found,),) = database.execute("PRAGMA quick_check(1)").fetchall()
@@ -115,6 +117,7 @@ def _read_traj(path: Path) -> Iterator[Atoms]:
     """Frames of an ASE trajectory."""
     from ase.io.trajectory import TrajectoryReader
 
+    check_traj_end(path)
     with TrajectoryReader(str(path)) as reader:
         yield from reader
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from remul_md.datasets.readers.ends import check_npz_begin
 from remul_md.datasets.units import canonical_energy, canonical_length, choose_units
 from remul_md.errors import InputError
 from remul_md.structures.frames import Frames
@@ -151,12 +152,15 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     key = "its table of contents"
     try:
         with zipfile.ZipFile(path) as archive:
+            check_npz_begin(path, archive)
             for name in archive.namelist():
                 key = name.removesuffix(".npy")
                 # Read to the end, where the checksum is compared: a damaged header may ask for less.
                 content = io.BytesIO(archive.read(name))
                 if key != name:
                     arrays[key] = np.lib.format.read_array(content, allow_pickle=False)
+    except InputError:
+        raise
     except Exception as error:  # zipfile, zlib and numpy raise many kinds at a broken file
         if isinstance(error, ValueError) and "allow_pickle" in str(error):
             raise InputError(

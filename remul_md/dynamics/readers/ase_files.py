@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remul_md.datasets.readers import xyz
+from remul_md.datasets.readers.ends import check_traj_end
 from remul_md.dynamics.trajectory import TrajectoryArrays, frame_arrays
 from remul_md.errors import InputError
 
@@ -26,6 +27,7 @@ def count_traj(path: Path) -> int:
         InputError: as all readers here: whatever ASE cannot read.
     """
     with _reading(path), _opened(path) as reader:
+        check_traj_end(path)
         return len(reader)
 
 

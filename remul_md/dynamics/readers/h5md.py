@@ -7,9 +7,8 @@ Source: de Buyl, Colberg, Höfling (2014), doi:10.1016/j.cpc.2014.01.018, specif
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from remul_md._version import __version__
+from remul_md.datasets.readers.ends import check_hdf5_end
 from remul_md.dynamics.momenta import kinetic_energy_eV
 from remul_md.dynamics.readers.ase_files import count_traj, traj_frames
 from remul_md.dynamics.recording import writing
 from remul_md.dynamics.trajectory import TrajectoryArrays, block_length, frame_arrays
 from remul_md.errors import InputError
+from remul_md.files import written_beside
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -58,26 +59,21 @@ def export_h5md(trajectory: str | Path, output: str | Path) -> Path:
 
     source, target = Path(trajectory), Path(output)
     topology = target.with_suffix(".topology.pdb")
-    temporary = target.with_name(f"{target.name}.tmp")
     if count_traj(source) == 0:
         raise InputError(f"{str(source)!r} holds no frame; nothing to export")
-    with writing(target):
-        try:
-            with h5py.File(temporary, "w") as handle:
-                frames, first, head = traj_frames(source), 0, None
-                while some := list(islice(frames, FRAMES_AT_ONCE)):
-                    if head is None:
-                        head = some[0]
-                        _write_header(handle, head)
-                    arrays = frame_arrays(some, name=str(source), first=first, head=head)
-                    _append(handle, arrays, some, first=first)
-                    first += len(some)
-            assert head is not None
-            write(str(topology), head, format="proteindatabank")
-            os.replace(temporary, target)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    with writing(target), written_beside(target) as temporary:
+        with h5py.File(temporary, "w") as handle:
+            frames, first, head = traj_frames(source), 0, None
+            while some := list(islice(frames, FRAMES_AT_ONCE)):
+                if head is None:
+                    head = some[0]
+                    _write_header(handle, head)
+                arrays = frame_arrays(some, name=str(source), first=first, head=head)
+                _append(handle, arrays, some, first=first)
+                first += len(some)
+        assert head is not None
+        with written_beside(topology) as atoms_beside:
+            write(str(atoms_beside), head, format="proteindatabank")
     return topology
 
 
@@ -180,6 +176,7 @@ def _opened(path: Path) -> Iterator[Any]:
     import h5py
 
     try:
+        check_hdf5_end(path)
         with h5py.File(path, "r") as handle:
             yield handle
     except InputError:

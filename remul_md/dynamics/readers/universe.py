@@ -5,16 +5,22 @@ MDAnalysis gives Angstrom, ps and kJ/mol/Angstrom, whatever the file has. Energi
 
 from __future__ import annotations
 
+import logging
+import struct
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from remul_md.datasets.readers.ends import check_netcdf_end
 from remul_md.dynamics.trajectory import TrajectoryArrays, block_length
 from remul_md.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 PER_PS = 1e-3  # Angstrom/ps in Angstrom/fs
 
@@ -25,7 +31,13 @@ def count_universe(path: Path, topology: str | Path) -> int:
     Raises:
         InputError: files that cannot be read, or do not fit each other.
     """
-    return len(_universe(path, topology).trajectory)
+    check_netcdf_end(path)
+    trajectory = _universe(path, topology).trajectory
+    if rest := _unread_bytes(path, trajectory):
+        logger.warning(
+            "%s: its last %d bytes are a frame that is not whole; %d whole frames are read", path, rest, len(trajectory)
+        )
+    return len(trajectory)
 
 
 def read_universe(
@@ -52,18 +64,18 @@ def read_universe(
     masses = _masses(universe.atoms, numbers)
     kj_per_mol = units.kJ / units.mol
     n_frames, step = len(trajectory), block_length(len(numbers))
-    timed = _has_times(trajectory)
+    timed = _has_times(trajectory, path=path)
     if not timed and frame_interval_fs is None:
         raise InputError(
             f"{path}: its format carries no time; give the time between frames, frame_interval_fs (--frame-interval-fs)"
         )
-    periodic = trajectory[0].dimensions is not None
+    periodic = _frame(trajectory, 0, path=path).dimensions is not None
     for start in range(0, n_frames, step):
         size = min(step, n_frames - start)
         values: dict[str, Any] = {key: np.empty((size, len(numbers), 3)) for key in ("positions", "momenta", "forces")}
         cell, time_ps = np.zeros((size, 3, 3)), np.empty(size)
         for place in range(size):
-            frame = trajectory[start + place]
+            frame = _frame(trajectory, start + place, path=path)
             if (frame.dimensions is not None) != periodic:
                 raise InputError(f"{path}: frame {start + place} differs from frame 0 in having a box; cut it there")
             values["positions"][place] = frame.positions
@@ -103,6 +115,59 @@ def _universe(path: Path, topology: str | Path) -> Any:
             raise InputError(f"cannot read {str(path)!r} with the topology {str(topology)!r}: {error}") from error
 
 
+def _unread_bytes(path: Path, trajectory: Any) -> int:
+    """Bytes behind the last frame that MDAnalysis gives: it leaves out a frame that is cut off, without a word."""
+    size, n_frames = path.stat().st_size, len(trajectory)
+    kind = type(trajectory).__name__
+    if kind == "DCDReader":
+        file = trajectory._file
+        whole = file._header_size + file._firstframesize + (n_frames - 1) * file._framesize
+        return int(size - whole) if n_frames else 0
+    if kind in ("XTCReader", "TRRReader"):
+        last = int(trajectory._xdr.offsets[-1])
+        return max(size - last - _xdr_frame_bytes(path, last), 0)
+    if kind == "DumpReader":
+        with path.open("rb") as handle:
+            whole = sum(len(line) for line in islice(handle, n_frames * (trajectory.n_atoms + 9)))
+            handle.seek(-1, 2)
+            if whole == size and handle.read(1) != b"\n":
+                logger.warning("%s: the last line has no end; if the file was cut off there, its number is wrong", path)
+        return size - whole
+    return 0
+
+
+def _xdr_frame_bytes(path: Path, place: int) -> int:
+    """Length of the frame of an XTC or TRR file that begins at `place`; layout as in xdrfile (GROMACS)."""
+    with path.open("rb") as handle:
+        handle.seek(place)
+        head = handle.read(96).ljust(96, b"\0")
+    magic, n_atoms = struct.unpack(">ii", head[:8])
+    if magic == 1993:  # TRR: sizes of box, virial, pressure, positions, velocities and forces; then time and lambda
+        _, _, box, virial, pressure, _, _, *vectors, n_atoms = struct.unpack(">11i", head[24:68])
+        real = (box // 9) or max(vectors) // (3 * n_atoms)
+        return 76 + 2 * real + box + virial + pressure + sum(vectors)
+    if n_atoms <= 9:  # XTC compresses larger ones only
+        return 56 + 12 * n_atoms
+    large = magic == 2023
+    (n_bytes,) = struct.unpack(">q" if large else ">i", head[88 : 96 if large else 92])
+    return (96 if large else 92) + -(-int(n_bytes) // 4) * 4
+
+
+def _frame(trajectory: Any, index: int, *, path: Path) -> Any:
+    """A frame as MDAnalysis has it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return trajectory[index]
+    except Exception as error:  # its readers raise many kinds at a broken frame
+        raise InputError(
+            f"{path}: frame {index} of {len(trajectory)} cannot be read ({error}); it is cut off or corrupt, or two "
+            "files were joined: leave it out"
+        ) from error
+
+
 def elements_of(atoms: Any, *, name: str) -> NDArray[np.int64]:
     """Atomic numbers, [N], of an MDAnalysis AtomGroup.
 
@@ -132,9 +197,9 @@ def _masses(atoms: Any, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(atomic_masses[numbers] if stated is None else stated, dtype=np.float64)
 
 
-def _has_times(trajectory: Any) -> bool:
+def _has_times(trajectory: Any, *, path: Path) -> bool:
     """Whether the file says when its frames were; MDAnalysis warns and counts in ps where it does not."""
     with warnings.catch_warnings(record=True, action="always") as said:
-        trajectory[0].time  # noqa: B018 (the warning is what is asked for)
-        trajectory[-1].time  # noqa: B018
+        for index in (0, len(trajectory) - 1):
+            _frame(trajectory, index, path=path).time  # noqa: B018 (the warning is what is asked for)
     return not any("no dt information" in str(warning.message) for warning in said)

@@ -12,9 +12,11 @@ from remul_md.analysis.trajectory import analyze_trajectory
 from remul_md.datasets import read_frames
 from remul_md.dynamics import SimulationStopped, run_md
 from remul_md.errors import InputError
+from remul_md.files import owned
 from remul_md.potentials.potential import load_potential, resolve_device
 from remul_md.studies.forcefield.methods import LISTS, METHODS, REFERENCE_COST, ForceFieldConfig
 from remul_md.studies.jobs import (
+    COSTS,
     RESULT,
     RESULTS,
     fingerprint_of,
@@ -27,6 +29,7 @@ from remul_md.studies.jobs import (
 )
 from remul_md.studies.record import provenance
 from remul_md.training.checkpoint import SYMMETRY, read_metrics
+from remul_md.training.run_folder import RUN_FILES
 from remul_md.training.step_cost import step_seconds
 from remul_md.training.train import POTENTIAL, train_potential
 
@@ -34,8 +37,8 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-COSTS = "costs.json"
 TRAJECTORY = "nve.traj"
+RUN_NAMES = (RESULT, *RUN_FILES, "nve.*")
 HISTORY = (
     "step",
     *(f"forces_{figure}" for figure in ("percent", "rotational_error", "equivariance_norm")),
@@ -86,6 +89,7 @@ def run_study(
     calculator: CalculatorFactory,
     n_jobs: int = 1,
     resume: bool = False,
+    overwrite: bool = False,
     command: str = "",
 ) -> Path:
     """Run what is not yet done of the study and write `run_dir/results.json`; returns its path.
@@ -98,28 +102,30 @@ def run_study(
         calculator: potential's file -> ASE calculator, for the dynamics; importable by name.
         n_jobs: runs at a time, each with one thread.
         resume: go on with an interrupted study, or begin one; finished runs are kept.
+        overwrite: remove a study that is there, and begin.
         command: recorded in the results.
     Raises:
         InputError: the folder holds another study or cannot be written, or CUDA is asked for and not there.
     """
     folder = Path(run_dir)
     resolve_device(config.device)
-    prepare_study(folder, decisive_options(config), resume=resume)
-    costs = _costs(config, folder) if "time" in config.budgets and config.methods else {}
-    jobs = {job.name: job for job in planned_jobs(config, costs)}
-    arguments = {name: (config, job, str(folder), calculator) for name, job in jobs.items()}
-    run_jobs(run_job, arguments, n_jobs=n_jobs, report=_line)
-    found = [read_json(path) for path in sorted(folder.glob(f"*/{RESULT}"))]
-    order = {method: index for index, method in enumerate(METHODS)}
-    found.sort(key=lambda r: (r["molecule"], r["part"], order[r["method"]], "time" in r["budgets"], r["seed"]))
-    content = {
-        "study": "force-field",
-        **provenance(command, n_jobs=n_jobs),
-        "config": config.model_dump(mode="json"),
-        "seconds_a_step": costs,
-        "runs": found,
-    }
-    write_json(folder / RESULTS, content)
+    with owned(folder, folder=True):
+        prepare_study(folder, decisive_options(config), run_names=RUN_NAMES, resume=resume, overwrite=overwrite)
+        costs = _costs(config, folder) if "time" in config.budgets and config.methods else {}
+        jobs = {job.name: job for job in planned_jobs(config, costs)}
+        arguments = {name: (config, job, str(folder), calculator) for name, job in jobs.items()}
+        run_jobs(run_job, arguments, n_jobs=n_jobs, report=_line)
+        found = [read_json(path) for path in sorted(folder.glob(f"*/{RESULT}"))]
+        order = {method: index for index, method in enumerate(METHODS)}
+        found.sort(key=lambda r: (r["molecule"], r["part"], order[r["method"]], "time" in r["budgets"], r["seed"]))
+        content = {
+            "study": "force-field",
+            **provenance(command, n_jobs=n_jobs),
+            "config": config.model_dump(mode="json"),
+            "seconds_a_step": costs,
+            "runs": found,
+        }
+        write_json(folder / RESULTS, content)
     return folder / RESULTS
 
 

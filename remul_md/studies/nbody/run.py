@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from remul_md.files import owned
 from remul_md.potentials.potential import resolve_device
 from remul_md.studies.jobs import (
     RESULT,
     RESULTS,
     fingerprint_of,
     finished_result,
-    make_folder,
     prepare_study,
     run_jobs,
     write_json,
@@ -31,15 +31,22 @@ from remul_md.studies.nbody.task import (
     symmetry_figures,
 )
 from remul_md.studies.record import provenance
-from remul_md.training.checkpoint import SYMMETRY, read_metrics
-from remul_md.training.fit import fit
+from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
+from remul_md.training.fit import CHECKPOINT, fit
 
+RUN_NAMES = (RESULT, METRICS, SYMMETRY, CHECKPOINT, "tensorboard")
 PERCENT_DRAWS = 8
 N_WATCHED = 200  # validation systems whose symmetry is followed during training
 
 
 def run_study(
-    config: NBodyConfig, run_dir: str | Path, *, n_jobs: int = 1, resume: bool = False, command: str = ""
+    config: NBodyConfig,
+    run_dir: str | Path,
+    *,
+    n_jobs: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str = "",
 ) -> Path:
     """Run what is not yet done of the study and write `run_dir/results.json`; returns its path.
 
@@ -48,26 +55,28 @@ def run_study(
         run_dir: folder of the study; one folder in it for each method and seed.
         n_jobs: runs at a time, each with one thread.
         resume: go on with an interrupted study, or begin one; finished runs are kept.
+        overwrite: remove a study that is there, and begin.
         command: recorded in the results.
     Raises:
         InputError: the folder holds another study or cannot be written, or CUDA is asked for and not there.
     """
     folder = Path(run_dir)
     resolve_device(config.device)
-    prepare_study(folder, _decisive(config), resume=resume)
-    jobs = {
-        f"{method}-seed{seed}": (config, method, seed, str(folder))
-        for method in config.methods
-        for seed in config.seeds
-    }
-    results = run_jobs(run_method, jobs, n_jobs=n_jobs, report=_line)
-    content = {
-        "study": "nbody",
-        **provenance(command, n_jobs=n_jobs),
-        "config": config.model_dump(mode="json"),
-        "runs": list(results.values()),
-    }
-    write_json(folder / RESULTS, content)
+    with owned(folder, folder=True):
+        prepare_study(folder, _decisive(config), run_names=RUN_NAMES, resume=resume, overwrite=overwrite)
+        jobs = {
+            f"{method}-seed{seed}": (config, method, seed, str(folder))
+            for method in config.methods
+            for seed in config.seeds
+        }
+        results = run_jobs(run_method, jobs, n_jobs=n_jobs, report=_line)
+        content = {
+            "study": "nbody",
+            **provenance(command, n_jobs=n_jobs),
+            "config": config.model_dump(mode="json"),
+            "runs": list(results.values()),
+        }
+        write_json(folder / RESULTS, content)
     return folder / RESULTS
 
 
@@ -80,10 +89,14 @@ def run_method(config: NBodyConfig, method: str, seed: int, study_dir: str) -> d
         InputError: see `fit`.
     """
     folder = Path(study_dir) / f"{method}-seed{seed}"
+    with owned(folder, folder=True):
+        return _run_method(config, method, seed, folder)
+
+
+def _run_method(config: NBodyConfig, method: str, seed: int, folder: Path) -> dict[str, Any]:
     fingerprint = fingerprint_of(_decisive(config), method, seed)
     if (done := finished_result(folder, fingerprint)) is not None:
         return done
-    make_folder(folder)
     options, device = config.train_config(method, seed=seed), resolve_device(config.device)
     splits = make_splits(
         n_train=config.n_train,
