@@ -59,8 +59,8 @@ def test_a_run_without_rotation_is_measured_against_its_atoms(tmp_path):
     run = read_trajectory(ethanol_run(tmp_path, length_ps=0.2, rotation="zero"))
     change = momentum_change(run.positions, run.momenta, masses=run.masses)
     assert change.reference == "atomic angular momenta"
-    methods = run.positions[0] - (run.masses / run.masses.sum()) @ run.positions[0]
-    expected = np.sqrt((np.cross(methods, run.momenta[0]) ** 2).sum()) / HBAR
+    levers = run.positions[0] - (run.masses / run.masses.sum()) @ run.positions[0]
+    expected = np.sqrt((np.cross(levers, run.momenta[0]) ** 2).sum()) / HBAR
     assert change.reference_hbar == pytest.approx(expected, rel=1e-9)
     assert 0.0 < change.max_relative_change < 10.0
 

@@ -216,8 +216,8 @@ def test_rigid_motions_are_orthonormal_and_leave_distances():
     np.testing.assert_allclose(every @ every.T, np.eye(6), atol=1e-12)
     steps = (every / np.repeat(np.sqrt(masses), 3)).reshape(6, 9, 3)
     first, second = np.triu_indices(9, k=1)
-    methods = atoms.positions[second] - atoms.positions[first]
-    np.testing.assert_allclose(((steps[:, second] - steps[:, first]) * methods).sum(-1), 0.0, atol=1e-12)
+    levers = atoms.positions[second] - atoms.positions[first]
+    np.testing.assert_allclose(((steps[:, second] - steps[:, first]) * levers).sum(-1), 0.0, atol=1e-12)
 
 
 def test_an_unrelaxed_structure_is_not_called_a_minimum():

@@ -76,10 +76,10 @@ def momentum_change(
     linear = linear_momentum(momenta)
     first_angular = angular_momentum(start, start_momenta, masses=masses)
     first_linear = linear_momentum(start_momenta)
-    methods = start - center_of_mass(start, masses)
+    levers = start - center_of_mass(start, masses)
     # The centre's own motion is taken off, or a molecule that flies would seem to turn.
     inner = start_momenta - first_linear * (masses / masses.sum())[:, None]
-    atomic = float(np.sqrt((np.cross(methods, inner) ** 2).sum()))
+    atomic = float(np.sqrt((np.cross(levers, inner) ** 2).sum()))
     scale = float(np.linalg.norm(start_momenta, axis=1).sum())
     if atomic <= 0.0 or scale <= 0.0:
         return None

@@ -39,8 +39,8 @@ def counted_degrees_of_freedom(
     if np.linalg.norm(total) > ZERO * np.linalg.norm(momenta, axis=1).sum() or n_atoms == 1:
         return 3 * n_atoms, "3N: the centre of mass moves"
     if not pbc.any():
-        methods = positions - center_of_mass(positions, masses)
-        scale = np.linalg.norm(np.cross(methods, momenta), axis=1).sum()
+        levers = positions - center_of_mass(positions, masses)
+        scale = np.linalg.norm(np.cross(levers, momenta), axis=1).sum()
         if np.linalg.norm(angular_momentum(positions, momenta, masses=masses)) <= ZERO * scale:
             n_modes = n_rotational_modes(positions, masses)
             return 3 * n_atoms - 3 - n_modes, f"3N - {3 + n_modes}: neither translation nor rotation in frame 0"

@@ -240,8 +240,8 @@ def rigid_motions(positions: Array, *, masses: Array) -> tuple[Array, Array]:
     translations = np.array([(root * axis).ravel() for axis in np.eye(3)]) / np.sqrt(masses.sum())
     moments, axes = np.linalg.eigh(inertia_tensor(positions, masses))
     turns = moments > LINEAR_RATIO * moments[-1]
-    methods = positions - center_of_mass(positions, masses)
-    rotations = np.array([(root * np.cross(axis, methods)).ravel() for axis in axes.T[turns]])
+    levers = positions - center_of_mass(positions, masses)
+    rotations = np.array([(root * np.cross(axis, levers)).ravel() for axis in axes.T[turns]])
     return translations, rotations / np.sqrt(moments[turns])[:, None]
 
 

@@ -66,14 +66,14 @@ def angular_momentum(positions: Array, momenta: Array, *, masses: Array) -> Arra
         momenta: [..., N, 3], amu Angstrom/fs.
         masses: [N], amu.
     """
-    methods = positions - center_of_mass(positions, masses)[..., None, :]
-    return np.cross(methods, momenta).sum(axis=-2)
+    levers = positions - center_of_mass(positions, masses)[..., None, :]
+    return np.cross(levers, momenta).sum(axis=-2)
 
 
 def inertia_tensor(positions: Array, masses: Array) -> Array:
     """Inertia tensor about the centre of mass, [..., 3, 3], amu Angstrom^2, of positions [..., N, 3]."""
-    methods = positions - center_of_mass(positions, masses)[..., None, :]
-    second = np.einsum("...ni,...nj,n->...ij", methods, methods, masses)
+    levers = positions - center_of_mass(positions, masses)[..., None, :]
+    second = np.einsum("...ni,...nj,n->...ij", levers, levers, masses)
     trace = np.trace(second, axis1=-2, axis2=-1)
     return trace[..., None, None] * np.eye(3) - second
 

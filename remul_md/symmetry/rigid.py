@@ -50,15 +50,15 @@ def without_net_force_and_torque(
         return values.index_select(0, system_index)
 
     total_mass = sums(masses)
-    methods = positions - of_atoms(sums(masses * positions) / total_mass)
+    levers = positions - of_atoms(sums(masses * positions) / total_mass)
     net_force = sums(forces)
-    net_torque = sums(torch.linalg.cross(methods, forces))
-    second = sums(masses.unsqueeze(2) * methods.unsqueeze(2) * methods.unsqueeze(1))
+    net_torque = sums(torch.linalg.cross(levers, forces))
+    second = sums(masses.unsqueeze(2) * levers.unsqueeze(2) * levers.unsqueeze(1))
     trace = second.diagonal(dim1=1, dim2=2).sum(1)
     inertia = trace.view(-1, 1, 1) * torch.eye(3, dtype=second.dtype, device=second.device) - second
     moments, axes = torch.linalg.eigh(inertia)
     turns = moments > LINEAR_RATIO * moments[:, -1:]  # a linear molecule has no torque about its axis to remove
     along = torch.where(turns, (axes.mT @ net_torque.unsqueeze(2)).squeeze(2) / torch.where(turns, moments, 1.0), 0.0)
     angular_acceleration = (axes @ along.unsqueeze(2)).squeeze(2)
-    rigid = of_atoms(net_force / total_mass) + torch.linalg.cross(of_atoms(angular_acceleration), methods)
+    rigid = of_atoms(net_force / total_mass) + torch.linalg.cross(of_atoms(angular_acceleration), levers)
     return RigidPart(forces=forces - masses * rigid, net_force=net_force, net_torque=net_torque)
