@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,14 +19,16 @@ from torch import Tensor
 from remul_md.errors import InputError
 from remul_md.models import Symmetry
 from remul_md.potentials.compiled import CompiledPotential
-from remul_md.potentials.domain import coverage_warnings, require_known_composition
+from remul_md.potentials.domain import require_known_charge, require_known_composition
 from remul_md.potentials.potential import Dtype, ForcesChoice, Potential, load_potential, resolve_device
+from remul_md.potentials.settings import check_threads, own_settings
+from remul_md.potentials.structure_check import StructureCheck
 from remul_md.structures.batch import Batch, Prediction
-from remul_md.structures.frames import Frames, frames_from_atoms
+from remul_md.structures.frames import Frames, frames_from_atoms, states_spin, total_charge
 from remul_md.structures.moving_systems import MAX_ATOMS_ALL_PAIRS, MovingSystems
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.rigid import RigidPart, without_net_force_and_torque
-from remul_md.symmetry.rotations import FixedSet, fixed_rotations, random_rotations, rotate_vectors, rotated_copies
+from remul_md.symmetry.rotations import FixedSet, rotate_vectors, rotated_copies, symmetrizing_rotations
 
 logger = logging.getLogger(__name__)
 
@@ -53,17 +55,21 @@ class RemulCalculator(Calculator):
         allow_unseen: accept compositions that were never trained on (their elements must be known).
         compile: compile energies and forces for each molecule that is met, once, for minutes; it is kept on disk and
             several times as fast afterwards (`docs/speed.md`). Isolated molecules up to 64 atoms, no ensembles.
+        n_threads: of its own calls on the CPU, whatever torch is set to; small molecules are fastest with one, and
+            with one a process may fork. None: as torch is set.
     Raises:
         InputError: no such potential, an untrained head, an unknown option or device, or nothing to compile with.
 
     `calc.diagnostics` holds what the last calculation says about itself: `forces` (the head used), `n_rotations`,
     with `symmetrize` `rotational_spread` (meV/Angstrom per component) and `energy_spread` (meV), the scatter
     over the rotations, and for an ensemble `forces_std` ([N, 3], eV/Angstrom) and `energy_std` (eV), the standard
-    deviations over its members. With `remove_net_torque` it holds what was taken off, `net_force` (eV/Angstrom) and
-    `net_torque` (eV), [3] each. It stands outside `results`, where ASE's exporters refuse unknown keys.
+    deviations over its members. `outside_training` holds a line for each way in which the structure is unlike the
+    training data (a warning says the same). With `remove_net_torque` it holds what was taken off, `net_force`
+    (eV/Angstrom) and `net_torque` (eV), [3] each. It stands outside `results`, where ASE's exporters refuse unknown
+    keys.
     """
 
-    implemented_properties = ["energy", "free_energy", "forces", "energies"]  # noqa: RUF012 (ASE's protocol)
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 (ASE's protocol)
 
     def __init__(
         self,
@@ -78,23 +84,62 @@ class RemulCalculator(Calculator):
         remove_net_torque: bool = False,
         allow_unseen: bool = False,
         compile: bool = False,
+        n_threads: int | None = 1,
     ) -> None:
         super().__init__()  # nothing is forwarded: ASE would keep a misspelt option without complaint
-        self._rotations = None if symmetrize is None else symmetrizing_rotations(symmetrize, seed=seed)
+        check_threads(n_threads)
+        self._n_threads = n_threads
         chosen = resolve_device(device)
-        if isinstance(potential, Potential):
-            loaded = potential.to(device=chosen, dtype=dtype)
-        else:
-            loaded = load_potential(potential, device=chosen, dtype=dtype)
-        self.potential = loaded.with_symmetry(symmetry)
+        with own_settings(n_threads=n_threads):
+            self._rotations = None if symmetrize is None else symmetrizing_rotations(symmetrize, seed=seed)
+            if isinstance(potential, Potential):
+                loaded = potential.to(device=chosen, dtype=dtype)
+            else:
+                loaded = load_potential(potential, device=chosen, dtype=dtype)
+            self.potential = loaded.with_symmetry(symmetry)
         self._forces = self.potential.resolve_forces(forces)
         self._remove_net_torque = remove_net_torque
         self._allow_unseen = allow_unseen
         self._compile = compile
         self._systems: MovingSystems | None = None
         self._compiled: list[CompiledPotential] = []
-        self._checked_numbers: np.ndarray | None = None
+        self._structures = StructureCheck(self.potential.coverage)
+        self._known_numbers: np.ndarray | None = None
         self.diagnostics: dict[str, Any] = {}
+        # What tools find in `parameters` and databases in `todict`: all that the numbers hang on.
+        self.parameters.update(
+            potential="" if isinstance(potential, Potential) else Path(potential).stem,
+            potential_sha256=self.potential.sha256,
+            forces=self._forces,
+            symmetry=self.potential.symmetry,
+            symmetrize=symmetrize,
+            seed=seed if isinstance(symmetrize, int) else None,
+            remove_net_torque=remove_net_torque,
+            dtype=dtype,
+            device=str(self.potential.device),
+            compile=compile,
+        )
+
+    def set(self, **options: Any) -> dict[str, Any]:
+        """Nothing can be changed afterwards: what is named as it is passes, all else is refused.
+
+        Raises:
+            InputError: an option that is unknown, or is something else.
+        """
+        for name, value in options.items():
+            if name not in self.parameters or self.parameters[name] != value:
+                now = f"is {self.parameters[name]!r}" if name in self.parameters else "is no option"
+                raise InputError(f"{name}={value!r} has no effect here ({name} {now}); make a new RemulCalculator")
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles and copies; compiled functions are found in the cache again where they are needed."""
+        return {**self.__dict__, "_compiled": []}
+
+    @property
+    def allowed_atomic_numbers(self) -> list[int]:
+        """Elements it knows, where tools look for them."""
+        return list(self.potential.species)
 
     @property
     def head(self) -> Literal["conservative", "direct"]:
@@ -117,6 +162,10 @@ class RemulCalculator(Calculator):
             changes.append("cell")
         if not np.array_equal(self.atoms.pbc, atoms.pbc):
             changes.append("pbc")
+        if total_charge(self.atoms) != total_charge(atoms):
+            changes.append("initial_charges")
+        if states_spin(self.atoms) != states_spin(atoms):
+            changes.append("initial_magmoms")
         if self._remove_net_torque and not np.array_equal(self.atoms.get_masses(), atoms.get_masses()):
             changes.append("masses")
         return changes
@@ -136,10 +185,13 @@ class RemulCalculator(Calculator):
         structure = self.atoms if atoms is None else atoms
         if structure is None:
             raise InputError("no structure was given; call with atoms")
-        self.check_structure(structure)
+        periodic = self.require_known(structure)
+        outside = () if periodic else self.outside_training(structure.numbers, structure.positions)
         self.atoms = structure.copy()
-        batch = self._batch_of(structure)
-        energy, atomic_energies, forces = self._evaluate(batch)
+        with own_settings(n_threads=self._n_threads):
+            batch = self._batch_of(structure)
+            energy, forces = self._evaluate(batch)
+        self.diagnostics["outside_training"] = outside
         if self._compile and not math.isfinite(energy):
             # Without a search nobody has looked at the geometry: this says which atoms are at one place, or nowhere.
             build_batch(frames_from_atoms([structure], name="structure"), cutoff=self.potential.cutoff)
@@ -150,7 +202,6 @@ class RemulCalculator(Calculator):
         self.results = {
             "energy": energy,
             "free_energy": energy,
-            "energies": atomic_energies.double().cpu().numpy(),
             "forces": forces.double().cpu().numpy(),
         }
 
@@ -162,10 +213,11 @@ class RemulCalculator(Calculator):
         Args:
             batch: on the potential's device.
         """
-        orientations, rotations = self._orientations(batch)
-        out = self._predict(orientations)
-        energies, _, forces = self._rotated_back(out, rotations, batch.n_atoms)
-        return _mean(energies.view(-1, batch.n_systems)), _mean(forces)
+        with own_settings(n_threads=self._n_threads):
+            orientations, rotations = self._orientations(batch)
+            out = self._predict(orientations)
+            energies, forces = self._rotated_back(out, rotations, batch.n_atoms)
+            return _mean(energies.view(-1, batch.n_systems)), _mean(forces)
 
     def copies(self, atoms: Atoms, *, n_copies: int) -> Callable[[Geometries], tuple[Energies, Geometries]]:
         """A function of positions [R, N, 3], Angstrom, of R copies of `atoms`: energies [R], eV, and forces.
@@ -175,12 +227,15 @@ class RemulCalculator(Calculator):
         Raises:
             InputError: as `calculate`.
         """
-        self.check_structure(atoms)
+        isolated = not self.require_known(atoms)
+        numbers = atoms.numbers.copy()
         frames = frames_from_atoms([atoms] * n_copies, name="structure")
         systems = self._fixed_systems(frames)
         masses = torch.from_numpy(np.tile(atoms.get_masses(), n_copies))
 
         def evaluate(positions: Geometries) -> tuple[Energies, Geometries]:
+            if isolated:
+                self.outside_training(numbers, positions)
             batch = systems.at(torch.from_numpy(positions).flatten(0, 1))
             energies, forces = self.evaluate_batch(batch)
             if self._remove_net_torque:
@@ -239,11 +294,11 @@ class RemulCalculator(Calculator):
         rotations = self._rotations.to(batch.positions.device)
         return rotated_copies(batch, rotations.unsqueeze(1).expand(-1, batch.n_systems, 3, 3)), rotations
 
-    def _evaluate(self, batch: Batch) -> tuple[float, Tensor, Tensor]:
+    def _evaluate(self, batch: Batch) -> tuple[float, Tensor]:
         self.diagnostics = {"forces": self._forces, "n_rotations": 1}
         orientations, rotations = self._orientations(batch)
         out = self._predict(orientations)
-        energies, atomic_energies, forces = self._rotated_back(out, rotations, batch.n_atoms)
+        energies, forces = self._rotated_back(out, rotations, batch.n_atoms)
         if rotations is not None:
             several = len(rotations) > 1
             self.diagnostics |= {
@@ -253,70 +308,81 @@ class RemulCalculator(Calculator):
             }
         if out.members is not None:
             members = [self._rotated_back(member, rotations, batch.n_atoms) for member in out.members]
-            energy_std, forces_std = (torch.stack([_mean(member[k]) for member in members]).std(0) for k in (0, 2))
+            energy_std, forces_std = (torch.stack([_mean(member[k]) for member in members]).std(0) for k in (0, 1))
             self.diagnostics |= {"energy_std": float(energy_std), "forces_std": forces_std.double().cpu().numpy()}
-        return float(_mean(energies)), _mean(atomic_energies), _mean(forces)
+        return float(_mean(energies)), _mean(forces)
 
-    def _rotated_back(self, out: Prediction, rotations: Tensor | None, n_atoms: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies [G * B], atomic energies [G, N] and forces [G, N, 3] of the orientations, rotated back to the
-        original orientation."""
+    def _rotated_back(self, out: Prediction, rotations: Tensor | None, n_atoms: int) -> tuple[Tensor, Tensor]:
+        """Energies [G * B] and forces [G, N, 3] of the orientations, rotated back to the original orientation."""
         forces = out.of_head(self._forces)
         assert out.energy is not None
-        assert out.atomic_energies is not None
         if rotations is not None:
             back = rotations.mT.repeat_interleave(len(out.energy) // len(rotations), dim=0)
             forces = rotate_vectors(forces.double(), back, system_index=out.system_index)
-        return out.energy, out.atomic_energies.view(-1, n_atoms), forces.view(-1, n_atoms, 3)
+        return out.energy, forces.view(-1, n_atoms, 3)
 
-    def check_structure(self, atoms: Atoms) -> None:
-        """Refuse what this potential cannot know, and warn of what is far from its training data.
+    def require_known(self, atoms: Atoms) -> bool:
+        """Refuse what this potential cannot know, and warn of a stated spin, which it cannot read.
 
+        Returns:
+            Whether the structure is periodic.
         Raises:
-            InputError: a composition never trained on, a periodic cell for a molecule-only potential, or a periodic
-                cell with `remove_net_torque`.
+            InputError: a composition or a total charge never trained on, a periodic cell for a molecule-only
+                potential, or a periodic cell with `remove_net_torque`.
         """
         coverage = self.potential.coverage
-        if atoms.pbc.any() and not coverage.periodic:
+        periodic = bool(atoms.pbc.any())
+        if periodic and not coverage.periodic:
             raise InputError(
                 f"pbc is {atoms.pbc.tolist()}, but this potential was trained on isolated molecules; "
-                "set atoms.pbc = False"
+                "set atoms.pbc = False, or give --ignore-cell on the command line, if it is a molecule in a box"
             )
-        if atoms.pbc.any() and self._remove_net_torque:
+        if periodic and self._remove_net_torque:
             raise InputError(
                 f"pbc is {atoms.pbc.tolist()}: a periodic system has no net torque to remove; "
                 "leave remove_net_torque out"
             )
-        if self._checked_numbers is not None and np.array_equal(self._checked_numbers, atoms.numbers):
-            return
+        require_known_charge(coverage, total_charge(atoms))
+        if states_spin(atoms):
+            warnings.warn(
+                "the structure states a spin or magnetic moments, which no network here reads: the energy is that of "
+                "the electronic state of the training data",
+                UserWarning,
+                stacklevel=4,
+            )
+        # What follows hangs on the numbers alone, so it is the same as for the last structure that had them.
+        if self._known_numbers is not None and np.array_equal(self._known_numbers, atoms.numbers):
+            return periodic
         if not self._allow_unseen or len(atoms) == 0:
             require_known_composition(coverage, atoms.numbers, species=self.potential.species)
         elif unknown := set(atoms.numbers.tolist()) - set(self.potential.species):
             raise InputError(f"atomic numbers {sorted(unknown)} were never trained on; no option can help that")
-        # Bonds and distances of the coverage know no periodic images: they would warn of every wrapped atom.
-        if np.isfinite(atoms.positions).all() and not atoms.pbc.any():
-            for line in coverage_warnings(coverage, atoms.numbers, atoms.positions):
-                warnings.warn(f"{line}: outside the training data, errors may be large", UserWarning, stacklevel=4)
-        self._checked_numbers = atoms.numbers.copy()
+        self._known_numbers = atoms.numbers.copy()
+        return periodic
+
+    def outside_training(self, numbers: NDArray[np.int64], positions: Geometries) -> tuple[str, ...]:
+        """Why geometries of an isolated molecule are outside the training data, warned of and returned.
+
+        Every structure is looked at anew. Bonds and distances know no periodic images, so there is nothing to call
+        this for in a periodic system.
+
+        Args:
+            numbers: atomic numbers, [N].
+            positions: [N, 3] or [R, N, 3], Angstrom.
+        """
+        return self._warned(self._structures.outside(numbers, positions))
+
+    def rows_outside_training(self, numbers: NDArray[np.int64], positions: Tensor) -> tuple[str, ...]:
+        """As `outside_training`, for [R, N, 3] on any device."""
+        return self._warned(self._structures.rows_outside(numbers, positions))
+
+    @staticmethod
+    def _warned(reasons: tuple[str, ...]) -> tuple[str, ...]:
+        for line in reasons:
+            warnings.warn(f"{line}: outside the training data, errors may be large", UserWarning, stacklevel=4)
+        return reasons
 
 
 def _mean(values: Tensor) -> Tensor:
     """Mean over the orientations, [G, ...] -> [...]; without `symmetrize` the one orientation as it is."""
     return values[0] if len(values) == 1 else values.mean(0)
-
-
-def symmetrizing_rotations(symmetrize: FixedSet | int | str, *, seed: int = 0) -> Tensor:
-    """The fixed rotations to average over, [G, 3, 3], float64: the group of a solid, or seeded Haar draws.
-
-    Raises:
-        InputError: a number < 1 or an unknown name.
-    """
-    if isinstance(symmetrize, bool):
-        raise InputError(f"symmetrize takes a name or a number of rotations, got {symmetrize}")
-    if isinstance(symmetrize, int):
-        if symmetrize < 1:
-            raise InputError(f"symmetrize needs at least 1 rotation, got {symmetrize}")
-        return random_rotations(symmetrize, generator=torch.Generator().manual_seed(seed))
-    if symmetrize not in get_args(FixedSet):
-        names = ", ".join(get_args(FixedSet))
-        raise InputError(f"symmetrize must be one of {names} or a number of rotations, got {symmetrize!r}")
-    return fixed_rotations(symmetrize)  # type: ignore[arg-type]

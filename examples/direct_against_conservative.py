@@ -1,10 +1,10 @@
 """The two kinds of forces of one potential, side by side: agreement, speed, and what they do to the energy.
 
-    python examples/direct_against_conservative.py BOTH.pt [--structure ethanol] [--length-ps 1]
+    python examples/direct_against_conservative.py [POTENTIAL] [--structure ethanol] [--length-ps 1]
 
-BOTH.pt has both heads: from `remul-md train --set train.forces=both` or `remul-md distill`. Conservative forces are
-minus the gradient of the energy, so NVE keeps the total energy. Direct forces are read off the network in about half
-the time, and nothing holds the energy.
+The potential has both heads, as the shipped ones have and those from `remul-md train --set train.forces=both` or
+`remul-md distill`. Conservative forces are minus the gradient of the energy, so NVE keeps the total energy. Direct
+forces are read off the network in about half the time, and nothing holds the energy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ TIMESTEP_FS = 0.5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("potential", help="a *.pt file with both heads")
+    parser.add_argument(
+        "potential", nargs="?", default="ethanol", help="a *.pt file or a shipped name, with both heads"
+    )
     parser.add_argument("--structure", default="ethanol", help="a file or a packaged molecule")
     parser.add_argument("--length-ps", type=float, default=1.0)
     options = parser.parse_args()

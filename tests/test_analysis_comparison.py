@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import ase.io
@@ -119,8 +120,31 @@ def test_packaged_data_is_read_with_its_dihedrals():
     assert bond.mean == pytest.approx(1.44, abs=0.02)  # PBE ethanol
 
 
+def test_the_same_molecule_in_another_order_is_compared_atom_by_atom(run: Path, tmp_path: Path):
+    frames = ase.io.read(run, index="::2")
+    for name, order in (("same.xyz", np.arange(9)), ("mixed.xyz", np.array([4, 1, 8, 0, 6, 2, 7, 3, 5]))):
+        plain = [Atoms(frame.numbers[order], positions=frame.positions[order]) for frame in frames]
+        ase.io.write(tmp_path / name, plain, format="extxyz")
+    expected, found = (compare_files(run, tmp_path / name) for name in ("same.xyz", "mixed.xyz"))
+    assert {gap.name: gap.gap for gap in found.gaps} == pytest.approx({gap.name: gap.gap for gap in expected.gaps})
+
+
+def test_other_temperatures_are_told(run: Path, tmp_path: Path):
+    (note,) = compare_files(run, "rmd17/ethanol/test-01").notes
+    found = re.search(r"temperatures differ: .* is at (\d+) K, rmd17/ethanol/test-01 at 500 K", note)
+    assert found is not None, note
+    assert 150 < int(found[1]) < 400
+    assert compare_files(run, run).notes == ()
+    again = tmp_path / "again.traj"
+    again.write_bytes(run.read_bytes())
+    assert compare_files(run, again).notes == ()
+    ase.io.write(tmp_path / "unknown.xyz", [Atoms(frame.numbers, frame.positions) for frame in ase.io.read(run, ":5")])
+    (note,) = compare_files(run, tmp_path / "unknown.xyz").notes
+    assert "unknown.xyz is not known" in note
+
+
 def test_what_cannot_be_compared_is_refused(run: Path, tmp_path: Path):
-    with pytest.raises(InputError, match="give the same atoms in the same order"):
+    with pytest.raises(InputError, match="are not one molecule; give the same molecule"):
         compare_files(run, "rmd17/aspirin/test-01")
     with pytest.raises(InputError, match=r"must be \[T, N, 3\] and \[S, N, 3\]"):
         compare_structures(np.zeros((4, 9, 3)), np.zeros((4, 8, 3)), atomic_numbers=NUMBERS)

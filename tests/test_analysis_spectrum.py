@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,23 @@ def test_what_has_no_spectrum_is_refused():
     short = arrays()
     with pytest.raises(InputError, match="needs at least 16 frames, got 7"):
         trajectory_spectrum(arrays(positions=short.positions[:7], time_ps=short.time_ps[:7], momenta=short.momenta[:7]))
+
+
+def test_frames_written_twice_do_not_shift_the_lines(tmp_path):
+    """Programs write the first frame of a continued run again; the time between frames then seems longer than it is."""
+    path = ethanol_run(
+        tmp_path, tilted=False, length_ps=1.0, equilibrate_ps=0.0, temperature_K=20.0, frame_interval_fs=2.0
+    )
+    once = read_trajectory(path)
+    repeated = np.sort(np.concatenate([np.arange(len(once)), np.arange(8, len(once), 9)]))
+    twice = replace(once.part(repeated), time_ps=0.002 * np.arange(len(repeated)))
+    found, expected = trajectory_spectrum(twice), trajectory_spectrum(once)
+    np.testing.assert_allclose(strongest_lines(found), strongest_lines(expected))
+    np.testing.assert_allclose(found.density, expected.density, rtol=1e-9)
+    n_repeats = len(repeated) - len(once)
+    assert f"{n_repeats} frames repeat the one before" in found.warning
+    assert "repeat" not in expected.warning
+    stamped = replace(once.part(repeated), time_ps=once.time_ps[repeated])  # each says the time of its twin
+    np.testing.assert_allclose(trajectory_spectrum(stamped).density, expected.density, rtol=1e-9)
+    with pytest.raises(InputError, match="at least 16 frames, got 9"):
+        trajectory_spectrum(twice.part(np.repeat(np.arange(10), 3)))

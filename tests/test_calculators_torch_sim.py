@@ -1,5 +1,7 @@
 """The torch-sim model: torch-sim's own checks, and the same numbers as the ASE calculator."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -99,3 +101,46 @@ def test_unknown_compositions_and_cells_are_refused():
         model(state_of([molecule("CH3OH"), molecule("H2CO")]))
     with pytest.raises(InputError, match="trained on isolated molecules"):
         model(state_of(crystals()))
+
+
+def test_every_state_is_held_against_the_training_data():
+    structures = molecules()
+    model = RemulTorchSimModel(potential_of(structures), device="cpu", dtype="float64")
+    state = state_of(structures)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(state)
+        state.positions = state.positions + 7.0  # a new tensor, as an integrator makes it
+        model(state)
+    for _ in range(2):
+        torn = state.positions.clone()
+        torn[22] += 3.0  # a hydrogen of the third molecule
+        state.positions = torn
+        with pytest.warns(UserWarning, match=r"the bonds are not those trained on \(missing 1 "):
+            model(state)
+
+
+def test_constant_pressure_is_refused_with_the_reason():
+    structures = crystals()
+    model = RemulTorchSimModel(potential_of(structures), device="cpu", dtype="float64")
+    assert "stress" not in model(state_of(structures))
+    bath = {"temperature": 300, "timestep": 0.001, "external_pressure": torch.tensor(0.0).double()}
+    with pytest.raises(InputError, match="need stresses, which no potential here has learned"):
+        torch_sim.integrate(structures, model, integrator=torch_sim.npt_langevin, n_steps=2, **bath)
+
+
+def test_batches_are_sized_by_atoms_whatever_the_cell():
+    structures = molecules()
+    model = RemulTorchSimModel(potential_of(structures), device="cpu", dtype="float64")
+    assert model.memory_scales_with == "n_atoms"
+    metrics = []
+    for edge in (8.0, 40.0):
+        for atoms in structures:
+            atoms.set_cell(np.eye(3) * edge)
+        batcher = torch_sim.BinningAutoBatcher(
+            model=model, memory_scales_with=model.memory_scales_with, max_memory_scaler=500.0
+        )
+        batcher.load_states(state_of(structures))
+        metrics.append(list(batcher.memory_scalers))
+    assert metrics[0] == metrics[1] == [9, 6, 9]
+    assert RemulTorchSimModel(potential_of(crystals()), device="cpu").memory_scales_with == "n_atoms_x_density"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import resource
@@ -543,3 +544,15 @@ def test_importing_is_quick_and_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"
     assert seconds([sys.executable, "-c", "import remul_md"]) - seconds([sys.executable, "-c", "pass"]) < 0.3
+
+
+@pytest.mark.parametrize("command", ["md", "analyze", "distill", "audit", "study force-field"])
+def test_help_names_every_option_in_full(command: str) -> None:
+    """In the 80 columns of a plain terminal, too."""
+    environment = {**os.environ, "COLUMNS": "80", "TERM": "dumb"}
+    done = subprocess.run(
+        [SCRIPT, *command.split(), "--help"], capture_output=True, text=True, check=True, env=environment
+    )
+    assert "…" not in done.stdout
+    assert "--help" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 from potentials import ethanol_potential
+
+from remul_md.datasets.structure_source import read_structure
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -81,3 +86,28 @@ def test_what_does_not_fit_is_refused(
     assert err.startswith("error: ")
     assert message in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_molecule_in_a_box_runs_and_is_judged_without_it(cli: Run, tmp_path: Path) -> None:
+    atoms = read_structure("ethanol")
+    atoms.set_cell([14.0, 14.0, 14.0])
+    atoms.pbc = True
+    ase.io.write(tmp_path / "box of mine.pdb", atoms, format="proteindatabank")
+    options = ["--structure", tmp_path / "box of mine.pdb", "--output", tmp_path / "a run.traj", "--length-ps", "0.02"]
+    code, _, err = cli("md", "ethanol", *options, "--equilibrate-ps", "0", "--device", "cpu")
+    assert code == 2
+    assert "--ignore-cell" in err
+    code, out, err = cli("md", "ethanol", *options, "--equilibrate-ps", "0", "--device", "cpu", "--ignore-cell")
+    assert code == 0, err
+    suggested = next(line for line in out.splitlines() if "remul-md analyze" in line).split("remul-md ")[1]
+    assert shlex.split(suggested)[:2] == ["analyze", str(tmp_path / "a run.traj")]
+    frames = ase.io.read(str(tmp_path / "a run.traj"), index=":")
+    for frame in frames:
+        frame.set_cell([14.0, 14.0, 14.0])
+        frame.pbc = True
+    ase.io.write(tmp_path / "boxed.traj", frames)
+    code, out, _ = cli("analyze", tmp_path / "boxed.traj", "--no-vibrations")
+    assert code == 0
+    assert re.search(r"molecule intact +- +not judged: an isolated molecule .*--ignore-cell", out), out
+    code, out, _ = cli("analyze", tmp_path / "boxed.traj", "--no-vibrations", "--ignore-cell")
+    assert re.search(r"molecule intact +yes", out), out

@@ -116,7 +116,7 @@ def single():
     [
         (Atoms, {}, "has no atoms; give at least one"),
         (lambda: molecule("H2O"), {}, "has no calculator; set atoms.calc"),
-        (constrained, {}, r"has constraints \(FixAtoms\)"),
+        (constrained, {"rotation": "zero"}, "rotation 'zero' was asked for, but fixed atoms hold the molecule"),
         (with_nan, {}, r"position of atom 2 is not finite: \["),
         (coincident, {}, r"atoms 1 and 5 are 1e-05 Angstrom apart; two atoms cannot be at one place"),
         (periodic, {"rotation": "zero"}, "periodic system keeps no angular momentum"),

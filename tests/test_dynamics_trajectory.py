@@ -7,13 +7,14 @@ import h5py
 import numpy as np
 import pytest
 from ase import units
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.io import read, write
 from ase.io.trajectory import Trajectory
 from spring_molecule import spring_molecule
 
 from remul_md.dynamics import MDOptions, export_h5md, read_trajectory, run_md
+from remul_md.dynamics.read import open_trajectory
 from remul_md.dynamics.readers import h5md
 from remul_md.errors import InputError
 
@@ -124,7 +125,7 @@ def test_a_periodic_run_keeps_its_box(tmp_path):
     np.testing.assert_allclose(found.cell[4], atoms.cell.array, atol=1e-12)
 
 
-def test_times_come_from_the_file_or_from_the_caller(run, tmp_path):
+def test_times_come_from_the_file_or_from_the_caller(run, tmp_path, caplog):
     frames = read(run.trajectory, index=":5")
     for frame in frames:
         frame.info.clear()
@@ -137,8 +138,12 @@ def test_times_come_from_the_file_or_from_the_caller(run, tmp_path):
     assert np.array_equal(
         read_trajectory(run.trajectory, frame_interval_fs=2.5).time_ps, read_trajectory(run.h5md).time_ps
     )
-    with pytest.raises(InputError, match=r"frames are 2.5 fs apart, frame_interval_fs says 5; leave"):
-        read_trajectory(run.trajectory, frame_interval_fs=5.0)
+    caplog.clear()
+    for path in (run.trajectory, run.h5md):  # headers are filled in many units, so the caller is believed
+        corrected = read_trajectory(path, frame_interval_fs=5.0)
+        np.testing.assert_allclose(np.diff(corrected.time_ps), 0.005)
+        assert "states 2.5 fs between its first frames; 5 fs are used" in caplog.text
+        caplog.clear()
     with pytest.raises(InputError, match="frame_interval_fs must be > 0, got -1"):
         read_trajectory(run.trajectory, frame_interval_fs=-1.0)
 
@@ -401,3 +406,22 @@ def test_export_refuses_what_it_cannot_copy(run, tmp_path):
     with pytest.raises(InputError, match="cannot write"):
         export_h5md(run.trajectory, tmp_path / "nowhere" / "a.h5md")
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".traj"] * 3  # nothing half-written stays
+
+
+@pytest.mark.parametrize(("flags", "pbc"), [("ff ff ff", [0, 0, 0]), ("pp pp pp", [1, 1, 1]), ("pp ss pp", [1, 0, 1])])
+def test_a_dump_says_along_which_axes_it_is_periodic(tmp_path, flags, pbc):
+    """MDAnalysis gives every box the same; a molecule in a box of LAMMPS that is not periodic is an isolated one."""
+    atoms = molecule("CH3CH2OH")
+    write(tmp_path / "t.pdb", atoms, format="proteindatabank")
+    text = ""
+    for step in range(3):
+        rows = "".join(f"{k + 1} 1 {x:.5f} {y:.5f} {z:.5f}\n" for k, (x, y, z) in enumerate(atoms.positions + 10.0))
+        text += f"ITEM: TIMESTEP\n{step}\nITEM: NUMBER OF ATOMS\n9\nITEM: BOX BOUNDS {flags}\n" + 3 * "0.0 20.0\n"
+        text += f"ITEM: ATOMS id type x y z\n{rows}"
+    (tmp_path / "run.lammpstrj").write_text(text)
+    opened = {"topology": tmp_path / "t.pdb", "frame_interval_fs": 1.0}
+    block = next(open_trajectory(tmp_path / "run.lammpstrj", **opened).blocks())
+    np.testing.assert_array_equal(block.pbc, np.array(pbc, dtype=bool))
+    alone = next(open_trajectory(tmp_path / "run.lammpstrj", **opened, ignore_cell=True).blocks())
+    assert not alone.pbc.any()
+    assert not alone.cell.any()

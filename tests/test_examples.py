@@ -159,6 +159,8 @@ def test_direct_against_conservative(tmp_path: Path) -> None:
     frames = read_frames("rmd17/ethanol/train-01")
     untrained_potential(frames, trained_forces="both", energy_scale=0.1).save(tmp_path / "both.pt")
     out = run("direct_against_conservative.py", "both.pt", "--length-ps", "0.1", folder=tmp_path)
+    shipped = run("direct_against_conservative.py", "--length-ps", "0.02", folder=tmp_path)
+    assert numbers(shipped.splitlines()[0])[0] < 50.0  # meV/A, of the potential that is there without arguments
     first, conservative, direct = out.splitlines()
     assert numbers(first)[0] > 1.0  # the heads of a random model have nothing to do with each other
     drifts = []

@@ -15,16 +15,18 @@ from scipy.spatial.transform import Rotation
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.potentials.domain import (
-    DISTANCE_MARGIN,
     Coverage,
     coverage_of,
-    coverage_warnings,
     element_distance_ranges,
     formula,
+    require_known_charge,
     require_known_composition,
+    require_known_frames,
     superposition_angle,
+    trained_bond_ranges,
 )
 from remul_md.structures.frames import Frames, frames_from_atoms
+from remul_md.structures.topology import bond_kinds
 from remul_md.symmetry.rotations import random_rotations
 
 
@@ -134,67 +136,45 @@ def test_the_median_angle_is_that_of_the_frames() -> None:
     assert coverage_of(frames_from_atoms(frames)).rotation_angle_median == pytest.approx(52.0, abs=1e-4)
 
 
-def test_known_frames_give_no_warning(ethanol: Frames, coverage: Coverage) -> None:
-    for index in (0, 17, 49):
-        assert coverage_warnings(coverage, ethanol.frame_numbers(index), ethanol.frame_positions(index)) == []
-
-
-def test_a_broken_bond_is_named(ethanol: Frames, coverage: Coverage) -> None:
-    numbers, positions = ethanol.frame_numbers(0), ethanol.frame_positions(0).copy()
-    first, second = next(bond for bond in coverage.bonds if 1 in numbers[bond])
-    hydrogen, other = (first, second) if numbers[first] == 1 else (second, first)
-    positions[hydrogen] += 0.9 * (positions[hydrogen] - positions[other])
-    warnings = coverage_warnings(coverage, numbers, positions)
-    assert warnings[0].startswith(f"the bond graph is not the trained one: missing [[{first}, {second}]], new [")
-
-
-def test_a_new_bond_is_named(ethanol: Frames, coverage: Coverage) -> None:
-    numbers, positions = ethanol.frame_numbers(0), ethanol.frame_positions(0).copy()
-    oxygen = int(np.flatnonzero(numbers == 8)[0])
-    bonded = {atom for bond in coverage.bonds if oxygen in bond for atom in bond}
-    far = max(
-        (int(atom) for atom in np.flatnonzero(numbers == 1) if atom not in bonded),
-        key=lambda atom: float(np.linalg.norm(positions[atom] - positions[oxygen])),
+def test_training_frames_may_number_their_atoms_in_any_order(ethanol: Frames, coverage: Coverage) -> None:
+    """Bond ranges are those of the molecule, however each frame numbers its atoms."""
+    rng = np.random.default_rng(4)
+    orders = [rng.permutation(9) for _ in range(len(ethanol))]
+    lowest = int(np.argmin(ethanol.energy))
+    orders[lowest] = np.arange(9)  # the reference frame
+    mixed = replace(
+        ethanol,
+        positions=np.concatenate([ethanol.frame_positions(k)[order] for k, order in enumerate(orders)]),
+        atomic_numbers=np.concatenate([ethanol.frame_numbers(k)[order] for k, order in enumerate(orders)]),
     )
-    positions[far] = positions[oxygen] + [0.0, 0.0, 0.95]
-    assert (
-        f"[{min(far, oxygen)}, {max(far, oxygen)}]"
-        in coverage_warnings(coverage, numbers, positions)[0].split("new")[1]
-    )
+    found, known = trained_bond_ranges(coverage_of(mixed)), trained_bond_ranges(coverage)
+    assert found.keys() == known.keys()
+    assert len(known) == 5  # C-C, C-O, O-H, and C-H of either carbon
+    for kind, limits in known.items():
+        assert found[kind] == pytest.approx(limits)
 
 
-def test_distances_out_of_range_are_named(coverage: Coverage, ethanol: Frames) -> None:
-    """Uniform stretching keeps the bond graph for a while; the ranges notice it."""
-    numbers = np.array(coverage.reference_numbers)
-    positions = np.array(coverage.reference_positions)
-    seen = coverage.distance_ranges["C-C"]
-    carbons = np.flatnonzero(numbers == 6)
-    axis = positions[carbons[1]] - positions[carbons[0]]
-    length = np.linalg.norm(axis)
-    for excess, warned in ((0.5 * DISTANCE_MARGIN, False), (1.2 * DISTANCE_MARGIN, True)):
-        moved = positions.copy()
-        moved[carbons[1]] = positions[carbons[0]] + axis / length * (seen[1] + excess)
-        lines = [line for line in coverage_warnings(coverage, numbers, moved) if line.startswith("C-C distances")]
-        assert bool(lines) == warned
-    distance = seen[1] + 1.2 * DISTANCE_MARGIN
-    assert lines == [
-        f"C-C distances {distance:.2f} to {distance:.2f} Angstrom leave the trained {seen[0]:.2f} to {seen[1]:.2f}"
-    ]
+def test_bonds_of_one_kind_share_a_range(coverage: Coverage) -> None:
+    bonds = np.array(coverage.bonds)
+    methyl = [k for k, kind in enumerate(bond_kinds(np.array(coverage.reference_numbers), bonds)) if "HHH)-H" in kind]
+    assert len(methyl) == 3
+    ranges = trained_bond_ranges(coverage)
+    expected = (min(coverage.bond_min[k] for k in methyl), max(coverage.bond_max[k] for k in methyl))
+    assert ranges["C(CHHH)-H(C)"] == expected
 
 
-def test_pairs_that_come_too_close_are_named(coverage: Coverage) -> None:
-    numbers, positions = np.array(coverage.reference_numbers), np.array(coverage.reference_positions)
-    carbons = np.flatnonzero(numbers == 6)
-    axis = positions[carbons[1]] - positions[carbons[0]]
-    distance = coverage.distance_ranges["C-C"][0] - 1.2 * DISTANCE_MARGIN
-    positions[carbons[1]] = positions[carbons[0]] + axis / np.linalg.norm(axis) * distance
-    lines = coverage_warnings(coverage, numbers, positions)
-    assert any(line.startswith(f"C-C distances {distance:.2f} to {distance:.2f} Angstrom leave") for line in lines)
-
-
-def test_another_composition_is_not_held_against_the_bonds(coverage: Coverage) -> None:
-    methanol = molecule("CH3OH")
-    assert not any("bond graph" in line for line in coverage_warnings(coverage, methanol.numbers, methanol.positions))
+def test_charges_are_those_of_the_frames(ethanol: Frames, coverage: Coverage) -> None:
+    assert coverage.charges == [0]
+    ions = coverage_of(replace(ethanol, charge=np.full(len(ethanol), -1)))
+    assert ions.charges == [-1]
+    require_known_charge(ions, -1)
+    for known, charge in ((ions, 0), (coverage, 1)):
+        with pytest.raises(InputError, match=rf"total charge \+?{charge} .* trained on charge {known.charges[0]}"):
+            require_known_charge(known, charge)
+    frames = ethanol.select([3, 4])
+    require_known_frames(coverage, frames, species=(1, 6, 8))
+    with pytest.raises(InputError, match=r"total charge \+2"):
+        require_known_frames(coverage, replace(frames, charge=np.array([0, 2])), species=(1, 6, 8))
 
 
 def test_compositions_are_refused_with_what_is_known(coverage: Coverage) -> None:

@@ -227,7 +227,7 @@ def test_the_calculator_gives_mean_and_scatter(ensemble: Potential, members: lis
     forces = np.stack([vectors for _, vectors in single])
     np.testing.assert_allclose(atoms.get_forces(), forces.mean(0), rtol=0, atol=1e-11)
     assert atoms.get_potential_energy() == pytest.approx(np.mean([energy for energy, _ in single]), abs=1e-10)
-    assert set(calculator.results) == {"energy", "free_energy", "energies", "forces"}
+    assert set(calculator.results) == {"energy", "free_energy", "forces"}
     assert calculator.diagnostics["forces_std"].shape == (7, 3)
     np.testing.assert_allclose(calculator.diagnostics["forces_std"], forces.std(0, ddof=1), rtol=0, atol=1e-11)
     assert calculator.diagnostics["energy_std"] == pytest.approx(np.std([e for e, _ in single], ddof=1), abs=1e-9)

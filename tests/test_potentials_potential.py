@@ -377,3 +377,15 @@ def test_the_format_version_is_bumped_when_what_is_saved_changes(file: Path) -> 
     """Fails when a key is added, renamed or dropped: raise FORMAT_VERSION and store a new file."""
     assert raw(file)["format_version"] == FORMAT_VERSION == 4
     assert key_tree(file) == key_tree(STORED / "stored.pt")
+
+
+def test_a_folder_does_not_hide_the_shipped_potential_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of ethanol are kept in a folder that is called so."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ethanol").mkdir()
+    shipped = load_potential("ethanol")
+    assert shipped.sha256 == load_potential("ethanol.pt").sha256
+    with pytest.raises(InputError, match="is a folder; give the potential inside it"):
+        load_potential(tmp_path / "ethanol")

@@ -195,3 +195,10 @@ def test_what_cannot_run_is_refused_before_any_replica_begins(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run-2.json"]
     with pytest.raises(InputError, match=r"run-2.json' lacks finished"):  # of one replica: the others end, too
         again(3, resume=True)
+
+
+def test_the_bar_ends_where_the_steps_end(tmp_path, capfd):
+    chosen = MDOptions(length_ps=0.01, equilibrate_ps=0.005, timestep_fs=0.5, ensemble="langevin", seed=2)
+    run_replicas(spring_molecule(), chosen, n_replicas=2, output=tmp_path / "run.traj", evaluate=springs)
+    last = capfd.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
+    assert " 30/30 " in last, last

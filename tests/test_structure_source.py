@@ -86,3 +86,18 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
         read_structure(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["box.pdb", "POSCAR", "box.xyz"])
+def test_a_molecule_in_a_box_can_be_taken_out_of_it(tmp_path: Path, name: str) -> None:
+    atoms = molecule("CH3CH2OH")
+    atoms.set_cell([12.0, 13.0, 14.0])
+    atoms.pbc = True
+    atoms.center()
+    form = {"box.pdb": "proteindatabank", "POSCAR": "vasp", "box.xyz": "extxyz"}[name]
+    ase.io.write(tmp_path / name, atoms, format=form)
+    assert read_structure(tmp_path / name).pbc.all()
+    alone = read_structure(tmp_path / name, ignore_cell=True)
+    assert not alone.pbc.any()
+    assert alone.cell.rank == 0
+    np.testing.assert_allclose(np.sort(alone.get_all_distances()), np.sort(atoms.get_all_distances()), atol=5e-3)

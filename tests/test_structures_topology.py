@@ -5,7 +5,15 @@ import pytest
 from ase.build import molecule
 
 from remul_md.errors import InputError
-from remul_md.structures.topology import bond_angles, bond_lengths, bond_pairs, bonded_chains, dihedral_angles
+from remul_md.structures.topology import (
+    bond_angles,
+    bond_kinds,
+    bond_lengths,
+    bond_pairs,
+    bonded_chains,
+    dihedral_angles,
+    matching_orders,
+)
 
 
 def test_ethanol_has_its_eight_bonds_and_no_others():
@@ -79,3 +87,37 @@ def test_angles_and_dihedrals_are_those_of_ase():
         np.testing.assert_allclose(np.cos(np.radians(gap)), 1.0, atol=1e-10)
     assert (rotated < 0).any()
     assert (rotated > 0).any()
+
+
+def test_a_molecule_is_found_in_another_numbering():
+    """Ethanol has 12 symmetries of its bond graph: six of CH3, two of CH2."""
+    atoms = molecule("CH3CH2OH")
+    pairs = bond_pairs(atoms.numbers, atoms.positions)
+    shuffled = atoms[np.random.default_rng(3).permutation(9)]
+    others = bond_pairs(shuffled.numbers, shuffled.positions)
+    orders = list(matching_orders(shuffled.numbers, others, reference_numbers=atoms.numbers, reference_pairs=pairs))
+    assert len({tuple(order) for order in orders}) == len(orders) == 12
+    bonds = {tuple(pair) for pair in pairs.tolist()}
+    for order in orders:
+        np.testing.assert_array_equal(shuffled.numbers[order], atoms.numbers)
+        place = np.argsort(order)  # of each shuffled atom, its number in the reference
+        assert {tuple(sorted(place[pair].tolist())) for pair in others} == bonds
+    same = matching_orders(atoms.numbers, pairs, reference_numbers=atoms.numbers, reference_pairs=pairs)
+    np.testing.assert_array_equal(next(same), np.arange(9))
+    assert sum(1 for _ in same) == 11
+
+
+def test_isomers_match_in_no_order():
+    ethanol, ether = molecule("CH3CH2OH"), molecule("CH3OCH3")
+    first, second = (bond_pairs(atoms.numbers, atoms.positions) for atoms in (ethanol, ether))
+    assert len(first) == len(second)
+    assert not list(matching_orders(ether.numbers, second, reference_numbers=ethanol.numbers, reference_pairs=first))
+
+
+def test_kinds_of_bonds_know_no_numbering():
+    atoms = molecule("CH3CH2OH")
+    expected = ["C(CHHH)-C(CHHO)", *["C(CHHH)-H(C)"] * 3, "C(CHHO)-H(C)", "C(CHHO)-H(C)", "C(CHHO)-O(CH)", "H(O)-O(CH)"]
+    for order in (np.arange(9), np.arange(9)[::-1]):
+        shuffled = atoms[order]
+        pairs = bond_pairs(shuffled.numbers, shuffled.positions)
+        assert sorted(bond_kinds(shuffled.numbers, pairs)) == expected

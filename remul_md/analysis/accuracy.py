@@ -16,7 +16,7 @@ from remul_md.analysis.local import LocalErrors, local_errors
 from remul_md.datasets.splits import near_in_time
 from remul_md.errors import InputError
 from remul_md.models import Symmetry
-from remul_md.potentials.domain import require_known_composition
+from remul_md.potentials.domain import require_known_frames
 from remul_md.potentials.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
 from remul_md.structures.batch import Batch, BatchStore, Head, Prediction, mapped
@@ -215,8 +215,7 @@ def evaluate_potential(
     if frames.energy is None or frames.forces is None:
         raise InputError(f"{frames.name}: has no energies or no forces; evaluation needs both")
     head = potential.resolve_forces(forces)
-    for index in range(len(frames)):
-        require_known_composition(potential.coverage, frames.frame_numbers(index), species=potential.species)
+    require_known_frames(potential.coverage, frames, species=potential.species)
     store = BatchStore(build_batch(frames, cutoff=potential.cutoff).to(potential.device))
     exact = potential.with_symmetry("exact")
     # All draws before the first pass, so that the figures do not depend on how many frames fit into one.

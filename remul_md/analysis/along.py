@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from remul_md.analysis.distributions import Distribution, Histogram, all_pairs
+from remul_md.analysis.distributions import Distribution, Histogram
 from remul_md.analysis.extrapolation import RangeDeparture, joined_range_departure, range_departure
 from remul_md.analysis.momentum import MomentumChange, joined_momentum_change, momentum_change
 from remul_md.analysis.rotation import angle_swept, net_force, net_torque
 from remul_md.analysis.structure import BondDeviation, bond_deviation, joined_bond_deviation
 from remul_md.analysis.training_statistics import TrainingStatistics
+from remul_md.analysis.wrapping import WrappedCoordinates
+from remul_md.dynamics.constraints import Constraints, SeenConstraints
 from remul_md.dynamics.momenta import kinetic_energy_eV
 from remul_md.dynamics.trajectory import joined
-from remul_md.structures.topology import bond_lengths, bond_pairs
+from remul_md.structures.topology import all_pairs, bond_lengths, bond_pairs
 
 if TYPE_CHECKING:
     from remul_md.dynamics.trajectory import FrameStream, TrajectoryArrays
@@ -43,6 +45,8 @@ class RunMeasures:
         departure: of the distances from the ranges of the training data; None without ranges, for a periodic system
             or a single atom.
         pair_distances: h(r); None for a periodic system, or a single atom.
+        constraints: coordinates and bonds that stayed the same in all frames.
+        wrapped_A: axes along which atoms jump by the length of a box that the file does not state, Angstrom.
     """
 
     first: TrajectoryArrays
@@ -57,6 +61,8 @@ class RunMeasures:
     bonds: BondDeviation | None
     departure: RangeDeparture | None
     pair_distances: Distribution | None
+    constraints: Constraints
+    wrapped_A: Mapping[str, float]
 
 
 def measure_run(
@@ -74,7 +80,7 @@ def measure_run(
     Raises:
         InputError: frames that cannot be read, ranges for another structure.
     """
-    ranges = None if trained is None else trained.bonds
+    ranges, unlike = (None, "") if trained is None else (trained.bonds, trained.unlike)
     time_ps: list[Array] = []
     energies: list[Array | None] = []
     kinetic: list[Array | None] = []
@@ -93,16 +99,20 @@ def measure_run(
             first = block.part(np.array([0]))
             place, isolated = first.positions[0], not block.pbc.any()
             pairs = bond_pairs(block.atomic_numbers, place) if isolated else np.empty((0, 2), dtype=np.int64)
+            seen, wrapping = SeenConstraints(place, pairs), WrappedCoordinates()
             every_pair = all_pairs(len(masses))
             histogram = Histogram("distance", n_frames=frames.n_frames)
         time_ps.append(block.time_ps)
+        seen.update(block.positions)
+        wrapping.update(block.positions)
         energies.append(block.energy)
         angles.append(angle_swept(block.positions, reference=place, masses=masses))
         forces.append(None if block.forces is None else net_force(block.forces))
         torques.append(None if block.forces is None else net_torque(block.positions, block.forces, masses=masses))
         kinetic.append(None if block.momenta is None else kinetic_energy_eV(block.momenta, masses))
         if isolated:
-            bonds.append(bond_deviation(block.positions, pairs, ranges=ranges, reference=place))
+            deviation = bond_deviation(block.positions, pairs, ranges=ranges, reference=place)
+            bonds.append(deviation if deviation is None else replace(deviation, unlike=unlike))
             if trained is not None and trained.distance_ranges and len(masses) > 1:
                 departures.append(range_departure(block.positions, block.atomic_numbers, trained.distance_ranges))
             histogram.update(bond_lengths(block.positions, every_pair))
@@ -131,6 +141,8 @@ def measure_run(
         bonds=joined_bond_deviation(deviations) if deviations else None,
         departure=joined_range_departure(departures) if departures else None,
         pair_distances=histogram.result() if isolated and len(first.masses) > 1 else None,
+        constraints=seen.result(),
+        wrapped_A=wrapping.box_A() if isolated else {},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,17 @@ from remul_md.analysis.distributions import (
     sampling_gap,
     streamed_distributions,
 )
+from remul_md.analysis.temperature import mean_temperature_K
 from remul_md.analysis.verdicts import Verdict
 from remul_md.errors import InputError
 from remul_md.outputs import save_picture
-from remul_md.structures.topology import bond_pairs
+from remul_md.structures.topology import bond_pairs, matching_orders
 
 Array = NDArray[np.float64]
 
 # Half of it, one pair distance in twenty, stands elsewhere: less than what a change of temperature by 200 K makes.
 PAIR_DISTANCE_BOUND = 0.1
+TEMPERATURE_SHARE = 0.1  # by which two temperatures may differ: the scatter of runs of small molecules
 TRAJECTORIES = (".traj", ".h5md", ".h5")
 
 
@@ -58,6 +60,7 @@ class Comparison:
         n_frames: of both.
         gaps: of every quantity, pair distances first.
         verdict: on the pair distances.
+        notes: what a reader has to know besides.
     """
 
     one: Mapping[str, Distribution]
@@ -65,6 +68,7 @@ class Comparison:
     n_frames: tuple[int, int]
     gaps: tuple[Gap, ...]
     verdict: Verdict
+    notes: tuple[str, ...] = ()
 
     @property
     def pair_distance_mae(self) -> float:
@@ -86,6 +90,7 @@ class Comparison:
                 for name in self.one
             },
             "verdict": asdict(self.verdict),
+            "notes": list(self.notes),
         }
 
 
@@ -111,23 +116,63 @@ def compare_structures(
     return _compare(one, other, bound=bound)
 
 
-def compare_files(trajectory: str | Path, other: str | Path) -> Comparison:
+def compare_files(trajectory: str | Path, other: str | Path, *, ignore_cell: bool = False) -> Comparison:
     """As `compare_structures`, for files: trajectories, or anything `remul_md.read_frames` reads.
 
-    Of a trajectory, some frames at a time are in memory.
+    Of a trajectory, some frames at a time are in memory. The same molecule may be numbered in another order.
 
     Raises:
         InputError: files that cannot be read, another molecule, periodic frames, fewer than two atoms.
     """
-    run, reference = open_geometries(trajectory), open_geometries(other)
-    if not np.array_equal(run.atomic_numbers, reference.atomic_numbers):
+    run, reference = (open_geometries(source, ignore_cell=ignore_cell) for source in (trajectory, other))
+    run = _in_order_of(reference, run, names=(trajectory, other))
+    found = _compare(run, reference, bound=PAIR_DISTANCE_BOUND)
+    notes = _temperature_notes({str(trajectory): run.temperature_K, str(other): reference.temperature_K})
+    return replace(found, notes=notes)
+
+
+def _in_order_of(reference: Geometries, run: Geometries, *, names: tuple[str | Path, str | Path]) -> Geometries:
+    """The run with its atoms in the order of the reference, as far as the bonds of the first frames tell it."""
+    places = next(run.blocks())[0], next(reference.blocks())[0]
+    order = next(
+        matching_orders(
+            run.atomic_numbers,
+            bond_pairs(run.atomic_numbers, places[0]),
+            reference_numbers=reference.atomic_numbers,
+            reference_pairs=bond_pairs(reference.atomic_numbers, places[1]),
+        ),
+        None,
+    )
+    if order is None:
+        if np.array_equal(run.atomic_numbers, reference.atomic_numbers):
+            return run  # a bond has broken, and the comparison will say so
         from ase.symbols import Symbols
 
         raise InputError(
-            f"{trajectory} holds {Symbols(run.atomic_numbers)}, {other} holds {Symbols(reference.atomic_numbers)}; "
-            "give the same atoms in the same order"
+            f"{names[0]} holds {Symbols(run.atomic_numbers)}, {names[1]} holds {Symbols(reference.atomic_numbers)}, "
+            "and their first frames are not one molecule; give the same molecule"
         )
-    return _compare(run, reference, bound=PAIR_DISTANCE_BOUND)
+    return replace(
+        run,
+        atomic_numbers=run.atomic_numbers[order],
+        blocks=lambda: (block[:, order] for block in run.blocks()),
+    )
+
+
+def _temperature_notes(temperatures: Mapping[str, float | None]) -> tuple[str, ...]:
+    """Whether both sets are of one temperature, as far as it is known; a file against itself needs no word."""
+    unknown = [name for name, kelvin in temperatures.items() if kelvin is None]
+    if len(temperatures) < 2 or len(unknown) == 2:
+        return ()
+    if unknown:
+        return (f"The temperature of {unknown[0]} is not known; both have to be at one temperature.",)
+    (first, one), (second, other) = ((name, kelvin or 0.0) for name, kelvin in temperatures.items())
+    if abs(one - other) <= TEMPERATURE_SHARE * max(one, other):
+        return ()
+    return (
+        f"The temperatures differ: {first} is at {one:.0f} K, {second} at {other:.0f} K. What lies between them may be "
+        "that and no fault of the potential.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,15 +183,17 @@ class Geometries:
         atomic_numbers: [N].
         n_frames: of all blocks together.
         blocks: positions of consecutive frames, each [T, N, 3], Angstrom; each call starts anew.
+        temperature_K: of their momenta, or of the dynamics that a data set is from; None if that is not known.
     """
 
     atomic_numbers: NDArray[np.integer[Any]]
     n_frames: int
     blocks: Callable[[], Iterator[Array]]
+    temperature_K: float | None = None
 
 
-def open_geometries(source: str | Path) -> Geometries:
-    """The positions in a trajectory file or a data set.
+def open_geometries(source: str | Path, *, ignore_cell: bool = False) -> Geometries:
+    """The positions in a trajectory file or a data set; with `ignore_cell` of molecules that stand in a box, too.
 
     Raises:
         InputError: what cannot be read, frames of different molecules, periodic frames.
@@ -154,16 +201,18 @@ def open_geometries(source: str | Path) -> Geometries:
     if Path(source).suffix in TRAJECTORIES:
         from remul_md.dynamics.read import open_trajectory
 
-        frames = open_trajectory(source)
+        frames = open_trajectory(source, ignore_cell=ignore_cell)
         first = next(frames.blocks())
         periodic = bool(first.pbc.any())
         found = Geometries(
             atomic_numbers=first.atomic_numbers,
             n_frames=frames.n_frames,
             blocks=lambda: (block.positions for block in frames.blocks()),
+            temperature_K=mean_temperature_K(frames),
         )
     else:
         from remul_md.datasets import read_frames
+        from remul_md.datasets.registry import ENTRIES
 
         data = read_frames(source)
         numbers = data.frame_numbers(0).astype(np.int64)
@@ -173,9 +222,18 @@ def open_geometries(source: str | Path) -> Geometries:
                 f"{source}: its frames are not of one molecule in one order of atoms; select those that are"
             )
         positions, periodic = data.positions.reshape(n_frames, n_atoms, 3), bool(data.pbc.any())
-        found = Geometries(atomic_numbers=numbers, n_frames=n_frames, blocks=lambda: iter([positions]))
-    if periodic:
-        raise InputError(f"{source}: is periodic; distances over images are not measured here, give isolated molecules")
+        known = ENTRIES.get(str(source))
+        found = Geometries(
+            atomic_numbers=numbers,
+            n_frames=n_frames,
+            blocks=lambda: iter([positions]),
+            temperature_K=None if known is None else known.temperature_K,
+        )
+    if periodic and not ignore_cell:
+        raise InputError(
+            f"{source}: is periodic; distances over images are not measured here, give isolated molecules "
+            "(--ignore-cell where it is one in a box)"
+        )
     return found
 
 

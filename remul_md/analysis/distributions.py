@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
-from remul_md.structures.topology import bond_angles, bond_lengths, bonded_chains, dihedral_angles
+from remul_md.structures.topology import all_pairs, bond_angles, bond_lengths, bonded_chains, dihedral_angles
 
 Kind = Literal["distance", "angle", "dihedral"]
 Array = NDArray[np.float64]
@@ -147,11 +147,6 @@ def pair_distance_distribution(positions: Array) -> Distribution:
     for block in _parts(positions, n_pairs=len(pairs)):
         histogram.update(bond_lengths(block, pairs))
     return histogram.result()
-
-
-def all_pairs(n_atoms: int) -> NDArray[np.int64]:
-    """Every pair of that many atoms once, [N (N - 1) / 2, 2]."""
-    return np.stack(np.triu_indices(n_atoms, k=1), axis=1).astype(np.int64)
 
 
 def structure_distributions(

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from remul_md.analysis.distributions import all_pairs
 from remul_md.errors import InputError
-from remul_md.structures.topology import bond_lengths
+from remul_md.structures.topology import all_pairs, bond_lengths
 
 Array = NDArray[np.float64]
 DISTANCES_AT_ONCE = 2**20  # memory grows neither with the run nor with the square of the number of atoms

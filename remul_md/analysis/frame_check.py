@@ -9,9 +9,12 @@ from MDAnalysis.analysis.base import AnalysisBase
 from MDAnalysis.core.groups import AtomGroup
 from numpy.typing import NDArray
 
-from remul_md.dynamics.readers.universe import PER_PS
+from remul_md.analysis.temperature import counted_degrees_of_freedom
+from remul_md.dynamics.constraints import SeenConstraints
+from remul_md.dynamics.readers.universe import PER_PS, elements_of
 from remul_md.dynamics.trajectory import block_length
 from remul_md.errors import InputError
+from remul_md.structures.topology import bond_pairs
 
 Array = NDArray[np.float64]
 
@@ -96,6 +99,21 @@ class FrameCheck(AnalysisBase):
         if not self._trajectory.ts.has_velocities:
             raise InputError(f"frame {self._trajectory.frame} has no velocities; momenta need them")
         return np.asarray(self._group.velocities, dtype=np.float64) * PER_PS * self._masses[:, None]
+
+    def _constraints_seen(self, positions: Array) -> SeenConstraints:
+        """A look at what is held; at bonds only where the topology has elements."""
+        bonds = np.empty((0, 2), dtype=np.int64)
+        if hasattr(self._group, "elements") and not self._pbc.any():
+            bonds = bond_pairs(elements_of(self._group, name="the atom group"), positions)
+        return SeenConstraints(positions, bonds)
+
+    def _degrees_of_freedom(self, momenta: Array, seen: SeenConstraints) -> int:
+        """Counted in the first frame, with what was held in all of them; `momenta` are that frame's, [N, 3]."""
+        assert self._first is not None  # at least one frame was chosen
+        found, _ = counted_degrees_of_freedom(
+            self._first, momenta, masses=self._masses, pbc=self._pbc, constraints=seen.result()
+        )
+        return found
 
     @property
     def _pbc(self) -> NDArray[np.bool_]:

@@ -14,18 +14,19 @@ import numpy as np
 from MDAnalysis.core.groups import AtomGroup
 from numpy.typing import NDArray
 
-from remul_md.analysis.distributions import Histogram, StructureHistograms, all_pairs
+from remul_md.analysis.distributions import Histogram, StructureHistograms
 from remul_md.analysis.energy import energy_drift
 from remul_md.analysis.frame_check import FrameCheck
 from remul_md.analysis.momentum import MomentumChange, joined_momentum_change, momentum_change
 from remul_md.analysis.rotation import angle_swept, net_force, net_torque, rotational_error_along
 from remul_md.analysis.spectrum import density_of_states, even_interval_fs
 from remul_md.analysis.structure import BondDeviation, BondRanges, bond_deviation, joined_bond_deviation
-from remul_md.analysis.temperature import counted_degrees_of_freedom, temperatures
+from remul_md.analysis.temperature import temperatures
+from remul_md.dynamics.constraints import SeenConstraints
 from remul_md.dynamics.momenta import kinetic_energy_eV
 from remul_md.dynamics.readers.universe import elements_of
 from remul_md.errors import InputError
-from remul_md.structures.topology import bond_lengths, bond_pairs
+from remul_md.structures.topology import all_pairs, bond_lengths, bond_pairs
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -196,19 +197,21 @@ class Temperature(FrameCheck):
 
     def _begin(self) -> None:
         self._kinetic: list[Array] = []
-        self.results.n_dof = self._n_dof
+        self._seen: SeenConstraints | None = None
+        self._first_momenta = np.empty((0, 3))
 
     def _of_frame(self) -> Array:
         return self._momenta()
 
     def _block(self, positions: Array, extra: Array) -> None:
-        masses = self._masses
-        if self.results.n_dof is None:
-            found, _ = counted_degrees_of_freedom(positions[0], extra[0], masses=masses, pbc=self._pbc)
-            self.results.n_dof = found
-        self._kinetic.append(kinetic_energy_eV(extra, masses))
+        if self._seen is None:
+            self._seen, self._first_momenta = self._constraints_seen(positions[0]), extra[0]
+        self._seen.update(positions)
+        self._kinetic.append(kinetic_energy_eV(extra, self._masses))
 
     def _finish(self) -> None:
+        assert self._seen is not None  # at least one frame was chosen
+        self.results.n_dof = self._n_dof or self._degrees_of_freedom(self._first_momenta, self._seen)
         self.results.temperature_K = temperatures(np.concatenate(self._kinetic), n_dof=self.results.n_dof)
 
 
@@ -269,18 +272,21 @@ class VibrationalSpectrum(FrameCheck):
 
     def _begin(self) -> None:
         self._all_momenta: list[Array] = []
+        self._seen: SeenConstraints | None = None
 
     def _of_frame(self) -> Array:
         return self._momenta()
 
     def _block(self, positions: Array, extra: Array) -> None:
+        self._seen = self._seen or self._constraints_seen(positions[0])
+        self._seen.update(positions)
         self._all_momenta.append(extra)
 
     def _finish(self) -> None:
-        assert self._first is not None  # at least one frame was chosen
         momenta, masses, n_dof = np.concatenate(self._all_momenta), self._masses, self._n_dof
         if n_dof is None:
-            n_dof, _ = counted_degrees_of_freedom(self._first, momenta[0], masses=masses, pbc=self._pbc)
+            assert self._seen is not None
+            n_dof = self._degrees_of_freedom(momenta[0], self._seen)
         self.results.spectrum = density_of_states(
             momenta,
             masses=masses,

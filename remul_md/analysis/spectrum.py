@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.analysis.temperature import counted_degrees_of_freedom
+from remul_md.dynamics.constraints import SeenConstraints
 from remul_md.dynamics.momenta import kinetic_energy_eV
+from remul_md.dynamics.trajectory import TrajectoryArrays, joined
 from remul_md.dynamics.velocities import boltzmann_eV_per_K, temperature_K
 from remul_md.errors import InputError
 from remul_md.outputs import save_picture
+from remul_md.structures.topology import bond_pairs
 
 if TYPE_CHECKING:
     from remul_md.dynamics.trajectory import FrameStream
@@ -108,6 +112,9 @@ def density_of_states(
 def trajectory_spectrum(frames: FrameStream, *, resolution_per_cm: float = 10.0) -> Spectrum:
     """Density of states of a run at its own mean temperature, with the degrees of freedom counted in frame 0.
 
+    A frame that is the one before once more, as programs write it where a run is begun again, is left out, and those
+    after it move up: it would shift all lines.
+
     Args:
         frames: a file or arrays; of a file, some frames at a time are in memory.
         resolution_per_cm: as `density_of_states`.
@@ -119,7 +126,8 @@ def trajectory_spectrum(frames: FrameStream, *, resolution_per_cm: float = 10.0)
         raise InputError(f"a spectrum needs at least {MIN_FRAMES} frames, got {frames.n_frames}")
     pieces: _Pieces | None = None
     times, kinetic = [], []
-    for block in frames.blocks():
+    once = _WithoutRepeats()
+    for block in once.blocks(frames):
         if block.momenta is None:
             raise InputError("the trajectory has no momenta (or not in all frames); a spectrum needs them")
         times.append(block.time_ps)
@@ -130,17 +138,55 @@ def trajectory_spectrum(frames: FrameStream, *, resolution_per_cm: float = 10.0)
             length = _piece_length(frames.n_frames, even_interval_fs(block.time_ps), resolution_per_cm)
             pieces = _Pieces(block.masses, length)
             start = block.positions[0], block.momenta[0]
-            n_dof, _ = counted_degrees_of_freedom(*start, masses=block.masses, pbc=block.pbc)
+            masses, pbc = block.masses, block.pbc
+            bonds = np.empty((0, 2), np.int64) if block.pbc.any() else bond_pairs(block.atomic_numbers, start[0])
+            seen = SeenConstraints(start[0], bonds)
+        seen.update(block.positions)
         pieces.update(block.momenta)
     assert pieces is not None  # a trajectory has at least one frame
     mean_kinetic = float(np.concatenate(kinetic).mean())
     interval_fs = even_interval_fs(np.concatenate(times))
     if mean_kinetic <= 0.0:
         raise InputError(NOTHING_MOVES)
+    n_dof, _ = counted_degrees_of_freedom(*start, masses=masses, pbc=pbc, constraints=seen.result())
     temperature = temperature_K(mean_kinetic, n_dof)
-    return pieces.spectrum(
+    found = pieces.spectrum(
         frame_interval_fs=interval_fs, temperature_K=temperature, resolution_per_cm=resolution_per_cm
     )
+    return replace(found, warning=" ".join(filter(None, [once.note(), found.warning])))
+
+
+class _WithoutRepeats:
+    """Frames without those that repeat the one before, at times that close the gap."""
+
+    def __init__(self) -> None:
+        self._n_repeats, self._shift_ps = 0, 0.0
+
+    def blocks(self, frames: FrameStream) -> Iterator[TrajectoryArrays]:
+        """The frames some at a time, as they are where nothing repeats."""
+        last: TrajectoryArrays | None = None
+        for block in frames.blocks():
+            before = block if last is None else joined([last, block])
+            same = (before.positions[1:] == before.positions[:-1]).all(axis=(1, 2))
+            if before.momenta is not None:
+                same &= (before.momenta[1:] == before.momenta[:-1]).all(axis=(1, 2))
+            repeats = np.concatenate([[False], same]) if last is None else same
+            gaps = np.diff(before.time_ps, prepend=before.time_ps[:1])[-len(block) :]
+            shifts = self._shift_ps + np.cumsum(np.where(repeats, gaps, 0.0))
+            self._n_repeats += int(repeats.sum())
+            self._shift_ps = float(shifts[-1])
+            last = block.part(slice(len(block) - 1, len(block)))
+            if repeats.any() or self._shift_ps:
+                kept = np.flatnonzero(~repeats)
+                block = replace(block, time_ps=block.time_ps - shifts).part(kept)
+            if len(block):
+                yield block
+
+    def note(self) -> str:
+        """What was left out, or nothing."""
+        if not self._n_repeats:
+            return ""
+        return f"{self._n_repeats} frames repeat the one before (a run begun again?) and were left out."
 
 
 def _check_options(**options: float) -> None:
@@ -189,6 +235,14 @@ class _Pieces:
         """Of all frames so far; options as `density_of_states`."""
         from ase import units
 
+        if self._n_pieces == 0 and len(self._waiting) < self._length:  # fewer frames than were announced
+            if len(self._waiting) < MIN_FRAMES:
+                raise InputError(f"a spectrum needs at least {MIN_FRAMES} frames, got {len(self._waiting)}")
+            fewer = _Pieces(self._masses, len(self._waiting))
+            fewer.update(self._waiting)
+            return fewer.spectrum(
+                frame_interval_fs=frame_interval_fs, temperature_K=temperature_K, resolution_per_cm=resolution_per_cm
+            )
         power, length = self._power.copy(), self._length
         power[1 : (length + 1) // 2] *= 2.0  # the negative frequencies
         # Parseval: the sum over the bins is n sum(w^2) times the mean of sum_i m_i v_i^2 = 2 K.

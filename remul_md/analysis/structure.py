@@ -65,6 +65,8 @@ class BondDeviation:
         first_off_frame: first frame with a bond BOUND_STABLE_A off the middle of its range (its length in frame 0
             without one), or None.
         first_off_pair: atom numbers of that bond.
+        unlike: what the bonds of frame 0 have to do with those of training, if they are others; then the molecule is
+            not the trained one from the start.
     """
 
     deviation_A: NDArray[np.float64]
@@ -74,6 +76,7 @@ class BondDeviation:
     reference: str
     first_off_frame: int | None = None
     first_off_pair: tuple[int, int] | None = None
+    unlike: str = ""
 
     @property
     def max_bond_deviation_A(self) -> float:
@@ -87,8 +90,8 @@ class BondDeviation:
 
     @property
     def intact(self) -> bool:
-        """Whether no bond ever left its bound (a bond that is not finite has)."""
-        return bool(self.max_bond_deviation_A <= self.bound_A)
+        """Whether it began as the trained molecule and no bond ever left its bound (a bond that is not finite has)."""
+        return not self.unlike and bool(self.max_bond_deviation_A <= self.bound_A)
 
 
 def bond_deviation(

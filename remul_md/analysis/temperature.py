@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from remul_md.dynamics.momenta import angular_momentum, center_of_mass, linear_momentum, n_rotational_modes
+from remul_md.dynamics.constraints import Constraints, SeenConstraints
+from remul_md.dynamics.momenta import (
+    angular_momentum,
+    center_of_mass,
+    kinetic_energy_eV,
+    linear_momentum,
+    n_rotational_modes,
+)
 from remul_md.dynamics.velocities import boltzmann_eV_per_K, temperature_K
 from remul_md.errors import InputError
+from remul_md.structures.topology import bond_pairs
+
+if TYPE_CHECKING:
+    from remul_md.dynamics.trajectory import FrameStream
 
 # Momenta from single precision files sum to about 1e-6 of the summed sizes; a thermal sum is 0.1 to 1 of it.
 ZERO = 1e-4
@@ -22,19 +33,29 @@ def counted_degrees_of_freedom(
     *,
     masses: NDArray[np.float64],
     pbc: NDArray[np.bool_],
+    constraints: Constraints | None = None,
 ) -> tuple[int, str]:
     """Degrees of freedom of a frame whose run says nothing of them, and how they were counted.
 
     3N, less 3 if the linear momentum is zero, less the rotational modes (3, or 2 if linear) if the angular momentum
-    of an isolated molecule is zero too. A count for runs that conserve both, and without constraints.
+    of an isolated molecule is zero too. A count for runs that conserve both. Fixed coordinates and bonds are taken off;
+    a molecule that fixed atoms hold conserves neither momentum, so nothing else is.
 
     Args:
         positions: one frame, [N, 3], Angstrom.
         momenta: [N, 3], amu Angstrom/fs.
         masses: [N], amu.
         pbc: periodic flags, [3].
+        constraints: what is held.
     """
     n_atoms = len(positions)
+    if constraints is not None and constraints.n_removed:
+        n_removed = constraints.n_removed
+        told = f"{int(constraints.fixed.sum())} fixed coordinates and {len(constraints.bonds)} fixed bonds"
+        if constraints.held:
+            return 3 * n_atoms - n_removed, f"3N - {n_removed}: {told}"
+        free, how = counted_degrees_of_freedom(positions, momenta, masses=masses, pbc=pbc)
+        return free - n_removed, f"{how}; less {n_removed}: {told}"
     total = linear_momentum(momenta)
     if np.linalg.norm(total) > ZERO * np.linalg.norm(momenta, axis=1).sum() or n_atoms == 1:
         return 3 * n_atoms, "3N: the centre of mass moves"
@@ -47,6 +68,43 @@ def counted_degrees_of_freedom(
     return 3 * n_atoms - 3, "3N - 3: no translation in frame 0"
 
 
+def held_in_run(run: Mapping[str, Any], seen: Constraints) -> Constraints:
+    """What the record of a run (`run.json`) says is held, else what never changed in its frames.
+
+    Raises:
+        InputError: a record of constraints that cannot be read.
+    """
+    if "constraints" in run:
+        return Constraints.from_json(run["constraints"], n_atoms=len(seen.fixed))
+    return seen
+
+
+def constraint_notes(constraints: Constraints) -> list[str]:
+    """What a reader has to know of a run in which something is held."""
+    if not constraints.n_removed:
+        return []
+    notes = [
+        f"{int(constraints.fixed.all(axis=1).sum())} atoms never moved and {len(constraints.bonds)} bonds kept their "
+        f"length: {constraints.n_removed} degrees of freedom are held, and no temperature counts them."
+    ]
+    if constraints.held:
+        notes.append(
+            "Fixed atoms take up momentum and angular momentum, and forces on them may be left out: neither of these "
+            "nor the net torque of the run says anything about the potential, so they are not judged."
+        )
+    return notes
+
+
+def n_vibrations(
+    positions: NDArray[np.float64], masses: NDArray[np.float64], *, constraints: Constraints, isolated: bool
+) -> int:
+    """Internal degrees of freedom of a frame [N, 3], and all that are left of a molecule that is held."""
+    n_left = 3 * len(masses) - constraints.n_removed
+    if constraints.held:
+        return n_left
+    return n_left - 3 - (n_rotational_modes(positions, masses) if isolated else 0)
+
+
 def temperatures(kinetic_energy: NDArray[np.float64], *, n_dof: int) -> NDArray[np.float64]:
     """Temperature of each frame, [T], K, from kinetic energies [T], eV.
 
@@ -54,6 +112,30 @@ def temperatures(kinetic_energy: NDArray[np.float64], *, n_dof: int) -> NDArray[
         InputError: fewer than 1 degree of freedom.
     """
     return np.asarray(kinetic_energy, dtype=np.float64) * temperature_K(1.0, n_dof)
+
+
+def mean_temperature_K(frames: FrameStream) -> float | None:
+    """Mean over the frames of a run with its degrees of freedom counted, K; None without momenta or motion."""
+    seen: SeenConstraints | None = None
+    kinetic: list[NDArray[np.float64]] = []
+    for block in frames.blocks():
+        if block.momenta is None:
+            return None
+        if seen is None:
+            first = block.part(np.array([0]))
+            bonds = np.empty((0, 2), np.int64)
+            if not block.pbc.any():
+                bonds = bond_pairs(block.atomic_numbers, block.positions[0])
+            seen = SeenConstraints(block.positions[0], bonds)
+        seen.update(block.positions)
+        kinetic.append(kinetic_energy_eV(block.momenta, block.masses))
+    assert seen is not None  # a trajectory has at least one frame
+    assert first.momenta is not None
+    mean = float(np.concatenate(kinetic).mean())
+    n_dof, _ = counted_degrees_of_freedom(
+        first.positions[0], first.momenta[0], masses=first.masses, pbc=first.pbc, constraints=seen.result()
+    )
+    return temperature_K(mean, n_dof) if mean > 0.0 and n_dof > 0 else None
 
 
 def heating_rate_K_per_ps(slope_meV_per_atom_ps: float, *, n_atoms: int, n_dof: int, n_vibrations: int) -> float:

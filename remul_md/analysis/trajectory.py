@@ -24,17 +24,19 @@ from remul_md.analysis.rotation import (
     net_torque,
     rotational_error_along,
 )
-from remul_md.analysis.structure import BondDeviation
+from remul_md.analysis.structure import BOUND_TRAINED_A, BondDeviation
 from remul_md.analysis.temperature import (
+    constraint_notes,
     counted_degrees_of_freedom,
     heating_rate_K_per_ps,
+    held_in_run,
+    n_vibrations,
     stated_degrees_of_freedom,
     temperatures,
 )
 from remul_md.analysis.training_orientations import OrientationAngles, orientation_angles
 from remul_md.analysis.training_statistics import TrainingStatistics
 from remul_md.analysis.verdicts import Bounds, Verdict
-from remul_md.dynamics.momenta import n_rotational_modes
 from remul_md.errors import InputError
 
 if TYPE_CHECKING:
@@ -172,6 +174,7 @@ def analyze_trajectory(
     atoms: Atoms | None = None,
     frame_interval_fs: float | None = None,
     topology: str | Path | None = None,
+    ignore_cell: bool = False,
     n_rotation_frames: int = 50,
     n_draws: int = 8,
     seed: int = 0,
@@ -186,11 +189,12 @@ def analyze_trajectory(
             are not.
         frame_interval_fs: time between frames, for files that do not say.
         topology: elements of the atoms, for a file that MDAnalysis reads and that carries none.
+        ignore_cell: take a molecule that stands in a box for an isolated one.
         n_rotation_frames: frames rotated at random, evenly spread over the run, >= 1.
         n_draws: random turns of each.
         seed: of the turns.
         training_statistics: ranges of the training data that bonds, distances and orientations are held against, such
-            as `TrainingStatistics.of(potential.coverage)`.
+            as `TrainingStatistics.of(potential.coverage, ...)`.
         bounds: limits of the verdicts.
     Raises:
         InputError: options out of range, files that cannot be read, a calculator for another structure.
@@ -203,7 +207,7 @@ def analyze_trajectory(
     check_draws(n_draws)
     if atoms is not None and atoms.calc is None:
         raise InputError("atoms were given without a calculator; attach one, or leave atoms out")
-    frames = open_trajectory(path, topology=topology, frame_interval_fs=frame_interval_fs)
+    frames = open_trajectory(path, topology=topology, frame_interval_fs=frame_interval_fs, ignore_cell=ignore_cell)
     log, run = None, {}
     if Path(path).suffix in (".traj", ".h5md"):
         files = OutputFiles.for_output(path)
@@ -263,6 +267,8 @@ def analyze_frames(
     energies = log or _frame_energies(measured)
     drift, conservation = _drift(energies, n_atoms, thermostatted=thermostatted, bounds=bounds, notes=notes)
     n_dof, n_dof_source = _degrees_of_freedom(measured, run)
+    constraints = held_in_run(run, measured.constraints)
+    notes.extend(constraint_notes(constraints))
     temperature = None
     if energies is not None and n_dof:
         temperature = temperatures(energies.kinetic_energy, n_dof=n_dof)
@@ -285,6 +291,11 @@ def analyze_frames(
     if measured.kinetic_energy is None:
         notes.append("No temperature of the frames and no change of momenta: the trajectory has no momenta.")
     bonds = measured.bonds
+    if bonds is not None and trained is not None and trained.bonds is None and not trained.unlike:
+        notes.append(
+            "The potential knows no bonds of this composition: they are compared with the first frame, within "
+            f"{bonds.bound_A:g} Å instead of {BOUND_TRAINED_A:g}."
+        )
     if bonds is not None and bonds.n_without_range:
         notes.append(
             f"{bonds.n_without_range} of {bonds.n_bonds} bonds do not occur in the training data; "
@@ -301,7 +312,7 @@ def analyze_frames(
         temperature_K=temperature,
         n_dof=n_dof,
         n_dof_source=n_dof_source,
-        n_vibrations=3 * n_atoms - 3 - (n_rotational_modes(first.positions[0], first.masses) if isolated else 0),
+        n_vibrations=n_vibrations(first.positions[0], first.masses, constraints=constraints, isolated=isolated),
         # A mean says nothing about a ramp, so it is not judged.
         asked_temperature_K=None if options.get("final_temperature_K") is not None else options.get("temperature_K"),
         angle_swept_deg=measured.angle_swept_deg,
@@ -320,7 +331,12 @@ def analyze_frames(
         verdicts=(),
         notes=tuple(notes),
     )
-    return _judged(analysis, isolated=isolated, thermostatted=thermostatted, bounds=bounds)
+    free = isolated and not constraints.held
+    judged = _judged(analysis, free=free, thermostatted=thermostatted, bounds=bounds)
+    if not measured.wrapped_A or all(verdict.passed for verdict in judged.verdicts if verdict.name == judge.INTACT):
+        return judged
+    found = [judge.wrapped_verdict(v, measured.wrapped_A) if v.name in judge.OF_PLACES else v for v in judged.verdicts]
+    return replace(judged, verdicts=tuple(found))
 
 
 def _frame_energies(measured: RunMeasures) -> EnergyLog | None:
@@ -354,10 +370,12 @@ def _degrees_of_freedom(measured: RunMeasures, run: Mapping[str, Any]) -> tuple[
     first = measured.first
     if measured.kinetic_energy is None or first.momenta is None:
         return None, "unknown: no momenta"
-    return counted_degrees_of_freedom(first.positions[0], first.momenta[0], masses=first.masses, pbc=first.pbc)
+    return counted_degrees_of_freedom(
+        first.positions[0], first.momenta[0], masses=first.masses, pbc=first.pbc, constraints=measured.constraints
+    )
 
 
-def _judged(analysis: TrajectoryAnalysis, *, isolated: bool, thermostatted: bool, bounds: Bounds) -> TrajectoryAnalysis:
+def _judged(analysis: TrajectoryAnalysis, *, free: bool, thermostatted: bool, bounds: Bounds) -> TrajectoryAnalysis:
     """The same analysis with a verdict on each number that can be judged."""
     found: list[Verdict] = []
     if analysis.drift is not None and analysis.conservation is not None:
@@ -374,9 +392,9 @@ def _judged(analysis: TrajectoryAnalysis, *, isolated: bool, thermostatted: bool
     mean, asked = analysis.mean_temperature_K, analysis.asked_temperature_K
     if mean is not None and asked and analysis.n_dof:
         found.append(judge.temperature_verdict(mean, asked_K=asked, n_dof=analysis.n_dof, bounds=bounds))
-    # A crystal feels its cell when it turns, and a thermostat pushes: neither keeps torque or angular momentum zero.
-    if isolated and analysis.net_torque_rms_eV is not None:
+    # A crystal feels its cell when it turns, a thermostat pushes, fixed atoms hold: none keeps the angular momentum.
+    if free and analysis.net_torque_rms_eV is not None:
         found.append(judge.torque_verdict(analysis.net_torque_rms_eV, bounds=bounds))
-    if isolated and not thermostatted and analysis.momentum is not None:
+    if free and not thermostatted and analysis.momentum is not None:
         found.append(judge.angular_momentum_verdict(analysis.momentum, bounds=bounds))
     return replace(analysis, verdicts=tuple(found))

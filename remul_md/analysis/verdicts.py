@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,15 @@ ENERGY = "energy conserved"
 ROTATION = "forces turn with the molecule"
 INTACT = "molecule intact"
 INSIDE = "inside the training data"
+TORQUE = "no torque from nowhere"
+ANGULAR = "angular momentum kept"
+OF_PLACES = (ROTATION, INTACT, INSIDE, TORQUE, ANGULAR)  # what wrapped coordinates make meaningless
 # The four that a reader asks first, and what is missing where a run has no verdict on them.
 QUESTIONS = {
     ENERGY: "the run has to be NVE, with potential energies and momenta of at least 20 steps",
     ROTATION: "its forces have to be computed: name the potential (--potential)",
-    INTACT: "an isolated molecule with bonds is needed",
-    INSIDE: "the potential has to be named (--potential), and the system to be isolated",
+    INTACT: "an isolated molecule with bonds is needed (--ignore-cell for one that stands in a box)",
+    INSIDE: "the potential has to be named (--potential), and the system to be isolated (--ignore-cell)",
 }
 
 
@@ -125,6 +129,8 @@ def bond_verdict(bonds: BondDeviation, *, time_ps: NDArray[np.float64] | None = 
         why = f"Every bond stayed within {reference}." if bonds.reference == "training data" else "No bond moved."
     if not bonds.intact:
         why = f"The bond of atoms {first} and {second} went too far from {reference}: it breaks, or the model guesses."
+    if bonds.unlike:
+        why = f"From the first frame on {bonds.unlike}; bonds are compared with that frame."
     if bonds.first_off_frame is None:
         why += f" None was ever {BOUND_STABLE_A:g} Å off its usual length."
     else:
@@ -173,6 +179,17 @@ def range_verdict(departure: RangeDeparture, *, time_ps: NDArray[np.float64]) ->
     )
 
 
+def wrapped_verdict(verdict: Verdict, box_A: Mapping[str, float]) -> Verdict:
+    """A verdict that hangs on where the atoms are, where wrapping has torn the molecule: the run cannot decide it."""
+    box = " and ".join(f"{length:.1f} Å along {axis}" for axis, length in box_A.items())
+    return replace(
+        verdict,
+        passed=None,
+        why=f"Atoms jump by {box} between frames: coordinates are wrapped into a box that the file does not state. "
+        "Unwrap them in the program that wrote them, or give a file with its box.",
+    )
+
+
 def temperature_verdict(mean_K: float, *, asked_K: float, n_dof: int, bounds: Bounds) -> Verdict:
     """Whether the mean temperature is the one that was asked for."""
     return Verdict(
@@ -211,7 +228,7 @@ def torque_verdict(net_torque_rms_eV: float, *, bounds: Bounds) -> Verdict:
     """Whether the energy depends on the orientation."""
     passed = net_torque_rms_eV <= bounds.net_torque_eV
     return Verdict(
-        name="no torque from nowhere",
+        name=TORQUE,
         passed=passed,
         value=net_torque_rms_eV,
         threshold=bounds.net_torque_eV,
@@ -227,7 +244,7 @@ def angular_momentum_verdict(change: MomentumChange, *, bounds: Bounds) -> Verdi
     """Whether a free molecule keeps its angular momentum."""
     value = change.max_relative_change
     return Verdict(
-        name="angular momentum kept",
+        name=ANGULAR,
         passed=value <= bounds.angular_momentum_change,
         value=value,
         threshold=bounds.angular_momentum_change,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md._version import __version__
-from remul_md.cli.options import DeviceOption, ThreadsOption
+from remul_md.cli.options import DeviceOption, IgnoreCellOption, ThreadsOption
 from remul_md.cli.printing import print_table, verdict_word
 from remul_md.errors import InputError
 from remul_md.outputs import check_reports, write_figures
@@ -44,6 +44,7 @@ def analyze(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the turns.")] = 0,
+    ignore_cell: IgnoreCellOption = False,
     device: DeviceOption = "auto",
     n_threads: ThreadsOption = 1,
 ) -> None:
@@ -57,19 +58,24 @@ def analyze(
     figures = None if evaluation is None else _read_evaluation(evaluation)
     atoms, statistics, training, calculator = None, None, None, None
     provenance: dict[str, Any] = {"trajectory": str(trajectory), **_made_by(trajectory)}
+    reading: dict[str, Any] = {
+        "topology": topology,
+        "frame_interval_fs": frame_interval_fs,
+        "ignore_cell": ignore_cell,
+    }
     if vibrations and potential is None:
         raise InputError("--vibrations needs forces: name the potential (--potential)")
     if potential is not None:
         import torch
 
         torch.set_num_threads(n_threads)
-        calculator = _run_calculator(trajectory, potential, device=device)
+        calculator = _run_calculator(trajectory, potential, device=device, n_threads=n_threads)
         known = calculator.potential
-        opened = open_trajectory(trajectory, topology=topology, frame_interval_fs=frame_interval_fs)
+        opened = open_trajectory(trajectory, **reading)
         atoms = next(opened.blocks()).atoms(0)
         atoms.calc = calculator
-        if atoms.numbers.tolist() == known.coverage.reference_numbers:
-            statistics = TrainingStatistics.of(known.coverage)
+        if not atoms.pbc.any():
+            statistics = TrainingStatistics.of(known.coverage, numbers=atoms.numbers, positions=atoms.positions)
         run = known.provenance.run_of(calculator.head)  # of the forces that are tested
         training = run["metrics"].get("history")
         split = run["data"].get("split") or {}
@@ -86,8 +92,7 @@ def analyze(
     result = analyze_trajectory(
         trajectory,
         atoms=atoms,
-        topology=topology,
-        frame_interval_fs=frame_interval_fs,
+        **reading,
         n_rotation_frames=n_rotation_frames,
         seed=seed,
         training_statistics=statistics,
@@ -103,8 +108,10 @@ def analyze(
         exact = None
         if atoms is not None and calculator is not None and vibrations is not False:
             exact = atoms.copy()
-            exact.calc = _run_calculator(trajectory, calculator.potential, device=device, dtype="float64")
-        opened = open_trajectory(trajectory, topology=topology, frame_interval_fs=frame_interval_fs)
+            exact.calc = _run_calculator(
+                trajectory, calculator.potential, device=device, n_threads=n_threads, dtype="float64"
+            )
+        opened = open_trajectory(trajectory, **reading)
         provenance |= {
             "random turns": f"seed {seed}",
             "command": shlex.join(["remul-md", *sys.argv[1:]]),
@@ -122,13 +129,15 @@ def analyze(
             typer.echo(f"wrote {written}")
 
 
-def _run_calculator(trajectory: Path, potential: Any, *, device: str, dtype: Dtype | None = None) -> RemulCalculator:
+def _run_calculator(
+    trajectory: Path, potential: Any, *, device: str, n_threads: int, dtype: Dtype | None = None
+) -> RemulCalculator:
     """The calculator that made the trajectory, where its record says how; else the potential as it is.
 
     Args:
         trajectory: its record lies beside it.
         potential: file, shipped name, or a loaded one.
-        device: as `RemulCalculator`.
+        device, n_threads: as `RemulCalculator`.
         dtype: instead of that of the run.
     """
     from remul_md.calculators import RemulCalculator
@@ -144,6 +153,7 @@ def _run_calculator(trajectory: Path, potential: Any, *, device: str, dtype: Dty
         symmetrize=int(symmetrize) if symmetrize and str(symmetrize).isdigit() else symmetrize,
         remove_net_torque=facts.get("remove_net_torque", False),
         allow_unseen=True,
+        n_threads=n_threads,
     )
 
 
@@ -196,7 +206,11 @@ def _versions() -> dict[str, str]:
 
 
 def _print_analysis(result: TrajectoryAnalysis) -> None:
+    from remul_md.analysis.verdicts import QUESTIONS
+
     rows = [(verdict.name, _verdict_line(verdict)) for verdict in result.verdicts]
+    judged = {verdict.name for verdict in result.verdicts}
+    rows += [(name, f"{'-':9} not judged: {needed}") for name, needed in QUESTIONS.items() if name not in judged]
     print_table(f"{result.name}: {result.formula}, {len(result.time_ps)} frames, {result.time_ps[-1]:g} ps", rows)
     for note in result.notes:
         typer.echo(f"note: {note}")

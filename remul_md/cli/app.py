@@ -29,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its tables cut the names of options off in 80 columns
 )
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
@@ -171,7 +172,8 @@ def _use_threads(n_threads: int) -> None:
 def _calculator(potential: str | Potential, **options: Any) -> RemulCalculator:
     from remul_md.calculators import RemulCalculator
 
-    return RemulCalculator(potential, **options)
+    # With the threads of the training it belongs to, which are set already.
+    return RemulCalculator(potential, n_threads=None, **options)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md._version import __version__
-from remul_md.cli.options import JsonOption, SymmetryOption, ThreadsOption
+from remul_md.cli.options import IgnoreCellOption, JsonOption, SymmetryOption, ThreadsOption
 from remul_md.cli.printing import write_figures
 from remul_md.errors import InputError
 from remul_md.labels.sources import label_source, names_calculator
@@ -33,6 +33,7 @@ def audit(
     symmetry: SymmetryOption = None,
     device: Annotated[str | None, typer.Option(help="Of a potential: auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of a potential: float32 or float64.")] = None,
+    ignore_cell: IgnoreCellOption = False,
     n_threads: ThreadsOption = 1,
 ) -> None:
     """Is a calculator fit for dynamics? Twelve checks of any ASE calculator; exit code 1 if one fails.
@@ -45,10 +46,11 @@ def audit(
     from remul_md.datasets.structure_source import read_structure
 
     check_reports(report, json_file, inputs=(target, structure))
-    options = {"forces": forces, "symmetry": symmetry, "device": device, "dtype": dtype}
+    asked = {"forces": forces, "symmetry": symmetry, "device": device, "dtype": dtype}
+    options = {key: value for key, value in asked.items() if value is not None}
     torch.set_num_threads(n_threads)
-    atoms = read_structure(structure)
-    atoms.calc = calculator_of(target, options={key: value for key, value in options.items() if value is not None})
+    atoms = read_structure(structure, ignore_cell=ignore_cell)
+    atoms.calc = calculator_of(target, options=options, n_threads=n_threads)
     result = run_audit(atoms, only=only, seed=seed, progress=True)
     typer.echo(f"\n{target} on {structure}: {result.formula}, {result.n_calls} calculations in {result.wall_s:.0f} s")
     for check in result.checks:
@@ -66,19 +68,20 @@ def audit(
         raise typer.Exit(1)
 
 
-def calculator_of(target: str, *, options: dict[str, Any]) -> Any:
+def calculator_of(target: str, *, options: dict[str, Any], n_threads: int) -> Any:
     """An ASE calculator: xtb, pbe or what MODULE:FACTORY makes, else the potential of that file or shipped name.
 
     Args:
         target: a file first; see `label_source`.
         options: of `RemulCalculator`; others take none.
+        n_threads: likewise; others take what torch is set to.
     Raises:
         InputError: no such module, factory or potential; a factory that fails, or makes no calculator.
     """
     if not names_calculator(target):
         from remul_md.calculators import RemulCalculator
 
-        return RemulCalculator(target, **options)
+        return RemulCalculator(target, n_threads=n_threads, **options)
     if options:
         raise InputError(
             f"--{next(iter(options))} is an option of potentials; {target} takes none: write a factory of your own"

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-data_app = typer.Typer(help="Data sets: list the known ones, fetch one, look into a file.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Data sets: list the known ones, fetch one, look into a file.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @data_app.command("list")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md.cli.config_flags import flags_of, options_of
-from remul_md.cli.options import DeviceOption, OverwriteOption, SymmetryOption, ThreadsOption
-from remul_md.cli.printing import fail, print_table
+from remul_md.cli.options import DeviceOption, IgnoreCellOption, OverwriteOption, SymmetryOption, ThreadsOption
+from remul_md.cli.printing import command_line, fail, print_table
 from remul_md.dynamics.options import MDOptions
 from remul_md.errors import InputError
 
@@ -56,6 +56,7 @@ def _md(
         bool, typer.Option("--remove-net-torque", help="Take net force and torque off the forces.")
     ] = False,
     replicas: Annotated[int, typer.Option(help="Runs side by side with the seeds seed, seed + 1, ...", min=1)] = 1,
+    ignore_cell: IgnoreCellOption = False,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     n_threads: ThreadsOption = 1,
@@ -68,8 +69,6 @@ def _md(
     **given: Any,
 ) -> None:
     """Molecular dynamics with a potential: Langevin equilibration, then production in the ensemble."""
-    import torch
-
     from remul_md.calculators import RemulCalculator
     from remul_md.datasets.structure_source import read_structure
     from remul_md.dynamics.recording import OutputFiles
@@ -83,7 +82,6 @@ def _md(
     outputs = [replica_output(output, number) for number in range(replicas)] if replicas > 1 else [output]
     written = [path for each in outputs for path in OutputFiles.for_output(each).all()]
     check_no_input(written, (potential, structure, config))
-    torch.set_num_threads(n_threads)
     rotations = int(symmetrize) if symmetrize and symmetrize.lstrip("-").isdigit() else symmetrize
     chosen: dict[str, Any] = {
         "device": device,
@@ -93,11 +91,12 @@ def _md(
         "allow_unseen": allow_unseen,
         "compile": compiled,
         "dtype": dtype,
+        "n_threads": n_threads,
     }
     served: dict[str, Any] = {"forces": forces, "symmetrize": rotations}
     calculator = RemulCalculator(potential, **served, **chosen)
     fast = None if n_inner is None else _fast_calculator(calculator, **chosen)
-    atoms = read_structure(structure)
+    atoms = read_structure(structure, ignore_cell=ignore_cell)
     atoms.calc = calculator
     provenance = {
         "potential": str(potential),
@@ -178,7 +177,10 @@ def _run_one(
                 f"{result.steps_per_s:.0f} steps/s" + (", plain ones and outer ones together" if mixed else ""),
             ),
             *([("H5MD", str(result.h5md))] if result.h5md else []),
-            ("next", f"remul-md analyze {result.trajectory} --potential {potential} --report report.html"),
+            (
+                "next",
+                command_line("analyze", result.trajectory, "--potential", potential, "--report", "report.html"),
+            ),
         ],
     ), ""
 

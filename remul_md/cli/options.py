@@ -15,4 +15,7 @@ SymmetryOption = Annotated[
 ]
 # What cost much and is there already is replaced only if this is said.
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+IgnoreCellOption = Annotated[
+    bool, typer.Option("--ignore-cell", help="Take a molecule that a file puts into a box for an isolated one.")
+]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md.cli.options import DeviceOption, OverwriteOption, ThreadsOption
+from remul_md.cli.printing import command_line
 from remul_md.errors import InputError
 from remul_md.files import changed_values, owned
 from remul_md.outputs import check_existing, check_no_input
@@ -246,7 +247,7 @@ def distill(
     for name, value in made.accuracy.rows():
         if name.startswith(("force MAE,", "rotational")):
             typer.echo(f"  {name:26}  {value}")
-    typer.echo(f"against reference data: remul-md evaluate {written} DATA --forces direct")
+    typer.echo(f"against reference data: {command_line('evaluate', written, 'DATA', '--forces', 'direct')}")
 
 
 def training_line(made: Provenance, *, direct: bool = False) -> str:

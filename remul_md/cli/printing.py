@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
+
+
+def command_line(*words: str | Path) -> str:
+    """A command of this package to be pasted into a shell, whatever is in the names."""
+    return shlex.join(["remul-md", *map(str, words)])
 
 
 def print_table(title: str, rows: list[tuple[str, str]]) -> None:

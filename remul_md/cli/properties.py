@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remul_md.cli.options import JsonOption, ThreadsOption
+from remul_md.cli.options import IgnoreCellOption, JsonOption, ThreadsOption
 from remul_md.cli.printing import verdict_word, write_figures
 from remul_md.errors import InputError
 from remul_md.outputs import check_reports
@@ -35,13 +35,20 @@ def vibrations(
     max_steps: Annotated[int, typer.Option(help="Of the relaxation; 0 takes the geometry as it is.")] = 500,
     forces: ForcesOption = None,
     device: DeviceOption = None,
+    ignore_cell: IgnoreCellOption = False,
     n_threads: ThreadsOption = 1,
 ) -> None:
     """Relax a molecule and compute its vibrations in 1/cm; rotations and translations near zero are a check."""
     from remul_md.analysis.vibrations import vibrations as compute
 
     check_reports(json_file, inputs=(potential, structure))
-    atoms = _structure_with(potential, structure, forces=forces, device=device, n_threads=n_threads)
+    atoms = _structure_with(
+        potential,
+        structure,
+        options={"forces": forces, "device": device},
+        n_threads=n_threads,
+        ignore_cell=ignore_cell,
+    )
     found = compute(atoms, fmax_eV_per_A=fmax, max_steps=max_steps)
     typer.echo(
         f"\n{potential} on {structure}: {found.atoms.get_chemical_formula()}, energy {found.energy:.4f} eV, "
@@ -64,6 +71,7 @@ def compare(
     trajectory: Annotated[str, typer.Argument(help="run.traj, run.h5md, or a data set.")],
     other: Annotated[str, typer.Argument(metavar="OTHER|DATA", help="Another one, or rmd17/ethanol/test-01.")],
     json_file: JsonOption = None,
+    ignore_cell: IgnoreCellOption = False,
     picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
 ) -> None:
     """Are the structures of a run those of a data set or another run? Pair distances, bonds, angles, dihedrals.
@@ -73,7 +81,7 @@ def compare(
     from remul_md.analysis.comparison import compare_files, write_comparison_png
 
     check_reports(json_file, picture=picture, inputs=(trajectory, other))
-    found = compare_files(trajectory, other)
+    found = compare_files(trajectory, other, ignore_cell=ignore_cell)
     typer.echo(f"\n{trajectory}: {found.n_frames[0]} frames, {other}: {found.n_frames[1]} frames")
     width = max(len(gap.name) for gap in found.gaps)
     typer.echo(f"  {'':{width}}  gap (0 to 2)  of that sampling  difference of means")
@@ -81,6 +89,8 @@ def compare(
         mean = "" if gap.mean_difference is None else f"{gap.mean_difference:+.4f} {gap.unit}"
         typer.echo(f"  {gap.name:{width}}  {gap.gap:12.3f}  {gap.sampling:16.3f}  {mean}")
     _print_verdicts([found.verdict])
+    for note in found.notes:
+        typer.echo(f"note: {note}")
     write_figures(json_file, {"trajectory": trajectory, "reference": other, **found.to_json()})
     if picture is not None:
         write_comparison_png(found, picture, labels=(trajectory, other))
@@ -92,6 +102,7 @@ def spectrum(
     json_file: JsonOption = None,
     picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
     frame_interval_fs: Annotated[float | None, typer.Option(help="For files that do not say their time.")] = None,
+    ignore_cell: IgnoreCellOption = False,
     resolution_per_cm: Annotated[float, typer.Option(help="Width of a sharp line, 1/cm.")] = 10.0,
 ) -> None:
     """Which frequencies the atoms of a run move at: the vibrational density of states."""
@@ -99,7 +110,7 @@ def spectrum(
     from remul_md.dynamics.read import open_trajectory
 
     check_reports(json_file, picture=picture, inputs=(trajectory,))
-    frames = open_trajectory(trajectory, frame_interval_fs=frame_interval_fs)
+    frames = open_trajectory(trajectory, frame_interval_fs=frame_interval_fs, ignore_cell=ignore_cell)
     found = trajectory_spectrum(frames, resolution_per_cm=resolution_per_cm)
     typer.echo(
         f"\n{trajectory}: {found.integral:.2f} degrees of freedom, {found.n_segments} pieces averaged, "
@@ -125,6 +136,7 @@ def timestep_scan(
     json_file: JsonOption = None,
     forces: ForcesOption = None,
     device: DeviceOption = None,
+    ignore_cell: IgnoreCellOption = False,
     n_threads: ThreadsOption = 1,
 ) -> None:
     """How the energy error grows with the time step: to the power 2 if forces and energies belong together."""
@@ -135,7 +147,13 @@ def timestep_scan(
     except ValueError as error:
         raise InputError(f"--timesteps-fs {timesteps_fs!r} is no list of numbers; give them as 0.25,0.5,1") from error
     check_reports(json_file, inputs=(potential, structure))
-    atoms = _structure_with(potential, structure, forces=forces, device=device, n_threads=n_threads)
+    atoms = _structure_with(
+        potential,
+        structure,
+        options={"forces": forces, "device": device},
+        n_threads=n_threads,
+        ignore_cell=ignore_cell,
+    )
     found = scan(atoms, timesteps_fs=steps, length_ps=length_ps, temperature_K=temperature, seed=seed, progress=True)
     typer.echo(f"\n{potential} on {structure}: NVE runs of {length_ps:g} ps from {temperature:g} K")
     for run in found.runs:
@@ -147,7 +165,9 @@ def timestep_scan(
     )
 
 
-def _structure_with(target: str, structure: str, *, forces: str | None, device: str | None, n_threads: int) -> Atoms:
+def _structure_with(
+    target: str, structure: str, *, options: dict[str, str | None], n_threads: int, ignore_cell: bool
+) -> Atoms:
     """The structure with its calculator; a potential in double precision, which small differences need."""
     import torch
 
@@ -156,11 +176,11 @@ def _structure_with(target: str, structure: str, *, forces: str | None, device: 
     from remul_md.labels.sources import names_calculator
 
     torch.set_num_threads(n_threads)
-    options = {key: value for key, value in {"forces": forces, "device": device}.items() if value is not None}
+    chosen = {key: value for key, value in options.items() if value is not None}
     if not names_calculator(target):  # which knows its own precision
-        options["dtype"] = "float64"
-    calculator = calculator_of(target, options=options)
-    atoms = read_structure(structure)
+        chosen["dtype"] = "float64"
+    calculator = calculator_of(target, options=chosen, n_threads=n_threads)
+    atoms = read_structure(structure, ignore_cell=ignore_cell)
     atoms.calc = calculator
     return atoms
 

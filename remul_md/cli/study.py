@@ -11,9 +11,12 @@ from typing import Annotated
 import typer
 
 from remul_md.cli.options import OverwriteOption
+from remul_md.cli.printing import command_line
 from remul_md.errors import InputError
 
-study_app = typer.Typer(help="Experiments of the papers: run one, or draw its results.", no_args_is_help=True)
+study_app = typer.Typer(
+    help="Experiments of the papers: run one, or draw its results.", no_args_is_help=True, rich_markup_mode=None
+)
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted study (or begin one).")]
 JobsOption = Annotated[int, typer.Option(help="Runs at a time, each in a process with one thread.", min=1)]
 
@@ -39,7 +42,7 @@ def nbody(
     command = shlex.join(["remul-md", *sys.argv[1:]])
     results = run_study(config, run_dir, n_jobs=jobs, resume=resume, overwrite=overwrite, command=command)
     typer.echo(markdown_table(results))
-    typer.echo(f"wrote {results}; draw it with `remul-md study nbody-report {results} --plots FOLDER`")
+    typer.echo(f"wrote {results}; draw it with `{_report_command('nbody-report', results)}`")
 
 
 @study_app.command("force-field")
@@ -66,7 +69,7 @@ def force_field(
         config, run_dir, calculator=context.obj, n_jobs=jobs, resume=resume, overwrite=overwrite, command=command
     )
     typer.echo(markdown_report(results))
-    typer.echo(f"wrote {results}; draw it with `remul-md study force-field-report {results} --plots FOLDER`")
+    typer.echo(f"wrote {results}; draw it with `{_report_command('force-field-report', results)}`")
 
 
 ResultsArgument = Annotated[Path, typer.Argument(help="results.json of the study.")]
@@ -94,6 +97,10 @@ def force_field_report(results: ResultsArgument, markdown: MarkdownOption = None
 
     check_reports(markdown, inputs=(results,))
     _report(markdown_report(results), lambda folder: write_plots(results, folder), markdown=markdown, plots=plots)
+
+
+def _report_command(command: str, results: Path) -> str:
+    return command_line("study", command, results, "--plots", "FOLDER")
 
 
 def _report(

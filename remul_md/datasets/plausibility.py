@@ -36,7 +36,7 @@ _NOBLE_GASES = (2, 10, 18, 36, 54, 86)  # no covalent bonds: argon's nearest pai
 
 
 def check_plausible(frames: Frames, *, n_sampled: int = 200) -> None:
-    """Raise if forces or distances cannot be eV/Angstrom and Angstrom.
+    """Raise if forces or distances cannot be eV/Angstrom and Angstrom, or charges are mixed.
 
     Args:
         frames: as read, in eV and Angstrom.
@@ -44,6 +44,7 @@ def check_plausible(frames: Frames, *, n_sampled: int = 200) -> None:
     Raises:
         InputError: with the measured value, the interval and the units to try.
     """
+    _require_one_charge(frames)
     if frames.forces is not None:
         rms = rms_force(frames.forces)
         if rms > MAX_RMS_FORCE:
@@ -109,3 +110,18 @@ def nearest_pair(frames: Frames, index: int) -> tuple[float, float]:
             radii = covalent_radii[numbers]
             return float(distances.min()), float((distances / (radii[i] + radii[j])).min())
     return float("inf"), float("inf")
+
+
+def _require_one_charge(frames: Frames) -> None:
+    """Refuse one composition in two charges: the networks read no charge, so its labels would contradict each other."""
+    if frames.charge is None:
+        return
+    charges: dict[bytes, int] = {}
+    for index in range(len(frames)):
+        charge = int(frames.charge[index])
+        known = charges.setdefault(np.sort(frames.frame_numbers(index)).tobytes(), charge)
+        if known != charge:
+            raise InputError(
+                f"{frames.name}: frame {index} has the total charge {charge:+d}, an earlier frame of the same "
+                f"composition {known:+d}; a potential knows one charge of a molecule: split the file by charge"
+            )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import shlex
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -33,6 +34,7 @@ class DatasetEntry:
         citation: the paper to cite.
         layout: of the npz, rMD17 or sGDML; both in kcal/mol and Angstrom.
         note: what else one should know, or empty.
+        temperature_K: of the dynamics that the frames are from, or None where they are from no one temperature.
     """
 
     name: str
@@ -44,6 +46,7 @@ class DatasetEntry:
     citation: str
     layout: Literal["rMD17", "sGDML"]
     note: str = ""
+    temperature_K: float | None = None
 
     @property
     def file_name(self) -> str:
@@ -108,6 +111,7 @@ def _rmd17_entries() -> list[DatasetEntry]:
             citation=_RMD17_CITATION,
             layout="rMD17",
             note="the fetched file also holds float64 positions and the old MD17 labels",
+            temperature_K=500.0,
         )
         for key, parts in _RMD17_SHA256.items()
         for part, sha256 in parts.items()
@@ -141,9 +145,14 @@ ENTRIES: dict[str, DatasetEntry] = {
             citation="S. Chmiela et al., Sci. Adv. 3, e1603015 (2017)",
             layout="sGDML",
             note="consecutive frames, 0.5 fs apart, thermostatted at 500 K: split by time, never at random",
+            temperature_K=500.0,
         ),
     ]
 }
+
+
+def _fetch_command(name: str) -> str:
+    return shlex.join(["remul-md", "data", "fetch", name])
 
 
 def find_entry(name: str) -> DatasetEntry:
@@ -186,13 +195,13 @@ def local_file(name: str, *, cache_dir: str | Path | None = None) -> Path:
     cached = cached_file(entry, cache_dir=cache_dir)
     if not cached.is_file():
         raise InputError(
-            f"data set {name!r} is neither packaged nor fetched to {cached.parent}; run `remul-md data fetch {name}`"
+            f"data set {name!r} is neither packaged nor fetched to {cached.parent}; run `{_fetch_command(name)}`"
         )
     found = hashlib.sha256(cached.read_bytes()).hexdigest()
     if found != entry.sha256:
         raise InputError(
             f"{cached}: sha256 is {found}, expected {entry.sha256}; the file is damaged: "
-            f"`remul-md data fetch {name}` replaces it"
+            f"`{_fetch_command(name)}` replaces it"
         )
     return cached
 

@@ -19,15 +19,24 @@ if TYPE_CHECKING:
 PACKAGED_MOLECULES = tuple(name.split("/")[1] for name in ENTRIES if name.startswith("rmd17/") and "train" in name)
 
 
-def read_structure(source: str | Path) -> Atoms:
+def read_structure(source: str | Path, *, ignore_cell: bool = False) -> Atoms:
     """A structure to start from, without a calculator.
 
     Args:
         source: a file that ASE reads (its last structure), else a packaged molecule such as `ethanol` (its frame of
             lowest energy in rmd17/ethanol/train-01), else a data set with a frame number, `rmd17/ethanol/test-01:17`.
+        ignore_cell: leave out cell and periodicity: formats such as PDB and POSCAR put every molecule into a box.
     Raises:
         InputError: no such file or name, a file without a structure, a frame number out of range.
     """
+    atoms = _structure(source)
+    if ignore_cell:
+        atoms.set_cell(None)
+        atoms.pbc = False
+    return atoms
+
+
+def _structure(source: str | Path) -> Atoms:
     path = Path(source)
     if path.is_file():
         return _last_structure(path)

@@ -94,8 +94,8 @@ def _npz(
     one_molecule = len(frames.atomic_numbers) == n_frames * len(numbers) and bool(
         (frames.atomic_numbers.reshape(n_frames, -1) == numbers).all()
     )
-    if not one_molecule or frames.cell is not None:
-        raise InputError(f"{path}: npz holds one molecule without a cell, {frames.name} is more; write .extxyz")
+    if not one_molecule or frames.cell is not None or frames.charge is not None:
+        raise InputError(f"{path}: npz holds one neutral molecule without a cell, {frames.name} is more; write .extxyz")
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {
         "z": numbers,
@@ -120,7 +120,7 @@ def _extxyz(frames: Frames, *, provenance: Mapping[str, Any], further: Mapping[s
     note, structures = json.dumps(provenance), []
     for index, (start, n_atoms) in enumerate(zip(frames.first_atom, frames.n_atoms, strict=True)):
         atoms = frames.atoms(index)
-        atoms.info = {name: float(values[index]) for name, values in further.items()} | {"provenance": note}
+        atoms.info |= {name: float(values[index]) for name, values in further.items()} | {"provenance": note}
         atoms.calc = SinglePointCalculator(
             atoms, energy=float(frames.energy[index]), forces=frames.forces[start : start + n_atoms]
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remul_md._version import __version__
+from remul_md.dynamics.constraints import constraints_of
 from remul_md.dynamics.options import MDOptions
 from remul_md.errors import InputError
 from remul_md.files import changed_values
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _SAME = ("formula", "structure_sha256", "calculator")
-_SAME_IF_SAID = ("scheme", "fast_calculator", "momenta_sha256")  # of runs whose options need them
+_SAME_IF_SAID = ("scheme", "fast_calculator", "momenta_sha256", "constraints")  # of runs whose options need them
 
 
 def describe_run(
@@ -48,11 +49,17 @@ def describe_run(
         "pbc": [bool(flag) for flag in atoms.pbc],
         "bonds_checked": options.max_bond_stretch is not None and not bool(atoms.pbc.any()),
         "calculator": type(atoms.calc).__name__,
+        **_constraints(atoms),
         **_scheme(options, fast),
         **({"momenta_sha256": momenta_hash(atoms)} if options.velocities == "given" else {}),
         "provenance": facts,
         "versions": software_versions(),
     }
+
+
+def _constraints(atoms: Atoms) -> dict[str, Any]:
+    held = constraints_of(atoms)
+    return {"constraints": held.to_json()} if held.n_removed else {}
 
 
 def _scheme(options: MDOptions, fast: Calculator | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from remul_md.dynamics.checkpoint import RunState, save_checkpoint
+from remul_md.dynamics.constraints import constraints_of, set_bond_lengths
 from remul_md.dynamics.momenta import (
     Array,
     angular_momentum,
@@ -86,8 +87,11 @@ class Engine:
         if options.max_bond_stretch is not None and not self.periodic:
             self.bonds = bond_pairs(atoms.numbers, state.first_positions)
         self.first_lengths = bond_lengths(state.first_positions, self.bonds)
-        atoms.set_positions(state.positions)
-        atoms.set_momenta(state.momenta)
+        self.constraints = constraints_of(atoms)
+        set_bond_lengths(atoms, state.first_positions)
+        # As they are: they obey the constraints, and a correction would change the last bit of a run that goes on.
+        atoms.set_positions(state.positions, apply_constraint=False)
+        atoms.set_momenta(state.momenta, apply_constraint=False)
         self.integrator: Integrator  # of the present phase
         self.clock = time.perf_counter()
 
@@ -187,10 +191,16 @@ class Engine:
                     means=self._means(),
                     potential_energy=self._energy(),
                     periodic=self.periodic,
+                    constraints=self.constraints,
                 )
             else:
                 velocities = resting_velocities(
-                    positions, velocities, self.masses, rotation=options.rotation, periodic=self.periodic
+                    positions,
+                    velocities,
+                    self.masses,
+                    rotation=options.rotation,
+                    periodic=self.periodic,
+                    constraints=self.constraints,
                 )
             self.atoms.set_momenta(momenta_to_ase(velocities * self.masses[:, None]))
         state.phase, state.step, state.first_total_energy, state.thermostat = "production", 0, None, {}
@@ -207,6 +217,7 @@ class Engine:
             temperature_K=self.options.temperature_K,
             rotation=self.options.rotation,
             periodic=self.periodic,
+            constraints=self.constraints,
         )
 
     def _may_switch(self, n_steps: int) -> bool:
@@ -225,7 +236,8 @@ class Engine:
         return self.atoms.get_positions(), momenta_from_ase(self.atoms.get_momenta()) / self.masses[:, None]
 
     def _internal_kinetic(self) -> float:
-        return internal_kinetic_energy(*self._phase_space(), self.masses, periodic=self.periodic)
+        space = self._phase_space()
+        return internal_kinetic_energy(*space, self.masses, periodic=self.periodic, constraints=self.constraints)
 
     def _energy(self) -> float:
         with self._watching():

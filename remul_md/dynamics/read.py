@@ -17,16 +17,20 @@ def read_trajectory(path: str | Path, *, frame_interval_fs: float | None = None)
 
     Args:
         path: what is there already; a file that is still being written gives the frames that are complete.
-        frame_interval_fs: time between frames, for files whose frames carry no `info["time_ps"]`.
+        frame_interval_fs: time between frames, for files whose frames carry no `info["time_ps"]`, or a wrong one: it is
+            used instead of what the file states, with a note.
     Raises:
-        InputError: missing, unreadable or empty file, another extension, frames that are not of one system, no times,
-            or times that contradict `frame_interval_fs`.
+        InputError: missing, unreadable or empty file, another extension, frames that are not of one system, no times.
     """
     return joined(list(open_trajectory(path, frame_interval_fs=frame_interval_fs).blocks()))
 
 
 def open_trajectory(
-    path: str | Path, *, topology: str | Path | None = None, frame_interval_fs: float | None = None
+    path: str | Path,
+    *,
+    topology: str | Path | None = None,
+    frame_interval_fs: float | None = None,
+    ignore_cell: bool = False,
 ) -> TrajectoryFile:
     """A trajectory file that is read some frames at a time; formats as `read_trajectory`.
 
@@ -35,6 +39,7 @@ def open_trajectory(
         topology: elements of the atoms for what carries none, such as a PDB file: MDAnalysis then reads `path`
             (DCD, XTC, TRR, NetCDF and others).
         frame_interval_fs: as `read_trajectory`.
+        ignore_cell: leave out box and periodicity: many programs put every molecule into a box.
     Raises:
         InputError: missing, unreadable or empty file, another extension.
     """
@@ -65,4 +70,6 @@ def open_trajectory(
         )
     if n_frames == 0:
         raise InputError(f"{source}: holds no frame")
-    return TrajectoryFile(name=str(source), n_frames=n_frames, read=read, frame_interval_fs=frame_interval_fs)
+    return TrajectoryFile(
+        name=str(source), n_frames=n_frames, read=read, frame_interval_fs=frame_interval_fs, ignore_cell=ignore_cell
+    )

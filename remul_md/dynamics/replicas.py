@@ -99,7 +99,7 @@ def run_replicas(
     structures = []
     for replica in range(n_replicas):
         structures.append(atoms.copy())
-        structures[replica].set_positions(initial_positions[replica])
+        structures[replica].set_positions(initial_positions[replica], apply_constraint=False)
         structures[replica].calc = ReplicaCalculator(exchange, replica)
         check_structure(structures[replica], options)
     outcomes: dict[int, MDResult | SimulationStopped] = {}
@@ -182,10 +182,11 @@ class _Exchange:
                         positions[request.replica] = request.positions
                         waiting.append(request.replica)
                 if waiting:
+                    begins = np.array_equal(positions, first_positions)  # forces before the first step
                     energies, forces = evaluate(positions)
                     for replica in waiting:
                         self.answers[replica].put((float(energies[replica]), forces[replica].copy()))
-                    bar.update()
+                    bar.update(0 if begins else 1)
 
     def close(self) -> None:
         """Let nobody wait any more."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from remul_md.dynamics.checkpoint import RunState
+from remul_md.dynamics.constraints import constraints_of
 from remul_md.dynamics.momenta import Array, momenta_from_ase, momenta_to_ase
 from remul_md.dynamics.options import MDOptions
 from remul_md.dynamics.switch import resting_velocities
@@ -25,20 +26,23 @@ def check_structure(atoms: Atoms, options: MDOptions, *, fast: Calculator | None
     """Refuse what cannot be run, before the calculator is called or a file made.
 
     Raises:
-        InputError: no atoms, no calculator, constraints, positions that are not finite, two atoms at one
-            place, nothing that can move; velocities "given" that are not there; multiple time steps without a
-            calculator of their own, or such a calculator without them.
+        InputError: no atoms, no calculator, constraints that are not counted or that the options do not go with,
+            positions that are not finite, two atoms at one place, nothing that can move; velocities "given" that are
+            not there; multiple time steps without a calculator of their own, or such a calculator without them.
     """
     _check_fast(atoms, options, fast)
     if len(atoms) == 0:
         raise InputError("the structure has no atoms; give at least one")
     if atoms.calc is None:
         raise InputError("the structure has no calculator; set atoms.calc before the run")
-    if atoms.constraints:
+    constraints = constraints_of(atoms)
+    if constraints.n_removed and options.n_inner is not None:
         raise InputError(
-            f"the structure has constraints ({type(atoms.constraints[0]).__name__}); degrees of freedom are counted "
-            "for free atoms only: remove them with atoms.set_constraint()"
+            f"n_inner {options.n_inner} does not go with constraints ({type(atoms.constraints[0]).__name__}); leave it "
+            "out, or remove them with atoms.set_constraint()"
         )
+    if constraints.held and options.rotation == "zero":
+        raise InputError("rotation 'zero' was asked for, but fixed atoms hold the molecule; leave rotation out")
     if not np.isfinite(atoms.get_positions()).all():
         atom = int(np.argwhere(~np.isfinite(atoms.get_positions()).all(axis=1))[0, 0])
         raise InputError(f"position of atom {atom} is not finite: {atoms.positions[atom].tolist()}; mend the structure")
@@ -89,6 +93,7 @@ def first_state(atoms: Atoms, options: MDOptions, *, fast: Calculator | None = N
         InputError: energy or forces are not finite, or what the calculator raises.
     """
     equilibrates = options.n_equilibration_steps > 0
+    constraints = constraints_of(atoms)
     generator = np.random.default_rng(options.seed)
     if options.velocities == "given":
         velocities = _given_velocities(atoms, options)
@@ -101,6 +106,7 @@ def first_state(atoms: Atoms, options: MDOptions, *, fast: Calculator | None = N
             rotation=options.rotation,
             # A thermostat brings its own fluctuations; bare NVE should begin at the temperature that was asked.
             exact=options.ensemble == "nve" and not equilibrates,
+            constraints=constraints,
         )
     forces = atoms.get_forces(md=True)
     inner = forces if fast is None else fast.get_forces(atoms)
@@ -108,7 +114,7 @@ def first_state(atoms: Atoms, options: MDOptions, *, fast: Calculator | None = N
         raise InputError("energy or forces of the first structure are not finite; check structure and potential")
     return RunState(
         phase="equilibration" if equilibrates else "production",
-        n_dof=3 * len(atoms) if equilibrates else production_dof(atoms, options),
+        n_dof=3 * len(atoms) - constraints.n_removed if equilibrates else production_dof(atoms, options),
         positions=atoms.get_positions(),
         momenta=momenta_to_ase(velocities * atoms.get_masses()[:, None]),
         forces=forces,
@@ -120,12 +126,16 @@ def first_state(atoms: Atoms, options: MDOptions, *, fast: Calculator | None = N
 def _given_velocities(atoms: Atoms, options: MDOptions) -> Array:
     """Those of the structure, [N, 3], Angstrom/fs, without what production does not count as a degree of freedom."""
     velocities = momenta_from_ase(atoms.get_momenta()) / atoms.get_masses()[:, None]
+    constraints = constraints_of(atoms)
     if options.ensemble == "langevin":
-        return velocities
+        if not constraints.n_removed:
+            return velocities
+        return constraints.project(velocities, positions=atoms.get_positions(), masses=atoms.get_masses())
     return resting_velocities(
         atoms.get_positions(),
         velocities,
         atoms.get_masses(),
         rotation=options.rotation,
         periodic=bool(atoms.pbc.any()),
+        constraints=constraints,
     )

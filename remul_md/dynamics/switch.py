@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from remul_md.dynamics.constraints import Constraints
 from remul_md.dynamics.momenta import Array, kinetic_energy_eV, n_rotational_modes, split_motion
 from remul_md.dynamics.velocities import Rotation, boltzmann_eV_per_K, scaled_to_kinetic_energy
 
@@ -35,15 +36,37 @@ class CanonicalMeans:
     rotational_kinetic: float
 
 
-def internal_kinetic_energy(positions: Array, velocities: Array, masses: Array, *, periodic: bool) -> float:
-    """Kinetic energy without translation and rotation, eV; of a periodic system without translation only."""
-    motion = split_motion(positions, velocities, masses=masses)
-    internal = motion.internal + motion.rotation if periodic else motion.internal
+def internal_kinetic_energy(
+    positions: Array, velocities: Array, masses: Array, *, periodic: bool, constraints: Constraints
+) -> float:
+    """Kinetic energy without translation and rotation, eV; of a periodic system without translation only.
+
+    All motion of a molecule that is held counts as internal.
+    """
+    internal, _ = _internal_and_rotation(positions, velocities, masses, periodic=periodic, constraints=constraints)
     return float(kinetic_energy_eV(internal * masses[:, None], masses))
 
 
+def _internal_and_rotation(
+    positions: Array, velocities: Array, masses: Array, *, periodic: bool, constraints: Constraints
+) -> tuple[Array, Array]:
+    if constraints.held:
+        return velocities, np.zeros_like(velocities)
+    motion = split_motion(positions, velocities, masses=masses)
+    if periodic:
+        return motion.internal + motion.rotation, np.zeros_like(velocities)
+    return motion.internal, motion.rotation
+
+
 def canonical_means(
-    positions: Array, masses: Array, *, mean_excess: float, temperature_K: float, rotation: Rotation, periodic: bool
+    positions: Array,
+    masses: Array,
+    *,
+    mean_excess: float,
+    temperature_K: float,
+    rotation: Rotation,
+    periodic: bool,
+    constraints: Constraints,
 ) -> CanonicalMeans:
     """The energies at which NVE begins, eV.
 
@@ -54,10 +77,12 @@ def canonical_means(
         temperature_K: target temperature.
         rotation: "thermal" gives the rotation its mean energy, "zero" none.
         periodic: a periodic system has no rotation; all its motion but translation is internal.
+        constraints: what is held has no energy; a molecule that is held has no translation and rotation of its own.
     """
-    n_rotational = 0 if periodic else n_rotational_modes(positions, masses)
+    n_rotational = 0 if periodic or constraints.held else n_rotational_modes(positions, masses)
+    n_translational = 0 if constraints.held else 3
     half_kT = 0.5 * boltzmann_eV_per_K() * temperature_K
-    internal_kinetic = (3 * len(masses) - 3 - n_rotational) * half_kT
+    internal_kinetic = (3 * len(masses) - n_translational - n_rotational - constraints.n_removed) * half_kT
     return CanonicalMeans(
         internal_energy=mean_excess + 2.0 * internal_kinetic,
         internal_kinetic=internal_kinetic,
@@ -73,9 +98,16 @@ def is_good_moment(means: CanonicalMeans, *, potential_energy: float, internal_k
 
 
 def resting_velocities(
-    positions: Array, velocities: Array, masses: Array, *, rotation: Rotation, periodic: bool
+    positions: Array, velocities: Array, masses: Array, *, rotation: Rotation, periodic: bool, constraints: Constraints
 ) -> Array:
-    """Velocities [N, 3] without translation, and with rotation="zero" without angular momentum; else unchanged."""
+    """Velocities [N, 3] without translation, and with rotation="zero" without angular momentum; else unchanged.
+
+    What the constraints forbid is taken off first; a molecule that is held keeps all the rest.
+    """
+    if constraints.n_removed:
+        velocities = constraints.project(velocities, positions=positions, masses=masses)
+    if constraints.held:
+        return velocities
     motion = split_motion(positions, velocities, masses=masses)
     keep_rotation = periodic or rotation == "thermal"
     return motion.internal + motion.rotation if keep_rotation else motion.internal
@@ -89,6 +121,7 @@ def energy_matched_velocities(
     means: CanonicalMeans,
     potential_energy: float,
     periodic: bool,
+    constraints: Constraints,
 ) -> Array:
     """Velocities [N, 3], Angstrom/fs, with which NVE runs at the canonical mean energy; translation is removed.
 
@@ -101,10 +134,12 @@ def energy_matched_velocities(
         means: where to begin.
         potential_energy: at `positions`, eV.
         periodic: whether rotation counts as internal motion.
+        constraints: what the velocities obey already.
     """
-    motion = split_motion(positions, velocities, masses=masses)
-    internal = motion.internal + motion.rotation if periodic else motion.internal
+    internal, turning = _internal_and_rotation(
+        positions, velocities, masses, periodic=periodic, constraints=constraints
+    )
     matched = scaled_to_kinetic_energy(internal, masses, kinetic_energy=means.internal_energy - potential_energy)
     if not periodic and means.rotational_kinetic > 0.0:
-        matched = matched + scaled_to_kinetic_energy(motion.rotation, masses, kinetic_energy=means.rotational_kinetic)
+        matched = matched + scaled_to_kinetic_energy(turning, masses, kinetic_energy=means.rotational_kinetic)
     return np.asarray(matched)

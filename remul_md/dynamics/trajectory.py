@@ -115,13 +115,16 @@ class TrajectoryFile:
         name: of the file, for messages.
         n_frames: >= 1.
         read: gives the blocks as they stand in the file.
-        frame_interval_fs: what the caller says, for files whose frames carry no time.
+        frame_interval_fs: what the caller says: for files whose frames carry no time, and for those that carry a wrong
+            one, since programs fill headers in units of their own.
+        ignore_cell: take the system for isolated, whatever box the file has.
     """
 
     name: str
     n_frames: int
     read: Callable[[], Iterator[TrajectoryArrays]]
     frame_interval_fs: float | None
+    ignore_cell: bool = False
 
     def blocks(self) -> Iterator[TrajectoryArrays]:
         """All frames in order, some at a time. What only some blocks have (forces, momenta, energy) is given there.
@@ -129,13 +132,20 @@ class TrajectoryFile:
         Raises:
             InputError: as `read_trajectory`, when the frame in question is reached.
         """
-        first, last_ps = 0, None
+        first, start_ps, last_ps = 0, 0.0, None
         for block in self.read():
             _check_block(block, name=self.name, first=first)
+            if self.ignore_cell:
+                block = replace(block, pbc=np.zeros(3, dtype=bool), cell=np.zeros_like(block.cell))
+            if self.frame_interval_fs is not None:
+                said = np.arange(first, first + len(block), dtype=np.float64) * (1e-3 * self.frame_interval_fs)
+                if first == 0 and not _note_other_times(block.time_ps, said, name=self.name):
+                    start_ps = float(block.time_ps[0])
+                said = np.asarray(start_ps + said, dtype=np.float64)
+                if np.abs(block.time_ps - said).max() > 1e-6 * self.frame_interval_fs:
+                    block = replace(block, time_ps=said)
             times = block.time_ps if last_ps is None else np.concatenate([[last_ps], block.time_ps])
-            _check_times(
-                times, first=first - (len(times) - len(block)), interval=self.frame_interval_fs, name=self.name
-            )
+            _check_times(times, first=first - (len(times) - len(block)), name=self.name)
             first, last_ps = first + len(block), block.time_ps[-1]
             yield block
         if first != self.n_frames:
@@ -201,15 +211,15 @@ def frame_arrays(
     timed = [frame for frame in frames if "time_ps" in frame.info]
     if len(timed) == len(frames) and "time_ps" in head.info:
         time_ps = stacked("time_ps", [frame.info["time_ps"] for frame in frames])
+    elif frame_interval_fs is not None:
+        time_ps = np.asarray((first + np.arange(len(frames))) * frame_interval_fs / 1000.0, dtype=np.float64)
     elif timed or "time_ps" in head.info:
         raise InputError(f"{name}: {len(timed)} of {len(frames)} frames carry time_ps; give it to all or to none")
-    elif frame_interval_fs is None:
+    else:
         raise InputError(
             f"{name}: the frames carry no time (info['time_ps']); give the time between them, frame_interval_fs "
             "(--frame-interval-fs)"
         )
-    else:
-        time_ps = np.asarray((first + np.arange(len(frames))) * frame_interval_fs / 1000.0, dtype=np.float64)
     results = [frame.calc.results if frame.calc is not None else {} for frame in frames]
 
     def of_all(key: str, holders: Sequence[dict[str, Any]], *shape: int) -> Array | None:
@@ -292,17 +302,24 @@ def _require_elements(atomic_numbers: NDArray[np.int64], *, name: str) -> None:
         raise InputError(f"{name}: atom {atom} has the atomic number {atomic_numbers[atom]}; they run from 1 to 118")
 
 
-def _check_times(time_ps: Array, *, first: int, interval: float | None, name: str) -> None:
-    """Refuse times, ps, from frame `first` on that do not grow, or not by `interval`, fs."""
+def _note_other_times(stated_ps: Array, said_ps: Array, *, name: str) -> bool:
+    """Whether a file states other times, ps, than the caller, whose are used: then it is said."""
+    stated, said = np.diff(stated_ps), np.diff(said_ps)
+    other = bool(len(stated)) and bool(np.abs(stated - said).max() > 1e-3 * said[0])
+    if other:
+        logger.warning(
+            "note: %s states %g fs between its first frames; %g fs are used, as was asked for",
+            name, 1e3 * stated[0], 1e3 * said[0],
+        )  # fmt: skip
+    return other
+
+
+def _check_times(time_ps: Array, *, first: int, name: str) -> None:
+    """Refuse times, ps, from frame `first` on that do not grow."""
     steps_fs = 1000.0 * np.diff(time_ps)
     if not (steps_fs > 0.0).all():
         place = int(np.argmin(steps_fs > 0.0)) + 1
         raise InputError(
             f"{name}: time does not grow at frame {first + place} ({time_ps[place - 1]:g} to {time_ps[place]:g} ps); "
-            "were two runs joined? Split them"
-        )
-    if interval is not None and np.abs(steps_fs - interval).max(initial=0.0) > 1e-3 * interval:
-        raise InputError(
-            f"{name}: its frames are {steps_fs[0]:g} fs apart, frame_interval_fs says {interval:g}; "
-            "leave frame_interval_fs out"
+            "were two runs joined? Split them, or give the time between frames (--frame-interval-fs)"
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from remul_md.dynamics.constraints import Constraints, constraints_of
 from remul_md.dynamics.momenta import Array, kinetic_energy_eV, n_rotational_modes, split_motion
 from remul_md.errors import InputError
 
@@ -30,21 +31,26 @@ def boltzmann_eV_per_K() -> float:
 def n_degrees_of_freedom(atoms: Atoms, *, translation_removed: bool, rotation_removed: bool) -> int:
     """Number of momenta that are free: 3N, less 3 for translation, less 3 (linear: 2, one atom: 0) for rotation.
 
+    Fixed coordinates and bonds of the structure's constraints are taken off, too. Fixed atoms hold the molecule, which
+    then keeps neither translation nor rotation that could be removed.
+
     Whether the molecule is linear is decided by the geometry given: CO2 that is bent by its vibration has three
     rotations.
 
     Raises:
-        InputError: `rotation_removed` for a periodic system, which has no rotation of its own to remove.
+        InputError: `rotation_removed` for a periodic system, which has no rotation of its own to remove; a kind of
+            constraint that is not counted.
     """
+    constraints = constraints_of(atoms)
     if rotation_removed and atoms.pbc.any():
         raise InputError(
             f"pbc is {atoms.pbc.tolist()}: a periodic system keeps no angular momentum that could be removed; "
             "use rotation='thermal' or set pbc to False"
         )
-    n_free = 3 * len(atoms)
-    if translation_removed:
+    n_free = 3 * len(atoms) - constraints.n_removed
+    if translation_removed and not constraints.held:
         n_free -= 3
-    if rotation_removed:
+    if rotation_removed and not constraints.held:
         n_free -= n_rotational_modes(atoms.get_positions(), atoms.get_masses())
     return n_free
 
@@ -68,6 +74,7 @@ def initial_velocities(
     generator: np.random.Generator,
     rotation: Rotation = "thermal",
     exact: bool = False,
+    constraints: Constraints | None = None,
 ) -> Array:
     """Maxwell-Boltzmann velocities with the centre of mass at rest, [N, 3], Angstrom/fs.
 
@@ -81,6 +88,7 @@ def initial_velocities(
         generator: source of the random numbers.
         rotation: "thermal" keeps the rotation of the molecule as drawn, "zero" removes the angular momentum.
         exact: scale the draw so that its temperature is `temperature_K` and not only its mean over draws.
+        constraints: what cannot move. A molecule that is held keeps the motion of its centre of mass as drawn.
     Raises:
         InputError: negative temperature, unknown `rotation`, masses that are not > 0.
     """
@@ -95,10 +103,17 @@ def initial_velocities(
 
     width = np.sqrt(boltzmann_eV_per_K() * temperature_K / masses) * units.fs  # Angstrom/fs
     draw = generator.standard_normal((len(masses), 3)) * width[:, None]
-    motion = split_motion(positions, draw, masses=masses)
-    velocities = motion.internal if rotation == "zero" else motion.internal + motion.rotation
+    held = constraints is not None and constraints.held
+    n_removed = 0 if constraints is None else constraints.n_removed
+    if constraints is not None and constraints.n_removed:
+        draw = constraints.project(draw, positions=positions, masses=masses)
+    if held:
+        velocities = draw
+    else:
+        motion = split_motion(positions, draw, masses=masses)
+        velocities = motion.internal if rotation == "zero" else motion.internal + motion.rotation
+        n_removed += 3 + (n_rotational_modes(positions, masses) if rotation == "zero" else 0)
     if exact and temperature_K > 0.0:
-        n_removed = 3 + (n_rotational_modes(positions, masses) if rotation == "zero" else 0)
         target = 0.5 * (3 * len(masses) - n_removed) * boltzmann_eV_per_K() * temperature_K
         velocities = scaled_to_kinetic_energy(velocities, masses, kinetic_energy=target)
     return velocities

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from remul_md._version import __version__
 from remul_md.errors import InputError
-from remul_md.potentials.domain import require_known_composition
+from remul_md.potentials.domain import require_known_frames
 from remul_md.potentials.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
 from remul_md.structures.batch import BatchStore
@@ -74,8 +74,7 @@ def label_frames(
                 "make one with `remul-md ensemble`, or leave the limit out"
             )
     head = potential.resolve_forces(forces)
-    for index in range(len(frames)):
-        require_known_composition(potential.coverage, frames.frame_numbers(index), species=potential.species)
+    require_known_frames(potential.coverage, frames, species=potential.species)
     geometries = frames.without_labels()
     store = BatchStore(build_batch(geometries, cutoff=potential.cutoff).to(potential.device))
     at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * potential.n_members))

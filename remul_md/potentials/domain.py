@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from remul_md.errors import InputError
 from remul_md.structures.alignment import angle_swept
-from remul_md.structures.topology import bond_lengths, bond_pairs
+from remul_md.structures.topology import bond_kinds, bond_lengths, bond_pairs, matching_orders
 
 if TYPE_CHECKING:
     from remul_md.structures.frames import Frames
@@ -31,13 +31,15 @@ class Coverage:
         reference_numbers: atomic numbers of the training frame of lowest energy, [N].
         reference_positions: its positions, [N, 3], Angstrom.
         bonds: bond graph of that frame, pairs of atom indices, [M, 2].
-        bond_min: shortest length of each bond over the frames of that composition and atom order, [M], Angstrom.
+        bond_min: shortest length of each bond over the frames of that composition, in any order of their atoms, [M],
+            Angstrom.
         bond_max: longest, [M], Angstrom.
         distance_ranges: shortest and longest distance of each pair of elements, such as {"C-H": [1.0, 4.1]}, Angstrom.
         rotation_angle_median: median angle by which the frames are rotated against the reference frame, degrees; how
             much of the sphere of orientations the original data show (uniformly random orientations: 132).
         n_frames: training frames.
         periodic: whether any frame had a cell.
+        charges: total charges seen, elementary charges; files that name none are of neutral molecules.
     """
 
     compositions: list[dict[str, int]]
@@ -50,10 +52,14 @@ class Coverage:
     rotation_angle_median: float
     n_frames: int
     periodic: bool
+    charges: list[int] = field(default_factory=lambda: [0])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists and numbers."""
-        return asdict(self)
+        """Plain lists and numbers; a charge is named where there is one."""
+        values = asdict(self)
+        if self.charges == [0]:
+            del values["charges"]
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Coverage:
@@ -83,9 +89,11 @@ def coverage_of(frames: Frames) -> Coverage:
         for pair, (low, high) in element_distance_ranges(own, positions).items():
             known = ranges.setdefault(pair, [low, high])
             ranges[pair] = [min(known[0], low), max(known[1], high)]
-        if np.array_equal(own, numbers):
-            lengths.append(bond_lengths(positions, bonds))
-            angles.append(superposition_angle(reference, positions))
+        if formula(own) == formula(numbers):
+            order = _reading_order(own, positions, numbers=numbers, bonds=bonds)
+            if order is not None:
+                lengths.append(bond_lengths(positions[order], bonds))
+                angles.append(superposition_angle(reference, positions[order]))
     measured = np.array(lengths).reshape(len(lengths), len(bonds))
     return Coverage(
         compositions=compositions,
@@ -98,7 +106,18 @@ def coverage_of(frames: Frames) -> Coverage:
         rotation_angle_median=float(np.median(angles)),
         n_frames=len(frames),
         periodic=bool(frames.pbc.any()),
+        charges=[0] if frames.charge is None else np.unique(frames.charge).tolist(),
     )
+
+
+def _reading_order(
+    own: NDArray[np.int64], positions: NDArray[np.float64], *, numbers: NDArray[np.int64], bonds: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """How to read a frame in the order of the reference; None where it has other bonds and another order."""
+    pairs = bond_pairs(own, positions)
+    order = next(matching_orders(own, pairs, reference_numbers=numbers, reference_pairs=bonds), None)
+    # A frame in which a bond is stretched has other bonds by distance, but is the same molecule as it is numbered.
+    return np.arange(len(own)) if order is None and np.array_equal(own, numbers) else order
 
 
 def merged_coverage(coverages: Mapping[str, Coverage]) -> Coverage:
@@ -108,13 +127,13 @@ def merged_coverage(coverages: Mapping[str, Coverage]) -> Coverage:
     of frames are those of the first member. Bond ranges of members that chose a frame with other bonds do not enter.
 
     Raises:
-        InputError: the members know other compositions, or some know cells and some do not.
+        InputError: the members know other compositions or charges, or some know cells and some do not.
     """
     (first_name, first), *others = coverages.items()
     bond_min, bond_max = np.array(first.bond_min), np.array(first.bond_max)
     ranges = {pair: list(limits) for pair, limits in first.distance_ranges.items()}
     for name, other in others:
-        for what in ("compositions", "periodic"):
+        for what in ("compositions", "periodic", "charges"):
             ours, theirs = getattr(first, what), getattr(other, what)
             if ours != theirs and not (isinstance(ours, list) and sorted(map(str, ours)) == sorted(map(str, theirs))):
                 raise InputError(
@@ -172,20 +191,41 @@ def require_known_composition(coverage: Coverage, numbers: NDArray[np.int64], *,
         )
 
 
-def coverage_warnings(coverage: Coverage, numbers: NDArray[np.int64], positions: NDArray[np.float64]) -> list[str]:
-    """Why a structure looks unlike the training data: another bond graph, distances far out of range; often empty."""
-    warnings = []
-    own = [[int(a), int(b)] for a, b in bond_pairs(numbers, positions)]
-    if list(numbers) == coverage.reference_numbers and own != coverage.bonds:
-        broken = [bond for bond in coverage.bonds if bond not in own]
-        formed = [bond for bond in own if bond not in coverage.bonds]
-        warnings.append(f"the bond graph is not the trained one: missing {broken}, new {formed} (atom indices)")
-    for pair, (low, high) in element_distance_ranges(numbers, positions).items():
-        if pair not in coverage.distance_ranges:
-            continue
-        seen_low, seen_high = coverage.distance_ranges[pair]
-        if low < seen_low - DISTANCE_MARGIN or high > seen_high + DISTANCE_MARGIN:
-            warnings.append(
-                f"{pair} distances {low:.2f} to {high:.2f} Angstrom leave the trained {seen_low:.2f} to {seen_high:.2f}"
-            )
-    return warnings
+def require_known_frames(coverage: Coverage, frames: Frames, *, species: tuple[int, ...]) -> None:
+    """Refuse frames of which one has a composition or a charge that was never trained on.
+
+    Raises:
+        InputError: as `require_known_composition` and `require_known_charge`.
+    """
+    for index in range(len(frames)):
+        require_known_composition(coverage, frames.frame_numbers(index), species=species)
+    for charge in (0,) if frames.charge is None else np.unique(frames.charge):
+        require_known_charge(coverage, int(charge))
+
+
+def require_known_charge(coverage: Coverage, charge: int) -> None:
+    """Refuse a total charge that was never trained on: the networks read no charge, so they would ignore it.
+
+    Raises:
+        InputError: another charge than those of the training data.
+    """
+    if charge not in coverage.charges:
+        known = ", ".join(f"{value:+d}" if value else "0" for value in coverage.charges)
+        raise InputError(
+            f"the structure has the total charge {charge:+d} (atoms.info['charge'] or initial charges), but this "
+            f"potential was trained on charge {known} and knows no other; correct the charge, or train on such ions"
+        )
+
+
+def trained_bond_ranges(coverage: Coverage) -> dict[str, tuple[float, float]]:
+    """Shortest and longest length of each kind of bond, Angstrom: bonds that differ only in numbering count as one.
+
+    Kinds are those of `remul_md.structures.topology.bond_kinds`.
+    """
+    numbers = np.array(coverage.reference_numbers, dtype=np.int64)
+    kinds = bond_kinds(numbers, np.array(coverage.bonds, dtype=np.int64).reshape(-1, 2))
+    ranges: dict[str, tuple[float, float]] = {}
+    for kind, low, high in zip(kinds, coverage.bond_min, coverage.bond_max, strict=True):
+        known = ranges.get(kind, (low, high))
+        ranges[kind] = (min(low, known[0]), max(high, known[1]))
+    return ranges

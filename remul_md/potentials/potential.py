@@ -26,7 +26,8 @@ from remul_md.models import Forces, Symmetry, build_model, exact_model, model_co
 from remul_md.potentials.baseline import atomic_references, with_references
 from remul_md.potentials.domain import Coverage
 from remul_md.potentials.provenance import Provenance
-from remul_md.structures.batch import Batch, Prediction
+from remul_md.potentials.settings import own_settings
+from remul_md.structures.batch import Batch, Prediction, mapped
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class Potential:
         """Where the model lies."""
         return next(self.model.parameters()).device
 
+    @own_settings()
     def to(self, *, device: torch.device | str | None = None, dtype: Dtype | None = None) -> Potential:
         """The same potential on another device or in another precision; this one stays as it is."""
         parameter = next(self.model.parameters())
@@ -104,6 +106,7 @@ class Potential:
         """ "exact" where rotations and mirror images are built in or were cut to, else "relaxed"."""
         return symmetry_of(self.model)
 
+    @own_settings()
     def with_symmetry(self, symmetry: Symmetry | None) -> Potential:
         """The potential in this mode: "exact" cuts the raw directions of a relaxed one, None leaves it as it is.
 
@@ -147,7 +150,9 @@ class Potential:
         Returns:
             The prediction; of an ensemble the mean, with the members in `members`.
         """
-        with torch.no_grad():
+        with own_settings(), torch.no_grad():
+            if batch.positions.is_inference():  # made in inference mode: such tensors have no gradients anywhere
+                batch = mapped(batch, torch.clone)
             out = self.model(batch, forces=forces)
             total = with_references(out, self.atomic_references(batch))
             if out.members is None or self.member_references is None:
@@ -190,6 +195,7 @@ class Potential:
         )
 
 
+@own_settings()
 def load_potential(path: str | Path, *, device: torch.device | str = "cpu", dtype: Dtype = "float32") -> Potential:
     """A potential from its file, or a shipped one by its name; a file comes first.
 
@@ -200,7 +206,8 @@ def load_potential(path: str | Path, *, device: torch.device | str = "cpu", dtyp
     payload = _read_payload(file)
     try:
         metadata = json.loads(payload["metadata"])
-        with torch.random.fork_rng(devices=[]):  # the file replaces these weights: the caller's random state is kept
+        # The file replaces these weights: the caller's random state is kept.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             model = build_model(metadata["model"]["kind"], metadata["model"]["options"])
         coverage = Coverage.from_json(metadata["coverage"])
         provenance = Provenance(**metadata["provenance"])
@@ -233,12 +240,12 @@ def find_potential(path: str | Path) -> Path:
     file = Path(path)
     if file.is_file():
         return file
-    if file.is_dir():
-        raise InputError(f"{file}: is a folder; give the potential inside it, such as {file / 'potential.pt'}")
     shipped = shipped_potentials()
-    if file.parent == Path() and file.stem in shipped and file.suffix in ("", ".pt"):
+    if str(path) in (file.stem, file.name) and file.stem in shipped and file.suffix in ("", ".pt"):
         logger.info("%s is no file here; using the potential shipped with remul-md %s", path, __version__)
         return shipped[file.stem]
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder; give the potential inside it, such as {file / 'potential.pt'}")
     raise InputError(f"potential {str(path)!r} is no file and not shipped; shipped: {', '.join(shipped) or 'none'}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -135,9 +136,8 @@ def _figures(file: Path, potential: Potential, head: Literal["conservative", "di
     """The stored test figures of a head; none if they are missing or belong to another file or head."""
     served = head == potential.resolve_forces("auto")
     stored = file.with_suffix(".json" if served else f".{head}.json")
-    again = (
-        f"`remul-md evaluate {file.stem} TEST{'' if served else f' --forces {head}'} --json {stored.name}` makes them"
-    )
+    chosen = [] if served else ["--forces", head]
+    again = f"`{shlex.join(['remul-md', 'evaluate', file.stem, 'TEST', *chosen, '--json', stored.name])}` makes them"
     if not stored.is_file():
         what = "test figures" if served else f"test figures of its {head} forces"
         logger.warning("%s: no %s beside it; %s", file.name, what, again)

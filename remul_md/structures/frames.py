@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
+CHARGE_KEYS = ("charge", "total_charge")  # entries of `Atoms.info`
+# Entries of `Atoms.info` by which programs state a spin, and their values for closed shells; some count unpaired
+# electrons under "spin", some the multiplicity.
+CLOSED_SHELL: dict[str, tuple[int, ...]] = {
+    "spin": (0, 1),
+    "multiplicity": (1,),
+    "spin_multiplicity": (1,),
+    "uhf": (0,),
+}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frames:
     """Geometries with their labels as the readers give them: numpy, float64, eV and Angstrom.
@@ -31,6 +42,7 @@ class Frames:
         n_atoms: atoms of each frame, [B].
         cell: lattice vectors as rows, [B, 3, 3], Angstrom, or None if no frame has a cell.
         pbc: periodic flags, [B, 3].
+        charge: total charges, [B], elementary charges, or None if all are neutral.
         energy: potential energies, [B], eV, or None.
         forces: forces, [A, 3], eV/Angstrom, or None.
         name: where the frames come from, such as `rmd17/ethanol/train-01` or a file name.
@@ -47,6 +59,7 @@ class Frames:
     cell: NDArray[np.float64] | None = field(
         default=None, metadata={"rows": Rows(per="system", shape=(3, 3), zero_if_absent=True)}
     )
+    charge: NDArray[np.int64] | None = field(default=None, metadata={"rows": Rows(per="system", zero_if_absent=True)})
     energy: NDArray[np.float64] | None = field(default=None, metadata={"rows": Rows(per="system", label=True)})
     forces: NDArray[np.float64] | None = field(
         default=None, metadata={"rows": Rows(per="atom", shape=(3,), label=True)}
@@ -109,6 +122,7 @@ class Frames:
             positions=self.positions[start:stop],
             cell=None if self.cell is None else self.cell[index],
             pbc=self.pbc[index],
+            info={} if self.charge is None else {"charge": int(self.charge[index])},
         )
 
     def frame_positions(self, index: int) -> NDArray[np.float64]:
@@ -139,14 +153,40 @@ def frames_from_atoms(structures: Sequence[Atoms], *, name: str = "atoms") -> Fr
     if len(structures) == 0:
         raise InputError(f"{name}: holds no frame; give at least one structure")
     has_cell = any(atoms.cell.rank > 0 for atoms in structures)
+    charges = [total_charge(atoms) for atoms in structures]
     return Frames(
         positions=np.concatenate([atoms.get_positions() for atoms in structures]).reshape(-1, 3),
         atomic_numbers=np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64),
         n_atoms=np.array([len(atoms) for atoms in structures], dtype=np.int64),
         pbc=np.array([atoms.pbc for atoms in structures], dtype=bool),
         cell=np.array([atoms.cell.array for atoms in structures], dtype=np.float64) if has_cell else None,
+        charge=np.array(charges, dtype=np.int64) if any(charges) else None,
         name=name,
     )
+
+
+def total_charge(atoms: Atoms) -> int:
+    """Total charge that a structure states: `info["charge"]`, else the sum of its initial charges, rounded; else 0.
+
+    Raises:
+        InputError: a charge that is no number.
+    """
+    stated = next((atoms.info[key] for key in CHARGE_KEYS if atoms.info.get(key) is not None), None)
+    if stated is None:
+        charges = atoms.arrays.get("initial_charges")
+        return 0 if charges is None else round(float(charges.sum()))
+    try:
+        return round(float(stated))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"the structure states the total charge {stated!r}; give a whole number") from error
+
+
+def states_spin(atoms: Atoms) -> bool:
+    """Whether a structure states magnetic moments, or a spin other than that of closed shells."""
+    moments = atoms.arrays.get("initial_magmoms")
+    if moments is not None and np.any(moments):
+        return True
+    return any(key in atoms.info and not np.isin(atoms.info[key], closed).all() for key, closed in CLOSED_SHELL.items())
 
 
 def joined(parts: Sequence[Frames], *, name: str) -> Frames:
@@ -164,7 +204,8 @@ def joined(parts: Sequence[Frames], *, name: str) -> Frames:
         if lacking and not rows.zero_if_absent:
             raise InputError(f"{lacking[0].name}: has no {key}, others to be joined have; give it to all or to none")
         sizes = [len(part) if rows.per == "system" else len(part.positions) for part in parts]
-        full = [np.zeros((n, *rows.shape)) if a is None else a for n, a in zip(sizes, arrays, strict=True)]
+        kind = next(array.dtype for array in arrays if array is not None)
+        full = [np.zeros((n, *rows.shape), kind) if a is None else a for n, a in zip(sizes, arrays, strict=True)]
         found[key] = np.concatenate(full)
     return Frames(**found, name=name)
 

@@ -1,19 +1,30 @@
-"""Bond graph of a molecule from covalent radii: which atoms are bonded and how long the bonds are."""
+"""Bond graph of a molecule from covalent radii: which atoms are bonded, how far apart, and which graphs are alike."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
 
+if TYPE_CHECKING:
+    from networkx import Graph
+
+Numbers = NDArray[np.integer[Any]]
+
 BOND_SCALE = 1.25  # times the sum of the covalent radii: closer atoms are bonded
 
 
+def all_pairs(n_atoms: int) -> NDArray[np.int64]:
+    """Every pair of that many atoms once, [N (N - 1) / 2, 2], i < j."""
+    return np.stack(np.triu_indices(n_atoms, k=1), axis=1).astype(np.int64)
+
+
 def bond_pairs(
-    atomic_numbers: NDArray[np.integer[Any]], positions: NDArray[np.float64], *, scale: float = BOND_SCALE
+    atomic_numbers: Numbers, positions: NDArray[np.float64], *, scale: float = BOND_SCALE
 ) -> NDArray[np.int64]:
     """Pairs of atoms closer than `scale` times the sum of their covalent radii, [M, 2], i < j, sorted.
 
@@ -30,13 +41,82 @@ def bond_pairs(
     """
     if not scale > 0.0:
         raise InputError(f"scale must be > 0, got {scale}; {BOND_SCALE} suits organic molecules")
+    pairs = all_pairs(len(positions))
+    return pairs[bond_lengths(positions, pairs) < bond_reach(atomic_numbers, pairs, scale=scale)]
+
+
+def bond_reach(atomic_numbers: Numbers, pairs: NDArray[np.int64], *, scale: float = BOND_SCALE) -> NDArray[np.float64]:
+    """Distance below which each of the pairs [M, 2] counts as bonded, [M], Angstrom; see `bond_pairs`."""
     from ase.data import covalent_radii
 
     radii = covalent_radii[np.asarray(atomic_numbers)]
-    first, second = np.triu_indices(len(positions), k=1)
-    reach = scale * (radii[first] + radii[second])
-    pairs = np.stack([first, second], axis=1).astype(np.int64)
-    return pairs[bond_lengths(positions, pairs) < reach]
+    return np.asarray(scale * (radii[pairs[:, 0]] + radii[pairs[:, 1]]), dtype=np.float64)
+
+
+def atom_kinds(atomic_numbers: Numbers, pairs: NDArray[np.int64]) -> list[str]:
+    """What each atom is and is bonded to, such as `C(CHHO)`: the same whatever the order of the atoms.
+
+    Args:
+        atomic_numbers: [N].
+        pairs: bonds, [M, 2].
+    """
+    from ase.data import chemical_symbols
+
+    symbols = [chemical_symbols[int(number)] for number in atomic_numbers]
+    bonded: list[list[str]] = [[] for _ in symbols]
+    for first, second in np.asarray(pairs, dtype=np.int64).reshape(-1, 2).tolist():
+        bonded[first].append(symbols[second])
+        bonded[second].append(symbols[first])
+    return [f"{symbol}({''.join(sorted(others))})" for symbol, others in zip(symbols, bonded, strict=True)]
+
+
+def bond_kinds(atomic_numbers: Numbers, pairs: NDArray[np.int64]) -> list[str]:
+    """Kind of each bond, [M], such as `C(CHHO)-O(CH)`: its two atoms with what they are bonded to."""
+    kinds = atom_kinds(atomic_numbers, pairs)
+    return ["-".join(sorted((kinds[first], kinds[second]))) for first, second in np.asarray(pairs).reshape(-1, 2)]
+
+
+def matching_orders(
+    atomic_numbers: Numbers,
+    pairs: NDArray[np.int64],
+    *,
+    reference_numbers: Numbers,
+    reference_pairs: NDArray[np.int64],
+) -> Iterator[NDArray[np.int64]]:
+    """All ways to read a molecule in the order of another with the same bonds; none if the bond graphs differ.
+
+    Each is `order`, [N]: atom `order[k]` stands where the reference has atom k. Equal atoms may be exchanged, so there
+    are several (12 of ethanol). Atoms that are numbered alike come first, as they are.
+
+    Args:
+        atomic_numbers: [N].
+        pairs: bonds, [M, 2], i < j.
+        reference_numbers: of the reference, [N].
+        reference_pairs: its bonds, likewise.
+    Source: graph isomorphism by VF2++ (Juttner and Madarasi 2018, doi:10.1016/j.dam.2018.02.018), of networkx.
+    """
+    numbers, known = np.asarray(atomic_numbers), np.asarray(reference_numbers)
+    if len(pairs) != len(reference_pairs) or not np.array_equal(np.sort(numbers), np.sort(known)):
+        return
+    same = np.array_equal(numbers, known) and {*map(tuple, pairs.tolist())} == {*map(tuple, reference_pairs.tolist())}
+    if same:
+        yield np.arange(len(numbers))
+    from networkx import vf2pp_all_isomorphisms
+
+    reference, own = _bond_graph(known, reference_pairs), _bond_graph(numbers, pairs)
+    for found in vf2pp_all_isomorphisms(reference, own, node_label="element"):
+        order = np.array([found[atom] for atom in range(len(known))], dtype=np.int64)
+        if not same or not np.array_equal(order, np.arange(len(order))):
+            yield order
+
+
+def _bond_graph(atomic_numbers: Numbers, pairs: NDArray[np.int64]) -> Graph[int]:
+    from networkx import Graph
+
+    graph: Graph[int] = Graph()
+    graph.add_nodes_from((atom, {"element": int(number)}) for atom, number in enumerate(atomic_numbers))
+    graph.add_edges_from(pairs.tolist())
+    return graph
 
 
 def bond_lengths(positions: NDArray[np.float64], pairs: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -152,3 +152,21 @@ def _rotated(data: Flat, rotations: Tensor) -> Flat:
         else:
             found[name] = rotate_vectors(value, rotations, system_index=data.system_index)
     return replace(data, **found)
+
+
+def symmetrizing_rotations(symmetrize: FixedSet | int | str, *, seed: int = 0) -> Tensor:
+    """The fixed rotations to average over, [G, 3, 3], float64: the group of a solid, or seeded Haar draws.
+
+    Raises:
+        InputError: a number < 1 or an unknown name.
+    """
+    if isinstance(symmetrize, bool):
+        raise InputError(f"symmetrize takes a name or a number of rotations, got {symmetrize}")
+    if isinstance(symmetrize, int):
+        if symmetrize < 1:
+            raise InputError(f"symmetrize needs at least 1 rotation, got {symmetrize}")
+        return random_rotations(symmetrize, generator=torch.Generator().manual_seed(seed))
+    if symmetrize not in get_args(FixedSet):
+        names = ", ".join(get_args(FixedSet))
+        raise InputError(f"symmetrize must be one of {names} or a number of rotations, got {symmetrize!r}")
+    return fixed_rotations(symmetrize)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ import numpy as np
 from remul_md._version import __version__
 from remul_md.datasets.readers.ends import check_hdf5_end
 from remul_md.dynamics.momenta import kinetic_energy_eV
+from remul_md.dynamics.pdb import write_topology
 from remul_md.dynamics.readers.ase_files import count_traj, traj_frames
 from remul_md.dynamics.recording import writing
 from remul_md.dynamics.trajectory import TrajectoryArrays, block_length, frame_arrays
@@ -44,7 +45,7 @@ def _energy_per_mole() -> dict[str, float]:
 def export_h5md(trajectory: str | Path, output: str | Path) -> Path:
     """Copy an ASE trajectory of `run_md` to H5MD 1.1; memory stays flat. Returns the topology file.
 
-    The topology, `NAME.topology.pdb` beside `NAME.h5md`, holds elements and first positions:
+    The topology, `NAME.topology.pdb` beside `NAME.h5md`, holds elements, bonds and first positions:
     `MDAnalysis.Universe("run.topology.pdb", "run.h5md")`. Masses in the H5MD file are those of the run (MDAnalysis
     takes the standard ones of the elements).
 
@@ -55,7 +56,6 @@ def export_h5md(trajectory: str | Path, output: str | Path) -> Path:
         InputError: unreadable, empty or varying trajectory, no times, an output that cannot be written.
     """
     import h5py
-    from ase.io import write
 
     source, target = Path(trajectory), Path(output)
     topology = target.with_suffix(".topology.pdb")
@@ -72,8 +72,7 @@ def export_h5md(trajectory: str | Path, output: str | Path) -> Path:
                 _append(handle, arrays, some, first=first)
                 first += len(some)
         assert head is not None
-        with written_beside(topology) as atoms_beside:
-            write(str(atoms_beside), head, format="proteindatabank")
+        write_topology(head, topology)
     return topology
 
 

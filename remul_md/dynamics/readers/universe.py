@@ -46,7 +46,7 @@ def read_universe(
     """Frames some at a time; see `remul_md.dynamics.read.open_trajectory`.
 
     Elements come from the topology; masses too where it states them, else they are the standard ones. A box makes
-    the system periodic.
+    the system periodic, but for dumps of LAMMPS, which say along which axes it is.
 
     Args:
         path: trajectory.
@@ -70,6 +70,7 @@ def read_universe(
             f"{path}: its format carries no time; give the time between frames, frame_interval_fs (--frame-interval-fs)"
         )
     periodic = _frame(trajectory, 0, path=path).dimensions is not None
+    pbc = _boundaries(path) if periodic else np.zeros(3, dtype=bool)
     for start in range(0, n_frames, step):
         size = min(step, n_frames - start)
         values: dict[str, Any] = {key: np.empty((size, len(numbers), 3)) for key in ("positions", "momenta", "forces")}
@@ -95,7 +96,7 @@ def read_universe(
             atomic_numbers=numbers,
             masses=masses,
             time_ps=time_ps,
-            pbc=np.full(3, periodic),
+            pbc=pbc,
             cell=cell,
             momenta=None if values["momenta"] is None else PER_PS * values["momenta"] * masses[:, None],
             forces=None if values["forces"] is None else kj_per_mol * values["forces"],
@@ -110,7 +111,9 @@ def _universe(path: Path, topology: str | Path) -> Any:
     # Of a topology without charges, masses and so on: what is needed is checked here.
     with warnings.catch_warnings(action="ignore"):
         try:
-            return MDAnalysis.Universe(str(topology), str(path), to_guess=())
+            # MDAnalysis goes by the ending, and dumps have many.
+            dump = {"format": "LAMMPSDUMP"} if path.is_file() and _head(path).startswith(b"ITEM:") else {}
+            return MDAnalysis.Universe(str(topology), str(path), to_guess=(), **dump)
         except Exception as error:  # its readers raise many kinds at a broken file
             raise InputError(f"cannot read {str(path)!r} with the topology {str(topology)!r}: {error}") from error
 
@@ -166,6 +169,22 @@ def _frame(trajectory: Any, index: int, *, path: Path) -> Any:
             f"{path}: frame {index} of {len(trajectory)} cannot be read ({error}); it is cut off or corrupt, or two "
             "files were joined: leave it out"
         ) from error
+
+
+def _boundaries(path: Path) -> NDArray[np.bool_]:
+    """Along which axes a system with a box is periodic, [3]: all, unless a dump of LAMMPS says otherwise."""
+    head = _head(path)
+    if head.startswith(b"ITEM:"):
+        bounds = next((line.split() for line in head.splitlines() if line.startswith(b"ITEM: BOX BOUNDS")), [])
+        flags = [word for word in bounds[3:] if len(word) == 2 and set(word) <= set(b"pfsm")]
+        if len(flags) == 3:
+            return np.array([flag == b"pp" for flag in flags])
+    return np.ones(3, dtype=bool)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as handle:
+        return handle.read(4096)
 
 
 def elements_of(atoms: Any, *, name: str) -> NDArray[np.int64]:
