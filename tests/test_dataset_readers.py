@@ -7,12 +7,14 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.db import connect
 
 from remul_md import InputError
-from remul_md.datasets import describe, read_frames
+from remul_md.datasets import describe, read_frames, write_frames
+from remul_md.structures.frames import joined
 
 FORMATS = Path(__file__).parent / "data" / "formats"
 KCAL_PER_MOL = 4184.0 / 6.02214076e23 / 1.602176634e-19  # eV, from the SI definitions, not from the package
@@ -281,3 +283,30 @@ def test_describe_measures_what_is_there() -> None:
     )
     distances = [frames.atoms(index).get_all_distances()[np.triu_indices(9, 1)].min() for index in range(7)]
     assert values["nearest pair"] == f"{min(distances):.4f} Angstrom, median {np.median(distances):.4f} (all frames)"
+
+
+def test_charges_are_read_written_and_not_mixed(tmp_path: Path) -> None:
+    """The networks read no charge: one molecule in two charges would contradict itself."""
+    atoms = molecule("CH3OH")
+    structures = []
+    for charge in (1, 1):
+        ion = atoms.copy()
+        ion.info["charge"] = charge
+        ion.calc = SinglePointCalculator(ion, energy=-3.0, forces=np.full((6, 3), 0.4))
+        structures.append(ion)
+    ase.io.write(tmp_path / "ions.extxyz", structures)
+    ions = read_frames(tmp_path / "ions.extxyz")
+    assert ions.charge.tolist() == [1, 1]
+    assert ions.atoms(1).info["charge"] == 1
+    write_frames(ions, tmp_path / "again.extxyz", provenance={})
+    assert read_frames(tmp_path / "again.extxyz").charge.tolist() == [1, 1]
+    with pytest.raises(InputError, match="one neutral molecule"):
+        write_frames(ions, tmp_path / "again.npz", provenance={})
+    neutral = read_frames("rmd17/ethanol/train-01").select([0, 1])
+    assert neutral.charge is None
+    both = joined([neutral, ions], name="both")
+    assert both.charge.tolist() == [0, 0, 1, 1]
+    structures[1].info["charge"] = 0
+    ase.io.write(tmp_path / "mixed.extxyz", structures)
+    with pytest.raises(InputError, match=r"frame 1 has the total charge \+0, an earlier frame .* \+1"):
+        read_frames(tmp_path / "mixed.extxyz")

@@ -160,9 +160,9 @@ def test_mixed_molecules_and_cells_go_into_extxyz(ensemble: Potential, frames: F
     assert back.n_atoms.tolist() == [7] * 11 + [5] * 4
     assert back.cell is not None
     assert back.pbc.all()
-    with pytest.raises(InputError, match=r"npz holds one molecule without a cell, geometries is more; write \.extxyz"):
+    with pytest.raises(InputError, match=r"one neutral molecule without a cell, geometries is more; write \.extxyz"):
         write_frames(labelled, tmp_path / "mixed.npz", provenance={})
-    with pytest.raises(InputError, match="npz holds one molecule without a cell"):
+    with pytest.raises(InputError, match="one neutral molecule without a cell"):
         write_frames(cells.select(range(11)), tmp_path / "cells.npz", provenance={})
 
 
@@ -182,3 +182,19 @@ def test_the_scatter_costs_no_random_numbers(ensemble: Potential, frames: Frames
     before = torch.random.get_rng_state()
     label_frames(ensemble, frames)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_molecules_in_boxes_are_labelled_without_them_only() -> None:
+    """A box of one molecule would put its images among its neighbours."""
+    frames = read_frames("rmd17/ethanol/train-01").select(range(0, 40, 8))
+    potential = untrained_potential(frames, seed=3)
+    boxed = replace(
+        frames, cell=np.tile(6.0 * np.eye(3), (len(frames), 1, 1)), pbc=np.ones((len(frames), 3), dtype=bool)
+    )
+    with pytest.raises(InputError, match=r"frame 0 is periodic, .* isolated molecules; give --ignore-cell"):
+        label_frames(potential, boxed)
+    expected, found = label_frames(potential, frames).frames, label_frames(potential, boxed.isolated()).frames
+    np.testing.assert_array_equal(found.forces, expected.forces)
+    ions = replace(frames, charge=np.ones(len(frames), dtype=np.int64))
+    with pytest.raises(InputError, match=r"total charge \+1"):
+        label_frames(potential, ions)

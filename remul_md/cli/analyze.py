@@ -28,7 +28,7 @@ def analyze(
         str | None, typer.Option(help="Its forces are tested under random turns along the trajectory.")
     ] = None,
     topology: Annotated[Path | None, typer.Option(help="Elements for run.dcd, run.xtc ... such as run.pdb.")] = None,
-    frame_interval_fs: Annotated[float | None, typer.Option(help="For files that do not say their time.")] = None,
+    frame_interval_fs: Annotated[float | None, typer.Option(help="Whatever the file says of its time.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
     evaluation: Annotated[Path | None, typer.Option(help="JSON of `remul-md evaluate`, shown in the report.")] = None,

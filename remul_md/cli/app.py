@@ -12,7 +12,14 @@ from remul_md.cli.analyze import analyze
 from remul_md.cli.audit import audit
 from remul_md.cli.data import data_app
 from remul_md.cli.md import md
-from remul_md.cli.options import DeviceOption, JsonOption, OverwriteOption, SymmetryOption, ThreadsOption
+from remul_md.cli.options import (
+    DeviceOption,
+    IgnoreCellOption,
+    JsonOption,
+    OverwriteOption,
+    SymmetryOption,
+    ThreadsOption,
+)
 from remul_md.cli.potentials import distill, ensemble, label, training_line
 from remul_md.cli.printing import fail, print_table, write_figures
 from remul_md.cli.properties import compare, spectrum, timestep_scan, vibrations
@@ -85,6 +92,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Also write errors against the angle from the original orientation: a .png or .json."),
     ] = None,
+    ignore_cell: IgnoreCellOption = False,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
 ) -> None:
@@ -101,6 +109,7 @@ def evaluate(
         check_orientation_file(by_angle)
     check_reports(json_file, by_angle, inputs=(potential, data))
     frames = read_frames(data)
+    frames = frames.isolated() if ignore_cell else frames
     training = seen_in_training(loaded.provenance.data, data)
     result = evaluate_potential(
         loaded, frames, forces=head, n_draws=n_draws, seed=seed, training=training, progress=True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remul_md.cli.options import DeviceOption, OverwriteOption, ThreadsOption
+from remul_md.cli.options import DeviceOption, IgnoreCellOption, OverwriteOption, ThreadsOption
 from remul_md.cli.printing import command_line
 from remul_md.errors import InputError
 from remul_md.files import changed_values, owned
@@ -55,6 +55,7 @@ def label(
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Take every n-th frame; those of a trajectory are alike.")] = 1,
     forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
+    ignore_cell: IgnoreCellOption = False,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     n_threads: ThreadsOption = 1,
@@ -86,13 +87,18 @@ def label(
             partial.unlink(missing_ok=True)
         if names_calculator(potential):
             said = _label_by_method(
-                potential, _every(frames, every), output, partial=partial, every=every, resume=resume
+                potential,
+                _every(frames, every, ignore_cell=ignore_cell),
+                output,
+                partial=partial,
+                every=every,
+                resume=resume,
             )
         else:
             teacher = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
             said = _label_by_potential(
                 teacher,
-                _every(frames, every),
+                _every(frames, every, ignore_cell=ignore_cell),
                 output,
                 provenance={"potential": Path(potential).name, "every": every},
                 forces=forces,  # type: ignore[arg-type]
@@ -102,12 +108,10 @@ def label(
     typer.echo(f"{output}: {said}")
 
 
-def _every(source: str, every: int) -> Frames:
+def _every(source: str, every: int, *, ignore_cell: bool) -> Frames:
     import numpy as np
 
-    from remul_md.datasets import read_frames
-
-    read = read_frames(source)
+    read = _geometries(source, ignore_cell=ignore_cell)
     return read.select(np.arange(0, len(read), every))
 
 
@@ -164,6 +168,13 @@ def _are_there(output: Path, wanted: Mapping[str, Any], *, resume: bool) -> bool
             f"{output}: holds other labels: {'; '.join(changed)}; replace it (--overwrite) or name another"
         )
     return True
+
+
+def _geometries(source: str, *, ignore_cell: bool) -> Frames:
+    from remul_md.datasets import read_frames
+
+    frames = read_frames(source)
+    return frames.isolated() if ignore_cell else frames
 
 
 def distill(

@@ -192,11 +192,17 @@ def require_known_composition(coverage: Coverage, numbers: NDArray[np.int64], *,
 
 
 def require_known_frames(coverage: Coverage, frames: Frames, *, species: tuple[int, ...]) -> None:
-    """Refuse frames of which one has a composition or a charge that was never trained on.
+    """Refuse frames of which one has a composition, a charge or a cell that was never trained on.
 
     Raises:
-        InputError: as `require_known_composition` and `require_known_charge`.
+        InputError: as `require_known_composition` and `require_known_charge`, or a periodic frame for a potential of
+            isolated molecules.
     """
+    if frames.pbc.any() and not coverage.periodic:
+        raise InputError(
+            f"{frames.name}: frame {int(np.argmax(frames.pbc.any(axis=1)))} is periodic, but this potential was "
+            "trained on isolated molecules; give --ignore-cell (Frames.isolated()) if they are molecules in a box"
+        )
     for index in range(len(frames)):
         require_known_composition(coverage, frames.frame_numbers(index), species=species)
     for charge in (0,) if frames.charge is None else np.unique(frames.charge):

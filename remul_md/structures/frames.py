@@ -139,6 +139,10 @@ class Frames:
         """The geometries alone, as for hashes that labels must not change."""
         return replace(self, **no_labels(type(self)))
 
+    def isolated(self) -> Frames:
+        """The same molecules without the boxes that they stand in."""
+        return replace(self, cell=None, pbc=np.zeros_like(self.pbc))
+
     def content_hash(self) -> str:
         """sha256 over the arrays: the same geometries and labels give the same hash, whatever file held them."""
         digest = hashlib.sha256()
