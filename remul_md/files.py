@@ -4,6 +4,7 @@ the cache folder.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import io
@@ -138,6 +139,33 @@ def replace_atomically(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def text_encoding(path: Path) -> str:
+    """How a text file is encoded: UTF-16 if it begins with its mark, else UTF-8 with or without one; never as the
+    locale says, so that a file means the same everywhere.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        OSError: the file cannot be read.
+        InputError: bytes that are no text in its encoding, as in Latin-1.
+    """
+    try:
+        return path.read_text(encoding=text_encoding(path))
+    except UnicodeDecodeError as error:
+        odd = error.object[error.start : error.end]
+        raise InputError(
+            f"{path}: byte {error.start} is {odd!r}, which is no UTF-8; if it is text, save it as UTF-8"
+        ) from error
+
+
 def write_json(path: Path, content: Mapping[str, Any], *, hint: str) -> None:
     """Write a JSON object that is either whole or not there; the folder is made.
 
@@ -155,7 +183,7 @@ def write_json(path: Path, content: Mapping[str, Any], *, hint: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # /dev/stdout for example: a rename would put a file in its place
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
         else:
             replace_atomically(path, text.encode())
     except OSError as error:
@@ -172,7 +200,7 @@ def read_json(path: Path, *, hint: str) -> dict[str, Any]:
         InputError: missing, not JSON, or JSON that is no object.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error}); {hint}") from error
     if not isinstance(content, dict):

@@ -243,13 +243,36 @@ def test_fewer_values_than_the_checksum_was_made_of(tmp_path: Path) -> None:
         ("z", np.array([6.5, *[1.0] * 8]), "z holds 6.5, which is no element; atomic numbers are whole and run from 1"),
         ("z", np.array([np.nan, *[1.0] * 8]), "z holds nan, which is no element"),
         ("z", np.array([6, *[119] * 8]), "z holds 119, which is no element"),
-        ("e_unit", np.array(["eV", "eV"]), "e_unit has shape (2,), expected the name of one unit"),
+        ("e_unit", np.array(["eV", "eV"]), "e_unit has shape (2,) and type <U2, expected the name of one unit"),
         ("e_unit", np.array(b"\xff"), "e_unit: energy unit '\ufffd' is unknown"),
+        ("e_unit", np.array(3), "e_unit has shape () and type int64, expected the name of one unit; say the unit"),
+        ("r_unit", np.array(["A", "n", "g"]), "r_unit has shape (3,) and type <U1, expected the name of one unit"),
+        ("r_unit", np.array(0.529), "r_unit has shape () and type float64, expected the name of one unit"),
+        ("z", np.array([5.99, *[1.0] * 8]), "z holds 5.99, which is no element"),
     ],
 )
 def test_values_that_cannot_be_meant(tmp_path: Path, key: str, value: np.ndarray, text: str) -> None:
     with refused(text):
         read_frames(changed_npz(tmp_path / "odd.npz", **{key: value}))
+
+
+@pytest.mark.parametrize("option", ["energy_unit", "length_unit", "force_unit"])
+@pytest.mark.parametrize("unit", [3, 0.529, True, ["e", "V", "/"], b"eV"])
+@pytest.mark.parametrize("path", [SGDML, ETHANOL])
+def test_a_unit_that_is_no_name(path: Path, option: str, unit: object) -> None:
+    with pytest.raises(InputError, match=f"{option.removesuffix('_unit')} unit must be a name, got"):
+        read_frames(path, **{option: unit})
+
+
+def test_a_unit_that_is_said_when_reading_replaces_one_that_is_no_name(tmp_path: Path) -> None:
+    damaged = changed_npz(tmp_path / "unit.npz", r_unit=np.array(3))
+    np.testing.assert_array_equal(read_frames(damaged, length_unit="Angstrom").positions, read_frames(SGDML).positions)
+
+
+def test_atomic_numbers_that_arithmetic_has_gone_over(tmp_path: Path) -> None:
+    z = np.load(SGDML)["z"]
+    path = changed_npz(tmp_path / "nearly.npz", z=z - 1e-6 * np.arange(1, 10))
+    assert read_frames(path).frame_numbers(0).tolist() == z.tolist()
 
 
 def test_rows_that_a_json_database_does_not_list(tmp_path: Path) -> None:
@@ -307,7 +330,7 @@ FRAME = "2\nProperties=species:S:1:pos:R:3:forces:R:3\nH 0 0 0 1 0 0\nF 0 0 0.92
         ("0.92 -1 0 0\n", "0.92 -1 0\n", "(line 4 is 'F 0 0 0.92 -1 0', 6 columns, but the frame at line 1 has 7)"),
         ("0.92 -1 0 0\n", "0.92 5 -1 0 0\n", "(line 4 is 'F 0 0 0.92 5 -1 0 0', 8 columns, but the frame at line 1"),
         ("F 0 0 0.92 -1 0 0\n", "\n", "(line 4 is '', 0 columns, but the frame at line 1 has 7)"),
-        ("F 0", "Fx 0", "the frame of 2 atoms at line 1 cannot be parsed: KeyError: 'Fx'"),
+        ("F 0", "Fx 0", "(line 4 is 'Fx 0 0 0.92 -1 0 0', and 'Fx' is no element)"),
         (
             ":pos:R:3",
             ":sop:R:3",

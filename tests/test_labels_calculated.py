@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import ase.io
 import numpy as np
 import pytest
+from ase.calculators.calculator import SCFError, all_changes
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.units import Bohr
 
 from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
@@ -83,6 +89,85 @@ def test_a_failure_names_the_frame(tmp_path: Path) -> None:
     unknown.atomic_numbers[-1] = 92  # EMT has no uranium
     with pytest.raises(InputError, match=r"clusters, frame 2: .* failed"):
         calculate_labels(unknown, label_source(EMT_FACTORY), partial=tmp_path / "labels.part")
+
+
+class Unsure(EMT):
+    """EMT that does not converge on five atoms, and knows a figure of each frame."""
+
+    def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
+        if len(atoms) == 5:
+            raise SCFError("went round in circles")
+        super().calculate(atoms, properties, system_changes)
+        self.results["roundness"] = 0.5 * len(atoms)
+
+
+def unsure() -> LabelSource:
+    return LabelSource(name="unsure", version="", make=Unsure, figures=("roundness",))
+
+
+def test_what_does_not_converge_is_left_out_and_told(tmp_path: Path) -> None:
+    frames, partial = clusters().select([2, 0, 2, 1]), tmp_path / "labels.part"
+    made = calculate_labels(frames, unsure(), partial=partial)
+    whole = calculate_labels(clusters().select([0, 1]), label_source(EMT_FACTORY), partial=tmp_path / "whole.part")
+    np.testing.assert_array_equal(made.frames.energy, whole.frames.energy)
+    np.testing.assert_array_equal(made.frames.forces, whole.frames.forces)
+    np.testing.assert_array_equal(made.frames.positions, whole.frames.positions)
+    assert dict(made.refused) == dict.fromkeys((0, 2), "SCFError: went round in circles")
+    assert made.provenance["refused"] == dict.fromkeys("02", "SCFError: went round in circles")
+    assert made.figures["roundness"].tolist() == [1.5, 1.5]
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_stopped_run_knows_what_it_left_out(after: int, tmp_path: Path) -> None:
+    frames, partial, made = clusters().select([2, 0, 2, 1]), tmp_path / "labels.part", 0
+
+    def make() -> EMT:
+        nonlocal made
+        made += 1
+        if made > after:
+            raise KeyboardInterrupt
+        return Unsure()
+
+    with pytest.raises(KeyboardInterrupt):
+        calculate_labels(frames, replace(unsure(), make=make), partial=partial)
+    made = -100
+    again = calculate_labels(frames, replace(unsure(), make=make), partial=partial)
+    assert made == -100 + 4 - after  # what was refused is not tried again
+    whole = calculate_labels(frames, unsure(), partial=tmp_path / "whole.part")
+    np.testing.assert_array_equal(again.frames.energy, whole.frames.energy)
+    np.testing.assert_array_equal(again.figures["roundness"], whole.figures["roundness"])
+    assert again.refused == whole.refused
+
+
+def test_no_frame_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="labelled none of 1 frames; the first: SCFError"):
+        calculate_labels(clusters().select([2]), unsure(), partial=tmp_path / "labels.part")
+
+
+def test_the_command_lists_what_it_left_out(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remul_md.labels.sources.label_source", lambda *_, **__: unsure())
+    ase.io.write(tmp_path / "frames.extxyz", [clusters().atoms(index) for index in (0, 1, 2)])
+    output = tmp_path / "labels.extxyz"
+    code, out, err = cli("label", EMT_FACTORY, tmp_path / "frames.extxyz", output, "--every", "2")
+    assert code == 0, err
+    assert "labels.extxyz: 1 frames labelled by unsure" in out
+    assert "note: frame 2 of " in out
+    assert "has no label: SCFError: went round in circles" in out
+    (written,) = ase.io.read(output, index=":")
+    assert written.info["roundness"] == 1.5
+    assert "went round" in str(written.info["provenance"])
+
+
+def test_labels_in_the_file_are_not_needed_and_not_read(cli: Run, tmp_path: Path) -> None:
+    """Geometries with labels in another unit, which would be refused as labels; lengths are told by --length-unit."""
+    atoms = clusters().atoms(0)
+    atoms.positions /= Bohr
+    atoms.calc = SinglePointCalculator(atoms, energy=1e5, forces=np.full((3, 3), 1e3))
+    ase.io.write(tmp_path / "frames.extxyz", atoms)
+    output = tmp_path / "labels.extxyz"
+    code, _, err = cli("label", EMT_FACTORY, tmp_path / "frames.extxyz", output, "--length-unit", "Bohr")
+    assert code == 0, err
+    np.testing.assert_allclose(ase.io.read(output).positions, clusters().frame_positions(0), atol=1e-6)
 
 
 def test_the_command(cli: Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
+from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.structures.topology import (
     bond_angles,
@@ -13,6 +14,7 @@ from remul_md.structures.topology import (
     bonded_chains,
     dihedral_angles,
     matching_orders,
+    weakest_link,
 )
 
 
@@ -121,3 +123,27 @@ def test_kinds_of_bonds_know_no_numbering():
         shuffled = atoms[order]
         pairs = bond_pairs(shuffled.numbers, shuffled.positions)
         assert sorted(bond_kinds(shuffled.numbers, pairs)) == expected
+
+
+def test_the_weakest_link() -> None:
+    """A hydrogen pulled off is found whatever its length; a cell of nothing but bonds has none; one atom has none."""
+    ethanol = molecule("CH3CH2OH")
+    link, length = weakest_link(ethanol.numbers, ethanol.positions)
+    assert 0.9 < length < 1.15
+    oxygen, hydrogen = 2, int(np.argmin(np.where(ethanol.numbers == 1, ethanol.get_distances(2, range(9)), np.inf)))
+    direction = ethanol.positions[hydrogen] - ethanol.positions[oxygen]
+    for stretched in (1.4, 2.0, 5.0):
+        ethanol.positions[hydrogen] = ethanol.positions[oxygen] + stretched * direction
+        link, length = weakest_link(ethanol.numbers, ethanol.positions)
+        assert hydrogen in link
+        assert length > 1.3
+        assert length == pytest.approx(stretched * np.linalg.norm(direction) / (0.66 + 0.31), rel=0.4)
+    assert weakest_link(np.array([1]), np.zeros((1, 3))) == ((0, 0), 0.0)
+
+
+@pytest.mark.parametrize("name", ["ethanol", "malonaldehyde"])
+def test_bonds_of_thermal_frames_are_not_stretched(name: str) -> None:
+    """At 500 K no link reaches 1.3 times the sum of the radii, beyond which a bond counts as breaking."""
+    frames = read_frames(f"rmd17/{name}/test-01")
+    longest = [weakest_link(frames.frame_numbers(i), frames.frame_positions(i))[1] for i in range(len(frames))]
+    assert 1.1 < max(longest) < 1.27

@@ -216,7 +216,7 @@ def test_broken_files_are_explained(tmp_path: Path, text: str, message: str) -> 
 def test_a_binary_file_is_no_config(tmp_path: Path) -> None:
     path = tmp_path / "potential.pt"
     path.write_bytes(b"PK\x03\x04\xff\xfe\x80")
-    with pytest.raises(InputError, match=r"potential\.pt: is not valid YAML"):
+    with pytest.raises(InputError, match=r"potential\.pt: byte 4 is .*, which is no UTF-8"):
         load_config(path)
 
 

@@ -19,6 +19,7 @@ from remul_md.analysis.distributions import (
 )
 from remul_md.analysis.temperature import mean_temperature_K
 from remul_md.analysis.verdicts import Verdict
+from remul_md.datasets.file_options import FileOptions
 from remul_md.errors import InputError
 from remul_md.outputs import save_picture
 from remul_md.structures.topology import bond_pairs, matching_orders
@@ -116,15 +117,28 @@ def compare_structures(
     return _compare(one, other, bound=bound)
 
 
-def compare_files(trajectory: str | Path, other: str | Path, *, ignore_cell: bool = False) -> Comparison:
+def compare_files(
+    trajectory: str | Path,
+    other: str | Path,
+    *,
+    options: FileOptions = FileOptions(),  # noqa: B008 (frozen)
+    ignore_cell: bool = False,
+) -> Comparison:
     """As `compare_structures`, for files: trajectories, or anything `remul_md.read_frames` reads.
 
     Of a trajectory, some frames at a time are in memory. The same molecule may be numbered in another order.
 
+    Args:
+        trajectory: the run.
+        other: the reference.
+        options: names and units of the data files among them; labels are read only if these say something of labels.
+            Trajectories and registered data sets say their own.
     Raises:
         InputError: files that cannot be read, another molecule, periodic frames, fewer than two atoms.
     """
-    run, reference = (open_geometries(source, ignore_cell=ignore_cell) for source in (trajectory, other))
+    run, reference = (
+        open_geometries(source, options=options, ignore_cell=ignore_cell) for source in (trajectory, other)
+    )
     run = _in_order_of(reference, run, names=(trajectory, other))
     found = _compare(run, reference, bound=PAIR_DISTANCE_BOUND)
     notes = _temperature_notes({str(trajectory): run.temperature_K, str(other): reference.temperature_K})
@@ -192,9 +206,17 @@ class Geometries:
     temperature_K: float | None = None
 
 
-def open_geometries(source: str | Path, *, ignore_cell: bool = False) -> Geometries:
+def open_geometries(
+    source: str | Path,
+    *,
+    options: FileOptions = FileOptions(),  # noqa: B008 (frozen)
+    ignore_cell: bool = False,
+) -> Geometries:
     """The positions in a trajectory file or a data set; with `ignore_cell` of molecules that stand in a box, too.
 
+    Args:
+        source: the file, or the name of a data set.
+        options: as `compare_files`.
     Raises:
         InputError: what cannot be read, frames of different molecules, periodic frames.
     """
@@ -214,7 +236,8 @@ def open_geometries(source: str | Path, *, ignore_cell: bool = False) -> Geometr
         from remul_md.datasets import read_frames
         from remul_md.datasets.registry import ENTRIES
 
-        data = read_frames(source)
+        chosen = options if Path(source).expanduser().is_file() else FileOptions()
+        data = read_frames(source, **asdict(chosen), with_labels=chosen.about_labels)
         numbers = data.frame_numbers(0).astype(np.int64)
         n_frames, n_atoms = len(data), len(numbers)
         if (data.n_atoms != n_atoms).any() or (data.atomic_numbers.reshape(n_frames, -1) != numbers).any():

@@ -47,7 +47,7 @@ def read_log(path: str | Path) -> EnergyLog | None:
     """
     columns = ("time_ps", "potential_energy_eV", "kinetic_energy_eV")
     table: dict[str, array[float]] = {column: array("d") for column in columns}  # 8 bytes a number
-    with Path(path).open(newline="") as handle:
+    with Path(path).open(newline="", encoding="utf-8") as handle:
         rows = csv.reader(handle)
         header = next(rows, [])
         missing = [column for column in columns if column not in header]

@@ -10,6 +10,7 @@ import typer
 from remul_md._version import __version__
 from remul_md.cli.analyze import analyze
 from remul_md.cli.audit import audit
+from remul_md.cli.config_flags import file_flags
 from remul_md.cli.data import data_app
 from remul_md.cli.md import md
 from remul_md.cli.options import (
@@ -20,7 +21,7 @@ from remul_md.cli.options import (
     SymmetryOption,
     ThreadsOption,
 )
-from remul_md.cli.potentials import distill, ensemble, label, training_line
+from remul_md.cli.potentials import _label, distill, ensemble, training_line
 from remul_md.cli.printing import fail, print_table, write_figures
 from remul_md.cli.properties import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli.study import study_app
@@ -79,8 +80,9 @@ def train(
     typer.echo(f"{run_dir / POTENTIAL}: {line}")
 
 
-@app.command()
-def evaluate(
+@app.command("evaluate")
+@file_flags
+def _evaluate(
     potential: PotentialArgument,
     data: Annotated[str, typer.Argument(help="A file, or a name such as rmd17/ethanol/test-01.")],
     json_file: JsonOption = None,
@@ -95,20 +97,27 @@ def evaluate(
     ignore_cell: IgnoreCellOption = False,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    **given: str | None,
 ) -> None:
     """Errors in the original orientation and rotated, and the share of them that imperfect symmetry causes."""
+    from dataclasses import asdict
+
     from remul_md.analysis.accuracy import evaluate_potential
     from remul_md.analysis.orientations import check_orientation_file, orientation_errors, write_orientation_errors
+    from remul_md.datasets.file_options import FileOptions, recorded_options
     from remul_md.datasets.read import read_frames, seen_in_training
     from remul_md.potentials.potential import load_potential, resolve_device
 
+    named = FileOptions(**given)
     loaded = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
     loaded = loaded.with_symmetry(symmetry)  # type: ignore[arg-type]
     head = loaded.resolve_forces(forces)  # type: ignore[arg-type]
     if by_angle is not None:
         check_orientation_file(by_angle)
     check_reports(json_file, by_angle, inputs=(potential, data))
-    frames = read_frames(data)
+    made = loaded.provenance
+    named = recorded_options(data, named, record=made.file_options, trained_on=str(made.data.get("name", "")))
+    frames = read_frames(data, **asdict(named), require=("energy", "forces"))
     frames = frames.isolated() if ignore_cell else frames
     training = seen_in_training(loaded.provenance.data, data)
     result = evaluate_potential(
@@ -152,8 +161,8 @@ def potentials(
 
 
 # After the commands that everybody needs.
-for _command in (audit, vibrations, compare, spectrum, timestep_scan, ensemble, label, distill):
-    app.command()(_command)
+for _command in (audit, vibrations, compare, spectrum, timestep_scan, ensemble, _label, distill):
+    app.command(_command.__name__.strip("_").replace("_", "-"))(_command)
 app.command("committee", hidden=True)(ensemble)  # the name it had
 
 

@@ -23,7 +23,9 @@ Command = Callable[..., None]
 
 
 def flags_of(config: type[Any], names: Sequence[str]) -> Callable[[Command], Command]:
-    """Give a command a flag for each of these options of a config class, after its --set; `**given` gets the values.
+    """Give a command a flag for each of these options of a config class; `**given` gets the values.
+
+    They come after --set, in a command without it at the end.
 
     Args:
         config: the class, a dataclass whose fields have `metadata["help"]`.
@@ -42,7 +44,7 @@ def flags_of(config: type[Any], names: Sequence[str]) -> Callable[[Command], Com
             option = typer.Option(f"--{name.replace('_', '-')}", help=help_text, show_default=False)
             annotation: Any = Annotated[_plain(hints[name]) | None, option]
             flags.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
-        place = [each.name for each in own].index("set_") + 1
+        place = next((number for number, each in enumerate(own, 1) if each.name == "set_"), len(own))
         parameters = [
             each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own[:place], *flags, *own[place:])
         ]
@@ -81,6 +83,13 @@ def options_of(
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise InputError(f"unknown key {section}.{name}; did you mean {section}.{near}? Known: {', '.join(known)}")
     return config(**chosen | {name: value for name, value in given.items() if value is not None})
+
+
+def file_flags(command: Command) -> Command:
+    """Give a command that reads data files the flags of `FileOptions`; `**given` gets the values."""
+    from remul_md.datasets.file_options import HELP, FileOptions
+
+    return flags_of(FileOptions, list(HELP))(command)
 
 
 def _plain(hint: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from remul_md.cli.config_flags import file_flags
+
 data_app = typer.Typer(
     help="Data sets: list the known ones, fetch one, look into a file.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -34,23 +36,16 @@ def data_fetch(
 
 
 @data_app.command("show")
-def data_show(
+@file_flags
+def _show(
     source: Annotated[str, typer.Argument(metavar="FILE", help="A file or a registered name.")],
-    energy_unit: Annotated[str | None, typer.Option(help="Where the file does not say it.")] = None,
-    length_unit: Annotated[str | None, typer.Option(help="Where the file does not say it.")] = None,
-    force_unit: Annotated[str | None, typer.Option(help="Default: energy unit per length unit.")] = None,
-    energy_key: Annotated[str | None, typer.Option(help="Such as REF_energy, for extxyz.")] = None,
-    forces_key: Annotated[str | None, typer.Option(help="Such as REF_forces, for extxyz.")] = None,
+    **given: str | None,
 ) -> None:
     """What a data file holds, in eV and Angstrom."""
-    from remul_md.datasets import describe, read_frames
+    from dataclasses import asdict
 
-    frames = read_frames(
-        source,
-        energy_unit=energy_unit,
-        length_unit=length_unit,
-        force_unit=force_unit,
-        energy_key=energy_key,
-        forces_key=forces_key,
-    )
+    from remul_md.datasets import describe, read_frames
+    from remul_md.datasets.file_options import FileOptions
+
+    frames = read_frames(source, **asdict(FileOptions(**given)))
     typer.echo(describe(frames))

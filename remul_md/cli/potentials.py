@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remul_md.cli.config_flags import file_flags
 from remul_md.cli.options import DeviceOption, IgnoreCellOption, OverwriteOption, ThreadsOption
 from remul_md.cli.printing import command_line
 from remul_md.errors import InputError
@@ -15,6 +17,8 @@ from remul_md.files import changed_values, owned
 from remul_md.outputs import check_existing, check_no_input
 
 if TYPE_CHECKING:
+    from remul_md.datasets.file_options import FileOptions
+    from remul_md.labels.sources import LabelSource
     from remul_md.potentials.potential import ForcesChoice, Potential
     from remul_md.potentials.provenance import Provenance
     from remul_md.potentials.zoo import ShippedPotential
@@ -40,7 +44,8 @@ def ensemble(
     typer.echo(f"{output}: {made.n_members} members, {made.provenance.trained_forces} forces")
 
 
-def label(
+@file_flags
+def _label(
     potential: Annotated[
         str,
         typer.Argument(
@@ -58,27 +63,41 @@ def label(
     ignore_cell: IgnoreCellOption = False,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    spin: Annotated[
+        int | None, typer.Option(help="Of pbe: unpaired electrons, computed unrestricted; 0: they may part.")
+    ] = None,
+    field: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option("--field-V-per-A", metavar="X Y Z", help="Of pbe and xtb: a uniform electric field."),
+    ] = None,
     n_threads: ThreadsOption = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped (or begin).")] = False,
     overwrite: OverwriteOption = False,
+    **given: str | None,
 ) -> None:
     """Label geometries; `remul-md train --set data.source=OUTPUT` then trains a potential on them.
 
-    Labels of a method are kept as they come: with --resume the same command goes on where it was stopped.
+    Labels of a method are kept as they come: with --resume the same command goes on where it was stopped. A geometry
+    that the method cannot do is left out and listed. Labels in FRAMES are not used.
     """
     import torch
 
+    from remul_md.datasets.file_options import FileOptions, recorded_options
     from remul_md.datasets.writers import check_written_format
-    from remul_md.labels.sources import names_calculator
+    from remul_md.labels.sources import label_source, names_calculator
     from remul_md.potentials.potential import load_potential, resolve_device
 
     check_written_format(output)
+    options = FileOptions(**given)
     torch.set_num_threads(n_threads)
     if names_calculator(potential):
-        given = {"--max-std": max_std is not None, "--forces": forces != "auto", "--dtype": dtype != "float32"}
-        if any(given.values()):
-            wrong = next(name for name, is_given in given.items() if is_given)
+        others = {"--max-std": max_std is not None, "--forces": forces != "auto", "--dtype": dtype != "float32"}
+        if any(others.values()):
+            wrong = next(name for name, is_given in others.items() if is_given)
             raise InputError(f"{wrong} is an option of potentials, {potential} takes none; leave it out")
+    elif spin is not None or field is not None:
+        wrong = "--spin" if spin is not None else "--field-V-per-A"
+        raise InputError(f"{wrong} is an option of methods, {potential} is a potential; leave it out")
     partial = output.with_name(f"{output.name}.part")
     check_no_input([output, partial], [potential, frames])
     with owned(output, also=[partial]):
@@ -86,19 +105,17 @@ def label(
         if overwrite:
             partial.unlink(missing_ok=True)
         if names_calculator(potential):
-            said = _label_by_method(
-                potential,
-                _every(frames, every, ignore_cell=ignore_cell),
-                output,
-                partial=partial,
-                every=every,
-                resume=resume,
-            )
+            source = label_source(potential, spin=spin, field_V_per_A=field)
+            read = _geometries(frames, options, every=every, ignore_cell=ignore_cell)
+            said = _label_by_method(source, read, output, partial=partial, every=every, resume=resume)
         else:
             teacher = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
+            made = teacher.provenance
+            trained_on = str(made.data.get("name", ""))
+            options = recorded_options(frames, options, record=made.file_options, trained_on=trained_on)
             said = _label_by_potential(
                 teacher,
-                _every(frames, every, ignore_cell=ignore_cell),
+                _geometries(frames, options, every=every, ignore_cell=ignore_cell),
                 output,
                 provenance={"potential": Path(potential).name, "every": every},
                 forces=forces,  # type: ignore[arg-type]
@@ -108,25 +125,31 @@ def label(
     typer.echo(f"{output}: {said}")
 
 
-def _every(source: str, every: int, *, ignore_cell: bool) -> Frames:
+def _geometries(source: str, options: FileOptions, *, every: int, ignore_cell: bool) -> Frames:
     import numpy as np
 
-    read = _geometries(source, ignore_cell=ignore_cell)
+    from remul_md.datasets import read_frames
+
+    read = read_frames(source, **asdict(options), with_labels=options.about_labels)
+    read = read.isolated() if ignore_cell else read
     return read.select(np.arange(0, len(read), every))
 
 
-def _label_by_method(method: str, frames: Frames, output: Path, *, partial: Path, every: int, resume: bool) -> str:
+def _label_by_method(
+    source: LabelSource, frames: Frames, output: Path, *, partial: Path, every: int, resume: bool
+) -> str:
     """Write labels of a method, or see that they are there; says what was done."""
     from remul_md.datasets.writers import write_frames
     from remul_md.labels.calculated import calculate_labels, calculation_record
-    from remul_md.labels.sources import label_source
 
-    source = label_source(method)
+    refused: Mapping[int, str] = {}
     if not _are_there(output, {**calculation_record(frames, source), "every": every}, resume=resume):
         made = calculate_labels(frames, source, partial=partial, progress=True)
-        write_frames(made.frames, output, provenance={**made.provenance, "every": every})
+        write_frames(made.frames, output, provenance={**made.provenance, "every": every}, per_frame=made.figures)
+        refused = made.refused
     partial.unlink(missing_ok=True)
-    return f"{len(frames)} frames labelled by {source.name}"
+    notes = [f"\nnote: frame {index * every} has no label: {why}" for index, why in refused.items()]
+    return f"{len(frames) - len(refused)} frames labelled by {source.name}" + "".join(notes)
 
 
 def _label_by_potential(
@@ -168,13 +191,6 @@ def _are_there(output: Path, wanted: Mapping[str, Any], *, resume: bool) -> bool
             f"{output}: holds other labels: {'; '.join(changed)}; replace it (--overwrite) or name another"
         )
     return True
-
-
-def _geometries(source: str, *, ignore_cell: bool) -> Frames:
-    from remul_md.datasets import read_frames
-
-    frames = read_frames(source)
-    return frames.isolated() if ignore_cell else frames
 
 
 def distill(
@@ -238,7 +254,7 @@ def distill(
         run_dir=run_dir,
         calculator=context.obj,
         sampling=sampling,
-        initial_structures=None if initial_structures is None else read_frames(initial_structures),
+        initial_structures=None if initial_structures is None else read_frames(initial_structures, with_labels=False),
         config=config,
         resume=resume,
         overwrite=overwrite,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from remul_md.cli.config_flags import file_flags
 from remul_md.cli.options import IgnoreCellOption, JsonOption, ThreadsOption
 from remul_md.cli.printing import verdict_word, write_figures
 from remul_md.errors import InputError
@@ -67,21 +68,24 @@ def vibrations(
     write_figures(json_file, {"potential": potential, "structure": structure, **found.to_json()})
 
 
-def compare(
+@file_flags
+def _compare(
     trajectory: Annotated[str, typer.Argument(help="run.traj, run.h5md, or a data set.")],
     other: Annotated[str, typer.Argument(metavar="OTHER|DATA", help="Another one, or rmd17/ethanol/test-01.")],
     json_file: JsonOption = None,
     ignore_cell: IgnoreCellOption = False,
     picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
+    **given: str | None,
 ) -> None:
     """Are the structures of a run those of a data set or another run? Pair distances, bonds, angles, dihedrals.
 
     Both have to be at one temperature.
     """
     from remul_md.analysis.comparison import compare_files, write_comparison_png
+    from remul_md.datasets.file_options import FileOptions
 
     check_reports(json_file, picture=picture, inputs=(trajectory, other))
-    found = compare_files(trajectory, other, ignore_cell=ignore_cell)
+    found = compare_files(trajectory, other, options=FileOptions(**given), ignore_cell=ignore_cell)
     typer.echo(f"\n{trajectory}: {found.n_frames[0]} frames, {other}: {found.n_frames[1]} frames")
     width = max(len(gap.name) for gap in found.gaps)
     typer.echo(f"  {'':{width}}  gap (0 to 2)  of that sampling  difference of means")
@@ -95,6 +99,9 @@ def compare(
     if picture is not None:
         write_comparison_png(found, picture, labels=(trajectory, other))
         typer.echo(f"wrote {picture}")
+
+
+compare = _compare
 
 
 def spectrum(

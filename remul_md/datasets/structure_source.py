@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -12,6 +14,7 @@ from remul_md.datasets.read import read_frames
 from remul_md.datasets.readers.xyz import read_xyz
 from remul_md.datasets.registry import ENTRIES
 from remul_md.errors import InputError
+from remul_md.files import text_encoding
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -60,15 +63,33 @@ def _structure(source: str | Path) -> Atoms:
 
 
 def _last_structure(path: Path) -> Atoms:
-    from ase.io import read
-
     try:
         if path.suffix.lower() in (".xyz", ".extxyz"):
             (atoms,) = deque(read_xyz(path), maxlen=1)
         else:
-            atoms = cast("Atoms", read(path, index=-1, do_not_split_by_at_sign=True))
+            atoms = _read_any(path)
     except Exception as error:  # ASE raises many types for files it cannot read
         what = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(f"{path}: ASE cannot read a structure from it ({what})") from error
     atoms.calc = None
     return atoms
+
+
+def _read_any(path: Path) -> Atoms:
+    """The last structure of a file in any format of ASE, which opens text as the locale says: where that fails, or the
+    text has a mark of its encoding, it is decoded here.
+    """
+    from ase.io import read
+    from ase.io.formats import filetype, ioformats
+
+    with path.open("rb") as file:
+        marked = file.read(3).startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not marked:
+        try:
+            return cast("Atoms", read(path, index=-1, do_not_split_by_at_sign=True))
+        except UnicodeDecodeError:
+            pass
+    # A byte that is no text stands in a comment or a name; where it matters the parser stumbles over it.
+    text, kind = path.read_text(encoding=text_encoding(path), errors="backslashreplace"), filetype(str(path))
+    stream = io.BytesIO(text.encode()) if ioformats[kind].isbinary else io.StringIO(text)
+    return cast("Atoms", read(stream, index=-1, format=kind))

@@ -6,11 +6,12 @@ from collections import Counter
 
 import numpy as np
 
+from remul_md.datasets.agreement import label_agreement
 from remul_md.datasets.plausibility import nearest_pair, rms_force
 from remul_md.datasets.splits import duplicate_labels
 from remul_md.structures.frames import Frames
 
-MAX_FORMULAS = 8
+MAX_FORMULAS, MAX_FIELDS = 8, 4
 
 
 def describe(frames: Frames, *, n_sampled: int = 1000) -> str:
@@ -43,7 +44,9 @@ def describe(frames: Frames, *, n_sampled: int = 1000) -> str:
         "largest force component": "none"
         if frames.forces is None
         else f"{np.abs(frames.forces).max():.4f} eV/Angstrom",
+        **({"electric field": _field_line(frames)} if frames.field_V_per_A is not None else {}),
         "nearest pair": _distance_line(frames, n_sampled=n_sampled),
+        "energies against forces": _agreement_line(frames),
         "copies of earlier frames": f"{int((duplicate_labels(frames) != np.arange(len(frames))).sum())}",
         "content hash": frames.content_hash(),
     }
@@ -64,6 +67,19 @@ def _energy_line(frames: Frames) -> str:
     if frames.n_atoms.min() == frames.n_atoms.max():
         return f"mean {frames.energy.mean():.4f} eV, standard deviation {frames.energy.std():.4f} eV"
     return f"per atom: mean {per_atom.mean():.4f} eV, standard deviation {per_atom.std():.4f} eV"
+
+
+def _agreement_line(frames: Frames) -> str:
+    if frames.energy is None or frames.forces is None:
+        return "not both there"
+    found = label_agreement(frames)
+    return "too few frames near each other to tell" if found is None else found.complaint or str(found)
+
+
+def _field_line(frames: Frames) -> str:
+    fields = frames.distinct_fields
+    told = ", ".join(f"({' '.join(f'{component:g}' for component in field)})" for field in fields[:MAX_FIELDS])
+    return f"{told} V/Angstrom" + (f" and {len(fields) - MAX_FIELDS} more" if len(fields) > MAX_FIELDS else "")
 
 
 def _distance_line(frames: Frames, *, n_sampled: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from remul_md.errors import InputError
 
+FIELD = "field_V_per_A"  # entry of a frame: the uniform electric field of its labels, always in volt/Angstrom
 ENERGY_UNITS = ("eV", "kcal/mol", "kJ/mol", "Hartree")
 LENGTH_UNITS = ("Angstrom", "Bohr")
 
@@ -64,6 +65,8 @@ def choose_units(
     length = canonical_length(length_unit) if length_unit is not None else canonical_length(default[1])
     if force_unit is None:
         return Units(energy=energy, length=length, force_energy=energy, force_length=length)
+    if not isinstance(force_unit, str):
+        raise InputError(f"force unit must be a name, got {force_unit!r}; write one such as eV/Angstrom")
     force_energy, slash, force_length = force_unit.rpartition("/")
     if not slash:
         raise InputError(f"force unit {force_unit!r} is no energy per length; write one such as eV/Angstrom")
@@ -101,6 +104,8 @@ def length_factor(unit: str) -> float:
 
 
 def _canonical(unit: str, *, kind: str, known: tuple[str, ...], spellings: dict[str, str]) -> str:
+    if not isinstance(unit, str):
+        raise InputError(f"{kind} unit must be a name, got {unit!r}; choose one of {', '.join(known)}")
     spelling = unit.strip().lower()
     if spelling not in spellings:
         raise InputError(f"{kind} unit {unit!r} is unknown; choose one of {', '.join(known)}")

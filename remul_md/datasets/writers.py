@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from remul_md.datasets.readers.npz import load_arrays
 from remul_md.datasets.readers.xyz import read_xyz
+from remul_md.datasets.units import FIELD
 from remul_md.errors import InputError
 from remul_md.files import replace_atomically
 from remul_md.structures.frames import Frames
@@ -45,7 +46,7 @@ def write_frames(
     keeps every digit, where extxyz keeps 8 decimals of positions and forces.
 
     Args:
-        frames: with energies and forces.
+        frames: with energies and forces; a field is written with each frame.
         path: .extxyz, .xyz or .npz.
         provenance: JSON-able; a note in each frame of an extxyz file, or the array `provenance` of an npz.
         per_frame: further figures of the frames, each [B], by name.
@@ -105,6 +106,7 @@ def _npz(
         "e_unit": np.array("eV"),
         "r_unit": np.array("Ang"),
         "provenance": np.array(json.dumps(provenance)),
+        **({} if frames.field_V_per_A is None else {FIELD: frames.field_V_per_A}),
         **further,
     }
     np.savez_compressed(buffer, **arrays)
@@ -121,6 +123,8 @@ def _extxyz(frames: Frames, *, provenance: Mapping[str, Any], further: Mapping[s
     for index, (start, n_atoms) in enumerate(zip(frames.first_atom, frames.n_atoms, strict=True)):
         atoms = frames.atoms(index)
         atoms.info |= {name: float(values[index]) for name, values in further.items()} | {"provenance": note}
+        if frames.field_V_per_A is not None:
+            atoms.info[FIELD] = frames.field_V_per_A[index]
         atoms.calc = SinglePointCalculator(
             atoms, energy=float(frames.energy[index]), forces=frames.forces[start : start + n_atoms]
         )

@@ -135,7 +135,7 @@ class Recorder:
         path = self._files.log if production else self._files.equilibration_log
         with writing(path):
             if path not in self._logs:
-                self._logs[path] = path.open("a", buffering=1, newline="\n")
+                self._logs[path] = path.open("a", buffering=1, newline="\n", encoding="utf-8")
                 if self._logs[path].tell() == 0:
                     names = (*LOG_COLUMNS, THERMOSTAT_COLUMN)[: len(values)]
                     self._logs[path].write(",".join(names) + "\n")

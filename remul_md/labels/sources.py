@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remul_md.errors import InputError
+from remul_md.labels.field import Field, check_field, xtb_in_field
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import BaseCalculator
@@ -25,26 +26,49 @@ class LabelSource:
         name: as it stands beside every figure of what was trained on its labels.
         version: package and version that compute them, or "" where only the user knows.
         make: a new ASE calculator; one without a past gives the same labels again, whatever was labelled before.
+        conditions: what else decides the labels, JSON-able: `field_V_per_A`, `spin`.
+        figures: further numbers that its `results` hold and that are kept with each label.
     """
 
     name: str
     version: str
     make: Callable[[], BaseCalculator]
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    figures: tuple[str, ...] = ()
 
 
-def label_source(method: str) -> LabelSource:
+def label_source(method: str, *, spin: int | None = None, field_V_per_A: Field | None = None) -> LabelSource:
     """The source of labels of this name; nothing is computed yet.
 
     Args:
-        method: "xtb" is GFN2-xTB of neutral molecules by tblite, "pbe" is PBE/def2-SVP of neutral molecules with
-            paired electrons by PySCF (`remul_md.labels.pbe`); else MODULE:FACTORY, see `imported_calculator`.
+        method: "xtb" is GFN2-xTB of neutral molecules by tblite, "pbe" is PBE/def2-SVP of neutral molecules and atoms
+            by PySCF (`remul_md.labels.pbe`); else MODULE:FACTORY, see `imported_calculator`.
+        spin: unpaired electrons, for "pbe" only; see `PBECalculator`.
+        field_V_per_A: a uniform electric field (x, y, z), volt/Angstrom, for "pbe" and "xtb".
     Raises:
-        InputError: tblite or PySCF is not installed, or the factory makes no calculator.
+        InputError: tblite or PySCF is not installed, the factory makes no calculator, an option that is out of range
+            or not one of this method.
     """
+    given = {} if spin is None else {"spin": spin}
+    conditions: dict[str, Any] = dict(given)
+    if field_V_per_A is not None:
+        conditions["field_V_per_A"] = list(check_field(field_V_per_A))
+    if conditions and (method not in (XTB, PBE) or (given and method != PBE)):
+        raise InputError(
+            f"{next(iter(conditions))}={next(iter(conditions.values()))} cannot be handed to {method}; spin is an "
+            "option of pbe, a field of pbe and xtb: a factory of your own (MODULE:FACTORY) sets its own"
+        )
     if method == PBE:
         from remul_md.labels.pbe import PBECalculator, require_pyscf
 
-        return LabelSource(name="PBE/def2-SVP", version=require_pyscf(), make=PBECalculator)
+        PBECalculator(spin=spin)  # what is out of range is refused before data are read
+        return LabelSource(
+            name="PBE/def2-SVP",
+            version=require_pyscf(),
+            make=lambda: PBECalculator(spin=spin, field_V_per_A=field_V_per_A),
+            conditions=conditions,
+            figures=("spin_squared",),
+        )
     if method != XTB:
         imported_calculator(method)  # what cannot work is refused before data are read
         return LabelSource(name=method, version="", make=lambda: imported_calculator(method))
@@ -57,7 +81,10 @@ def label_source(method: str) -> LabelSource:
     return LabelSource(
         name="GFN2-xTB",
         version=f"tblite {metadata.version('tblite')}",
-        make=lambda: TBLite(method="GFN2-xTB", verbosity=0),
+        make=(lambda: TBLite(method="GFN2-xTB", verbosity=0))
+        if field_V_per_A is None
+        else (lambda: xtb_in_field(field_V_per_A)),
+        conditions=conditions,
     )
 
 

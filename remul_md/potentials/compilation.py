@@ -141,7 +141,9 @@ def _machine(device: torch.device) -> dict[str, Any]:
     description = Path("/proc/cpuinfo")
     if description.is_file():
         wanted = ("model name", "flags", "Features")
-        cpu = "\n".join(sorted({line for line in description.read_text().splitlines() if line.startswith(wanted)}))
+        cpu = "\n".join(
+            sorted({line for line in description.read_text(encoding="utf-8").splitlines() if line.startswith(wanted)})
+        )
     return {
         "torch": torch.__version__,
         "cpu": f"{platform.machine()} {cpu}",

@@ -72,6 +72,16 @@ class Provenance:
         before = [record["labelling_seconds"] + record["training_seconds"] for record in self._pretrainings()]
         return self.seconds + float(sum(before))
 
+    @property
+    def file_options(self) -> dict[str, Any]:
+        """How the file of its training data calls the labels and in which units, as `config.data` says it; empty where
+        the members of an ensemble say different things.
+        """
+        names = ("energy_key", "forces_key", "energy_unit", "length_unit", "force_unit")
+        configs = [member["config"] for member in self.members] or [self.config]
+        records = [{name: config.get("data", {}).get(name) for name in names} for config in configs]
+        return records[0] if all(record == records[0] for record in records) else {}
+
     def _pretrainings(self) -> list[dict[str, Any]]:
         everyone = [member["data"] for member in self.members] or [self.data]
         return [data["pretraining"] for data in everyone if data.get("pretraining")]

@@ -22,17 +22,19 @@ def superposition_rotations(
     Args:
         positions: frames, [T, N, 3], Angstrom, unwrapped. Equal atoms keep their labels: an exchange of two
             hydrogens counts as a turn.
-        reference: [N, 3], Angstrom.
+        reference: [N, 3], Angstrom, or one for each frame, [T, N, 3].
         masses: weights of the superposition, [N], amu; equal weights without.
     Raises:
         InputError: shapes that do not fit.
     Source: Kabsch, Acta Cryst. A 32 (1976), 922, with the sign of the determinant after Wahba.
     """
     frames, start = np.asarray(positions, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    if frames.ndim != 3 or frames.shape[1:] != start.shape or start.shape[-1:] != (3,):
+    fits = start.shape in (frames.shape, frames.shape[1:])
+    if frames.ndim != 3 or not fits or start.shape[-1:] != (3,):
         raise InputError(f"positions {frames.shape} must be [T, N, 3] and fit the reference {start.shape}")
-    weights = np.ones(len(start)) if masses is None else np.asarray(masses, dtype=np.float64)
-    covariance = np.einsum("a,tai,aj->tij", weights, centred(frames, weights), centred(start, weights))
+    weights = np.ones(frames.shape[1]) if masses is None else np.asarray(masses, dtype=np.float64)
+    centred_start = np.broadcast_to(centred(start, weights), frames.shape)
+    covariance = np.einsum("a,tai,taj->tij", weights, centred(frames, weights), centred_start)
     left, singular, right = np.linalg.svd(covariance)
     if singular.max(initial=0.0) < 1e-12:
         return np.tile(np.eye(3), (len(frames), 1, 1))

@@ -45,6 +45,7 @@ class Frames:
         charge: total charges, [B], elementary charges, or None if all are neutral.
         energy: potential energies, [B], eV, or None.
         forces: forces, [A, 3], eV/Angstrom, or None.
+        field_V_per_A: the uniform electric field in which the labels were computed, [B, 3], V/Angstrom, or None.
         name: where the frames come from, such as `rmd17/ethanol/train-01` or a file name.
         trajectory_step: where in a trajectory each frame was taken from, in its steps, [B], or None if that is not
             known; no part of the content.
@@ -63,6 +64,9 @@ class Frames:
     energy: NDArray[np.float64] | None = field(default=None, metadata={"rows": Rows(per="system", label=True)})
     forces: NDArray[np.float64] | None = field(
         default=None, metadata={"rows": Rows(per="atom", shape=(3,), label=True)}
+    )
+    field_V_per_A: NDArray[np.float64] | None = field(
+        default=None, metadata={"rows": Rows(per="system", shape=(3,), label=True)}
     )
     name: str = "frames"
     trajectory_step: NDArray[np.int64] | None = field(default=None, metadata={"rows": Rows(per="system")})
@@ -134,6 +138,14 @@ class Frames:
         """Atomic numbers of frame `index`, [n_atoms]."""
         start = self.first_atom[index]
         return self.atomic_numbers[start : start + self.n_atoms[index]]
+
+    @property
+    def distinct_fields(self) -> list[list[float]]:
+        """The electric fields in which the frames were labelled, V/Angstrom, each once; empty if that is not known."""
+        if self.field_V_per_A is None:
+            return []
+        found: list[list[float]] = np.unique(self.field_V_per_A, axis=0).tolist()
+        return found
 
     def without_labels(self) -> Frames:
         """The geometries alone, as for hashes that labels must not change."""

@@ -167,3 +167,34 @@ def dihedral_angles(positions: NDArray[np.float64], chains: NDArray[np.int64]) -
     before, after = np.cross(j - i, axis), np.cross(axis, end - k)
     sine = np.linalg.norm(axis, axis=-1) * ((j - i) * after).sum(axis=-1)
     return np.degrees(np.arctan2(sine, (before * after).sum(axis=-1)))
+
+
+def weakest_link(
+    atomic_numbers: NDArray[np.integer[Any]], positions: NDArray[np.float64]
+) -> tuple[tuple[int, int], float]:
+    """The longest of the bonds that hold all atoms together, and its length over the sum of the covalent radii.
+
+    Those bonds are the tree that joins all atoms by links as short as possible in that unit: in a molecule each of them
+    is a bond, whatever it is stretched to; a ring may open without being noticed. Molecules only.
+
+    Args:
+        atomic_numbers: [N].
+        positions: [N, 3], Angstrom.
+    Returns:
+        The two atoms, and 0 for a single atom.
+    """
+    from ase.data import covalent_radii
+
+    radii, n_atoms = covalent_radii[np.asarray(atomic_numbers)], len(positions)
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=2) / (radii[:, None] + radii[None])
+    longest, link = 0.0, (0, 0)
+    nearest, reach = np.zeros(n_atoms, dtype=np.int64), distances[0].copy()
+    outside = np.arange(n_atoms) > 0
+    while outside.any():  # Prim's algorithm
+        atom = int(np.argmin(np.where(outside, reach, np.inf)))
+        if reach[atom] > longest:
+            longest, link = float(reach[atom]), (int(nearest[atom]), atom)
+        outside[atom] = False
+        closer = distances[atom] < reach
+        nearest[closer], reach[closer] = atom, distances[atom][closer]
+    return (min(link), max(link)), longest

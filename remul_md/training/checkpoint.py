@@ -99,17 +99,17 @@ class MetricsLog:
         rows: list[dict[str, str]] = []
         if from_step > 0 and path.is_file():
             # A kill may leave a half-written last line, in which "30" can be what is left of "300": it goes.
-            whole_lines = path.read_text().rpartition("\n")[0].splitlines()
+            whole_lines = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
             rows = [row for row in csv.DictReader(whole_lines) if int(row["step"]) <= from_step]
         self._path = path
         # A live TensorBoard reads the newest file of a folder only, so each log has a folder of its own.
         board = folder / "tensorboard" if file_name == METRICS else folder / "tensorboard" / path.stem
         with _disk_errors_named(path):
-            with written_beside(path) as temporary, temporary.open("w", newline="") as file:
+            with written_beside(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
                 writer.writeheader()
                 writer.writerows(rows)
-            self._file = path.open("a", newline="")
+            self._file = path.open("a", newline="", encoding="utf-8")
             self._writer = csv.DictWriter(self._file, columns, restval="")
             self._board = SummaryWriter(str(board), purge_step=from_step + 1 if from_step else None)
 
@@ -145,5 +145,5 @@ def _disk_errors_named(path: Path) -> Iterator[None]:
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of `metrics.csv` or `symmetry.csv`; empty fields are left out."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]

@@ -22,7 +22,9 @@ from pydantic import (
     model_validator,
 )
 
+from remul_md.datasets.file_options import HELP, FileOptions
 from remul_md.errors import InputError
+from remul_md.files import read_text
 from remul_md.models import MODELS, model_config_type
 from remul_md.symmetry.rotations import check_axis
 from remul_md.training.pretrain_config import PretrainConfig
@@ -43,11 +45,11 @@ class DataConfig(BaseModel):
     n_train: int = Field(950, ge=1, description="training frames")
     n_validation: int = Field(50, ge=1, description="validation frames, out of the same source")
     split_seed: int = Field(0, ge=0, description="seed of the split")
-    energy_unit: str | None = Field(None, description="unit of the energies where the file does not say it")
-    length_unit: str | None = Field(None, description="unit of the positions where the file does not say it")
-    force_unit: str | None = Field(None, description="unit of the forces; default: energy unit per length unit")
-    energy_key: str | None = Field(None, description="key of the energy in an extxyz file, such as REF_energy")
-    forces_key: str | None = Field(None, description="key of the forces in an extxyz file")
+    energy_unit: str | None = Field(None, description=HELP["energy_unit"])
+    length_unit: str | None = Field(None, description=HELP["length_unit"])
+    force_unit: str | None = Field(None, description=HELP["force_unit"])
+    energy_key: str | None = Field(None, description=HELP["energy_key"])
+    forces_key: str | None = Field(None, description=HELP["forces_key"])
     unlabelled: str | None = Field(
         None, description="a file or registered name of geometries for the equivariance loss; its labels are not read"
     )
@@ -64,6 +66,7 @@ class DataConfig(BaseModel):
             raise ValueError(
                 f"data.unlabelled_length_unit={self.unlabelled_length_unit} has no effect without data.unlabelled"
             )
+        FileOptions.of(self)  # whose units are known ones
         return self
 
     @property
@@ -345,10 +348,10 @@ def read_yaml(path: Path, *, sections: Sequence[str] = ("data", "model", "pretra
         InputError: a file that cannot be read or holds no sections.
     """
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(read_text(path))
     except OSError as error:
         raise InputError(f"config {str(path)!r} cannot be read ({error.strerror}); give a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise InputError(f"{path}: is not valid YAML: {error}") from error
     if values is None:
         return {}

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from remul_md.errors import InputError
-from remul_md.files import changed_values, read_json, replace_atomically
+from remul_md.files import changed_values, read_json, read_text, replace_atomically
 from remul_md.outputs import GENERATOR, Inputs, check_no_input, check_reports, make_way, write_figures
 from remul_md.training.checkpoint import METRICS, SYMMETRY
 from remul_md.training.config import RunConfig, dump_config, validated_config
@@ -110,7 +110,7 @@ def _check_same_config(written: Path, config: RunConfig) -> None:
     if not written.is_file():
         raise InputError(f"{run_dir}: holds a run but no {CONFIG} of it; give a new --run-dir")
     # Options that came with a later version stand at their defaults in the older config.
-    before = validated_config(yaml.safe_load(written.read_text()), origin=str(written))
+    before = validated_config(yaml.safe_load(read_text(written)), origin=str(written))
     old, new = before.model_dump(mode="json"), config.model_dump(mode="json")
     trained = (run_dir / CHECKPOINT).is_file()  # its fingerprint knows the content of the data
     differences = {

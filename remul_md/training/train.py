@@ -7,7 +7,7 @@ import json
 import logging
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import torch
 from torch import nn
 
 from remul_md.datasets import Split, make_split, read_frames
+from remul_md.datasets.agreement import warn_of_contradictions
+from remul_md.datasets.file_options import FileOptions
 from remul_md.errors import InputError
 from remul_md.files import owned
 from remul_md.labels.sources import LabelSource, label_source
@@ -168,6 +170,7 @@ def _train(
         config=_without_folders(config),
         data={"name": prepared.frames.name, "split": prepared.split.to_json()}
         | _unlabelled_record(beside)
+        | ({"fields_V_per_A": fields} if (fields := prepared.frames.distinct_fields) else {})
         | ({} if pretraining is None else {"pretraining": pretraining}),
         metrics=metrics,
         commit=source_commit(),
@@ -226,6 +229,7 @@ def prepare_training(
     _check_origin(config, origin)
     device, data = resolve_device(config.train.device), config.data
     frames = _labelled_frames(config) if frames is None else frames
+    warn_of_contradictions(frames)
     split = _split(config, frames)
     train, validation = frames.select(split.train), frames.select(split.validation)
     model, references = _initial_model(config, train, origin)
@@ -252,11 +256,7 @@ def _labelled_frames(config: RunConfig) -> Frames:
     data = config.data
     return read_frames(
         data.resolved_source,
-        energy_unit=data.energy_unit,
-        length_unit=data.length_unit,
-        force_unit=data.force_unit,
-        energy_key=data.energy_key,
-        forces_key=data.forces_key,
+        **asdict(FileOptions.of(data)),
         allow_implausible=data.allow_implausible,
         require=("energy", "forces"),
     )
@@ -333,7 +333,13 @@ def _initial_model(config: RunConfig, train: Frames, origin: Potential | None) -
 def _force_scale(frames: Frames) -> float:
     """RMS force component, eV/Angstrom: the unit of the loss, and times 1 Angstrom that of the raw energies."""
     assert frames.forces is not None
-    return float(np.sqrt(np.mean(np.square(frames.forces))))
+    scale = float(np.sqrt(np.mean(np.square(frames.forces))))
+    if scale == 0.0:
+        raise InputError(
+            f"{frames.name}: the forces on all atoms of {len(frames)} training frames are zero, so there is nothing to "
+            "learn; the program that wrote the file left them out, or another entry holds them (data.forces_key)"
+        )
+    return scale
 
 
 def _without_references(frames: Frames, potential: Potential) -> Frames:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from remul_md.datasets.readers.ends import check_database_end, check_traj_end
 from remul_md.datasets.readers.xyz import read_xyz
-from remul_md.datasets.units import choose_units
+from remul_md.datasets.units import FIELD, choose_units
 from remul_md.errors import InputError
+from remul_md.files import read_text
 from remul_md.structures.frames import Frames, frames_from_atoms, real_numbers
 
 if TYPE_CHECKING:
@@ -66,7 +67,22 @@ def read_ase(
         cell=None if frames.cell is None else frames.cell * units.to_angstrom,
         energy=None if energies is None else _energy_array(energies, path=path) * units.to_eV,
         forces=None if forces is None else _forces_array(forces, frames=frames, path=path) * units.to_eV_per_angstrom,
+        field_V_per_A=_fields(structures, path=path) if with_labels else None,
     )
+
+
+def entries_of_first(path: Path) -> set[str]:
+    """Names of all that could be a label in the first frame of a file.
+
+    Raises:
+        InputError: the file cannot be parsed, or holds no frame.
+    """
+    kind = FORMATS[path.suffix.lower()]
+    try:
+        atoms = next(_READ[kind](path))
+    except Exception as error:  # as in `_structures`
+        raise InputError(f"{path}: cannot be read as {kind} ({type(error).__name__}: {error})") from error
+    return {str(key) for key in _entries(atoms)}
 
 
 def _structures(path: Path) -> list[Atoms]:
@@ -75,10 +91,11 @@ def _structures(path: Path) -> list[Atoms]:
     try:
         structures.extend(_READ[kind](path))
     except Exception as error:  # ASE's parsers raise whatever their code runs into, from IndexError to StopIteration
-        what = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        known = isinstance(error, InputError)  # says what is wrong by itself
+        what = str(error) if known else f"{type(error).__name__}: {error}"
+        guess = "mend it there" if known else "it is truncated, corrupt or another format"
         raise InputError(
-            f"{path}: cannot be read as {kind} after {len(structures)} good frames "
-            f"({what}); it is truncated, corrupt or another format"
+            f"{path}: cannot be read as {kind} after {len(structures)} good frames ({what}); {guess}"
         ) from error
     return structures
 
@@ -97,7 +114,7 @@ def _read_database(path: Path) -> Iterator[Atoms]:
         raise InputError(f"SQLite finds it damaged: {found}")
     # ase.io.read leaves out key-value pairs and data, where labels of other methods are kept
     for row in connect(path, type="db").select():
-        yield row.toatoms(add_additional_information=True)
+        yield _with_entries(row)
 
 
 def _read_json(path: Path) -> Iterator[Atoms]:
@@ -105,12 +122,19 @@ def _read_json(path: Path) -> Iterator[Atoms]:
     from ase.db import connect
 
     rows = list(connect(path, type="json").select())
-    held = sorted(int(key) for key in json.loads(path.read_text()) if key.isdigit())
+    held = sorted(int(key) for key in json.loads(read_text(path)) if key.isdigit())
     listed = sorted(int(row.id) for row in rows)
     if listed != held:  # only listed rows are given, and row 1 alone if there is no list
         raise InputError(f"it holds {len(held)} rows, its list 'ids' names {len(listed)}: {listed[:9]}")
     for row in rows:
-        yield row.toatoms(add_additional_information=True)
+        yield _with_entries(row)
+
+
+def _with_entries(row: Any) -> Atoms:
+    """A row as ASE gives it, with its data and its key-value pairs as the entries of the frame."""
+    atoms: Atoms = row.toatoms()
+    atoms.info = {**row.key_value_pairs, **row.data}
+    return atoms
 
 
 def _read_traj(path: Path) -> Iterator[Atoms]:
@@ -164,14 +188,30 @@ def _entries(atoms: Atoms) -> dict[str, Any]:
     """
     entries: dict[str, Any] = {}
     for source in (
-        atoms.info.get("key_value_pairs", {}),  # of a database row
-        atoms.info.get("data", {}),
-        {key: value for key, value in atoms.info.items() if key not in ("key_value_pairs", "data")},
+        atoms.info,
         {key: value for key, value in atoms.arrays.items() if key not in ("numbers", "positions")},
         getattr(atoms.calc, "results", {}),
     ):
         entries.update({key: value for key, value in source.items() if value is not None})
     return entries
+
+
+def _fields(structures: Sequence[Atoms], *, path: Path) -> NDArray[np.float64] | None:
+    """The electric field of each frame, [B, 3], V/Angstrom, where any frame names one."""
+    found = [_entries(atoms).get(FIELD) for atoms in structures]
+    if all(value is None for value in found):
+        return None
+    for index, value in enumerate(found):
+        try:
+            fits = value is not None and real_numbers(value).shape == (3,)
+        except ValueError:
+            fits = False
+        if not fits:
+            raise InputError(
+                f"{path}: {FIELD} of frame {index} is {value!r}; it is the electric field of the labels, three numbers "
+                "in each frame: give it to all, or name the entry otherwise"
+            )
+    return np.array([real_numbers(value) for value in found])
 
 
 def _energy_array(energies: Sequence[NDArray[np.float64]], *, path: Path) -> NDArray[np.float64]:

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.datasets.readers.ends import check_npz_begin
-from remul_md.datasets.units import canonical_energy, canonical_length, choose_units
+from remul_md.datasets.units import FIELD, canonical_energy, canonical_length, choose_units
 from remul_md.errors import InputError
 from remul_md.structures.frames import Frames
 
 logger = logging.getLogger(__name__)
 
+WHOLE = 1e-3  # how far from a whole number an atomic number may be that arithmetic has gone over
 DEFAULT_UNITS = ("kcal/mol", "Angstrom")  # of MD17, rMD17 and all published sGDML data sets
 
 
@@ -110,7 +111,10 @@ def read_npz(
                 f"{path}: {key} has shape {array.shape}, expected {shape} from {layout.positions} {positions.shape}; "
                 "the arrays do not belong together: fetch or export the file again"
             )
-    no_element = ~((numbers >= 1) & (numbers <= 118) & (numbers == np.rint(numbers)))  # nor is what is not a number
+    whole = np.rint(numbers)
+    no_element = ~(
+        (whole >= 1) & (whole <= 118) & np.isclose(numbers, whole, rtol=0.0, atol=WHOLE)
+    )  # nor is what is not a number
     if no_element.any():
         raise InputError(
             f"{path}: {layout.atomic_numbers} holds {numbers[no_element][0]}, which is no element; "
@@ -125,12 +129,13 @@ def read_npz(
     logger.info("%s: %s layout, %d frames of %d atoms, %s", path, layout.name, n_frames, n_atoms, units)
     return Frames(
         positions=positions.reshape(-1, 3).astype(np.float64) * units.to_angstrom,
-        atomic_numbers=np.tile(numbers.astype(np.int64), n_frames),
+        atomic_numbers=np.tile(whole.astype(np.int64), n_frames),
         n_atoms=np.full(n_frames, n_atoms, dtype=np.int64),
         pbc=np.zeros((n_frames, 3), dtype=bool),
         energy=energy.astype(np.float64) * units.to_eV if with_labels else None,
         forces=forces.reshape(-1, 3).astype(np.float64) * units.to_eV_per_angstrom if with_labels else None,
         name=path.name,
+        field_V_per_A=_fields(arrays, n_frames, path=path) if with_labels else None,
         trajectory_step=_trajectory_steps(arrays, layout, n_frames),
     )
 
@@ -173,12 +178,38 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def array_names(path: Path) -> set[str]:
+    """Names of the arrays of an npz file, which are not read.
+
+    Raises:
+        InputError: no zip archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except Exception as error:  # of a broken file
+        raise InputError(f"{path}: truncated or corrupt npz ({type(error).__name__}: {error})") from error
+
+
 def _trajectory_steps(arrays: dict[str, NDArray[Any]], layout: NpzLayout, n_frames: int) -> NDArray[np.int64] | None:
     """Whole numbers, one for each frame, if the file has them; an array that is no such thing is left alone."""
     steps = arrays.get(layout.trajectory_step or "")
     if steps is None or steps.shape != (n_frames,) or steps.dtype.kind not in "iu":
         return None
     return steps.astype(np.int64)
+
+
+def _fields(arrays: dict[str, NDArray[Any]], n_frames: int, *, path: Path) -> NDArray[np.float64] | None:
+    """The electric field of each frame, [B, 3], V/Angstrom, if the file has one: of all frames, or of each."""
+    found = arrays.get(FIELD)
+    if found is None:
+        return None
+    if found.dtype.kind not in "iuf" or found.shape not in ((3,), (n_frames, 3)):
+        raise InputError(
+            f"{path}: {FIELD} has type {found.dtype} and shape {found.shape}; it is the electric field of the labels, "
+            f"three numbers, or ({n_frames}, 3) of them"
+        )
+    return np.array(np.broadcast_to(found, (n_frames, 3)), dtype=np.float64)
 
 
 def _recognise(arrays: dict[str, NDArray[Any]], *, path: Path) -> NpzLayout:
@@ -198,8 +229,13 @@ def _declared(
     """The unit that the user gives, else the one that the file declares (str in some files, bytes in others)."""
     if key not in arrays:
         return given
-    if arrays[key].size != 1:
-        raise InputError(f"{path}: {key} has shape {arrays[key].shape}, expected the name of one unit")
+    if arrays[key].size != 1 or arrays[key].dtype.kind not in "US":
+        if given is not None:  # said twice, once well
+            return given
+        raise InputError(
+            f"{path}: {key} has shape {arrays[key].shape} and type {arrays[key].dtype}, expected the name of one unit; "
+            f"say the unit when reading ({'energy' if key == 'e_unit' else 'length'}_unit)"
+        )
     value = arrays[key].item()
     declared = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     if given is None:

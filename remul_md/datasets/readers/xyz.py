@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from remul_md.errors import InputError
+from remul_md.files import text_encoding
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -26,7 +27,11 @@ logger = logging.getLogger(__name__)
 
 _COUNT = re.compile(r"[0-9]{1,12}")
 _POSITIONS, _ELEMENTS = ("pos", "positions"), ("species", "symbols", "Z", "numbers")
+_GEOMETRY = ("Properties", "Lattice", "pbc")  # entries of a comment line without which there is no geometry
 _PLAIN = "species:S:1:pos:R:3"  # what a comment line without Properties means
+_ENTRY = re.compile(r"""([^\s=]+)(?:\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S*))?""")
+_ASIDE = "remul_md_aside_"  # before the name of a column that ASE must not take for one of its own
+ISOTOPES = {"D": 2.01410177811, "T": 3.01604927791}  # amu, of hydrogen (AME2016)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +55,22 @@ def count_xyz(path: Path) -> int:
 def read_xyz(path: Path) -> Iterator[Atoms]:
     """The frames of an extended XYZ file, one at a time, as ASE reads them; blank lines between frames are skipped.
 
-    A mark of UTF-8 at the start is skipped, too, and bytes that are no UTF-8 do no harm in a comment.
+    A mark of UTF-8 at the start is skipped, too, and bytes that are no UTF-8 do no harm in a comment. D and T are
+    hydrogen with the mass of the isotope. An entry or column that is not of the geometry never makes a frame
+    unreadable: one that ASE would take for its own, and cannot, is kept in `info` or `arrays` as it stands.
 
     Raises:
         InputError: as `count_xyz`, columns that do not fit `Properties`, or what ASE cannot parse, with the line.
     """
-    n_left_out, whole = 0, True
+    n_left_out, whole, isotopes = 0, True, set[str]()
     for block in _blocks(path):
-        atoms, n_behind = _parsed(block)
+        atoms, n_behind, of_block = _parsed(block)
+        if of_block - isotopes:
+            isotopes |= of_block
+            logger.warning(
+                "%s: %s is read as H with the mass of the isotope; energies and forces of a potential do not know it",
+                path, " and ".join(sorted(of_block)),
+            )  # fmt: skip
         n_left_out, whole = max(n_left_out, n_behind), block.lines[-1].endswith("\n")
         yield atoms
     if n_left_out:
@@ -70,7 +83,7 @@ def read_xyz(path: Path) -> Iterator[Atoms]:
 
 
 def _blocks(path: Path) -> Iterator[_Block]:
-    with path.open(encoding="utf-8-sig", errors="backslashreplace") as handle:
+    with path.open(encoding=text_encoding(path), errors="backslashreplace") as handle:
         number, line = 1, handle.readline()
         while line:
             count = line.strip()
@@ -92,25 +105,108 @@ def _blocks(path: Path) -> Iterator[_Block]:
             yield block
 
 
-def _parsed(block: _Block) -> tuple[Atoms, int]:
-    """The frame, and how many columns without a name an atom has at most."""
+def _parsed(block: _Block) -> tuple[Atoms, int, set[str]]:
+    """The frame, how many columns without a name an atom has at most, and which isotopes are called by a letter."""
+    comment = block.lines[1].strip()
+    has_vectors = len(block.lines) > block.n_atoms + 2  # what ASE then takes for a plain comment
+    info = _entries_of(comment, block=block)
+    properties = None if has_vectors else info.get("Properties")
+    n_behind = _check_columns(block, properties)
+    isotopes = _name_hydrogen(block, properties)
+    try:
+        atoms = _as_ase_reads(block, info)
+    except Exception as error:  # ASE's parser raises whatever its code runs into, from KeyError to AttributeError
+        atoms = _geometry_alone(block, info, because=error)
+    if isotopes and "masses" not in atoms.arrays:
+        masses = atoms.get_masses()
+        for atom, symbol in isotopes.items():
+            masses[atom] = ISOTOPES[symbol]
+        atoms.set_masses(masses)
+    return atoms, n_behind, set(isotopes.values())
+
+
+def _entries_of(comment: str, *, block: _Block) -> dict[str, Any]:
+    """The entries of a comment line; one whose value ASE refuses is text, unless it is of the geometry."""
     from ase.io.extxyz import key_val_str_to_dict
+
+    if not comment:
+        return {}
+    try:
+        return dict(key_val_str_to_dict(comment))
+    except Exception:  # some entry, and ASE does not say which
+        found: dict[str, Any] = {}
+        for match in _ENTRY.finditer(comment):
+            name, value = match.group(1), match.group(2) or ""
+            try:
+                found |= key_val_str_to_dict(match.group(0))
+            except Exception as error:
+                if name in _GEOMETRY:
+                    raise _unreadable(block, error) from error
+                found[name] = value
+        return found
+
+
+def _as_ase_reads(block: _Block, info: dict[str, Any]) -> Atoms:
     from ase.io.extxyz import read_xyz as parse
 
+    (atoms,) = parse(io.StringIO("".join(block.lines)), index=slice(None), properties_parser=lambda _: dict(info))
+    return cast("Atoms", atoms)
+
+
+def _geometry_alone(block: _Block, info: dict[str, Any], *, because: Exception) -> Atoms:
+    """The frame with everything that is not its geometry kept from ASE, and put beside it afterwards.
+
+    Raises:
+        InputError: it is the geometry that cannot be read, `because` of what ASE said first.
+    """
+    parts = str(info.get("Properties", _PLAIN)).split(":")
+    aside = [name for name in parts[::3] if name not in (*_POSITIONS, *_ELEMENTS)]
+    parts[::3] = [_ASIDE + name if name in aside else name for name in parts[::3]]
+    geometry = {name: info[name] for name in _GEOMETRY if name in info} | {"Properties": ":".join(parts)}
     try:
-        comment = block.lines[1].strip()
-        info = key_val_str_to_dict(comment) if comment else {}
-        has_vectors = len(block.lines) > block.n_atoms + 2  # what ASE then takes for a plain comment
-        n_behind = _check_columns(block, None if has_vectors else info.get("Properties"))
-        (atoms,) = parse(io.StringIO("".join(block.lines)), index=slice(None), properties_parser=lambda _: info)
-    except InputError:
-        raise
-    except Exception as error:  # ASE's parser raises whatever its code runs into, from KeyError to AttributeError
-        raise InputError(
-            f"the frame of {block.n_atoms} atoms at line {block.number} cannot be parsed: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    return atoms, n_behind
+        atoms = _as_ase_reads(block, geometry)
+    except Exception as error:
+        raise _unreadable(block, because) from error
+    for name in aside:
+        atoms.arrays[name] = atoms.arrays.pop(_ASIDE + name)
+    atoms.info.update({name: value for name, value in info.items() if name not in _GEOMETRY})
+    return atoms
+
+
+def _unreadable(block: _Block, error: Exception) -> InputError:
+    return InputError(
+        f"the frame of {block.n_atoms} atoms at line {block.number} cannot be parsed: {type(error).__name__}: {error}"
+    )
+
+
+def _name_hydrogen(block: _Block, properties: object) -> dict[int, str]:
+    """Write H for D and T in the lines of a frame; which atoms they are.
+
+    Raises:
+        InputError: what is neither an element nor an isotope of hydrogen.
+    """
+    from ase.data import atomic_numbers
+
+    parts = (_PLAIN if properties is None else str(properties)).split(":")
+    column = 0
+    for name, size in zip(parts[::3], parts[2::3], strict=True):
+        if name in ("species", "symbols"):
+            break
+        column += int(size)
+    else:
+        return {}
+    found = {}
+    for atom in range(block.n_atoms):
+        words = block.lines[2 + atom].split()
+        symbol = words[column].capitalize()
+        if symbol in ISOTOPES:
+            found[atom] = symbol
+            words[column] = "H"
+            block.lines[2 + atom] = " ".join(words) + "\n"
+        elif symbol not in atomic_numbers:
+            line = f"line {block.number + 2 + atom} is {_short(block.lines[2 + atom])}"
+            raise InputError(f"{line}, and {words[column]!r} is no element")
+    return found
 
 
 def _check_columns(block: _Block, properties: object) -> int:

@@ -81,5 +81,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # ASE's readers raise many kinds at a broken file
-        what = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        raise InputError(f"cannot read {str(path)!r}: {what}; it is truncated, corrupt or another format") from error
+        if isinstance(error, InputError):  # says what is wrong by itself
+            raise InputError(f"cannot read {str(path)!r}: {error}") from error
+        what = f"{type(error).__name__}: {error}; it is truncated, corrupt or another format"
+        raise InputError(f"cannot read {str(path)!r}: {what}") from error
