@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.calculators.emt import EMT
 
 from remul_md.errors import InputError
-from remul_md.labels.sources import imported_calculator, label_source
+from remul_md.labels.sources import LabelSource, imported_calculator, label_source
+from remul_md.structures.frames import frames_from_atoms
 
 
 def test_xtb_is_gfn2_of_tblite() -> None:
@@ -57,3 +60,14 @@ def test_a_factory_makes_a_new_calculator_each_time() -> None:
 def test_what_makes_no_calculator_is_refused(target: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         label_source(target)
+
+
+def test_a_method_of_neutral_molecules_refuses_ions() -> None:
+    """What is not read is not passed over: the labels would be those of the neutral molecule."""
+    frames = frames_from_atoms([molecule("CH3OH"), molecule("CH3OH")])
+    neutral = LabelSource(name="some method", version="1", make=EMT, neutral_only=True)
+    neutral.require_charges(frames)
+    ions = replace(frames, charge=np.array([0, -1]))
+    with pytest.raises(InputError, match="frame 1 has the total charge -1; some method is set up for neutral"):
+        neutral.require_charges(ions)
+    replace(neutral, neutral_only=False).require_charges(ions)

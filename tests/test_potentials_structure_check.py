@@ -182,3 +182,14 @@ def test_a_molecule_that_creeps_outside_is_noticed_as_soon_as_one_that_jumps(cov
         assert found[-1] == StructureCheck(coverage).outside(NUMBERS, positions)
     assert found[0] == ()
     assert found[-1] != ()
+
+
+def test_molecules_of_other_sizes_may_come_in_turns(coverage: Coverage) -> None:
+    check, methanol = StructureCheck(coverage), molecule("CH3OH")
+    reference, torn = np.array(coverage.reference_positions), np.array(coverage.reference_positions)
+    torn[8] += 3.0
+    for _ in range(2):
+        assert check.outside(NUMBERS, reference) == ()
+        assert check.rows_outside(methanol.numbers, torch.from_numpy(methanol.positions[None])) == ()
+        assert check.outside(methanol.numbers, methanol.positions) == ()
+        assert check.outside(NUMBERS, torn) != ()

@@ -74,6 +74,7 @@ def analyze(
         opened = open_trajectory(trajectory, **reading)
         atoms = next(opened.blocks()).atoms(0)
         atoms.calc = calculator
+        atoms.info["charge"] = known.coverage.charges[0]  # trajectories carry none
         if not atoms.pbc.any():
             statistics = TrainingStatistics.of(known.coverage, numbers=atoms.numbers, positions=atoms.positions)
         run = known.provenance.run_of(calculator.head)  # of the forces that are tested

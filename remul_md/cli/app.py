@@ -97,6 +97,7 @@ def _evaluate(
     ignore_cell: IgnoreCellOption = False,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    n_threads: ThreadsOption = 1,
     **given: str | None,
 ) -> None:
     """Errors in the original orientation and rotated, and the share of them that imperfect symmetry causes."""
@@ -108,6 +109,7 @@ def _evaluate(
     from remul_md.datasets.read import read_frames, seen_in_training
     from remul_md.potentials.potential import load_potential, resolve_device
 
+    _use_threads(n_threads)
     named = FileOptions(**given)
     loaded = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
     loaded = loaded.with_symmetry(symmetry)  # type: ignore[arg-type]

@@ -66,9 +66,10 @@ def calculate_labels(frames: Frames, source: LabelSource, *, partial: Path, prog
         partial: an npz file for what is done so far; goes on from it, and leaves it for the caller to remove.
         progress: show a bar.
     Raises:
-        InputError: a partial file of other labels, a calculator that fails, labels that are not finite, not one
-            geometry that could be labelled.
+        InputError: a partial file of other labels, charged molecules for a method of neutral ones, a calculator that
+            fails, labels that are not finite, not one geometry that could be labelled.
     """
+    source.require_charges(frames)
     geometries, provenance = frames.without_labels(), calculation_record(frames, source)
     done = _read_done(partial, provenance, figures=source.figures)
     saved = time.perf_counter()

@@ -114,6 +114,7 @@ def label_own_dynamics(
     """
     reference = teacher.coverage
     atoms = Atoms(numbers=reference.reference_numbers, positions=reference.reference_positions)
+    atoms.info["charge"] = reference.charges[0]
     atoms.calc = calculator(teacher, device=str(teacher.device), forces="conservative", compile=compile)
     output = run_dir / DYNAMICS / "run.traj"
     outcomes = run_replicas(
@@ -218,5 +219,6 @@ def _frames_of(positions: NDArray[np.float64], reference: Coverage, *, name: str
         atomic_numbers=np.tile(np.array(reference.reference_numbers, dtype=np.int64), n_frames),
         n_atoms=np.full(n_frames, n_atoms, dtype=np.int64),
         pbc=np.zeros((n_frames, 3), dtype=bool),
+        charge=np.full(n_frames, reference.charges[0]) if any(reference.charges) else None,
         name=name,
     )

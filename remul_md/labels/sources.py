@@ -9,11 +9,15 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from remul_md.errors import InputError
 from remul_md.labels.field import Field, check_field, xtb_in_field
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import BaseCalculator
+
+    from remul_md.structures.frames import Frames
 
 XTB, PBE = "xtb", "pbe"
 
@@ -25,6 +29,7 @@ class LabelSource:
     Args:
         name: as it stands beside every figure of what was trained on its labels.
         version: package and version that compute them, or "" where only the user knows.
+        neutral_only: whether it takes every molecule for neutral, whatever charge it states.
         make: a new ASE calculator; one without a past gives the same labels again, whatever was labelled before.
         conditions: what else decides the labels, JSON-able: `field_V_per_A`, `spin`.
         figures: further numbers that its `results` hold and that are kept with each label.
@@ -35,6 +40,20 @@ class LabelSource:
     make: Callable[[], BaseCalculator]
     conditions: Mapping[str, Any] = field(default_factory=dict)
     figures: tuple[str, ...] = ()
+    neutral_only: bool = False
+
+    def require_charges(self, frames: Frames) -> None:
+        """Refuse charged molecules for a method that would label them as neutral ones.
+
+        Raises:
+            InputError: a frame with a charge.
+        """
+        if self.neutral_only and frames.charge is not None and frames.charge.any():
+            index = int(np.argmax(frames.charge != 0))
+            raise InputError(
+                f"{frames.name}: frame {index} has the total charge {int(frames.charge[index]):+d}; {self.name} is set "
+                "up for neutral molecules here, give MODULE:FACTORY of a calculator with the charge"
+            )
 
 
 def label_source(method: str, *, spin: int | None = None, field_V_per_A: Field | None = None) -> LabelSource:
@@ -68,6 +87,7 @@ def label_source(method: str, *, spin: int | None = None, field_V_per_A: Field |
             make=lambda: PBECalculator(spin=spin, field_V_per_A=field_V_per_A),
             conditions=conditions,
             figures=("spin_squared",),
+            neutral_only=True,
         )
     if method != XTB:
         imported_calculator(method)  # what cannot work is refused before data are read
@@ -85,6 +105,7 @@ def label_source(method: str, *, spin: int | None = None, field_V_per_A: Field |
         if field_V_per_A is None
         else (lambda: xtb_in_field(field_V_per_A)),
         conditions=conditions,
+        neutral_only=True,
     )
 
 

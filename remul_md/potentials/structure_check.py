@@ -123,7 +123,6 @@ class StructureCheck:
         limits = self._last
         if limits is None or limits.key != numbers.tobytes():
             limits = self._limits_for(numbers, positions)
-            self._seen = None
         if positions.ndim == 2:
             # From one step of dynamics to the next atoms hardly move, and two operations are a proof: all distances
             # are as far from their limits as they were, less what two atoms can have moved.
@@ -170,7 +169,7 @@ class StructureCheck:
             first = bond_lengths(positions.reshape(-1, *positions.shape[-2:])[0], pairs)
             own, _ = self._judged(numbers, pairs, first)
             self._limits[key] = own or self._made(numbers, pairs, np.zeros(len(pairs), dtype=bool))
-        self._last = self._limits[key]
+        self._last, self._seen = self._limits[key], None
         return self._last
 
     def _judged(
