@@ -15,7 +15,7 @@ from ase.build import bulk, molecule
 
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
-from remul_md.labels.refused import NotConverged
+from remul_md.labels.pbe import NotConverged
 from remul_md.labels.sources import label_source, names_calculator
 
 Run = Callable[..., tuple[int, str, str]]
@@ -101,6 +101,17 @@ def test_a_broken_bond_gives_two_atoms() -> None:
     together = pbe(Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.75]]))
     assert together.get_potential_energy() < -31.0
     assert together.calc.results["spin_squared"] == 0.0
+
+
+@pytest.mark.slow
+def test_forces_of_a_breaking_bond_are_derivatives() -> None:
+    def stretched(length: float) -> Atoms:
+        return pbe(Atoms("H2", positions=[[0, 0, 0], [0.3, 0, length]]))
+
+    middle, step = stretched(2.0), 4e-3
+    ends = [stretched(2.0 + steps * step).get_potential_energy() for steps in (-1, 1)]
+    assert -(ends[1] - ends[0]) / (2 * step) == pytest.approx(middle.get_forces()[1, 2], abs=5e-4)
+    assert 0.3 < middle.calc.results["spin_squared"] < 0.95
 
 
 def test_an_intact_molecule_stays_restricted(monkeypatch: pytest.MonkeyPatch) -> None:

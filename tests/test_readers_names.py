@@ -81,6 +81,16 @@ def test_what_is_set_aside_is_still_there(tmp_path: Path) -> None:
         read_frames(path, forces_key="charges")
 
 
+def test_a_run_keeps_its_energies_beside_what_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "run.extxyz"
+    path.write_text(frame("stress=low time_ps=0") + frame("stress=low time_ps=0.1"))
+    run = read_trajectory(path)
+    assert run.energy is not None
+    assert run.forces is not None
+    assert run.energy.tolist() == [-3.5, -3.5]
+    assert run.forces[0, 3].tolist() == [0.5, -3.0, 0.0]
+
+
 @pytest.mark.parametrize("entries", ["Lattice=train", 'pbc="1 2"'])
 def test_what_the_geometry_needs_is_not_set_aside(entries: str, tmp_path: Path) -> None:
     (tmp_path / "geometry.extxyz").write_text(frame(entries))

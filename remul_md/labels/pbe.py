@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, SCFError, all_changes
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
 from remul_md.labels.field import Field, check_field
-from remul_md.labels.refused import NotConverged
 from remul_md.structures.topology import weakest_link
 
 logger = logging.getLogger(__name__)
@@ -38,6 +37,10 @@ MAX_DESCENTS = 6  # along directions in which a solution is unstable
 # grid make of it: 0.05 meV in oxygen.
 NO_DESCENT_EV = 2e-4
 LAST_WITHOUT_CORE_POTENTIAL = 36  # krypton: beyond, def2 bases belong to an effective core potential
+
+
+class NotConverged(InputError, SCFError):  # type: ignore[misc]
+    """No solution was found for this geometry; labels of others are still good."""
 
 
 def require_pyscf() -> str:

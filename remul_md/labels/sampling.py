@@ -242,7 +242,7 @@ def _frames(initial_structures: Frames, walk: Walk, *, n_frames: int) -> Frames:
         atomic_numbers=np.tile(numbers, n_frames),
         n_atoms=np.full(n_frames, len(numbers), dtype=np.int64),
         pbc=np.zeros((n_frames, 3), dtype=bool),
-        charge=None if starts.charge is None else np.full(n_frames, starts.charge[0]),
+        charge=None if initial_structures.charge is None else np.full(n_frames, initial_structures.charge[0]),
         energy=walk.energy[:n_frames],
         forces=walk.forces[:n_frames].reshape(-1, 3),
     )

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 _COUNT = re.compile(r"[0-9]{1,12}")
 _POSITIONS, _ELEMENTS = ("pos", "positions"), ("species", "symbols", "Z", "numbers")
 _GEOMETRY = ("Properties", "Lattice", "pbc")  # entries of a comment line without which there is no geometry
+_READ = ("energy", "forces", "momenta", "masses")  # what is read beside the geometry, where ASE can take it for such
 _PLAIN = "species:S:1:pos:R:3"  # what a comment line without Properties means
 _ENTRY = re.compile(r"""([^\s=]+)(?:\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S*))?""")
 _ASIDE = "remul_md_aside_"  # before the name of a column that ASE must not take for one of its own
@@ -116,7 +117,7 @@ def _parsed(block: _Block) -> tuple[Atoms, int, set[str]]:
     try:
         atoms = _as_ase_reads(block, info)
     except Exception as error:  # ASE's parser raises whatever its code runs into, from KeyError to AttributeError
-        atoms = _geometry_alone(block, info, because=error)
+        atoms = _with_little(block, info, because=error)
     if isotopes and "masses" not in atoms.arrays:
         masses = atoms.get_masses()
         for atom, symbol in isotopes.items():
@@ -153,24 +154,27 @@ def _as_ase_reads(block: _Block, info: dict[str, Any]) -> Atoms:
     return cast("Atoms", atoms)
 
 
-def _geometry_alone(block: _Block, info: dict[str, Any], *, because: Exception) -> Atoms:
-    """The frame with everything that is not its geometry kept from ASE, and put beside it afterwards.
+def _with_little(block: _Block, info: dict[str, Any], *, because: Exception) -> Atoms:
+    """The frame with all but what this package reads kept from ASE, then with all but the geometry, and the rest put
+    beside it afterwards.
 
     Raises:
         InputError: it is the geometry that cannot be read, `because` of what ASE said first.
     """
-    parts = str(info.get("Properties", _PLAIN)).split(":")
-    aside = [name for name in parts[::3] if name not in (*_POSITIONS, *_ELEMENTS)]
-    parts[::3] = [_ASIDE + name if name in aside else name for name in parts[::3]]
-    geometry = {name: info[name] for name in _GEOMETRY if name in info} | {"Properties": ":".join(parts)}
-    try:
-        atoms = _as_ase_reads(block, geometry)
-    except Exception as error:
-        raise _unreadable(block, because) from error
-    for name in aside:
-        atoms.arrays[name] = atoms.arrays.pop(_ASIDE + name)
-    atoms.info.update({name: value for name, value in info.items() if name not in _GEOMETRY})
-    return atoms
+    for read in (_READ, ()):
+        parts = str(info.get("Properties", _PLAIN)).split(":")
+        aside = [name for name in parts[::3] if name not in (*_POSITIONS, *_ELEMENTS, *read)]
+        parts[::3] = [_ASIDE + name if name in aside else name for name in parts[::3]]
+        given = {name: info[name] for name in (*_GEOMETRY, *read) if name in info} | {"Properties": ":".join(parts)}
+        try:
+            atoms = _as_ase_reads(block, given)
+        except Exception:  # as before
+            continue
+        for name in aside:
+            atoms.arrays[name] = atoms.arrays.pop(_ASIDE + name)
+        atoms.info.update({name: value for name, value in info.items() if name not in given})
+        return atoms
+    raise _unreadable(block, because) from because
 
 
 def _unreadable(block: _Block, error: Exception) -> InputError:
