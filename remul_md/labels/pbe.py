@@ -39,7 +39,7 @@ NO_DESCENT_EV = 2e-4
 LAST_WITHOUT_CORE_POTENTIAL = 36  # krypton: beyond, def2 bases belong to an effective core potential
 
 
-class NotConverged(InputError, SCFError):  # type: ignore[misc]
+class NotConverged(InputError, SCFError):
     """No solution was found for this geometry; labels of others are still good."""
 
 
