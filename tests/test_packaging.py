@@ -106,7 +106,7 @@ def test_every_import_is_a_declared_dependency(project: dict[str, Any]) -> None:
     # extras, each imported by one module: one that nobody needs, and one that imports it when it is asked for
     optional = {
         "torch-sim-atomistic": "calculators/torch_sim.py",
-        "tblite": "remul_md/labels/sources.py",
+        "tblite": "remul_md/labels/xtb.py",
         "pyscf": "remul_md/labels/pbe.py",
     }
     extras = project["project"]["optional-dependencies"]

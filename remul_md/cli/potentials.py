@@ -148,7 +148,7 @@ def _label_by_method(
         write_frames(made.frames, output, provenance={**made.provenance, "every": every}, per_frame=made.figures)
         refused = made.refused
     partial.unlink(missing_ok=True)
-    notes = [f"\nnote: frame {index * every} has no label: {why}" for index, why in refused.items()]
+    notes = [f"\nnote: frame {index * every} of {frames.name} has no label: {why}" for index, why in refused.items()]
     return f"{len(frames) - len(refused)} frames labelled by {source.name}" + "".join(notes)
 
 

@@ -1,15 +1,11 @@
-"""A uniform electric field in which labels are computed: its form, and GFN2-xTB in one."""
+"""A uniform electric field in which labels are computed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from remul_md.errors import InputError
-
-if TYPE_CHECKING:
-    from ase.calculators.calculator import BaseCalculator
 
 Field = Sequence[float]
 # Far above any field in which a molecule holds its electrons; a laboratory's strongest are near 1 V/Angstrom.
@@ -31,27 +27,3 @@ def check_field(field_V_per_A: Field) -> tuple[float, float, float]:
             f"at most {MAX_FIELD_V_PER_A:g}"
         )
     return values[0], values[1], values[2]
-
-
-def xtb_in_field(field_V_per_A: Field) -> BaseCalculator:
-    """GFN2-xTB of tblite in a uniform field (x, y, z), volt/Angstrom; a positive charge is pushed along it."""
-    from ase import units
-    from tblite import library
-    from tblite.ase import TBLite, _create_api_calculator
-
-    # tblite's own option hands its library a numpy array where that wants a pointer to three doubles.
-    components = [component * units.Bohr / units.Hartree for component in check_field(field_V_per_A)]
-    pointer = library.ffi.new("double[3]", components)
-
-    class InField(TBLite):
-        """With the field in every calculation."""
-
-        def _check_api_calculator(self, system_changes: Any) -> None:
-            super()._check_api_calculator(system_changes)
-            if self._xtb is None:
-                own: Any = self
-                self._xtb = _create_api_calculator(own.atoms, own.parameters)
-                self._xtb.add("electric-field", pointer)
-
-    calculator: BaseCalculator = InField(method="GFN2-xTB", verbosity=0)
-    return calculator

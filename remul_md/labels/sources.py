@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from remul_md.errors import InputError
-from remul_md.labels.field import Field, check_field, xtb_in_field
+from remul_md.labels.field import Field, check_field
+from remul_md.labels.xtb import require_tblite, xtb_calculator
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import BaseCalculator
@@ -92,18 +93,10 @@ def label_source(method: str, *, spin: int | None = None, field_V_per_A: Field |
     if method != XTB:
         imported_calculator(method)  # what cannot work is refused before data are read
         return LabelSource(name=method, version="", make=lambda: imported_calculator(method))
-    try:
-        from tblite.ase import TBLite
-    except ImportError as error:
-        raise InputError(
-            f'GFN2-xTB needs tblite, which cannot be imported ({error}); install it with `pip install "remul-md[xtb]"`'
-        ) from error
     return LabelSource(
         name="GFN2-xTB",
-        version=f"tblite {metadata.version('tblite')}",
-        make=(lambda: TBLite(method="GFN2-xTB", verbosity=0))
-        if field_V_per_A is None
-        else (lambda: xtb_in_field(field_V_per_A)),
+        version=require_tblite(),
+        make=lambda: xtb_calculator(field_V_per_A=field_V_per_A),
         conditions=conditions,
         neutral_only=True,
     )

@@ -185,16 +185,22 @@ def total_charge(atoms: Atoms) -> int:
     """Total charge that a structure states: `info["charge"]`, else the sum of its initial charges, rounded; else 0.
 
     Raises:
-        InputError: a charge that is no number.
+        InputError: a charge that is no whole number.
     """
     stated = next((atoms.info[key] for key in CHARGE_KEYS if atoms.info.get(key) is not None), None)
     if stated is None:
         charges = atoms.arrays.get("initial_charges")
-        return 0 if charges is None else round(float(charges.sum()))
+        if charges is None or charges.ndim != 1 or not np.issubdtype(charges.dtype, np.floating):
+            return 0  # a column of that name which is none of ASE's
+        stated = float(charges.sum())
+        stated = round(stated) if np.isfinite(stated) else stated
     try:
-        return round(float(stated))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"the structure states the total charge {stated!r}; give a whole number") from error
+        value = float(stated)
+    except (TypeError, ValueError):
+        value = np.nan
+    if not (np.isfinite(value) and abs(value - round(value)) < 1e-3):
+        raise InputError(f"the structure states the total charge {stated!s}; give a whole number")
+    return round(value)
 
 
 def states_spin(atoms: Atoms) -> bool:

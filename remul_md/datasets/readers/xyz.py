@@ -63,7 +63,8 @@ def read_xyz(path: Path) -> Iterator[Atoms]:
     Raises:
         InputError: as `count_xyz`, columns that do not fit `Properties`, or what ASE cannot parse, with the line.
     """
-    n_left_out, whole, isotopes = 0, True, set[str]()
+    isotopes: set[str] = set()
+    n_left_out, whole = 0, True
     for block in _blocks(path):
         atoms, n_behind, of_block = _parsed(block)
         if of_block - isotopes:
