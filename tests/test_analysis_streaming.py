@@ -172,8 +172,7 @@ def test_what_later_frames_lack_or_do_wrong_is_noticed(run, tmp_path, monkeypatc
     ):
         with pytest.raises(InputError, match=message):
             analyze_trajectory(written(name, spoil))
-    with pytest.raises(InputError, match="are 5 fs apart, frame_interval_fs says 2"):
-        read_trajectory(run, frame_interval_fs=2.0)
+    np.testing.assert_allclose(np.diff(read_trajectory(run, frame_interval_fs=2.0).time_ps), 0.002)
 
 
 def test_h5md_with_uneven_elements_is_refused(run, tmp_path):
@@ -248,8 +247,8 @@ def test_files_of_other_programs_are_read_with_a_topology(run, other_formats, mo
         analyze_trajectory(xyz, topology=topology)
     timed = analyze_trajectory(xyz, topology=topology, frame_interval_fs=5.0)
     np.testing.assert_allclose(timed.time_ps, known.time_ps, atol=1e-9)
-    with pytest.raises(InputError, match="are 5 fs apart, frame_interval_fs says 4"):
-        analyze_trajectory(trr, topology=topology, frame_interval_fs=4.0)
+    said = analyze_trajectory(trr, topology=topology, frame_interval_fs=4.0)
+    np.testing.assert_allclose(np.diff(said.time_ps), 0.004)
 
 
 def test_the_command_takes_a_topology(run, other_formats, tmp_path, capsys, monkeypatch):
@@ -274,7 +273,7 @@ def test_topologies_that_will_not_do_are_named(run, other_formats, tmp_path):
         open_trajectory(dcd, topology=tmp_path / "none.pdb")
     text = run.with_suffix(".topology.pdb").read_text()
     fewer = tmp_path / "fewer.pdb"
-    fewer.write_text("".join(line for line in text.splitlines(keepends=True) if not line.startswith("ATOM      9")))
+    fewer.write_text("".join(line for line in text.splitlines(keepends=True) if not line.startswith("HETATM    9")))
     with pytest.raises(InputError, match=r"cannot read '.*other.dcd' with the topology"):
         open_trajectory(dcd, topology=fewer)
     nameless = tmp_path / "nameless.pdb"

@@ -60,7 +60,7 @@ def test_compare(cli: Run, tmp_path: Path) -> None:
     assert figures["distributions"]["bond C-O"]["trajectory"]["n_values"] == 1000
     assert (tmp_path / "c.png").stat().st_size > 20000
     code, _, err = cli("compare", "rmd17/ethanol/test-01", "rmd17/aspirin/test-01")
-    assert (code, "are not one molecule" in err) == (2, True)
+    assert (code, "give the same molecule" in err) == (2, True)
 
 
 def test_spectrum(cli: Run, tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ def run(name: str, *arguments: str | Path, folder: Path) -> str:
     command = [sys.executable, EXAMPLES / name, *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr, done.stderr
+    # Random weights tear molecules apart, and the calculator says so.
+    told = re.sub(r".*outside the training data.*\n.*\n", "", done.stderr)
+    assert "Warning" not in told, done.stderr
     return done.stdout
 
 

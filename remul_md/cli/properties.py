@@ -43,13 +43,8 @@ def vibrations(
     from remul_md.analysis.vibrations import vibrations as compute
 
     check_reports(json_file, inputs=(potential, structure))
-    atoms = _structure_with(
-        potential,
-        structure,
-        options={"forces": forces, "device": device},
-        n_threads=n_threads,
-        ignore_cell=ignore_cell,
-    )
+    options = {"forces": forces, "device": device}
+    atoms = _structure_with(potential, structure, options=options, n_threads=n_threads, ignore_cell=ignore_cell)
     found = compute(atoms, fmax_eV_per_A=fmax, max_steps=max_steps)
     typer.echo(
         f"\n{potential} on {structure}: {found.atoms.get_chemical_formula()}, energy {found.energy:.4f} eV, "
@@ -154,13 +149,8 @@ def timestep_scan(
     except ValueError as error:
         raise InputError(f"--timesteps-fs {timesteps_fs!r} is no list of numbers; give them as 0.25,0.5,1") from error
     check_reports(json_file, inputs=(potential, structure))
-    atoms = _structure_with(
-        potential,
-        structure,
-        options={"forces": forces, "device": device},
-        n_threads=n_threads,
-        ignore_cell=ignore_cell,
-    )
+    options = {"forces": forces, "device": device}
+    atoms = _structure_with(potential, structure, options=options, n_threads=n_threads, ignore_cell=ignore_cell)
     found = scan(atoms, timesteps_fs=steps, length_ps=length_ps, temperature_K=temperature, seed=seed, progress=True)
     typer.echo(f"\n{potential} on {structure}: NVE runs of {length_ps:g} ps from {temperature:g} K")
     for run in found.runs:

@@ -138,7 +138,7 @@ class TrajectoryFile:
             if self.ignore_cell:
                 block = replace(block, pbc=np.zeros(3, dtype=bool), cell=np.zeros_like(block.cell))
             if self.frame_interval_fs is not None:
-                said = np.arange(first, first + len(block), dtype=np.float64) * (1e-3 * self.frame_interval_fs)
+                said: Array = 1e-3 * self.frame_interval_fs * (first + np.arange(len(block), dtype=np.float64))
                 if first == 0 and not _note_other_times(block.time_ps, said, name=self.name):
                     start_ps = float(block.time_ps[0])
                 said = np.asarray(start_ps + said, dtype=np.float64)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 STEPS = (DISTANCE_MARGIN, 0.3, 0.6, 1.2, 2.5, 5.0, 10.0)
 
 
+MAX_ATOMS_NAMED = 4  # of those with other neighbours; in a molecule in pieces they are all, and others at every step
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Limits:
     """What is allowed for the distances of one molecule in one order of its atoms.
@@ -117,8 +120,8 @@ class StructureCheck:
             numbers: atomic numbers, [N].
             positions: one geometry [N, 3] or several [R, N, 3], Angstrom; what is not finite is not judged.
         Returns:
-            A line for each kind of bond or pair that is outside, with the farthest of all geometries, and one where
-            other atoms are bonded. How far is told in steps, so that lines repeat.
+            A line for each kind of bond or pair that is outside, with the farthest of all geometries; of geometries in
+            which other atoms are bonded than in training, that alone. How far is told in steps, so that lines repeat.
         """
         limits = self._last
         if limits is None or limits.key != numbers.tobytes():
@@ -212,7 +215,7 @@ class StructureCheck:
         ]
         trained = set(atom_kinds(self._numbers, self._bonds))
         atoms = [atom for atom, kind in enumerate(atom_kinds(numbers, bonds)) if kind not in trained]
-        if atoms:
+        if 0 < len(atoms) <= MAX_ATOMS_NAMED:
             told.append(f"other neighbours at atoms {', '.join(map(str, atoms))}")
         return f"the bonds are not those trained on ({'; '.join(told) or 'other atoms are bonded'})"
 
@@ -248,23 +251,18 @@ class StructureCheck:
         distances = distances[known]
         graphs: list[str] = []
         worst: dict[str, tuple[float, float, float]] = {}
-        apart: Limits | None = None
         for row in distances:
             if (row >= limits.low).all() and (row <= limits.high).all():
                 continue
             own, why = self._judged(numbers, pairs, row)
-            if why:
+            if own is None:  # no molecule that training saw, so that its distances have nothing to be held against
                 graphs.append(why)
-            if own is None:
-                used = apart = self._made(numbers, pairs, np.zeros(len(pairs), dtype=bool)) if apart is None else apart
-            else:
-                used = self._limits[numbers.tobytes()] = self._last = own  # it may be numbered otherwise
-            beyond = np.maximum(used.low - row, row - used.high)
-            if own is None:  # of bonds that came has been told, and the others have lost their kind
-                beyond[row < bond_reach(numbers, pairs)] = 0.0
+                continue
+            self._limits[numbers.tobytes()] = self._last = own  # the same molecule may be numbered otherwise
+            beyond = np.maximum(own.low - row, row - own.high)
             for pair in np.flatnonzero(beyond > 0.0):
-                entry = (float(beyond[pair]), *used.trained[pair].tolist())
-                worst[used.names[pair]] = max(worst.get(used.names[pair], entry), entry)
+                entry = (float(beyond[pair]), *own.trained[pair].tolist())
+                worst[own.names[pair]] = max(worst.get(own.names[pair], entry), entry)
         return (*sorted(set(graphs)), *(_line(name, *entry) for name, entry in sorted(worst.items())))
 
 
