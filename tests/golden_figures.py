@@ -36,7 +36,7 @@ from remul_md.analysis.energy import energy_drift
 from remul_md.datasets.structure_source import read_structure
 from remul_md.dynamics import MDOptions, read_trajectory, run_md
 from remul_md.potentials.potential import shipped_potentials
-from remul_md.training.config import validated_config
+from remul_md.training.config import PUBLISHED, validated_config
 from remul_md.training.train import train_potential
 
 FOLDER = Path(__file__).parent / "golden"
@@ -94,7 +94,7 @@ def drift_figures() -> dict[str, Any]:
 
 
 def training_figures() -> dict[str, Any]:
-    """Twelve steps of the recipe on a small network: every weight, and what it predicts."""
+    """Twelve steps of REMUL as published on a small network: every weight, and what it predicts."""
     config = validated_config(
         {
             "data": {"molecule": "ethanol", "n_train": 40, "n_validation": 7},
@@ -102,6 +102,7 @@ def training_figures() -> dict[str, Any]:
             "train": {
                 "n_steps": 12, "batch_size": 5, "warmup_steps": 3, "forces": "both", "seed": 4,
                 "validate_every": 6, "checkpoint_every": 12, "log_every": 3, "ema_decay": 0.5,
+                **PUBLISHED,
             },
         },
         origin="tests/golden_figures.py",

@@ -234,10 +234,14 @@ class PairModel(nn.Module):
         )
 
 
-METHODS: list[dict[str, Any]] = [{"alpha": 0.7, "beta": 1.3}, {"estimator": "one-forward", "force_loss": "mse"}]
+METHODS: list[dict[str, Any]] = [
+    {"alpha": 0.7, "beta": 1.3},
+    {"estimator": "one-forward", "force_loss": "mse"},
+    {"consistency_target": "prediction", "first_orientation": "random", "torque_weight": 0.4},
+]
 
 
-@pytest.mark.parametrize("options", METHODS, ids=["paired", "one-forward"])
+@pytest.mark.parametrize("options", METHODS, ids=["paired", "one-forward", "consistency and torque"])
 def test_compiled_steps_agree_with_uncompiled_ones(options: dict[str, Any]) -> None:
     """The gradient of one step to float32 rounding, and the losses of 20 steps."""
     config = TrainConfig(**options, batch_size=5, warmup_steps=2, n_steps=50, learning_rate=1e-2)
@@ -303,6 +307,18 @@ def test_a_compiled_run_repeats_and_resumes_bit_for_bit(
     assert any(not torch.equal(weight, whole[key]) for key, weight in weights_of(tmp_path / "plain").items())
 
 
+def test_late_losses_are_compiled_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A graph of the steps with one orientation, another of those with two; both agree with the uncompiled run."""
+    late = {"equivariance_from": 0.5, "consistency_target": "prediction", "first_orientation": "random", "log_every": 1}
+    train_potential(run_config(**late), run_dir=tmp_path / "compiled", progress=True)
+    assert capsys.readouterr().err.count("compiling the training step") == 2
+    train_potential(run_config(**late, compile=False), run_dir=tmp_path / "plain", progress=False)
+    found, wanted = (read_metrics(tmp_path / name / "metrics.csv") for name in ("compiled", "plain"))
+    assert ["equivariance" in row for row in found] == [False] * 7 + [True] * 7
+    for row, expected in zip(found, wanted, strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+
+
 def test_gradual_weights_are_refused() -> None:
     message = "train.compile=true compiles one gradient of both losses, train.weighting=gradual needs one of each"
     with pytest.raises(InputError, match=re.escape(message)):
@@ -327,7 +343,7 @@ from remul_md.errors import InputError
 from remul_md.training.compiled import CompiledLosses, shape_of
 compiled = CompiledLosses(TwoBiases(), RowsObjective(), shapes=[shape_of(rows(7))])
 try:
-    compiled(rows(7), torch.Generator(), {"task": 1.0, "equivariance": 1.0})
+    compiled(rows(7), torch.Generator(), {"task": 1.0, "equivariance": 1.0, "torque": 0.0})
 except InputError as error:
     print("refused:", error)
 """

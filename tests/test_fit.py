@@ -87,6 +87,8 @@ def config(**options: Any) -> TrainConfig:
         "validate_every": 15,
         "checkpoint_every": 6,
         "log_every": 4,
+        "equivariance_from": 0.0,
+        "beta": 1.0,
     }
     return TrainConfig(**(defaults | options))
 
@@ -153,15 +155,15 @@ class StopHereError(Exception):
     """Stands for whatever ends a process."""
 
 
-def stopping_at(call: int) -> Callable[..., dict[str, Tensor]]:
-    n_calls = 0
+def stopping_at(call: int, losses: Callable[..., dict[str, Tensor]] | None = None) -> Callable[..., dict[str, Tensor]]:
+    n_calls, wrapped = 0, losses or objective
 
     def interrupted(model: nn.Module, batch: Pairs, generator: torch.Generator) -> dict[str, Tensor]:
         nonlocal n_calls
         n_calls += 1
         if n_calls == call:
             raise StopHereError
-        return objective(model, batch, generator)
+        return wrapped(model, batch, generator)
 
     return interrupted
 
@@ -259,11 +261,53 @@ def test_the_best_average_is_returned_and_patience_stops_the_run(tmp_path: Path)
     assert not torch.equal(seen[1], seen[4])
 
 
+def early_objective(model: nn.Module, batch: Pairs, generator: torch.Generator) -> dict[str, Tensor]:
+    """The task's loss alone, and no random number."""
+    x, y = batch
+    return {"task": (model(x)[:, 0] - y).square().mean()}
+
+
+def test_losses_of_symmetry_set_in_after_their_share_of_the_steps(tmp_path: Path) -> None:
+    options = config(equivariance_from=0.65, log_every=1)
+    run(tmp_path, options, early=early_objective)
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert ["equivariance" in row for row in rows] == [False] * 26 + [True] * 14
+    assert all(row["loss"] == pytest.approx(row["task"]) for row in rows[:26])
+    assert all(row["loss"] == pytest.approx(row["task"] + row["equivariance"]) for row in rows[26:])
+    with pytest.raises(InputError, match=r"train.equivariance_from=0\.65 is not for this training"):
+        run(tmp_path / "other", options)
+
+
+def test_weights_from_before_the_losses_of_symmetry_are_not_kept(tmp_path: Path) -> None:
+    """The best score comes before: without symmetry there is less to give way to."""
+    scores = iter([1.0, 2.0, 4.0, 3.0])
+    result = run(
+        tmp_path,
+        config(equivariance_from=0.5, validate_every=10),
+        early=early_objective,
+        validate=lambda model: dict.fromkeys(("mae", "score"), next(scores)),
+    )
+    assert (result.best_step, result.best_score) == (40, 3.0)
+
+
+# While there is one loss, at the first step with two, and after it.
+@pytest.mark.parametrize(("stage", "call"), [("early", 19), ("objective", 1), ("objective", 7)])
+def test_late_losses_resume_bit_for_bit(tmp_path: Path, stage: str, call: int) -> None:
+    options = config(equivariance_from=0.65)
+    stages = {"early": early_objective, "objective": objective}
+    run(tmp_path / "whole", options, **stages)
+    with pytest.raises(StopHereError):
+        run(tmp_path / "cut", options, **{**stages, stage: stopping_at(call, stages[stage])})
+    run(tmp_path / "cut", options, resume=True, **stages)
+    assert_same(state_of(tmp_path / "cut"), state_of(tmp_path / "whole"))
+    assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
+
+
 def test_metrics_have_a_row_for_every_log_checkpoint_and_validation(tmp_path: Path) -> None:
     run(tmp_path, config())
     rows = rows_of(tmp_path)
     weights = ["alpha", "beta", "grad_norm", *GRADIENT_COLUMNS]
-    assert list(rows[0]) == ["step", "learning_rate", "loss", "task", "equivariance", *weights, "mae"]
+    assert list(rows[0]) == ["step", "learning_rate", "loss", "task", "equivariance", "torque", *weights, "mae"]
     steps = [int(row["step"]) for row in rows]
     assert steps == [s for s in range(1, 41) if s % 4 == 0 or s % 6 == 0 or s % 15 == 0 or s == 40]
     assert [int(row["step"]) for row in rows if row["mae"]] == [15, 30, 40]

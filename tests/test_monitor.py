@@ -67,9 +67,12 @@ def test_less_than_the_share_of_the_orientations_is_measured(changes: dict[str, 
 
 def test_the_default_run_is_watched_finely() -> None:
     config = TrainConfig()
-    assert orientations_trained_on(config) == config.n_steps * config.batch_size * 2
-    beside = TrainConfig(unlabelled_batch_size=5, consistency_target="prediction", n_rotated=3)
+    # A second orientation in the last fifth of the steps.
+    assert orientations_trained_on(config) == config.n_steps * config.batch_size * 12 // 10
+    beside = TrainConfig(unlabelled_batch_size=5, n_rotated=3, equivariance_from=0.0)
     assert orientations_trained_on(beside) == beside.n_steps * (beside.batch_size + 5) * 4
+    late = TrainConfig(unlabelled_batch_size=5, n_rotated=3, equivariance_from=0.75)  # 9,000 of 12,000 steps
+    assert orientations_trained_on(late) == 9_000 * 8 + 3_000 * (8 + 5) * 4
     assert monitored_steps(config) == log_spaced(config.n_steps, per_decade=6)
     assert monitored_frames(config, n_held_out=50) > 2 * MIN_FRAMES
     assert monitored_frames(config, n_held_out=7) == 7
@@ -226,7 +229,7 @@ def test_a_run_measures_its_symmetry_for_less_than_a_twentieth_of_its_atoms(
     data = {"molecule": "ethanol", "n_train": 40, "n_validation": 20}
     config = validated_config({"data": data, "model": tiny, "train": train | {"forces": "direct"}}, origin="test")
     train_potential(config, run_dir=tmp_path, progress=False)
-    assert counted.trained == 300 * 16 * 2 * 9
+    assert counted.trained == 16 * 9 * (240 + 60 * 2)  # a second orientation in the last fifth of 300 steps
     assert 0.02 * counted.trained < counted.watched <= 0.05 * counted.trained
     rows = read_metrics(tmp_path / "symmetry.csv")
     assert [row["step"] for row in rows] == sorted(monitored_steps(config.train))

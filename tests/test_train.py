@@ -392,6 +392,9 @@ def test_fine_tuning_starts_where_the_potential_stands(trained: Path, tmp_path: 
     assert shift[0] == pytest.approx(123.0, abs=0.2)
     assert tuned.provenance.origin == origin.sha256 != ""
     assert scratch.provenance.origin == ""
+    assert scratch.provenance.earlier == []
+    assert tuned.provenance.earlier == [origin.provenance.run_of("conservative")]
+    assert tuned.provenance.total_seconds == tuned.provenance.seconds + origin.provenance.seconds
 
 
 def test_fine_tuning_refuses_unknown_elements(trained: Path, tmp_path: Path) -> None:

@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from remul_md.errors import InputError
 from remul_md.models import MODELS, model_config_type
-from remul_md.training.config import RunConfig, dump_config, load_config, preset_names, validated_config
+from remul_md.training.config import PUBLISHED, RunConfig, TrainConfig, dump_config, load_config, validated_config
+from remul_md.training.sections import preset_names
 
 
 def refused(overrides: Sequence[str], message: str) -> None:
@@ -134,7 +136,7 @@ def test_options_that_exclude_each_other() -> None:
         ),
         (["unlabelled_batch_size=-1"], "train.unlabelled_batch_size: Input should be greater than or equal to 0, got"),
         (
-            ["unlabelled_batch_size=5"],
+            ["unlabelled_batch_size=5", "consistency_target=label"],
             "train.unlabelled_batch_size=5 needs train.consistency_target=prediction, got label",
         ),
         (
@@ -144,11 +146,46 @@ def test_options_that_exclude_each_other() -> None:
         (["axis=[0, 0, 1]"], "train.axis restricts proper rotations; set train.group=SO3, got O3"),
         (["axis=[0, 0, 0]", "group=SO3"], "axis must be 3 numbers that are not all 0, got [0.0, 0.0, 0.0]"),
         (["weighting=gradnorm"], "train.weighting: Input should be 'constant', 'gradual', 'linear' or 'cosine'"),
+        (["torque_weight=5", "forces=direct"], "train.torque_weight=5 needs conservative forces"),
+        (["equivariance_from=0.5", "alpha=0"], "alpha and one of these > 0, got alpha=0, beta=1, torque_weight=0"),
+        (["equivariance_from=0.5", "beta=0"], "alpha and one of these > 0, got alpha=1, beta=0, torque_weight=0"),
+        (["equivariance_from=0.5", "weighting=cosine"], "needs train.weighting=constant and train.estimator=paired"),
+        (["equivariance_from=0.5", "estimator=one-forward"], "constant and train.estimator=paired, got constant and"),
+        (["equivariance_from=1"], "train.equivariance_from: Input should be less than 1, got"),
         (["force_loss=L2"], "train.force_loss: Input should be 'l2' or 'mse', got 'L2'"),
     ],
 )
 def test_options_of_the_losses_that_do_not_fit_together(overrides: list[str], message: str) -> None:
     refused([f"train.{override}" for override in overrides], message)
+
+
+@pytest.mark.parametrize(
+    ("given", "published"),
+    [
+        ({}, []),
+        ({"alpha": 0.5}, []),
+        ({"alpha": 0}, ["beta", "first_orientation", "consistency_target", "equivariance_from"]),
+        ({"estimator": "one-forward"}, ["beta", "first_orientation", "consistency_target", "equivariance_from"]),
+        ({"weighting": "gradual"}, ["beta", "equivariance_from"]),
+        (
+            {"consistency_target": "label", "first_orientation": "original"},
+            ["beta", "first_orientation", "consistency_target"],
+        ),
+        ({"alpha": 0, "torque_weight": 3.0}, ["beta", "first_orientation", "consistency_target", "equivariance_from"]),
+        (PUBLISHED, list(PUBLISHED)),
+    ],
+)
+def test_defaults_are_the_recipe_where_both_of_its_losses_are_trained(
+    given: dict[str, Any], published: list[str]
+) -> None:
+    """What is dumped reads back: a default that was filled in is an option like any other."""
+    recipe = {"beta": 10.0, "first_orientation": "random", "consistency_target": "prediction", "equivariance_from": 0.8}
+    found = TrainConfig.model_validate(given)
+    assert {name: getattr(found, name) for name in recipe} == {
+        **recipe,
+        **{name: PUBLISHED[name] for name in published},
+    }
+    assert TrainConfig.model_validate(found.model_dump()) == found
 
 
 def test_unlabelled_frames_need_a_number_and_their_unit_needs_them() -> None:

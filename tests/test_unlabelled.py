@@ -16,6 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from interruptions import interrupt_at
 from potentials import molecule_frames, random_model
+from test_objectives import Recorder
 from torch import Tensor
 
 from remul_md.datasets import read_frames
@@ -259,6 +260,28 @@ def test_unlabelled_frames_are_not_held_against_labels() -> None:
         InputError, match="systems without labels need the consistency target 'prediction', got 'label'"
     ):
         replace(OBJECTIVE, consistency_target="label")(Springs(field=1.0), batches()(0), torch.Generator())
+
+
+def test_before_the_losses_of_symmetry_set_in_only_labelled_frames_are_seen() -> None:
+    asked = PotentialObjective(
+        forces="conservative",
+        force_scale=1.0,
+        energy_weight=0.02,
+        consistency_target="prediction",
+        first_orientation="random",
+        torque=True,
+    )
+    model = random_model(species=tuple(sorted(set(LABELLED.atomic_numbers.tolist()))))
+    recorder, batch = Recorder(model), batches(batch_size=2, unlabelled_batch_size=3)(0)
+    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+    found = asked.without_equivariance()(recorder, batch, generators[0])  # type: ignore[arg-type]
+    assert [orientations.n_systems for orientations in recorder.orientations] == [2]
+    assert set(found) == {"task"}
+    alone = asked.without_equivariance()(recorder, batch.labelled, generators[1])  # type: ignore[arg-type]
+    assert torch.equal(found["task"], alone["task"])
+    assert not torch.allclose(
+        recorder.orientations[0].positions, batch.labelled.positions
+    )  # a random first orientation
 
 
 def test_the_objective_with_a_random_first_orientation_draws_what_two_orientations_draw() -> None:

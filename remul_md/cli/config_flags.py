@@ -69,7 +69,7 @@ def options_of(
         InputError: a file that cannot be read, an unknown section or option (with the nearest known one), a value out
             of range.
     """
-    from remul_md.training.config import apply_override, read_yaml
+    from remul_md.training.sections import apply_override, read_yaml
 
     values: dict[str, Any] = {} if file is None else read_yaml(file, sections=(section,))
     for override in overrides:

@@ -279,7 +279,7 @@ def distill(
 
 def training_line(made: Provenance, *, direct: bool = False) -> str:
     """What `remul-md train` says in the end: the error on the validation frames, and what it took."""
-    run, before = made.run_of("direct" if direct else "conservative"), (made.total_seconds - made.seconds) / 60
+    run, before = made.run_of("direct" if direct else "conservative"), made.pretraining_seconds / 60
     metrics = run["metrics"]
     return (
         f"validation force MAE {metrics['validation_force_mae_meV_per_A']:.1f} meV/A in rotated orientations "

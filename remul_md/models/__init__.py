@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ __all__ = [
     "exact_model",
     "model_config",
     "model_config_type",
+    "raw_direction_masks",
     "symmetry_of",
 ]
 
@@ -130,20 +131,37 @@ def exact_model(model: nn.Module) -> nn.Module:
     return exact.train(model.training).requires_grad_(parameter.requires_grad)
 
 
-def _without_raw_directions(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a relaxed transformer without those that read raw directions or write raw forces.
+def raw_direction_masks(model: nn.Module) -> dict[str, Tensor]:
+    """Where the weights of a relaxed transformer read raw directions or write raw forces: no others can break O(3).
 
     Args:
         model: a `Transformer`, or what holds one whose weights are stacks of several, [M, ...].
     Returns:
-        Names and tensors that the same model with `symmetry="exact"` loads.
+        Names of those tensors and masks of their shapes; none for an exact model.
     """
+    weights, masks = model.state_dict(), dict[str, Tensor]()
+    for name, raw, _ in _raw_parts(model):
+        masks[name] = torch.zeros_like(weights[name], dtype=torch.bool)
+        masks[name][raw] = True
+    return masks
+
+
+def _without_raw_directions(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a relaxed transformer without those of `raw_direction_masks`, as the exact one loads them."""
     weights = model.state_dict()
+    for name, _, kept in _raw_parts(model):
+        weights[name] = weights[name][kept].contiguous()
+    return weights
+
+
+def _raw_parts(model: nn.Module) -> Iterator[tuple[str, Any, Any]]:
+    """Names of the weights that raw directions have a part in, the index of that part and of what is left."""
+    if symmetry_of(model) == "exact":
+        return
     for name, module in model.named_modules():
         if isinstance(module, AtomBlock | PairNetwork):
             key = f"{name}.pair.weight" if isinstance(module, AtomBlock) else f"{name}.inputs.weight"
-            weights[key] = weights[key][..., :-3].contiguous()
+            yield key, (..., slice(-3, None)), (..., slice(None, -3))
         elif isinstance(module, DirectHead):
-            weights[f"{name}.outputs.weight"] = weights[f"{name}.outputs.weight"][..., 3:, :].contiguous()
-            weights[f"{name}.outputs.bias"] = weights[f"{name}.outputs.bias"][..., 3:].contiguous()
-    return weights
+            yield f"{name}.outputs.weight", (..., slice(3), slice(None)), (..., slice(3, None), slice(None))
+            yield f"{name}.outputs.bias", (..., slice(3)), (..., slice(3, None))

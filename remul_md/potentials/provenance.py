@@ -28,6 +28,8 @@ class Provenance:
         direct_head: where the direct head was trained alone, after everything else: config, data, metrics and the
             like of that run, with the sha256 of the potential that it started from as `origin`; else empty. The
             fields above are then those of the conservative forces.
+        earlier: the runs that the weights went through before they were trained on from `origin`, oldest first: config,
+            data, metrics and the like of each.
     """
 
     trained_forces: Literal["conservative", "direct", "both"]
@@ -40,6 +42,7 @@ class Provenance:
     origin: str = ""
     members: list[dict[str, Any]] = field(default_factory=list)
     direct_head: dict[str, Any] = field(default_factory=dict)
+    earlier: list[dict[str, Any]] = field(default_factory=list)
 
     def with_direct_head(self, run: Provenance) -> Provenance:
         """The record of this potential after a run that trained its direct head and nothing else."""
@@ -56,7 +59,18 @@ class Provenance:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; what only some potentials have is left out of the others."""
-        return {key: value for key, value in self.__dict__.items() if value or key not in ("members", "direct_head")}
+        of_some = ("members", "direct_head", "earlier")
+        return {key: value for key, value in self.__dict__.items() if value or key not in of_some}
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """The runs behind the weights, oldest first: what `earlier` is for a potential that is trained on from here.
+
+        Training on cheap labels is not among them: it has a record of its own, `pretraining` in the data.
+        """
+        on_cheap_labels = not self.origin and "pretraining" in self.data
+        last = [] if on_cheap_labels else [self.run_of("conservative")]
+        return [*self.earlier, *last, *([self.direct_head] if self.direct_head else [])]
 
     @property
     def pretraining(self) -> str:
@@ -68,9 +82,14 @@ class Provenance:
 
     @property
     def total_seconds(self) -> float:
-        """`seconds`, and those of labelling and training on cheap labels before."""
-        before = [record["labelling_seconds"] + record["training_seconds"] for record in self._pretrainings()]
-        return self.seconds + float(sum(before))
+        """`seconds`, those of earlier runs, and those of labelling and training on cheap labels before."""
+        earlier = [run for runs in (self.earlier, *(m.get("earlier", []) for m in self.members)) for run in runs]
+        return self.seconds + float(sum(run["seconds"] for run in earlier)) + self.pretraining_seconds
+
+    @property
+    def pretraining_seconds(self) -> float:
+        """Of labelling and training on cheap labels."""
+        return float(sum(one["labelling_seconds"] + one["training_seconds"] for one in self._pretrainings()))
 
     @property
     def file_options(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from remul_md.training.schedule import Batches
 
 logger = logging.getLogger(__name__)
 
-LOSSES = ("task", "equivariance")
+LOSSES = ("task", "equivariance", "torque")
 N_LOOKED_AT = 8  # first batches of a run, whose shapes are the ones that are compiled
 MAX_SHAPES = 3  # each costs minutes
 Shape = tuple[tuple[str, tuple[int, ...]], ...]

@@ -22,57 +22,25 @@ from pydantic import (
     model_validator,
 )
 
-from remul_md.datasets.file_options import HELP, FileOptions
 from remul_md.errors import InputError
-from remul_md.files import read_text
 from remul_md.models import MODELS, model_config_type
 from remul_md.symmetry.rotations import check_axis
+from remul_md.training.data_config import DataConfig
 from remul_md.training.pretrain_config import PretrainConfig
+from remul_md.training.sections import apply_override, config_path, read_yaml
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 # Set from the training data, never by hand.
 _FROM_DATA = ("species", "energy_scale")
 _DEFAULT_KIND = next(iter(MODELS))
-
-
-class DataConfig(BaseModel):
-    """Which frames train a potential; units of a file are said here, inside everything is eV and Angstrom."""
-
-    model_config = _STRICT
-
-    molecule: str | None = Field(None, description="a packaged rMD17 molecule; short for source rmd17/NAME/train-01")
-    source: str | None = Field(None, description="a file, or a registered name such as rmd17/ethanol/train-01")
-    n_train: int = Field(950, ge=1, description="training frames")
-    n_validation: int = Field(50, ge=1, description="validation frames, out of the same source")
-    split_seed: int = Field(0, ge=0, description="seed of the split")
-    energy_unit: str | None = Field(None, description=HELP["energy_unit"])
-    length_unit: str | None = Field(None, description=HELP["length_unit"])
-    force_unit: str | None = Field(None, description=HELP["force_unit"])
-    energy_key: str | None = Field(None, description=HELP["energy_key"])
-    forces_key: str | None = Field(None, description=HELP["forces_key"])
-    unlabelled: str | None = Field(
-        None, description="a file or registered name of geometries for the equivariance loss; its labels are not read"
-    )
-    unlabelled_length_unit: str | None = Field(None, description="unit of its positions where the file does not say it")
-    allow_implausible: bool = Field(False, description="accept forces or distances that look like a wrong unit")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> DataConfig:
-        if self.molecule is not None and self.source is not None:
-            raise ValueError(
-                f"data.molecule ({self.molecule}) and data.source ({self.source}) exclude each other; give one"
-            )
-        if self.unlabelled_length_unit is not None and self.unlabelled is None:
-            raise ValueError(
-                f"data.unlabelled_length_unit={self.unlabelled_length_unit} has no effect without data.unlabelled"
-            )
-        FileOptions.of(self)  # whose units are known ones
-        return self
-
-    @property
-    def resolved_source(self) -> str:
-        """The file or registered name the frames are read from."""
-        return self.source if self.source is not None else f"rmd17/{self.molecule or 'ethanol'}/train-01"
+# REMUL as published, where the defaults of `TrainConfig` are the recipe: the frame as it stands and one rotated against
+# its rotated label, in all steps.
+PUBLISHED: dict[str, Any] = {
+    "beta": 1.0,
+    "first_orientation": "original",
+    "consistency_target": "label",
+    "equivariance_from": 0.0,
+}
 
 
 class TrainConfig(BaseModel):
@@ -91,12 +59,12 @@ class TrainConfig(BaseModel):
     ema_decay: float = Field(0.999, ge=0, lt=1, description="moving average of the weights; what is saved")
     max_grad_norm: float = Field(10.0, gt=0, description="the gradient is clipped to this norm")
     forces: Literal["conservative", "direct", "both"] = Field("conservative", description="which head is trained")
-    trained: Literal["all", "direct-head"] = Field(
-        "all", description="what is trained: all weights, or the direct head of --init-from and nothing else of it"
+    trained: Literal["all", "direct-head", "raw-directions"] = Field(
+        "all", description="all weights, or of --init-from the direct head alone, or what reads raw directions alone"
     )
     energy_weight: float = Field(0.02, ge=0, description="weight of the energy error, in units of RMS force x 1 A")
     alpha: float = Field(1.0, ge=0, description="weight of the loss on the original orientation")
-    beta: float = Field(1.0, ge=0, description="weight of the equivariance loss; 0 switches it off")
+    beta: float = Field(10.0, ge=0, description="weight of the equivariance loss; 0 switches it off")
     weighting: Literal["constant", "gradual", "linear", "cosine"] = Field(
         "constant", description="alpha and beta kept; balanced by GradNorm; or beta ramped from beta_start"
     )
@@ -111,12 +79,18 @@ class TrainConfig(BaseModel):
     )
     n_rotated: int = Field(1, ge=1, description="rotated orientations of each frame and step")
     first_orientation: Literal["original", "random"] = Field(
-        "original", description="orientation of the task's loss: as in the data, or drawn like the rotated ones"
+        "random", description="orientation of the task's loss: as in the data, or drawn like the rotated ones"
     )
     group: Literal["O3", "SO3"] = Field("O3", description="group of the rotated orientations: with mirrors, or without")
     axis: tuple[float, float, float] | None = Field(None, description="turn about this axis only; needs group SO3")
-    consistency_target: Literal["label", "prediction"] = Field("label", description="of rotated predictions")
+    consistency_target: Literal["label", "prediction"] = Field("prediction", description="of rotated predictions")
     force_loss: Literal["l2", "mse"] = Field("l2", description="of an atom's force error: its length, or squared")
+    torque_weight: float = Field(
+        0.0, ge=0, description="weight of the net torque of conservative forces, in units of RMS force x 1 A"
+    )
+    equivariance_from: float = Field(
+        0.8, ge=0, lt=1, description="share of the steps before which beta and torque_weight are left out"
+    )
     monitor_per_decade: int = Field(6, ge=0, description="log-spaced measurements of symmetry; 0 switches them off")
     monitor_share: float = Field(0.05, gt=0, le=1, description="at most this share of the forwards of training")
     validate_every: int = Field(500, ge=1, description="steps between validations")
@@ -126,6 +100,23 @@ class TrainConfig(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     compile: bool = Field(False, description="compile losses and gradients: faster steps after minutes of compiling")
     n_threads: int = Field(1, ge=1, description="CPU threads; more gain nothing for small molecules and change bits")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_that_fit(cls, given: Any) -> Any:
+        # The defaults are the recipe. Where one of its two losses is left out, or its weights move, what was not asked
+        # for is as published.
+        if not isinstance(given, Mapping):
+            return given
+        asked = {name: given.get(name, field.default) for name, field in cls.model_fields.items()}
+        paired = asked["alpha"] != 0 and asked["beta"] != 0 and asked["estimator"] == "paired"
+        differ = {
+            "beta": not paired or asked["consistency_target"] == "label" or asked["weighting"] != "constant",
+            "first_orientation": asked["alpha"] == 0 or asked["estimator"] != "paired",
+            "consistency_target": not paired,
+            "equivariance_from": not paired or asked["weighting"] != "constant",
+        }
+        return {name: PUBLISHED[name] for name, published in differ.items() if published} | dict(given)
 
     @model_validator(mode="after")
     def _some_loss(self) -> TrainConfig:
@@ -140,7 +131,10 @@ class TrainConfig(BaseModel):
                 f"train.unlabelled_batch_size={self.unlabelled_batch_size} needs train.consistency_target=prediction, "
                 f"got {self.consistency_target}: frames without labels can only be held against predictions"
             )
-        self._only_with("first_orientation", self.alpha > 0, "alpha > 0: without it all orientations are rotated ones")
+        if self.first_orientation == "random" and self.alpha == 0:
+            raise ValueError(
+                "train.first_orientation=random has no effect without train.alpha > 0: all are rotated ones"
+            )
         if self.warmup_steps >= self.n_steps:
             raise ValueError(
                 f"train.warmup_steps ({self.warmup_steps}) must be smaller than train.n_steps ({self.n_steps})"
@@ -193,8 +187,41 @@ class TrainConfig(BaseModel):
             )
 
     @model_validator(mode="after")
+    def _torque_and_late_losses(self) -> TrainConfig:
+        if self.torque_weight > 0 and self.forces == "direct":
+            raise ValueError(
+                f"train.torque_weight={self.torque_weight:g} needs conservative forces, whose net torque is the "
+                "derivative of the energy with respect to rotation; got train.forces=direct"
+            )
+        if self.equivariance_from == 0:
+            return self
+        if self.alpha == 0 or (self.beta == 0 and self.torque_weight == 0):
+            raise ValueError(
+                f"train.equivariance_from={self.equivariance_from:g} starts with the loss of alpha alone and adds "
+                "those of beta and torque_weight: alpha and one of these > 0, got "
+                f"alpha={self.alpha:g}, beta={self.beta:g}, torque_weight={self.torque_weight:g}"
+            )
+        if self.weighting != "constant" or self.estimator != "paired":
+            raise ValueError(
+                "train.equivariance_from needs train.weighting=constant and train.estimator=paired, got "
+                f"{self.weighting} and {self.estimator}: it switches a loss on, they shift weight between two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _raw_directions_alone(self) -> TrainConfig:
+        if self.trained == "raw-directions" and (
+            self.weight_decay > 0 or self.compile or self.weighting == "gradual" or self.forces == "both"
+        ):
+            raise ValueError(
+                "train.trained=raw-directions leaves all other weights their bits: it needs train.weight_decay=0, one "
+                "kind of forces, no train.compile and no train.weighting=gradual"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _direct_head_alone(self) -> TrainConfig:
-        if self.trained == "all":
+        if self.trained != "direct-head":
             return self
         if self.forces != "direct":
             raise ValueError(
@@ -301,7 +328,7 @@ def load_config(path: str | Path | None, *, overrides: Sequence[str] = ()) -> Ru
         InputError: missing file, broken YAML, unknown key (with the nearest known one), a value out of range,
             options that exclude each other.
     """
-    values: dict[str, Any] = {} if path is None else read_yaml(_config_path(path))
+    values: dict[str, Any] = {} if path is None else read_yaml(config_path(path))
     for override in overrides:
         apply_override(values, override)
     return validated_config(values, origin="the config" if path is None else str(path))
@@ -318,65 +345,6 @@ def validated_config(values: dict[str, Any], *, origin: str) -> RunConfig:
 def dump_config(config: RunConfig) -> str:
     """The resolved options as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def preset_names() -> list[str]:
-    """Names of the shipped presets."""
-    return sorted(path.stem for path in _preset_folder().glob("*.yaml"))
-
-
-def _preset_folder() -> Path:
-    from remul_md.data import presets
-
-    return Path(presets.__path__[0])
-
-
-def _config_path(path: str | Path) -> Path:
-    file = Path(path)
-    if file.is_file():
-        return file
-    shipped = _preset_folder() / f"{path}.yaml"
-    if shipped.is_file():
-        return shipped
-    raise InputError(f"config {str(path)!r} is no file and no preset; presets: {', '.join(preset_names())}")
-
-
-def read_yaml(path: Path, *, sections: Sequence[str] = ("data", "model", "pretrain", "train")) -> dict[str, Any]:
-    """The sections of a config file.
-
-    Raises:
-        InputError: a file that cannot be read or holds no sections.
-    """
-    try:
-        values = yaml.safe_load(read_text(path))
-    except OSError as error:
-        raise InputError(f"config {str(path)!r} cannot be read ({error.strerror}); give a YAML file") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not valid YAML: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: must hold sections ({', '.join(sections)}), found a {type(values).__name__}")
-    return values
-
-
-def apply_override(values: dict[str, Any], override: str, *, example: str = "train.beta=0.5") -> None:
-    """Put the value of `section.key=value` (YAML) into the sections of a config.
-
-    Raises:
-        InputError: another form, a section that is none, or a value that is not YAML.
-    """
-    key, sign, text = override.partition("=")
-    parts = key.split(".")
-    if not sign or len(parts) != 2 or not all(parts):
-        raise InputError(f"--set takes SECTION.KEY=VALUE such as {example}, got {override!r}")
-    section = values.setdefault(parts[0], {})
-    if not isinstance(section, dict):
-        raise InputError(f"section {parts[0]!r} of the config holds {section!r}, expected keys and values")
-    try:
-        section[parts[1]] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {override!r}: the value is not valid YAML") from error
 
 
 def _explain(entry: Any) -> str:

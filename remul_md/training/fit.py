@@ -25,7 +25,7 @@ from remul_md.training.checkpoint import SYMMETRY, MetricsLog, TrainState, read_
 from remul_md.training.compiled import CompiledLosses, compile_losses
 from remul_md.training.config import TrainConfig
 from remul_md.training.optimizers import make_optimizer
-from remul_md.training.schedule import Batches, Source, learning_rate, monitored_steps, shuffled
+from remul_md.training.schedule import Batches, Source, equivariance_step, learning_rate, monitored_steps, shuffled
 from remul_md.training.weighting import GRADIENT_COLUMNS, gradient_diagnostics, make_weighting
 
 B = TypeVar("B")
@@ -40,6 +40,22 @@ def new_state(model: nn.Module, config: TrainConfig) -> TrainState:
     """The state before the first step; what the model has frozen (`requires_grad` off) is never touched."""
     average, generator = copy.deepcopy(model).requires_grad_(False), torch.Generator().manual_seed(config.seed)
     return TrainState(model, average, make_optimizer(model, config), generator, make_weighting(config))
+
+
+@dataclass(frozen=True)
+class Stage(Generic[B]):
+    """What a step is trained for; compiled, where the config asks for that, at the first step that needs it."""
+
+    objective: Objective[B]
+    compiled: CompiledLosses | None
+
+    @classmethod
+    def of(
+        cls, objective: Objective[B], model: nn.Module, batch_of: Batches[B], *, config: TrainConfig, progress: bool
+    ) -> Stage[B]:
+        """The stage of an objective."""
+        compiled = compile_losses(model, batch_of, objective, progress=progress) if config.compile else None
+        return cls(objective, compiled)
 
 
 @dataclass(frozen=True)
@@ -68,13 +84,14 @@ def train_step(
     step is not compiled, nor one whose batch has a shape that `compiled` does not know.
     """
     diagnostics: dict[str, Tensor] = {}
+    fixed = {"torque": config.torque_weight}  # no part of what is balanced or ramped
     if compiled is not None and not diagnose and compiled.knows(batch):
-        weights = state.weighting({}, step=state.step, model=state.model)
+        weights = {**state.weighting({}, step=state.step, model=state.model), **fixed}
         total, losses = compiled(batch, state.generator, weights)
     else:
         losses = objective(state.model, batch, state.generator)
         diagnostics = gradient_diagnostics(losses, state.model) if diagnose else {}
-        weights = state.weighting(losses, step=state.step, model=state.model)
+        weights = {**state.weighting(losses, step=state.step, model=state.model), **fixed}
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         state.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -110,6 +127,7 @@ def fit(
     resume: bool = False,
     progress: bool = True,
     describe: Callable[[Mapping[str, float]], str] = lambda row: "",
+    early: Objective[B] | None = None,
 ) -> FitResult[B]:
     """Train `model` in place and return the averaged weights with the best validation score.
 
@@ -127,9 +145,13 @@ def fit(
         resume: go on from the checkpoint in `run_dir`.
         progress: show a bar.
         describe: the figures shown beside the bar, from the last row of metrics.
+        early: the objective before `config.equivariance_from`.
     Raises:
-        InputError: the loss is not finite, the checkpoint belongs to another run, the disk is full.
+        InputError: `equivariance_from` without `early`, the loss is not finite, the checkpoint belongs to another run,
+            the disk is full.
     """
+    if config.equivariance_from > 0 and early is None:
+        raise InputError(f"train.equivariance_from={config.equivariance_from:g} is not for this training; leave it out")
     device = next(model.parameters()).device
     state, batch_of = new_state(model, config), source if callable(source) else shuffled(source, config)
     if resume and (run_dir / CHECKPOINT).is_file():
@@ -137,22 +159,30 @@ def fit(
         if payload.get("fingerprint") != fingerprint:
             raise InputError(f"{run_dir}: the checkpoint belongs to another config or data; use a new --run-dir")
         state.load_payload(payload)
-    columns = ["step", "learning_rate", "loss", "task", "equivariance", "alpha", "beta", "grad_norm"]
+    columns = ["step", "learning_rate", "loss", "task", "equivariance", "torque", "alpha", "beta", "grad_norm"]
     columns += [*GRADIENT_COLUMNS, "seconds", *validation_columns]
     log = MetricsLog(run_dir, columns=columns, from_step=state.step)
     logs, monitored = [log], monitored_steps(config)
     if monitor is not None:
         logs += [MetricsLog(run_dir, columns=["step", *monitor_columns], from_step=state.step, file_name=SYMMETRY)]
-    compiled = compile_losses(model, batch_of, objective, progress=progress) if config.compile else None
+    late, first_late = Stage.of(objective, model, batch_of, config=config, progress=progress), equivariance_step(config)
+    begun = late if early is None else Stage.of(early, model, batch_of, config=config, progress=progress)
     before, started = state.seconds, time.perf_counter()
     bar = progress_bar(shown=progress, total=config.n_steps, initial=state.step, unit="step")
     sums: dict[str, tuple[Tensor | float, int]] = {}  # since the last row: a sum on the device, and how many
     shown = ""
     try:
         while state.step < config.n_steps and not (config.patience and state.n_worse >= config.patience):
-            due = state.step + 1 in monitored
+            due, stage = state.step + 1 in monitored, begun if state.step < first_late else late
+            if state.step == first_late > 0:
+                state.best_score, state.n_worse = math.inf, 0  # what was not trained for symmetry is not kept
             losses = train_step(
-                state, batch_of(state.step), objective=objective, config=config, diagnose=due, compiled=compiled
+                state,
+                batch_of(state.step),
+                objective=stage.objective,
+                config=config,
+                diagnose=due,
+                compiled=stage.compiled,
             )
             for name, value in losses.items():
                 total, n = sums.get(name, (0.0, 0))

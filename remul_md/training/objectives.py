@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from remul_md.errors import InputError
 from remul_md.models import ForceModel
 from remul_md.structures.batch import Batch, Prediction
+from remul_md.symmetry.measures import net_force_and_torque
 from remul_md.symmetry.remul import ConsistencyTarget, one_forward_losses, remul_losses
 from remul_md.symmetry.rotations import Group, random_rotations
 from remul_md.symmetry.turns import POTENTIAL_TURN
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 TrainedForces = Literal["conservative", "direct", "both"]
 ForceLoss = Literal["l2", "mse"]
+TORQUE_FLOOR = 1e-6  # keeps the gradient of a length finite at 0: below the torques that training reaches
 FirstOrientation = Literal["original", "random"]
 
 
@@ -41,6 +44,7 @@ class PotentialObjective:
         axis: turn about this axis only; with `group` SO3.
         one_forward: None, or alpha/(alpha + beta): one orientation of each frame, original with this probability.
         force_loss: of the force error e of an atom in units of `force_scale`: |e| (l2) or mean squared component (mse).
+        torque: whether the net torque of the conservative forces is a loss too.
     """
 
     forces: TrainedForces
@@ -54,6 +58,7 @@ class PotentialObjective:
     axis: tuple[float, float, float] | None = None
     one_forward: float | None = None
     force_loss: ForceLoss = "l2"
+    torque: bool = False
 
     def __call__(
         self, model: ForceModel, batch: Batch | PartlyLabelled, generator: torch.Generator
@@ -74,7 +79,7 @@ class PotentialObjective:
             Rotations, [K, B, 3, 3], a random first orientation before the rotated ones; with one forward also which
             systems are rotated, [B].
         """
-        inputs = batch.systems if isinstance(batch, PartlyLabelled) else batch
+        inputs, _ = self._seen(batch)
         device, n_systems, n_orientations = inputs.positions.device, inputs.n_systems, self.n_rotated + self._n_first
         drawn = random_rotations(
             n_orientations * n_systems,
@@ -90,17 +95,25 @@ class PotentialObjective:
 
     def losses(self, model: ForceModel, batch: Batch | PartlyLabelled, drawn: Sequence[Tensor]) -> dict[str, Tensor]:
         """The losses by name from what `draw` gave; nothing in here is random."""
-        inputs, known = (batch.systems, batch.labelled) if isinstance(batch, PartlyLabelled) else (batch, batch)
+        inputs, known = self._seen(batch)
         rotations = drawn[0]
+        torque: dict[str, Tensor] = {}
+
+        def predict(orientations: Batch) -> Prediction:
+            out = model(orientations, forces=self.forces, create_graph=True)
+            if self.torque:
+                torque["torque"] = self.net_torque(out, orientations).mean()
+            return out
+
         terms: dict[str, Any] = {
-            "predict": lambda orientations: model(orientations, forces=self.forces, create_graph=True),
+            "predict": predict,
             "inputs": inputs,
             "targets": labels(known, forces=self.forces),
             "turn": POTENTIAL_TURN,
             "gap": self.gap,
         }
         if self.one_forward is None:
-            return remul_losses(
+            found = remul_losses(
                 **terms,
                 rotations=rotations[self._n_first :],
                 consistency_target=self.consistency_target,
@@ -108,7 +121,16 @@ class PotentialObjective:
                 first_rotations=rotations[0] if self._n_first else None,
                 n_labelled=None if known is inputs else known.n_systems,
             )
-        return one_forward_losses(**terms, rotations=rotations[0], rotated=drawn[1], probability=self.one_forward)
+        else:
+            found = one_forward_losses(**terms, rotations=rotations[0], rotated=drawn[1], probability=self.one_forward)
+        return found | torque
+
+    def _seen(self, batch: Batch | PartlyLabelled) -> tuple[Batch, Batch]:
+        """The systems that go through the model, and those with labels; without rotated orientations no others are
+        needed."""
+        if not isinstance(batch, PartlyLabelled):
+            return batch, batch
+        return batch.systems if self.n_rotated else batch.labelled, batch.labelled
 
     @property
     def _n_first(self) -> int:
@@ -131,6 +153,33 @@ class PotentialObjective:
             of_atoms = self._of_atoms(predicted - wanted)
             total = total + mean_over_systems(of_atoms, target.system_index, n_systems=total.shape[0])
         return total / self.force_scale
+
+    def net_torque(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Length of the net torque of conservative forces of each system, [B], in units of force_scale x 1 Angstrom.
+
+        It is the slope of the energy when the system is rotated, so it is zero where the energy is invariant: the
+        equivariance loss of an infinitesimal rotation, for which no second orientation is computed. About an axis its
+        component alone. The length, not its square: its pull does not fade as the torque becomes small.
+
+        Raises:
+            InputError: systems with a cell, whose torque means nothing.
+        """
+        if batch.cell is not None:
+            raise InputError(
+                "train.torque_weight is for molecules: these systems have a cell, and no torque; set it to 0"
+            )
+        assert prediction.forces is not None
+        _, torques = net_force_and_torque(prediction.forces, batch)
+        if self.axis is not None:
+            axis = torques.new_tensor(self.axis)
+            torques = (torques @ (axis / axis.norm())).unsqueeze(1)
+        scale = self.force_scale
+        return (torques.square().sum(1) + (TORQUE_FLOOR * scale) ** 2).sqrt() / scale
+
+    def without_equivariance(self) -> PotentialObjective:
+        """The objective of the steps before `train.equivariance_from`: the first orientation and its labels, nothing
+        else."""
+        return replace(self, n_rotated=0, consistency_target="label", torque=False)
 
     def _of_atoms(self, errors: Tensor) -> Tensor:
         """`force_loss` of the error vectors [A, 3], times `force_scale`, [A], eV/Angstrom."""
@@ -156,6 +205,7 @@ def make_objective(config: TrainConfig, *, force_scale: float) -> PotentialObjec
         axis=config.axis,
         one_forward=config.alpha / (config.alpha + config.beta) if config.estimator == "one-forward" else None,
         force_loss=config.force_loss,
+        torque=config.torque_weight > 0,
     )
 
 

@@ -15,7 +15,8 @@ from remul_md.labels.sampling import sample_labels
 from remul_md.labels.sources import LabelSource
 from remul_md.potentials.potential import Potential
 from remul_md.structures.frames import Frames
-from remul_md.training.config import DataConfig, RunConfig
+from remul_md.training.config import RunConfig
+from remul_md.training.data_config import DataConfig
 from remul_md.training.pretrain_config import PretrainConfig
 
 logger = logging.getLogger(__name__)

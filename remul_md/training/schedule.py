@@ -53,11 +53,18 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+def equivariance_step(config: TrainConfig) -> int:
+    """The first step, counted from 0, with the losses of `beta` and `torque_weight`."""
+    return round(config.equivariance_from * config.n_steps)
+
+
 def orientations_trained_on(config: TrainConfig) -> int:
     """Orientations that all steps of a run send through the model."""
+    early = equivariance_step(config)
     paired = int(config.alpha > 0) + (config.n_rotated if config.beta > 0 else 0)
     frames = config.batch_size + config.unlabelled_batch_size
-    return config.n_steps * frames * (1 if config.estimator == "one-forward" else paired)
+    late = (config.n_steps - early) * frames * (1 if config.estimator == "one-forward" else paired)
+    return early * config.batch_size + late
 
 
 def monitored_steps(config: TrainConfig) -> frozenset[int]:

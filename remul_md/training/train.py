@@ -38,6 +38,7 @@ from remul_md.training.objectives import PotentialObjective, make_objective, war
 from remul_md.training.pretrain import PRETRAIN, pretraining_labels, require_pretrained_around, stage_config
 from remul_md.training.run_folder import POTENTIAL, SYMMETRY_PICTURE, origin_of_run, prepare_run
 from remul_md.training.schedule import Batches, Source
+from remul_md.training.trained_part import with_trained_part
 from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches, read_unlabelled
 from remul_md.training.validation import VALIDATION_COLUMNS, RotatedValidation
 
@@ -151,6 +152,7 @@ def _train(
         resume=resume,
         progress=progress,
         describe=_describe,
+        early=prepared.objective.without_equivariance() if options.equivariance_from > 0 else None,
     )
     if monitored:
         plot_symmetry(folder / SYMMETRY, folder / SYMMETRY_PICTURE)
@@ -176,8 +178,9 @@ def _train(
         commit=source_commit(),
         seconds=result.seconds,
         origin="" if origin is None else origin.sha256,
+        earlier=[] if origin is None else origin.provenance.runs,
     )
-    keeps = origin is not None and options.trained == "direct-head"  # all but the direct head is still the origin's
+    keeps = origin is not None and options.trained != "all" and options.forces == "direct"  # all but the direct head
     potential = Potential(
         model=result.model.cpu().eval().requires_grad_(False),
         reference_energies=prepared.reference_energies,
@@ -299,12 +302,13 @@ def _check_origin(config: RunConfig, origin: Potential | None) -> None:
         return
     if origin is None:
         raise InputError(
-            "train.trained=direct-head keeps all other weights of a trained potential; name it with --init-from"
+            f"train.trained={config.train.trained} keeps all other weights of a trained potential; name it with "
+            "--init-from"
         )
-    if origin.provenance.trained_forces == "direct":
+    if config.train.forces == "direct" and origin.provenance.trained_forces == "direct":
         raise InputError(
-            "train.trained=direct-head keeps the conservative forces of --init-from, which was trained for direct "
-            "forces only; give one with conservative forces, or leave train.trained out"
+            f"train.trained={config.train.trained} keeps the conservative forces of --init-from, which was trained for "
+            "direct forces only; give one with conservative forces, or leave train.trained out"
         )
 
 
@@ -321,13 +325,11 @@ def _initial_model(config: RunConfig, train: Frames, origin: Potential | None) -
         raise InputError(
             f"--init-from knows the elements {origin.species}, the data hold {species}; train from scratch"
         )
-    if config.train.trained == "direct-head":
-        frozen = origin.model.requires_grad_(False).train()
-        frozen.get_submodule("direct_head").requires_grad_(True)
-        return frozen, origin.reference_energies  # not shifted: the energies stay what they are
+    model = with_trained_part(origin.model, config.train.trained, direct=config.train.forces == "direct")
+    if config.train.trained != "all":
+        return model, origin.reference_energies  # not shifted: the energies stay what they are
     # Another level of theory shifts all energies; the shift goes into the references, not into the network.
     shift = fit_reference_energies(_without_references(train, origin), origin.species)
-    model = origin.model.requires_grad_(True).train()
     return model, origin.reference_energies + shift
 
 

@@ -17,7 +17,8 @@ from remul_md.potentials.domain import formula
 from remul_md.structures.batch import Batch, BatchStore, concatenate
 from remul_md.structures.frames import Frames, joined
 from remul_md.structures.neighbors import build_batch
-from remul_md.training.config import DataConfig, TrainConfig
+from remul_md.training.config import TrainConfig
+from remul_md.training.data_config import DataConfig
 from remul_md.training.schedule import frame_order
 
 logger = logging.getLogger(__name__)

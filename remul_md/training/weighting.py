@@ -159,7 +159,7 @@ def gradient_diagnostics(losses: Mapping[str, Tensor], model: nn.Module) -> dict
 
     Costs a backward for each loss; keeps the graph. A loss that is not there gives no number.
     """
-    gradients = {name: _flat_gradient(loss, model) for name, loss in losses.items()}
+    gradients = {name: _flat_gradient(losses[name], model) for name in ("task", "equivariance") if name in losses}
     found = {f"{name}_grad_norm": gradient.norm() for name, gradient in gradients.items()}
     if len(gradients) == 2:
         one, other = gradients.values()

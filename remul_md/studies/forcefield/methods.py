@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from remul_md.datasets.registry import ENTRIES
 from remul_md.dynamics import MDOptions
 from remul_md.studies.options import check_distinct, check_names, study_config
-from remul_md.training.config import RunConfig, validated_config
+from remul_md.training.config import PUBLISHED, RunConfig, validated_config
 
 BETAS = (0.01, 0.1, 1.0, 10.0, 100.0)
 STEPS_TO_VALIDATE = 20
@@ -173,6 +173,7 @@ class ForceFieldConfig(BaseModel):
             # GradNorm needs a gradient of each loss, the compiled step has one of their sum.
             "compile": self.compile and chosen.train.get("weighting") != "gradual",
             "monitor_share": 1.0,  # the steps are never thinned out: methods are compared at the same ones
+            **PUBLISHED,
             **chosen.train,
         }
         data = {"molecule": molecule, "n_train": n_train or self.n_train, "n_validation": self.n_validation}

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from remul_md.studies.nbody.models import BodyTransformerConfig, EgnnConfig
 from remul_md.studies.options import check_distinct, check_names, study_config
-from remul_md.training.config import TrainConfig
+from remul_md.training.config import PUBLISHED, TrainConfig
 
 BETAS = (0.01, 0.1, 1.0, 10.0, 100.0)
 STEPS_TO_VALIDATE = 20
@@ -107,6 +107,7 @@ class NBodyConfig(BaseModel):
             "device": self.device,
             "n_threads": 1,
             "monitor_share": 1.0,  # the steps are never thinned out: methods are compared at the same ones
+            **PUBLISHED,
             **chosen.train,
         }
         return TrainConfig(**values)
