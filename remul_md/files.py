@@ -55,6 +55,7 @@ def owned(path: Path, *, folder: bool = False, also: Iterable[Path] = ()) -> Ite
         file = place.resolve() / (".lock" if folder else f".{path.name}.lock")
         lock = filelock.FileLock(file, timeout=0, is_singleton=True, fallback_to_soft=False)
         lock.acquire()
+        locked = True
     except filelock.Timeout:
         raise InputError(
             f"{path}: is being written by {_owner_in(file)}; wait until it has ended, or choose another output"
@@ -62,6 +63,8 @@ def owned(path: Path, *, folder: bool = False, also: Iterable[Path] = ()) -> Ite
     except OSError as error:
         if error.errno not in CANNOT_LOCK:
             raise InputError(f"{path}: cannot be written ({error}); free space or choose another output") from error
+        locked = False
+    if not locked:
         _warn_of_no_locks(place.resolve())
         yield
         return
