@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from remul_md._version import __version__
@@ -104,3 +106,21 @@ class Provenance:
     def _pretrainings(self) -> list[dict[str, Any]]:
         everyone = [member["data"] for member in self.members] or [self.data]
         return [data["pretraining"] for data in everyone if data.get("pretraining")]
+
+
+def source_commit() -> str:
+    """Commit of the checkout this package runs from, or "" for an installed one."""
+    here = Path(__file__).resolve().parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+        tracked = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name],
+            capture_output=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 and tracked.returncode == 0 else ""

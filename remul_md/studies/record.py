@@ -14,7 +14,7 @@ def provenance(command: str, *, n_jobs: int) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from remul_md.training.train import source_commit
+    from remul_md.potentials.provenance import source_commit
 
     return {
         "command": command,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from remul_md.potentials.baseline import atomic_references, fit_reference_energi
 from remul_md.potentials.compilation import require_compiler
 from remul_md.potentials.domain import coverage_of
 from remul_md.potentials.potential import Potential, load_potential, resolve_device
-from remul_md.potentials.provenance import Provenance
+from remul_md.potentials.provenance import Provenance, source_commit
 from remul_md.structures.batch import Batch, BatchStore
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
@@ -387,21 +386,3 @@ def _unlabelled_record(frames: Frames | None) -> dict[str, Any]:
     if frames is None:
         return {}
     return {"unlabelled": {"name": frames.name, "n_frames": len(frames), "data_hash": frames.content_hash()}}
-
-
-def source_commit() -> str:
-    """Commit of the checkout this package runs from, or "" for an installed one."""
-    here = Path(__file__).resolve().parent
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
-        )
-        tracked = subprocess.run(
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name],
-            capture_output=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 and tracked.returncode == 0 else ""
