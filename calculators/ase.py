@@ -45,7 +45,8 @@ class RemulCalculator(Calculator):
         dtype: float32, or float64 for finite differences and tight optimisations.
         forces: conservative (minus the gradient of the energy), direct (the fast head), or auto: what was trained.
         symmetry: "exact" cuts the raw directions of a relaxed potential, so that energy and forces turn with the
-            molecule exactly; for an isolated molecule this costs nothing (`docs/symmetry.md`). Default: as trained.
+            molecule exactly; for an isolated molecule this costs nothing (`docs/symmetry.md`). Refused where training
+            measured that the raw directions carry the potential. Default: as trained.
         symmetrize: average over a fixed set of rotations in one batched call: tetrahedral (12), octahedral (24),
             icosahedral (60), or that many seeded Haar draws. The set is fixed for the calculator's life, so an
             averaged conservative potential is still conservative.
@@ -59,6 +60,9 @@ class RemulCalculator(Calculator):
             with one a process may fork. None: as torch is set.
     Raises:
         InputError: no such potential, an untrained head, an unknown option or device, or nothing to compile with.
+
+    `calc.parameters` holds what the numbers hang on: among them `group`, the rotations that the potential was taught or
+    that are built in, and `field_V_per_A`, the electric field of its labels, or None.
 
     `calc.diagnostics` holds what the last calculation says about itself: `forces` (the head used), `n_rotations`,
     with `symmetrize` `rotational_spread` (meV/Angstrom per component) and `energy_spread` (meV), the scatter
@@ -112,6 +116,8 @@ class RemulCalculator(Calculator):
             potential_sha256=self.potential.sha256,
             forces=self._forces,
             symmetry=self.potential.symmetry,
+            group=self.potential.group,
+            field_V_per_A=next(iter(self.potential.provenance.fields_V_per_A), None),
             symmetrize=symmetrize,
             seed=seed if isinstance(symmetrize, int) else None,
             remove_net_torque=remove_net_torque,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from ase.build import molecule
 
 from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
+from remul_md.labels.field import in_random_orientations
 from remul_md.labels.sources import label_source
-from remul_md.structures.frames import joined
+from remul_md.structures.frames import Frames, joined
 
 Run = Callable[..., tuple[int, str, str]]
 FIELD = (0.11, -0.23, 0.5)  # V/Angstrom
@@ -149,6 +151,46 @@ def test_rotations_that_a_field_forbids_are_told(
 
     warn_of_other_rotations(fields, TrainConfig(**options))
     assert ("frames are rotated in ways that change their energy" in caplog.text) is warned
+
+
+def test_each_geometry_is_labelled_in_an_orientation_of_its_own(cli: Run, tmp_path: Path) -> None:
+    pytest.importorskip("tblite", reason='needs tblite (pip install "remul-md[xtb]")')
+    given = read_frames("rmd17/ethanol/test-01")
+
+    def labelled_as(*options: object) -> Frames:
+        output = tmp_path / f"labels{'-'.join(map(str, options))}.npz"
+        code, _, err = cli("label", "xtb", "rmd17/ethanol/test-01", output, "--every", "250", *options)
+        assert code == 0, err
+        return read_frames(output)
+
+    seed = ("--random-orientations", 3)
+    turned, again, other = labelled_as(*seed), labelled_as(*seed, "--overwrite"), labelled_as(seed[0], 4)
+    assert turned.content_hash() == again.content_hash()
+    as_they_stand, in_field = labelled_as(), labelled_as("--field-V-per-A", 0, 0, 0.5, *seed)
+    # Without a field the energy does not know the orientation; in one it is that of the rotated geometry.
+    assert turned.energy == pytest.approx(as_they_stand.energy, abs=1e-5)
+    np.testing.assert_array_equal(in_field.positions, turned.positions)
+    assert in_field.energy is not None
+    atoms = labelled("xtb", in_field.atoms(2), (0, 0, 0.5))
+    assert in_field.energy[2] == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+    rotations = []
+    for index in range(len(turned)):
+        before, after = given.frame_positions(250 * index), turned.frame_positions(index)
+        np.testing.assert_allclose(after.mean(axis=0), before.mean(axis=0), atol=1e-12)
+        centred = [places - places.mean(axis=0) for places in (before, after)]
+        rotation = np.linalg.lstsq(*centred, rcond=None)[0]
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-10)
+        assert np.linalg.det(rotation) == pytest.approx(1.0)
+        rotations.append(rotation)
+    assert min(np.abs(a - b).max() for a, b in combinations(rotations, 2)) > 0.1
+    assert np.abs(other.positions - turned.positions).max() > 0.1
+
+
+def test_a_crystal_has_no_orientation_of_its_own() -> None:
+    frames = read_frames("rmd17/ethanol/train-01").select([5])
+    boxed = replace(frames, cell=9.0 * np.eye(3)[None], pbc=np.ones((1, 3), dtype=bool))
+    with pytest.raises(InputError, match="frame 0 is periodic"):
+        in_random_orientations(boxed, seed=0)
 
 
 def test_labels_with_and_without_a_field_are_not_joined() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from remul_md.errors import InputError
-from remul_md.symmetry.rotations import random_rotations, rotations_about
+from remul_md.symmetry.rotations import mirrored, random_rotations, rotations_about
 
 N = 20_000
 
@@ -80,12 +80,34 @@ def test_the_generator_decides() -> None:
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("axis", [(1.0, 0.0, 2.0), (0.0, -3e-170, 0.0), (2.0, 2.0, 2.0)])
+def test_mirrors_about_an_axis_hold_it(axis: tuple[float, float, float]) -> None:
+    """O(3) about an axis is what leaves a uniform field as it is: half of its elements mirror, none turns the axis."""
+    drawn = random_rotations(400, generator=generator(), group="O3", axis=axis)
+    unit = torch.tensor(axis, dtype=torch.float64) / max(map(abs, axis))
+    torch.testing.assert_close(drawn @ unit, unit.expand(400, 3), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        drawn @ drawn.mT, torch.eye(3, dtype=torch.float64).expand(400, 3, 3), atol=1e-12, rtol=0
+    )
+    improper = torch.linalg.det(drawn) < 0
+    assert 160 < int(improper.sum()) < 240
+    # A mirror that holds the axis has the trace 1; its plane lies anywhere about the axis.
+    torch.testing.assert_close(
+        drawn[improper].diagonal(dim1=1, dim2=2).sum(1), torch.ones(int(improper.sum())).double()
+    )
+    normals = torch.linalg.eigh(drawn[improper])[1][:, :, 0]
+    assert (normals @ unit).abs().max() < 1e-10
+    mean = normals.unsqueeze(2).mul(normals.unsqueeze(1)).mean(0)
+    across = 0.5 * (torch.eye(3).double() - torch.outer(unit, unit) / unit.square().sum())
+    torch.testing.assert_close(mean, across, atol=0.12, rtol=0)
+    torch.testing.assert_close(mirrored(drawn, axis=axis).det(), -drawn.det())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"axis": (0.0, 0.0, 0.0)}, "axis must be 3 numbers that are not all 0, got [0.0, 0.0, 0.0]"),
         ({"axis": (1.0, 0.0)}, "axis must be 3 numbers that are not all 0, got [1.0, 0.0]"),
-        ({"axis": (1.0, 0.0, 2.0), "group": "O3"}, "an axis restricts proper rotations; give group SO3, got O3"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict, message: str) -> None:

@@ -143,7 +143,6 @@ def test_options_that_exclude_each_other() -> None:
             ["unlabelled_batch_size=5", "consistency_target=prediction"],
             "train.unlabelled_batch_size how many a step: give both or none, got None and 5",
         ),
-        (["axis=[0, 0, 1]"], "train.axis restricts proper rotations; set train.group=SO3, got O3"),
         (["axis=[0, 0, 0]", "group=SO3"], "axis must be 3 numbers that are not all 0, got [0.0, 0.0, 0.0]"),
         (["weighting=gradnorm"], "train.weighting: Input should be 'constant', 'gradual', 'linear' or 'cosine'"),
         (["torque_weight=5", "forces=direct"], "train.torque_weight=5 needs conservative forces"),

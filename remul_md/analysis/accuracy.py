@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,13 +19,14 @@ from remul_md.errors import InputError
 from remul_md.models import Symmetry
 from remul_md.potentials.domain import require_known_frames
 from remul_md.potentials.potential import ForcesChoice, Potential
+from remul_md.potentials.provenance import axis_in_words
 from remul_md.progress import progress_bar
 from remul_md.structures.batch import Batch, BatchStore, Head, Prediction, mapped
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
 from remul_md.symmetry.evaluate import in_float64, rotated_back, statistics, sums_of_systems
 from remul_md.symmetry.measures import Percent, equivariance_percent, net_force_and_torque
-from remul_md.symmetry.rotations import random_rotations
+from remul_md.symmetry.rotations import mirrored, random_rotations, unit_axis
 from remul_md.symmetry.turns import POTENTIAL_TURN
 
 NEAR_STEPS = 10  # steps of the trajectory within which a frame is a near copy of another
@@ -48,7 +50,7 @@ class Accuracy:
     Args:
         n_frames: frames evaluated.
         forces: the head that was evaluated.
-        n_draws: Haar draws of each frame, SO(3), independent.
+        n_draws: Haar draws of each frame, SO(3), independent; with `axis` rotations about it.
         seed: seed of the draws.
         force_mae_original: mean absolute error of the force components as the frames stand in the file.
         force_mae_rotated: the same over the draws; errors of rotated frames are rotated back before any mean.
@@ -62,7 +64,8 @@ class Accuracy:
         rotational_error: mean absolute component of f(g x) - g f(x).
         rotational_spread: s for each component, root of the mean variance over the draws.
         equivariance_norm: E' of the REMUL paper, mean 2-norm of f(g x) - g f(x) over all components of a frame.
-        mirror_error: as rotational_error, with one improper draw (det = -1) for each frame.
+        mirror_error: as rotational_error, with one improper draw (det = -1) for each frame; with `axis` a mirror that
+            holds it.
         equivariance_percent: share of the squared force error that is due to broken symmetry, pooled, percent.
         equivariance_percent_largest_frame: share of the pooled squared error that one frame carries, percent.
         equivariance_percent_median: median of the share over the frames, percent.
@@ -87,6 +90,8 @@ class Accuracy:
         n_members: 1, or the members of an ensemble.
         forces_std: of an ensemble, its error bar against the errors of the original forces, by component, in
             meV/Angstrom.
+        axis: where other rotations change the energy, as in a field: the one, of length 1, that rotated figures, net
+            torque and Lie derivative are about; else None.
         far_from_training: force MAE without the frames that were taken within NEAR_STEPS of a training frame from the
             same trajectory: near copies make the error look smaller. None if that is not known.
     """
@@ -126,6 +131,7 @@ class Accuracy:
     force_mae_exact: float
     n_members: int = 1
     forces_std: Calibration | None = None
+    axis: list[float] | None = None
     far_from_training: FarFromTraining | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -165,6 +171,8 @@ class Accuracy:
         if far is not None:
             what = f"... {far.n_frames} frames > {far.max_steps} steps from training"
             rows.insert(1, (what, f"{far.force_mae_original:.2f} / {far.force_mae_rotated:.2f} meV/A"))
+        if self.axis is not None:
+            rows.insert(0, ("rotated, mirrored, net torque", f"about {axis_in_words(self.axis)}, as its labels allow"))
         if self.net_torque_rms_eV is not None and self.lie_derivative is not None:
             rows += [
                 ("net torque, RMS", f"{1000 * self.net_torque_rms_eV:.2f} meV"),
@@ -194,6 +202,7 @@ def evaluate_potential(
     forces: ForcesChoice = "auto",
     n_draws: int = 8,
     seed: int = 0,
+    axis: Sequence[float] | None = None,
     training: Frames | None = None,
     progress: bool = False,
 ) -> Accuracy:
@@ -205,10 +214,12 @@ def evaluate_potential(
         forces: the head to evaluate; auto is what was trained.
         n_draws: Haar draws of each frame, at least 2; each frame gets draws of its own.
         seed: seed of the draws.
+        axis: rotate about it only, and mirror through planes that hold it, as `potential.provenance.axis` says where
+            the labels are those of a field; labels rotated about another axis are then no labels.
         training: frames of the same trajectory that the potential has seen, to leave out those near them.
         progress: show a bar.
     Raises:
-        InputError: frames without labels, a composition never trained on, too few draws.
+        InputError: frames without labels, a composition never trained on, too few draws, an axis of no length.
     """
     if n_draws < 2:
         raise InputError(f"n_draws must be at least 2, got {n_draws}: a variance needs two")
@@ -217,11 +228,12 @@ def evaluate_potential(
     head = potential.resolve_forces(forces)
     require_known_frames(potential.coverage, frames, species=potential.species)
     store = BatchStore(build_batch(frames, cutoff=potential.cutoff).to(potential.device))
-    exact = potential.with_symmetry("exact")
+    exact = potential.without_raw_directions()
     # All draws before the first pass, so that the figures do not depend on how many frames fit into one.
     generator = torch.Generator().manual_seed(seed)
-    drawn = random_rotations((n_draws + 1) * len(frames), generator=generator).view(n_draws + 1, len(frames), 3, 3)
-    drawn[n_draws:] *= -1.0  # one improper draw of each frame
+    drawn = random_rotations((n_draws + 1) * len(frames), generator=generator, axis=axis)
+    drawn = drawn.view(n_draws + 1, len(frames), 3, 3)
+    drawn[n_draws:] = mirrored(drawn[n_draws:], axis=axis)  # one improper draw of each frame
     at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * potential.n_members))
     columns: dict[str, list[Tensor]] = {}
     for start in progress_bar(range(0, len(frames), at_once), desc="evaluate", unit="batch", shown=progress):
@@ -234,10 +246,16 @@ def evaluate_potential(
             errors["exact"] = (cut_A3 - batch.forces).abs().mean(1)
         for name, value in errors.items():
             columns.setdefault(name, []).append(value.cpu())
-    local = local_errors(potential, store, forces=head, seed=seed)
+    local = local_errors(potential, store, forces=head, seed=seed, axis=axis)
     figures = {name: torch.cat(parts) for name, parts in columns.items()}
     near = None if training is None else near_in_time(frames, training, max_steps=NEAR_STEPS)
-    found = _summary(figures, local, frames, head, n_draws, seed, potential)
+    if axis is not None:
+        figures["net_torque"] = figures["net_torque"] @ torch.tensor([unit_axis(axis)], dtype=torch.float64).T
+    figures["net_torque"] = figures["net_torque"].norm(dim=1)
+    found = replace(
+        _summary(figures, local, frames, head, n_draws, seed, potential),
+        axis=None if axis is None else list(unit_axis(axis)),
+    )
     return (
         found
         if near is None or near.all()
@@ -286,7 +304,7 @@ def _errors(potential: Potential, batch: Batch, rotations: Tensor, *, head: Head
         "twirled_energy": of_energy.twirled,
         "spread_energy": of_energy.spread,
         "net_force": net_force.norm(dim=1),
-        "net_torque": net_torque.norm(dim=1),
+        "net_torque": net_torque,
     }
     std = original.std("forces" if head == "conservative" else "direct_forces")
     return found if std is None else found | {"error": forces_A3 - labels_A3, "std": std}

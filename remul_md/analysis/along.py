@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.analysis.distributions import Distribution, Histogram
 from remul_md.analysis.extrapolation import RangeDeparture, joined_range_departure, range_departure
+from remul_md.analysis.log import EnergyLog
 from remul_md.analysis.momentum import MomentumChange, joined_momentum_change, momentum_change
-from remul_md.analysis.rotation import angle_swept, net_force, net_torque
+from remul_md.analysis.rotation import about_axis, angle_swept, net_force, net_torque
 from remul_md.analysis.structure import BondDeviation, bond_deviation, joined_bond_deviation
+from remul_md.analysis.temperature import counted_degrees_of_freedom, stated_degrees_of_freedom
 from remul_md.analysis.training_statistics import TrainingStatistics
 from remul_md.analysis.wrapping import WrappedCoordinates
 from remul_md.dynamics.constraints import Constraints, SeenConstraints
@@ -64,12 +66,33 @@ class RunMeasures:
     constraints: Constraints
     wrapped_A: Mapping[str, float]
 
+    @property
+    def energies(self) -> EnergyLog | None:
+        """Energies of the frames; None where some lack them."""
+        potential, kinetic = self.potential_energy, self.kinetic_energy
+        if potential is None or kinetic is None:
+            return None
+        return EnergyLog(time_ps=self.time_ps, potential_energy=potential, kinetic_energy=kinetic, source="frames")
+
+    def degrees_of_freedom(self, run: Mapping[str, Any]) -> tuple[int | None, str]:
+        """Their number and where it comes from: stated in `run.json`, or counted in frame 0; None without momenta."""
+        stated = stated_degrees_of_freedom(run)
+        if stated is not None:
+            return stated, "stated by the run"
+        first = self.first
+        if self.kinetic_energy is None or first.momenta is None:
+            return None, "unknown: no momenta"
+        return counted_degrees_of_freedom(
+            first.positions[0], first.momenta[0], masses=first.masses, pbc=first.pbc, constraints=self.constraints
+        )
+
 
 def measure_run(
     frames: FrameStream,
     *,
     sample: NDArray[np.int64],
     trained: TrainingStatistics | None = None,
+    axis: Sequence[float] | None = None,
 ) -> RunMeasures:
     """Go through the frames once and keep some numbers of each, about 150 bytes, and the positions of a few.
 
@@ -77,6 +100,7 @@ def measure_run(
         frames: a file or arrays.
         sample: numbers of the frames to keep, ascending, >= 1 of them.
         trained: what bonds and distances are held against.
+        axis: torques and angular momenta count along it only.
     Raises:
         InputError: frames that cannot be read, ranges for another structure.
     """
@@ -108,7 +132,10 @@ def measure_run(
         energies.append(block.energy)
         angles.append(angle_swept(block.positions, reference=place, masses=masses))
         forces.append(None if block.forces is None else net_force(block.forces))
-        torques.append(None if block.forces is None else net_torque(block.positions, block.forces, masses=masses))
+        if block.forces is None:
+            torques.append(None)
+        else:
+            torques.append(about_axis(net_torque(block.positions, block.forces, masses=masses), axis))
         kinetic.append(None if block.momenta is None else kinetic_energy_eV(block.momenta, masses))
         if isolated:
             deviation = bond_deviation(block.positions, pairs, ranges=ranges, reference=place)
@@ -118,7 +145,8 @@ def measure_run(
             histogram.update(bond_lengths(block.positions, every_pair))
         if isolated and block.momenta is not None and first.momenta is not None:
             reference = (place, first.momenta[0])
-            momenta.append(momentum_change(block.positions, block.momenta, masses=masses, reference=reference))
+            change = momentum_change(block.positions, block.momenta, masses=masses, reference=reference, axis=axis)
+            momenta.append(change)
         else:
             momenta.append(None)
         here = sample[(sample >= start) & (sample < start + len(block))] - start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from remul_md.potentials.potential import Potential
 from remul_md.structures.batch import Batch, BatchStore
 from remul_md.symmetry.measures import jacobian_asymmetry, jacobian_products, lie_derivative
+from remul_md.symmetry.rotations import unit_axis
 
 MAX_FRAMES = 100  # second derivatives of the forces cost several times a force call
 MAX_ATOMS = 1024  # atoms in one pass, all copies together
@@ -23,8 +25,8 @@ class LocalErrors:
 
     Args:
         n_frames: frames they were measured on.
-        lie_derivative_eV_per_A: root mean square component over atoms and the three axes, eV/Angstrom per radian; None
-            for frames with a cell, which would have to turn too.
+        lie_derivative_eV_per_A: root mean square component over atoms and the three axes, or for the one that was
+            asked for, eV/Angstrom per radian; None for frames with a cell, which would have to turn too.
         jacobian_asymmetry: |(J - J^T)/2| / |J| over all frames.
     """
 
@@ -33,7 +35,9 @@ class LocalErrors:
     jacobian_asymmetry: float
 
 
-def local_errors(potential: Potential, store: BatchStore, *, forces: str, seed: int) -> LocalErrors:
+def local_errors(
+    potential: Potential, store: BatchStore, *, forces: str, seed: int, axis: Sequence[float] | None = None
+) -> LocalErrors:
     """Lie derivative and Jacobian asymmetry on at most MAX_FRAMES frames, evenly spread.
 
     Args:
@@ -41,6 +45,7 @@ def local_errors(potential: Potential, store: BatchStore, *, forces: str, seed: 
         store: the frames.
         forces: the head, conservative or direct.
         seed: of the random directions.
+        axis: the Lie derivative is that of rotations about it only.
     """
     chosen = np.unique(np.linspace(0, len(store) - 1, min(MAX_FRAMES, len(store))).round().astype(np.int64))
     n_atoms = int(torch.bincount(store.batch.system_index).max())
@@ -63,7 +68,10 @@ def local_errors(potential: Potential, store: BatchStore, *, forces: str, seed: 
     for start in range(0, len(chosen), at_once):
         batch = store.select(chosen[start : start + at_once])
         if batch.cell is None:
-            lie.append(lie_derivative(forces_of, batch).flatten())
+            of_axes = lie_derivative(forces_of, batch)
+            if axis is not None:  # a derivative: those about x, y and z add up
+                of_axes = torch.einsum("k,kac->ac", of_axes.new_tensor(unit_axis(axis)), of_axes)
+            lie.append(of_axes.flatten())
         copies = batch.repeated(N_PROBES)
         probes = drawn[:, first : first + batch.n_atoms].flatten(0, 1)
         first += batch.n_atoms

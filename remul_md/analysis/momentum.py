@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from remul_md.analysis.rotation import about_axis
 from remul_md.dynamics.momenta import angular_momentum, center_of_mass, linear_momentum
 from remul_md.errors import InputError
 
@@ -22,7 +23,7 @@ class MomentumChange:
 
     Args:
         linear_change: |P(t) - P(0)| / sum of |p_i| in frame 0, [T], dimensionless.
-        angular_change_hbar: |L(t) - L(0)| about the centre of mass, [T], in units of hbar.
+        angular_change_hbar: |L(t) - L(0)| about the centre of mass, or its part along an axis, [T], in units of hbar.
         reference_hbar: what the relative change is relative to, in units of hbar.
         reference: `initial angular momentum`, or `atomic angular momenta` (root of the summed squares of r_i x p_i
             in frame 0) for a run that starts without rotation, whose initial angular momentum is about zero.
@@ -55,6 +56,7 @@ def momentum_change(
     *,
     masses: NDArray[np.float64],
     reference: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+    axis: Sequence[float] | None = None,
 ) -> MomentumChange | None:
     """Change of linear and angular momentum along a run; None for one atom or atoms at rest, which have no scale.
 
@@ -63,6 +65,7 @@ def momentum_change(
         momenta: [T, N, 3], amu Angstrom/fs.
         masses: [N], amu.
         reference: positions and momenta, [N, 3] each, of frame 0 of the run where these frames are a later part.
+        axis: angular momenta count along it only: a field along it changes the others.
     Raises:
         InputError: shapes that do not fit.
     """
@@ -72,14 +75,14 @@ def momentum_change(
             "[T, N, 3], [T, N, 3] and [N]"
         )
     start, start_momenta = (positions[0], momenta[0]) if reference is None else reference
-    angular = angular_momentum(positions, momenta, masses=masses)
+    angular = about_axis(angular_momentum(positions, momenta, masses=masses), axis)
     linear = linear_momentum(momenta)
-    first_angular = angular_momentum(start, start_momenta, masses=masses)
+    first_angular = about_axis(angular_momentum(start, start_momenta, masses=masses), axis)
     first_linear = linear_momentum(start_momenta)
     levers = start - center_of_mass(start, masses)
     # The centre's own motion is taken off, or a molecule that flies would seem to turn.
     inner = start_momenta - first_linear * (masses / masses.sum())[:, None]
-    atomic = float(np.sqrt((np.cross(levers, inner) ** 2).sum()))
+    atomic = float(np.sqrt((about_axis(np.cross(levers, inner), axis) ** 2).sum()))
     scale = float(np.linalg.norm(start_momenta, axis=1).sum())
     if atomic <= 0.0 or scale <= 0.0:
         return None

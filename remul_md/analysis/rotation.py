@@ -6,6 +6,7 @@ infinitesimal rotational error and costs no extra force call. Random turns measu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ class RotationalError:
         n_draws: turns per frame.
         seed: of the draws.
         group: SO3 or O3 (mirrors too).
+        axis: the only one rotated about, of length 1, with O3 mirrored through planes that hold it; None: all.
         ensemble_std_meV_per_A: root mean square over all components of the members' standard deviation in the
             original frames, [T], meV/Angstrom; None where the calculator is no ensemble.
     """
@@ -55,6 +57,7 @@ class RotationalError:
     n_draws: int
     seed: int
     group: str
+    axis: tuple[float, float, float] | None = None
     ensemble_std_meV_per_A: NDArray[np.float64] | None = None
 
     @property
@@ -97,6 +100,17 @@ def net_torque(
     return np.cross(centred(positions, masses), forces).sum(axis=-2)
 
 
+def about_axis(vectors: NDArray[np.float64], axis: Sequence[float] | None) -> NDArray[np.float64]:
+    """The part along an axis of torques or angular momenta [..., 3]; all of them where there is no axis."""
+    if axis is None:
+        return vectors
+    from remul_md.symmetry.rotations import unit_axis
+
+    along = np.array(unit_axis(axis))
+    part: NDArray[np.float64] = (vectors @ along)[..., None] * along
+    return part
+
+
 def check_draws(n_draws: int) -> None:
     """Refuse a number of random turns that gives no spread.
 
@@ -114,6 +128,7 @@ def rotational_error_along(
     n_draws: int = 8,
     seed: int = 0,
     group: Group = "SO3",
+    axis: Sequence[float] | None = None,
 ) -> RotationalError:
     """Rotational error and spread of the forces of any ASE calculator on each frame, meV/Angstrom.
 
@@ -128,6 +143,7 @@ def rotational_error_along(
         n_draws: random turns a frame, >= 2.
         seed: of the draws.
         group: SO3 (rotations) or O3 (mirrors too).
+        axis: rotate about it only, as in a field along it, and with O3 mirror through planes that hold it.
     Raises:
         InputError: no calculator, fewer than 2 draws, positions of another number of atoms.
     Source: rotational error as in `remul_md.symmetry.measures`, for anything that ASE can call.
@@ -136,7 +152,7 @@ def rotational_error_along(
 
     from remul_md.symmetry.evaluate import rotated_back, statistics
     from remul_md.symmetry.remul import Turn
-    from remul_md.symmetry.rotations import random_rotations, rotated_about_centre
+    from remul_md.symmetry.rotations import random_rotations, rotated_about_centre, unit_axis
 
     if atoms.calc is None:
         raise InputError("the rotational error needs forces: atoms.calc is None; attach a calculator first")
@@ -148,7 +164,7 @@ def rotational_error_along(
             "give the trajectory of this structure"
         )
     generator = torch.Generator().manual_seed(seed)
-    drawn = random_rotations(len(frames) * n_draws, generator=generator, group=group)
+    drawn = random_rotations(len(frames) * n_draws, generator=generator, group=group, axis=axis)
     asked = atoms.copy()
     asked.calc = atoms.calc
     cell = np.array(atoms.cell)
@@ -184,5 +200,6 @@ def rotational_error_along(
         n_draws=n_draws,
         seed=seed,
         group=group,
+        axis=None if axis is None else unit_axis(axis),
         ensemble_std_meV_per_A=1e3 * np.array(stds) if len(stds) == len(frames) else None,
     )

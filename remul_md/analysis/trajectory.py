@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.analysis import verdicts as judge
-from remul_md.analysis.along import RunMeasures, measure_run
+from remul_md.analysis.along import measure_run
 from remul_md.analysis.distributions import Distribution
 from remul_md.analysis.energy import MIN_SAMPLES, Conservation, Drift, conserves, energy_drift
 from remul_md.analysis.extrapolation import RangeDeparture
 from remul_md.analysis.log import EnergyLog, read_log
 from remul_md.analysis.momentum import MomentumChange
-from remul_md.analysis.rotation import (
-    RotationalError,
-    check_draws,
-    net_force,
-    net_torque,
-    rotational_error_along,
-)
+from remul_md.analysis.rotation import RotationalError, about_axis, check_draws, net_force, net_torque
+from remul_md.analysis.rotation import rotational_error_along as measure_rotation
 from remul_md.analysis.structure import BOUND_TRAINED_A, BondDeviation
 from remul_md.analysis.temperature import (
     constraint_notes,
-    counted_degrees_of_freedom,
     heating_rate_K_per_ps,
     held_in_run,
     n_vibrations,
-    stated_degrees_of_freedom,
     temperatures,
 )
 from remul_md.analysis.training_orientations import OrientationAngles, orientation_angles
@@ -77,6 +70,7 @@ class TrajectoryAnalysis:
         pair_distances: their distribution h(r).
         verdicts: the judged numbers.
         notes: what a reader has to know besides.
+        axis: the only one that rotations, torque and angular momentum were judged about, of length 1; None: all.
     """
 
     name: str
@@ -104,6 +98,7 @@ class TrajectoryAnalysis:
     pair_distances: Distribution | None
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
+    axis: tuple[float, float, float] | None = None
 
     @property
     def mean_temperature_K(self) -> float | None:
@@ -164,6 +159,7 @@ class TrajectoryAnalysis:
             "first_broken_bond_ps": self.first_broken_bond_ps,
             "pair_distances": None if self.pair_distances is None else self.pair_distances.to_json(),
             "n_frames": len(self.time_ps),
+            **({} if self.axis is None else {"axis": list(self.axis)}),
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
         }
 
@@ -178,6 +174,7 @@ def analyze_trajectory(
     n_rotation_frames: int = 50,
     n_draws: int = 8,
     seed: int = 0,
+    axis: Sequence[float] | Literal["recorded"] | None = "recorded",
     training_statistics: TrainingStatistics | None = None,
     bounds: Bounds | None = None,
 ) -> TrajectoryAnalysis:
@@ -193,6 +190,9 @@ def analyze_trajectory(
         n_rotation_frames: frames rotated at random, evenly spread over the run, >= 1.
         n_draws: random turns of each.
         seed: of the turns.
+        axis: of what acts on the molecule, such as an electric field: rotations, torque and angular momentum are judged
+            about it only, mirrors through planes that hold it. Default: the axis that the record of the run names, if
+            it does.
         training_statistics: ranges of the training data that bonds, distances and orientations are held against, such
             as `TrainingStatistics.of(potential.coverage, ...)`.
         bounds: limits of the verdicts.
@@ -222,8 +222,9 @@ def analyze_trajectory(
         n_rotation_frames=n_rotation_frames,
         n_draws=n_draws,
         seed=seed,
+        axis=run.get("provenance", {}).get("axis") if axis == "recorded" else axis,
         training_statistics=training_statistics,
-        bounds=bounds or Bounds(),
+        bounds=bounds,
     )
 
 
@@ -237,6 +238,7 @@ def analyze_frames(
     n_rotation_frames: int = 50,
     n_draws: int = 8,
     seed: int = 0,
+    axis: Sequence[float] | None = None,
     training_statistics: TrainingStatistics | None = None,
     bounds: Bounds | None = None,
 ) -> TrajectoryAnalysis:
@@ -247,6 +249,8 @@ def analyze_frames(
     """
     from ase.formula import Formula
     from ase.symbols import Symbols
+
+    from remul_md.symmetry.rotations import unit_axis
 
     notes: list[str] = []
     bounds, run = bounds or Bounds(), run or {}
@@ -261,12 +265,12 @@ def analyze_frames(
     thermostatted = options.get("ensemble", "nve") != "nve"
     every = np.linspace(0, n_frames - 1, min(n_rotation_frames, n_frames)).round().astype(np.int64)
     trained = training_statistics
-    measured = measure_run(frames, sample=every, trained=trained)
+    measured = measure_run(frames, sample=every, trained=trained, axis=axis)
     first, sample = measured.first, measured.sample
     n_atoms, isolated = len(first.masses), not first.pbc.any()
-    energies = log or _frame_energies(measured)
+    energies = log or measured.energies
     drift, conservation = _drift(energies, n_atoms, thermostatted=thermostatted, bounds=bounds, notes=notes)
-    n_dof, n_dof_source = _degrees_of_freedom(measured, run)
+    n_dof, n_dof_source = measured.degrees_of_freedom(run)
     constraints = held_in_run(run, measured.constraints)
     notes.extend(constraint_notes(constraints))
     temperature = None
@@ -275,10 +279,12 @@ def analyze_frames(
     rotational = None
     torque_frames, force, torque = np.arange(n_frames), measured.net_force_eV_per_A, measured.net_torque_eV
     if atoms is not None:
-        rotational = rotational_error_along(atoms, sample.positions, n_draws=n_draws, seed=seed)
+        rotational = measure_rotation(
+            atoms, sample.positions, n_draws=n_draws, seed=seed, group="SO3" if axis is None else "O3", axis=axis
+        )
         if force is None or sample.forces is None:
             torque_frames, force = every, net_force(rotational.forces)
-            torque = net_torque(sample.positions, rotational.forces, masses=sample.masses)
+            torque = about_axis(net_torque(sample.positions, rotational.forces, masses=sample.masses), axis)
         else:
             gap = 1e3 * np.abs(sample.forces - rotational.forces).mean()
             if gap > 0.01 * rotational.rms_force_meV_per_A:
@@ -330,6 +336,7 @@ def analyze_frames(
         pair_distances=measured.pair_distances,
         verdicts=(),
         notes=tuple(notes),
+        axis=None if axis is None else unit_axis(axis),
     )
     free = isolated and not constraints.held
     judged = _judged(analysis, free=free, thermostatted=thermostatted, bounds=bounds)
@@ -337,13 +344,6 @@ def analyze_frames(
         return judged
     found = [judge.wrapped_verdict(v, measured.wrapped_A) if v.name in judge.OF_PLACES else v for v in judged.verdicts]
     return replace(judged, verdicts=tuple(found))
-
-
-def _frame_energies(measured: RunMeasures) -> EnergyLog | None:
-    potential, kinetic = measured.potential_energy, measured.kinetic_energy
-    if potential is None or kinetic is None:
-        return None
-    return EnergyLog(time_ps=measured.time_ps, potential_energy=potential, kinetic_energy=kinetic, source="frames")
 
 
 def _drift(
@@ -361,18 +361,6 @@ def _drift(
         notes.append("A thermostat exchanged energy with the system: the drift says nothing about the potential.")
         return drift, None
     return drift, conserves(drift, bound_meV_per_atom_ps=bounds.drift_meV_per_atom_ps)
-
-
-def _degrees_of_freedom(measured: RunMeasures, run: Mapping[str, Any]) -> tuple[int | None, str]:
-    stated = stated_degrees_of_freedom(run)
-    if stated is not None:
-        return stated, "stated by the run"
-    first = measured.first
-    if measured.kinetic_energy is None or first.momenta is None:
-        return None, "unknown: no momenta"
-    return counted_degrees_of_freedom(
-        first.positions[0], first.momenta[0], masses=first.masses, pbc=first.pbc, constraints=measured.constraints
-    )
 
 
 def _judged(analysis: TrajectoryAnalysis, *, free: bool, thermostatted: bool, bounds: Bounds) -> TrajectoryAnalysis:
@@ -394,7 +382,7 @@ def _judged(analysis: TrajectoryAnalysis, *, free: bool, thermostatted: bool, bo
         found.append(judge.temperature_verdict(mean, asked_K=asked, n_dof=analysis.n_dof, bounds=bounds))
     # A crystal feels its cell when it turns, a thermostat pushes, fixed atoms hold: none keeps the angular momentum.
     if free and analysis.net_torque_rms_eV is not None:
-        found.append(judge.torque_verdict(analysis.net_torque_rms_eV, bounds=bounds))
+        found.append(judge.torque_verdict(analysis.net_torque_rms_eV, bounds=bounds, axis=analysis.axis))
     if free and not thermostatted and analysis.momentum is not None:
-        found.append(judge.angular_momentum_verdict(analysis.momentum, bounds=bounds))
+        found.append(judge.angular_momentum_verdict(analysis.momentum, bounds=bounds, axis=analysis.axis))
     return replace(analysis, verdicts=tuple(found))

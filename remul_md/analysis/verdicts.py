@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from remul_md.analysis.structure import BOUND_STABLE_A, BondDeviation
 from remul_md.dynamics.velocities import boltzmann_eV_per_K
 from remul_md.errors import InputError
 from remul_md.potentials.domain import DISTANCE_MARGIN
+from remul_md.potentials.provenance import axis_in_words
 
 ENERGY = "energy conserved"
 ROTATION = "forces turn with the molecule"
@@ -208,13 +209,16 @@ def rotation_verdict(rotational: RotationalError, *, bounds: Bounds) -> Verdict:
     value = rotational.mean_error_meV_per_A
     passed = value <= bounds.rotational_error_meV_per_A
     share = 100.0 * value / max(rotational.rms_force_meV_per_A, 1e-300)
+    how = "rotated at random"
+    if rotational.axis is not None:
+        how += f" about {axis_in_words(rotational.axis)}, or mirrored through a plane that holds this axis"
     return Verdict(
         name=ROTATION,
         passed=passed,
         value=value,
         threshold=bounds.rotational_error_meV_per_A,
         unit="meV/Å",
-        why=f"When the molecule is rotated at random, a force component is off by {share:.2g} % of its typical size "
+        why=f"When the molecule is {how}, a force component is off by {share:.2g} % of its typical size "
         f"({rotational.rms_force_meV_per_A:.0f} meV/Å) on average.",
         limit_from=_source(
             bounds,
@@ -224,8 +228,8 @@ def rotation_verdict(rotational: RotationalError, *, bounds: Bounds) -> Verdict:
     )
 
 
-def torque_verdict(net_torque_rms_eV: float, *, bounds: Bounds) -> Verdict:
-    """Whether the energy depends on the orientation."""
+def torque_verdict(net_torque_rms_eV: float, *, bounds: Bounds, axis: Sequence[float] | None = None) -> Verdict:
+    """Whether the energy depends on the orientation, or with an axis on the angle about it."""
     passed = net_torque_rms_eV <= bounds.net_torque_eV
     return Verdict(
         name=TORQUE,
@@ -233,28 +237,33 @@ def torque_verdict(net_torque_rms_eV: float, *, bounds: Bounds) -> Verdict:
         value=net_torque_rms_eV,
         threshold=bounds.net_torque_eV,
         unit="eV",
-        why="In free space the net torque is zero. What is left is the slope of the energy under rotation: "
+        why=f"{_where(axis)} the net torque is zero. What is left is the slope of the energy under rotation: "
         + ("small" if passed else "not small")
         + " against the thermal energy of 0.025 eV.",
         limit_from=_source(bounds, "net_torque_eV", "the thermal energy at 290 K for a turn by one radian"),
     )
 
 
-def angular_momentum_verdict(change: MomentumChange, *, bounds: Bounds) -> Verdict:
-    """Whether a free molecule keeps its angular momentum."""
+def angular_momentum_verdict(change: MomentumChange, *, bounds: Bounds, axis: Sequence[float] | None = None) -> Verdict:
+    """Whether a free molecule keeps its angular momentum, or one in a field the part along an axis."""
     value = change.max_relative_change
+    part = "" if axis is None else f" of the part along {axis_in_words(axis)}"
     return Verdict(
         name=ANGULAR,
         passed=value <= bounds.angular_momentum_change,
         value=value,
         threshold=bounds.angular_momentum_change,
         unit="",
-        why=f"Largest change {change.angular_change_hbar.max():.3g} ħ against {change.reference_hbar:.3g} ħ "
+        why=f"Largest change{part} {change.angular_change_hbar.max():.3g} ħ against {change.reference_hbar:.3g} ħ "
         f"({change.reference}). Only the net torque of an inexact model changes it.",
         limit_from=_source(
             bounds, "angular_momentum_change", "beyond a quarter the molecule's turning is no longer its own"
         ),
     )
+
+
+def _where(axis: Sequence[float] | None) -> str:
+    return "In free space" if axis is None else f"About {axis_in_words(axis)}, the axis of what acts on the molecule,"
 
 
 def _source(bounds: Bounds, name: str, reason: str) -> str:

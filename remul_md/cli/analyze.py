@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md._version import __version__
-from remul_md.cli.options import DeviceOption, IgnoreCellOption, ThreadsOption
+from remul_md.cli.options import AxisOption, DeviceOption, IgnoreCellOption, ThreadsOption, chosen_axis
 from remul_md.cli.printing import print_table, verdict_word
 from remul_md.errors import InputError
 from remul_md.outputs import check_reports, write_figures
@@ -43,6 +43,7 @@ def analyze(
             help="Vibrations at the nearest minimum, in report and JSON; up to 30 atoms unless asked for.",
         ),
     ] = None,
+    axis: AxisOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the turns.")] = 0,
     ignore_cell: IgnoreCellOption = False,
     device: DeviceOption = "auto",
@@ -87,15 +88,21 @@ def analyze(
             "symmetry": known.symmetry,
             "training data": run["data"].get("name", ""),
             **({"training data sha256": split["data_hash"]} if "data_hash" in split else {}),
+            **({"trained with the rotations": known.group} if known.provenance.axis is not None else {}),
+            **({"electric field, V/Å": str(field)} if (field := known.provenance.fields_V_per_A) else {}),
             **({"pretrained on": known.provenance.pretraining} if known.provenance.pretraining else {}),
             "trained with": f"remul-md {run['package_version']}",
         }
+    recorded = _record(trajectory).get("provenance", {}).get("axis")
+    if recorded is None and calculator is not None:
+        recorded = calculator.potential.provenance.axis
     result = analyze_trajectory(
         trajectory,
         atoms=atoms,
         **reading,
         n_rotation_frames=n_rotation_frames,
         seed=seed,
+        axis=chosen_axis(axis, recorded),
         training_statistics=statistics,
     )
     _print_analysis(result)

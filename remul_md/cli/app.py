@@ -14,12 +14,14 @@ from remul_md.cli.config_flags import file_flags
 from remul_md.cli.data import data_app
 from remul_md.cli.md import md
 from remul_md.cli.options import (
+    AxisOption,
     DeviceOption,
     IgnoreCellOption,
     JsonOption,
     OverwriteOption,
     SymmetryOption,
     ThreadsOption,
+    chosen_axis,
 )
 from remul_md.cli.potentials import _label, distill, ensemble, training_line
 from remul_md.cli.printing import fail, print_table, write_figures
@@ -88,6 +90,7 @@ def _evaluate(
     json_file: JsonOption = None,
     forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
     symmetry: SymmetryOption = None,
+    axis: AxisOption = None,
     n_draws: Annotated[int, typer.Option(help="Random rotations of each frame.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the rotations.")] = 0,
     by_angle: Annotated[
@@ -114,8 +117,13 @@ def _evaluate(
     loaded = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
     loaded = loaded.with_symmetry(symmetry)  # type: ignore[arg-type]
     head = loaded.resolve_forces(forces)  # type: ignore[arg-type]
+    about = chosen_axis(axis, loaded.provenance.axis)
     if by_angle is not None:
         check_orientation_file(by_angle)
+        if about is not None:
+            raise InputError(
+                "--by-angle rotates about all axes, which change these labels; leave it out (or --axis none)"
+            )
     check_reports(json_file, by_angle, inputs=(potential, data))
     made = loaded.provenance
     named = recorded_options(data, named, record=made.file_options, trained_on=str(made.data.get("name", "")))
@@ -123,7 +131,7 @@ def _evaluate(
     frames = frames.isolated() if ignore_cell else frames
     training = seen_in_training(loaded.provenance.data, data)
     result = evaluate_potential(
-        loaded, frames, forces=head, n_draws=n_draws, seed=seed, training=training, progress=True
+        loaded, frames, forces=head, n_draws=n_draws, seed=seed, axis=about, training=training, progress=True
     )
     pretraining = loaded.provenance.pretraining
     print_table(

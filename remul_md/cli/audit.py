@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remul_md._version import __version__
-from remul_md.cli.options import IgnoreCellOption, JsonOption, SymmetryOption, ThreadsOption
+from remul_md.cli.options import AxisOption, IgnoreCellOption, JsonOption, SymmetryOption, ThreadsOption, chosen_axis
 from remul_md.cli.printing import write_figures
 from remul_md.errors import InputError
 from remul_md.labels.sources import label_source, names_calculator
@@ -31,6 +31,7 @@ def audit(
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     forces: Annotated[str | None, typer.Option(help="Of a potential: auto, conservative or direct.")] = None,
     symmetry: SymmetryOption = None,
+    axis: AxisOption = None,
     device: Annotated[str | None, typer.Option(help="Of a potential: auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of a potential: float32 or float64.")] = None,
     ignore_cell: IgnoreCellOption = False,
@@ -51,7 +52,9 @@ def audit(
     torch.set_num_threads(n_threads)
     atoms = read_structure(structure, ignore_cell=ignore_cell)
     atoms.calc = calculator_of(target, options=options, n_threads=n_threads)
-    result = run_audit(atoms, only=only, seed=seed, progress=True)
+    recorded = None if names_calculator(target) else atoms.calc.potential.provenance.axis
+    about = chosen_axis(axis, recorded)
+    result = run_audit(atoms, only=only, seed=seed, axis=about, progress=True)
     typer.echo(f"\n{target} on {structure}: {result.formula}, {result.n_calls} calculations in {result.wall_s:.0f} s")
     for check in result.checks:
         typer.echo(f"  {check.name:13}  {_verdict_line(check)}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from remul_md.calculators import RemulCalculator
     from remul_md.dynamics.replicas import Evaluate
+    from remul_md.potentials.potential import Potential
 
 Table = tuple[str, list[tuple[str, str]]]
 PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
@@ -108,6 +109,7 @@ def _md(
         "structure": structure,
         # Only where they are on: runs made before the options existed go on.
         **({"symmetry": symmetry} if symmetry is not None else {}),
+        **_taught(calculator.potential),
         **({"remove_net_torque": True} if remove_net_torque else {}),
         **({"fast_forces": fast.head} if fast is not None else {}),
         **({"compiled": True} if compiled else {}),
@@ -126,6 +128,15 @@ def _md(
 
 
 md = flags_of(MDOptions, FLAGS)(_md)
+
+
+def _taught(potential: Potential) -> dict[str, Any]:
+    """Of a potential of a field or about an axis: both, and the rotations that it knows; `analyze` judges by them."""
+    made = potential.provenance
+    if made.axis is None:
+        return {}
+    fields = {"field_V_per_A": made.fields_V_per_A[0]} if made.fields_V_per_A else {}
+    return {**fields, "axis": list(made.axis), "group": potential.group}
 
 
 def _fast_calculator(accurate: RemulCalculator, **options: Any) -> RemulCalculator:

@@ -70,6 +70,10 @@ def _label(
         tuple[float, float, float] | None,
         typer.Option("--field-V-per-A", metavar="X Y Z", help="Of pbe and xtb: a uniform electric field."),
     ] = None,
+    random_orientations: Annotated[
+        int | None,
+        typer.Option(metavar="SEED", min=0, help="Rotate each geometry at random first, as in a field all occur."),
+    ] = None,
     n_threads: ThreadsOption = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped (or begin).")] = False,
     overwrite: OverwriteOption = False,
@@ -99,6 +103,7 @@ def _label(
         wrong = "--spin" if spin is not None else "--field-V-per-A"
         raise InputError(f"{wrong} is an option of methods, {potential} is a potential; leave it out")
     partial = output.with_name(f"{output.name}.part")
+    chosen = {"every": every} | ({} if random_orientations is None else {"random_orientations": random_orientations})
     check_no_input([output, partial], [potential, frames])
     with owned(output, also=[partial]):
         check_existing([path for path in (output, partial) if path.exists()], resume=resume, overwrite=overwrite)
@@ -106,8 +111,8 @@ def _label(
             partial.unlink(missing_ok=True)
         if names_calculator(potential):
             source = label_source(potential, spin=spin, field_V_per_A=field)
-            read = _geometries(frames, options, every=every, ignore_cell=ignore_cell)
-            said = _label_by_method(source, read, output, partial=partial, every=every, resume=resume)
+            read = _geometries(frames, options, ignore_cell=ignore_cell, **chosen)
+            said = _label_by_method(source, read, output, partial=partial, chosen=chosen, resume=resume)
         else:
             teacher = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
             made = teacher.provenance
@@ -115,9 +120,9 @@ def _label(
             options = recorded_options(frames, options, record=made.file_options, trained_on=trained_on)
             said = _label_by_potential(
                 teacher,
-                _geometries(frames, options, every=every, ignore_cell=ignore_cell),
+                _geometries(frames, options, ignore_cell=ignore_cell, **chosen),
                 output,
-                provenance={"potential": Path(potential).name, "every": every},
+                provenance={"potential": Path(potential).name, **chosen},
                 forces=forces,  # type: ignore[arg-type]
                 max_std=max_std,
                 resume=resume,
@@ -125,30 +130,37 @@ def _label(
     typer.echo(f"{output}: {said}")
 
 
-def _geometries(source: str, options: FileOptions, *, every: int, ignore_cell: bool) -> Frames:
+def _geometries(
+    source: str, options: FileOptions, *, ignore_cell: bool, every: int, random_orientations: int | None = None
+) -> Frames:
     import numpy as np
 
     from remul_md.datasets import read_frames
+    from remul_md.labels.field import in_random_orientations
 
     read = read_frames(source, **asdict(options), with_labels=options.about_labels)
     read = read.isolated() if ignore_cell else read
-    return read.select(np.arange(0, len(read), every))
+    read = read.select(np.arange(0, len(read), every))
+    return read if random_orientations is None else in_random_orientations(read, seed=random_orientations)
 
 
 def _label_by_method(
-    source: LabelSource, frames: Frames, output: Path, *, partial: Path, every: int, resume: bool
+    source: LabelSource, frames: Frames, output: Path, *, partial: Path, chosen: Mapping[str, int], resume: bool
 ) -> str:
     """Write labels of a method, or see that they are there; says what was done."""
     from remul_md.datasets.writers import write_frames
     from remul_md.labels.calculated import calculate_labels, calculation_record
 
     refused: Mapping[int, str] = {}
-    if not _are_there(output, {**calculation_record(frames, source), "every": every}, resume=resume):
+    if not _are_there(output, {**calculation_record(frames, source), **chosen}, resume=resume):
         made = calculate_labels(frames, source, partial=partial, progress=True)
-        write_frames(made.frames, output, provenance={**made.provenance, "every": every}, per_frame=made.figures)
+        write_frames(made.frames, output, provenance={**made.provenance, **chosen}, per_frame=made.figures)
         refused = made.refused
     partial.unlink(missing_ok=True)
-    notes = [f"\nnote: frame {index * every} of {frames.name} has no label: {why}" for index, why in refused.items()]
+    notes = [
+        f"\nnote: frame {index * chosen['every']} of {frames.name} has no label: {why}"
+        for index, why in refused.items()
+    ]
     return f"{len(frames) - len(refused)} frames labelled by {source.name}" + "".join(notes)
 
 

@@ -1,11 +1,18 @@
-"""A uniform electric field in which labels are computed."""
+"""A uniform electric field in which labels are computed: its form, and orientations to be labelled."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from remul_md.errors import InputError
+
+if TYPE_CHECKING:
+    from remul_md.structures.frames import Frames
 
 Field = Sequence[float]
 # Far above any field in which a molecule holds its electrons; a laboratory's strongest are near 1 V/Angstrom.
@@ -27,3 +34,31 @@ def check_field(field_V_per_A: Field) -> tuple[float, float, float]:
             f"at most {MAX_FIELD_V_PER_A:g}"
         )
     return values[0], values[1], values[2]
+
+
+def in_random_orientations(frames: Frames, *, seed: int) -> Frames:
+    """The geometries, each rotated about its centre by a rotation of its own, uniform over SO(3); no labels are kept.
+
+    Args:
+        frames: isolated molecules.
+        seed: of the rotations; the first n are the same for any number of frames.
+    Raises:
+        InputError: a periodic frame, whose cell would have to turn with it.
+    """
+    import torch
+
+    from remul_md.symmetry.rotations import random_rotations
+
+    if frames.pbc.any():
+        raise InputError(
+            f"{frames.name}: frame {int(np.argmax(frames.pbc.any(axis=1)))} is periodic, it has no "
+            "orientation of its own; leave --random-orientations out"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    positions = frames.positions.copy()
+    for start, n_atoms in zip(frames.first_atom, frames.n_atoms, strict=True):
+        rotation = random_rotations(1, generator=generator)[0].numpy()
+        rows = slice(start, start + n_atoms)
+        centre = positions[rows].mean(axis=0)
+        positions[rows] = (positions[rows] - centre) @ rotation.T + centre
+    return replace(frames.without_labels(), positions=positions)

@@ -32,6 +32,8 @@ from remul_md.structures.batch import Batch, Prediction, mapped
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 4
+# Above it the raw directions carry so much that cutting them leaves another potential than the one that was trained.
+MAX_LOAD_OF_EXACT = 1.5
 UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "mass": "amu"}
 ForcesChoice = Literal["auto", "conservative", "direct"]
 Dtype = Literal["float32", "float64"]
@@ -111,7 +113,8 @@ class Potential:
         """The potential in this mode: "exact" cuts the raw directions of a relaxed one, None leaves it as it is.
 
         Raises:
-            InputError: an unknown mode, or "relaxed" for a potential that has no raw directions.
+            InputError: an unknown mode, "relaxed" for a potential that has no raw directions, or "exact" for one whose
+                raw directions carry it: with the direction load that training measured above `MAX_LOAD_OF_EXACT`.
         """
         if symmetry not in (None, *get_args(Symmetry)):
             raise InputError(f"symmetry must be {' or '.join(get_args(Symmetry))}, got {symmetry!r}")
@@ -120,7 +123,24 @@ class Potential:
                 "symmetry='relaxed' was asked for, but this potential is exactly symmetric: it has no raw directions; "
                 "leave the option out"
             )
-        return replace(self, model=exact_model(self.model)) if symmetry == "exact" else self
+        load = self.provenance.direction_load
+        if symmetry == "exact" and self.symmetry != "exact" and load is not None and load > MAX_LOAD_OF_EXACT:
+            field = self.provenance.fields_V_per_A
+            raise InputError(
+                f"symmetry='exact' would make the force error {load:.1f} times as large: its direction load on the "
+                f"validation frames{f', in an electric field of {field} V/Angstrom,' if field else ''} is above "
+                f"{MAX_LOAD_OF_EXACT:g}, so the raw directions carry this potential; leave the option out"
+            )
+        return self.without_raw_directions() if symmetry == "exact" else self
+
+    def without_raw_directions(self) -> Potential:
+        """The exact potential that is left when the raw directions are cut, whatever they carry: for its error."""
+        return replace(self, model=exact_model(self.model))
+
+    @property
+    def group(self) -> str:
+        """Rotations and mirrors that it knows, in words: built in, or those that it was trained with."""
+        return "O3, built in" if self.symmetry == "exact" else self.provenance.group
 
     def resolve_forces(self, forces: ForcesChoice) -> Literal["conservative", "direct"]:
         """The head to use: "auto" serves what was trained, conservative first.

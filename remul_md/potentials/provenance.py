@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from remul_md._version import __version__
+from remul_md.structures.frames import field_axis
 
 # What a record says of a single run of training.
 RUN_FIELDS = ("config", "data", "metrics", "package_version", "commit", "seconds", "origin")
@@ -103,9 +105,58 @@ class Provenance:
         records = [{name: config.get("data", {}).get(name) for name in names} for config in configs]
         return records[0] if all(record == records[0] for record in records) else {}
 
+    @property
+    def fields_V_per_A(self) -> list[list[float]]:
+        """The electric fields in which the labels were computed, V/Angstrom, each once; empty without one."""
+        records = [member["data"] for member in self.members] or [self.data]
+        return [list(field) for field in sorted({tuple(f) for data in records for f in data.get("fields_V_per_A", ())})]
+
+    @property
+    def axis(self) -> tuple[float, float, float] | None:
+        """The axis whose rotations and mirrors are all that leaves the energy as it is: the direction of the field of
+        the labels, else the `train.axis` of all members; None where all rotations do.
+        """
+        if (of_field := field_axis(self.fields_V_per_A)) is not None:
+            return of_field
+        asked = [options.get("axis") for options in self._training_options()]
+        if asked[0] is None or any(axis != asked[0] for axis in asked):
+            return None
+        x, y, z = asked[0]
+        return x, y, z
+
+    @property
+    def group(self) -> str:
+        """Which rotations of the labelled frames trained the potential, in words: "O3", "SO3 about (0 0 1)", "none"."""
+        return ", ".join(sorted({_group(options) for options in self._training_options()}))
+
+    @property
+    def direction_load(self) -> float | None:
+        """The largest direction load that training measured, over heads and members; None where it measured none."""
+        records = [
+            record for member in self.members or [self.__dict__] for record in (member, member.get("direct_head"))
+        ]
+        loads = [(record or {}).get("metrics", {}).get("direction_load") for record in records]
+        return max((load for load in loads if load is not None), default=None)
+
+    def _training_options(self) -> list[dict[str, Any]]:
+        configs = [member["config"] for member in self.members] or [self.config]
+        return [config.get("train", {}) for config in configs]
+
     def _pretrainings(self) -> list[dict[str, Any]]:
         everyone = [member["data"] for member in self.members] or [self.data]
         return [data["pretraining"] for data in everyone if data.get("pretraining")]
+
+
+def axis_in_words(axis: Sequence[float]) -> str:
+    """An axis as reports name it: "(0 0 1)"."""
+    return f"({' '.join(f'{component:.6g}' for component in axis)})"
+
+
+def _group(options: dict[str, Any]) -> str:
+    if options.get("beta", 1.0) == 0.0 and options.get("first_orientation", "original") == "original":
+        return "none"
+    axis = options.get("axis")
+    return f"{options.get('group', 'O3')}" + ("" if axis is None else f" about {axis_in_words(axis)}")
 
 
 def source_commit() -> str:

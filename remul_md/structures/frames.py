@@ -203,6 +203,27 @@ def total_charge(atoms: Atoms) -> int:
     return round(value)
 
 
+def field_axis(fields_V_per_A: Sequence[Sequence[float]]) -> tuple[float, float, float] | None:
+    """The direction, of length 1, of the one electric field of some labels; None without a field.
+
+    Args:
+        fields_V_per_A: as `Frames.distinct_fields`.
+    Raises:
+        InputError: fields that differ, of which a potential, that reads none, could learn only a mean.
+    """
+    if len(fields_V_per_A) > 1:
+        told = ", ".join(str(list(field)) for field in fields_V_per_A[:3])
+        raise InputError(
+            f"the labels are those of {len(fields_V_per_A)} electric fields ({told}; V/Angstrom), a potential reads "
+            "none; train one for each field"
+        )
+    size = float(np.linalg.norm(fields_V_per_A[0])) if len(fields_V_per_A) else 0.0
+    if size == 0.0:
+        return None
+    x, y, z = (float(component) / size for component in fields_V_per_A[0])
+    return x, y, z
+
+
 def states_spin(atoms: Atoms) -> bool:
     """Whether a structure states magnetic moments, or a spin other than that of closed shells."""
     moments = atoms.arrays.get("initial_magmoms")

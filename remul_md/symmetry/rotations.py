@@ -38,26 +38,54 @@ def random_rotations(
         n: number of draws, >= 1.
         generator: source of the random numbers; nothing is drawn from a global state.
         group: SO3 (proper rotations) or O3 (mirrors too).
-        axis: with SO3, only rotations about it, by angles that are uniform; any length > 0.
+        axis: only rotations about it, by angles that are uniform, and with O3 mirrors through planes that hold it: what
+            leaves a uniform field along it as it is. Any length > 0.
     Raises:
-        InputError: unknown group, one with mirrors about an axis, or an axis of no length or not of 3 numbers.
+        InputError: unknown group, or an axis of no length or not of 3 numbers.
     Source: Shoemake, Graphics Gems III (1992), 124.
     """
     if group not in get_args(Group):
         raise InputError(f"group {group!r} is unknown; choose one of {', '.join(get_args(Group))}")
     if axis is not None:
-        if group != "SO3":
-            raise InputError(f"an axis restricts proper rotations; give group SO3, got {group}")
         check_axis(axis)
         uniform = torch.rand(n, generator=generator, dtype=torch.float64, device=generator.device)
         axes = torch.tensor(list(axis), dtype=torch.float64, device=generator.device).expand(n, 3)
-        return rotations_about(axes, (2.0 * uniform - 1.0) * math.pi)
-    quaternions = torch.randn(n, 4, generator=generator, dtype=torch.float64, device=generator.device)
-    rotations = rotations_from_quaternions(quaternions / quaternions.norm(dim=1, keepdim=True))
+        rotations = rotations_about(axes, (2.0 * uniform - 1.0) * math.pi)
+    else:
+        quaternions = torch.randn(n, 4, generator=generator, dtype=torch.float64, device=generator.device)
+        rotations = rotations_from_quaternions(quaternions / quaternions.norm(dim=1, keepdim=True))
     if group == "O3":
-        mirrored = torch.rand(n, generator=generator, dtype=torch.float64, device=generator.device) < 0.5
-        rotations = torch.where(mirrored.view(-1, 1, 1), -rotations, rotations)
+        improper = torch.rand(n, generator=generator, dtype=torch.float64, device=generator.device) < 0.5
+        rotations = torch.where(improper.view(-1, 1, 1), mirrored(rotations, axis=axis), rotations)
     return rotations
+
+
+def mirrored(rotations: Tensor, *, axis: Sequence[float] | None = None) -> Tensor:
+    """Rotations [..., 3, 3] made improper (det = -1): by the inversion, or about an axis by a mirror that holds it.
+
+    Raises:
+        InputError: as `check_axis`.
+    """
+    if axis is None:
+        return -rotations
+    along = torch.tensor(unit_axis(axis), dtype=rotations.dtype, device=rotations.device)
+    normal = torch.linalg.cross(along, torch.eye(3, dtype=along.dtype, device=along.device)[int(along.abs().argmin())])
+    normal = normal / normal.norm()
+    mirror = torch.eye(3, dtype=along.dtype, device=along.device) - 2.0 * torch.outer(normal, normal)
+    return rotations @ mirror
+
+
+def unit_axis(axis: Sequence[float]) -> tuple[float, float, float]:
+    """An axis of any length > 0, of length 1.
+
+    Raises:
+        InputError: as `check_axis`.
+    """
+    check_axis(axis)
+    largest = max(map(abs, axis))
+    x, y, z = (component / largest for component in axis)
+    length = math.hypot(x, y, z)
+    return x / length, y / length, z / length
 
 
 def check_axis(axis: Sequence[float]) -> None:

@@ -82,7 +82,9 @@ class TrainConfig(BaseModel):
         "random", description="orientation of the task's loss: as in the data, or drawn like the rotated ones"
     )
     group: Literal["O3", "SO3"] = Field("O3", description="group of the rotated orientations: with mirrors, or without")
-    axis: tuple[float, float, float] | None = Field(None, description="turn about this axis only; needs group SO3")
+    axis: tuple[float, float, float] | None = Field(
+        None, description="turn about this axis only (O3: mirrors that hold it too)"
+    )
     consistency_target: Literal["label", "prediction"] = Field("prediction", description="of rotated predictions")
     force_loss: Literal["l2", "mse"] = Field("l2", description="of an atom's force error: its length, or squared")
     torque_weight: float = Field(
@@ -238,8 +240,6 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _orientations_fit(self) -> TrainConfig:
         if self.axis is not None:
-            if self.group != "SO3":
-                raise ValueError(f"train.axis restricts proper rotations; set train.group=SO3, got {self.group}")
             check_axis(self.axis)
         return self
 

@@ -8,6 +8,7 @@ estimators of `remul_md.symmetry.measures` need. What is measured are the averag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,16 +45,25 @@ class SymmetryMonitor:
     Args:
         batch: held-out frames with residual energies, on the model's device.
         forces: the trained head; with "both" the conservative one counts.
-        config: how many frames, and where orientations are drawn from: Haar on SO(3), or about training's own axis.
+        config: how many frames.
+        axis: orientations are Haar on SO(3), or about this axis only.
         seed: of frames and orientations.
     """
 
-    def __init__(self, batch: Batch, *, forces: Forces, config: TrainConfig, seed: int = 2) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        *,
+        forces: Forces,
+        config: TrainConfig,
+        axis: Sequence[float] | None = None,
+        seed: int = 2,
+    ) -> None:
         n_frames = monitored_frames(config, n_held_out=batch.n_systems)
         self._batch = BatchStore(batch).select(np.arange(n_frames))
         self._forces: Forces = "conservative" if forces == "both" else forces
         generator, n = torch.Generator().manual_seed(seed), MONITOR_DRAWS * n_frames
-        drawn = random_rotations(n, generator=generator, group="SO3", axis=config.axis)
+        drawn = random_rotations(n, generator=generator, group="SO3", axis=axis)
         self._rotations = drawn.view(MONITOR_DRAWS, n_frames, 3, 3).to(batch.positions.device)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:

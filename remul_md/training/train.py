@@ -39,7 +39,7 @@ from remul_md.training.run_folder import POTENTIAL, SYMMETRY_PICTURE, origin_of_
 from remul_md.training.schedule import Batches, Source
 from remul_md.training.trained_part import with_trained_part
 from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches, read_unlabelled
-from remul_md.training.validation import VALIDATION_COLUMNS, RotatedValidation
+from remul_md.training.validation import VALIDATION_COLUMNS, RotatedValidation, direction_load, judged_axis
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def _train(
         cutoff = model_config(model)[1]["cutoff"]
         source = partly_labelled_batches(prepared.source, beside, cutoff=cutoff, config=options)
     monitored = options.monitor_per_decade > 0
-    restricted = options.axis is not None
+    axis = judged_axis(prepared.frames, options)
     result = fit(
         model,
         source,
@@ -139,14 +139,14 @@ def _train(
         validate=RotatedValidation(
             held_out,
             forces=options.forces,
-            group="SO3" if restricted else "O3",
-            axis=options.axis,
+            group="O3" if axis is None else "SO3",
+            axis=axis,
         ),
         config=options,
         run_dir=folder,
         fingerprint=_fingerprint(config, prepared.split, "" if origin is None else origin.sha256, beside),
         validation_columns=[name for name in VALIDATION_COLUMNS if name != "score"],
-        monitor=SymmetryMonitor(held_out, forces=options.forces, config=options) if monitored else None,
+        monitor=SymmetryMonitor(held_out, forces=options.forces, config=options, axis=axis) if monitored else None,
         monitor_columns=MONITOR_COLUMNS,
         resume=resume,
         progress=progress,
@@ -159,6 +159,7 @@ def _train(
         "validation_force_mae_meV_per_A": result.best_score,
         "best_step": result.best_step,
         "last_step": result.last_step,
+        "direction_load": direction_load(result.model, held_out, forces=options.forces),
         "force_scale_eV_per_A": prepared.objective.force_scale,
         "history": [row for row in read_metrics(folder / METRICS) if "validation_force_mae" in row],
     }

@@ -14,7 +14,8 @@ from remul_md.analysis.audit.limits import TEMPERATURE_K, THERMAL_ENERGY, WEAKES
 from remul_md.analysis.audit.nve import ShortRun
 from remul_md.analysis.audit.probe import Array, ProbedFrames
 from remul_md.analysis.audit.smoothness import Scan
-from remul_md.analysis.rotation import net_force, net_torque
+from remul_md.analysis.rotation import about_axis, net_force, net_torque
+from remul_md.potentials.provenance import axis_in_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +25,12 @@ class Judge:
     Args:
         limits: what is good enough.
         rms_force: root mean square force component at the probed geometries, eV/Angstrom.
+        axis: the only one, of length 1, about which rotation leaves the energy as it is; None: all do.
     """
 
     limits: Limits
     rms_force: float
+    axis: tuple[float, float, float] | None = None
 
     @property
     def force_scale(self) -> float:
@@ -43,6 +46,8 @@ class Judge:
     def orientations(self, name: str, changes: Changes, *, periodic: bool) -> Check:
         """rotation and mirror."""
         how = "rotated at random" if name == "rotation" else "mirrored and rotated at random"
+        if self.axis is not None:
+            how += f" about {axis_in_words(self.axis)}"
         return judged(
             name,
             [
@@ -125,11 +130,12 @@ class Judge:
 
     def net_torque(self, frames: ProbedFrames) -> Check:
         """Net torque about the centre."""
-        torque = net_torque(frames.positions, frames.forces)
+        torque = about_axis(net_torque(frames.positions, frames.forces), self.axis)
+        where = "In free space" if self.axis is None else f"About {axis_in_words(self.axis)}"
         return judged(
             "net_torque",
             [self._energy("RMS net torque", float(np.sqrt((torque**2).sum(axis=1).mean())), self.limits.torque_share)],
-            "In free space there is none. What is left is the slope of the energy under rotation, per radian.",
+            f"{where} there is none. What is left is the slope of the energy under rotation, per radian.",
         )
 
     def smoothness(self, scans: Sequence[Scan]) -> Check:

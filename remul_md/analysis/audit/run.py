@@ -53,6 +53,7 @@ class AuditResult:
         n_calls: calculations made.
         wall_s: time taken, s.
         seed: of everything random.
+        axis: the only one that rotations, mirrors and the torque were judged about, of length 1; None: all.
     """
 
     checks: tuple[Check, ...]
@@ -65,6 +66,7 @@ class AuditResult:
     n_calls: int
     wall_s: float
     seed: int
+    axis: tuple[float, float, float] | None = None
 
     @property
     def passed(self) -> bool:
@@ -84,6 +86,7 @@ class AuditResult:
                 "temperature_K": TEMPERATURE_K,
                 "n_calls": self.n_calls,
                 "seed": self.seed,
+                **({} if self.axis is None else {"axis": list(self.axis)}),
                 "version": __version__,
             },
         }
@@ -95,6 +98,7 @@ def run_audit(
     limits: Limits | None = None,
     only: Sequence[str] | None = None,
     seed: int = 0,
+    axis: Sequence[float] | None = None,
     progress: bool = False,
 ) -> AuditResult:
     """Check whether a calculator is fit for dynamics: symmetries, conservation, smoothness, repeatability.
@@ -107,11 +111,15 @@ def run_audit(
         limits: what is good enough; the defaults are explained there.
         only: names of the checks to make; all of them by default.
         seed: of displacements, turns, directions and velocities, >= 0.
+        axis: of what acts on the structure, such as an electric field: rotations and the torque are judged about it,
+            mirrors through planes that hold it, since others change the energy rightly.
         progress: show a progress bar on stderr.
     Raises:
         InputError: an unknown check, no calculator, or one that fails at the structure itself.
     """
-    limits = limits or Limits()
+    from remul_md.symmetry.rotations import unit_axis
+
+    limits, about = limits or Limits(), None if axis is None else unit_axis(axis)
     names = [name for name in NAMES if only is None or name in only]
     unknown = sorted(set(only or ()) - set(NAMES))
     if unknown or not names:
@@ -129,7 +137,7 @@ def run_audit(
         probe = Probe(atoms, on_call=tell)
         rng = {name: np.random.default_rng([seed, index]) for index, name in enumerate((*NAMES, "frames"))}
         frames = probed_frames(probe, n_frames=N_FRAMES, amplitude_A=AMPLITUDE_A, rng=rng["frames"])
-        judge = Judge(limits=limits, rms_force=float(np.sqrt(np.mean(frames.forces**2))))
+        judge = Judge(limits=limits, rms_force=float(np.sqrt(np.mean(frames.forces**2))), axis=about)
         measure = _measurements(probe, frames, judge, rng=rng, seed=seed, scans=scans, runs=runs)
         checks = []
         for name in names:
@@ -150,6 +158,7 @@ def run_audit(
         n_calls=probe.n_calls,
         wall_s=time.perf_counter() - began,
         seed=seed,
+        axis=about,
     )
 
 
@@ -166,16 +175,17 @@ def _measurements(
     """What measures and judges each check; scans and the run are kept for the report."""
     import torch
 
-    from remul_md.symmetry.rotations import random_rotations
+    from remul_md.symmetry.rotations import mirrored, random_rotations
 
     n_frames, n_atoms, _ = frames.positions.shape
     periodic = bool(probe.atoms.pbc.any())
     one = "one atom has no internal coordinate"
 
-    def orientations(name: str, n_draws: int, sign: float) -> Check:
+    def orientations(name: str, n_draws: int, *, mirror: bool) -> Check:
         generator = torch.Generator().manual_seed(int(rng[name].integers(2**31)))
-        draws = random_rotations(n_frames * n_draws, generator=generator).numpy()
-        changes = orientation_changes(probe, frames, sign * draws.reshape(n_frames, n_draws, 3, 3))
+        draws = random_rotations(n_frames * n_draws, generator=generator, axis=judge.axis)
+        draws = (mirrored(draws, axis=judge.axis) if mirror else draws).view(n_frames, n_draws, 3, 3)
+        changes = orientation_changes(probe, frames, draws.numpy())
         return judge.orientations(name, changes, periodic=periodic)
 
     def translation() -> Check:
@@ -237,8 +247,8 @@ def _measurements(
         return judge.nve(runs[0])
 
     return {
-        "rotation": lambda: orientations("rotation", N_TURNS, 1.0),
-        "mirror": lambda: orientations("mirror", N_MIRRORS, -1.0),
+        "rotation": lambda: orientations("rotation", N_TURNS, mirror=False),
+        "mirror": lambda: orientations("mirror", N_MIRRORS, mirror=True),
         "translation": translation,
         "permutation": permutation,
         "gradient": lambda: judge.gradient(differences()),
