@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from remul_md import __version__
-from remul_md.potentials.domain import coverage_of
+from remul_md.potentials.domain import domain_of
 from remul_md.potentials.potential import Potential
 from remul_md.potentials.provenance import Provenance
 from remul_md.training.config import RunConfig
@@ -60,7 +60,7 @@ def untrained(molecule: str) -> Potential:
     return Potential(
         model=prepared.model,
         reference_energies=prepared.reference_energies,
-        coverage=coverage_of(prepared.frames),
+        domain=domain_of(prepared.frames),
         provenance=Provenance(trained_forces="conservative"),
     )
 

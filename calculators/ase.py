@@ -107,7 +107,7 @@ class RemulCalculator(Calculator):
         self._compile = compile
         self._systems: MovingSystems | None = None
         self._compiled: list[CompiledPotential] = []
-        self._structures = StructureCheck(self.potential.coverage)
+        self._structures = StructureCheck(self.potential.domain)
         self._known_numbers: np.ndarray | None = None
         self.diagnostics: dict[str, Any] = {}
         # What tools find in `parameters` and databases in `todict`: all that the numbers hang on.
@@ -336,9 +336,9 @@ class RemulCalculator(Calculator):
             InputError: a composition or a total charge never trained on, a periodic cell for a molecule-only
                 potential, or a periodic cell with `remove_net_torque`.
         """
-        coverage = self.potential.coverage
+        domain = self.potential.domain
         periodic = bool(atoms.pbc.any())
-        if periodic and not coverage.periodic:
+        if periodic and not domain.periodic:
             raise InputError(
                 f"pbc is {atoms.pbc.tolist()}, but this potential was trained on isolated molecules; "
                 "set atoms.pbc = False, or give --ignore-cell on the command line, if it is a molecule in a box"
@@ -348,7 +348,7 @@ class RemulCalculator(Calculator):
                 f"pbc is {atoms.pbc.tolist()}: a periodic system has no net torque to remove; "
                 "leave remove_net_torque out"
             )
-        require_known_charge(coverage, total_charge(atoms))
+        require_known_charge(domain, total_charge(atoms))
         if states_spin(atoms):
             warnings.warn(
                 "the structure states a spin or magnetic moments, which no network here reads: the energy is that of "
@@ -360,7 +360,7 @@ class RemulCalculator(Calculator):
         if self._known_numbers is not None and np.array_equal(self._known_numbers, atoms.numbers):
             return periodic
         if not self._allow_unseen or len(atoms) == 0:
-            require_known_composition(coverage, atoms.numbers, species=self.potential.species)
+            require_known_composition(domain, atoms.numbers, species=self.potential.species)
         elif unknown := set(atoms.numbers.tolist()) - set(self.potential.species):
             raise InputError(f"atomic numbers {sorted(unknown)} were never trained on; no option can help that")
         self._known_numbers = atoms.numbers.copy()

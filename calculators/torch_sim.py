@@ -87,7 +87,7 @@ class RemulTorchSimModel(ModelInterface):
         self._device, self._dtype = self.calculator.potential.device, torch.float64
         self._compute_forces, self._compute_stress = True, False
         # Molecules stand in cells of any size, which say nothing about their neighbours.
-        periodic = self.calculator.potential.coverage.periodic
+        periodic = self.calculator.potential.domain.periodic
         self._memory_scales_with = "n_atoms_x_density" if periodic else "n_atoms"
         self._known: tuple[Any, ...] | None = None
         self._kinds: list[tuple[NDArray[np.int64], Tensor]] = []

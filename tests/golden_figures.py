@@ -98,7 +98,7 @@ def training_figures() -> dict[str, Any]:
     config = validated_config(
         {
             "data": {"molecule": "ethanol", "n_train": 40, "n_validation": 7},
-            "model": {"width": 16, "n_layers": 2, "n_heads": 4, "n_radial": 6, "n_moments": 4, "pair_width": 6},
+            "model": {"width": 16, "n_layers": 2, "n_heads": 4, "n_radial": 6, "n_tensors": 4, "pair_width": 6},
             "train": {
                 "n_steps": 12, "batch_size": 5, "warmup_steps": 3, "forces": "both", "seed": 4,
                 "validate_every": 6, "checkpoint_every": 12, "log_every": 3, "ema_decay": 0.5,

@@ -15,14 +15,14 @@ import torch
 from remul_md.datasets import read_frames
 from remul_md.models import build_model
 from remul_md.potentials.baseline import fit_reference_energies
-from remul_md.potentials.domain import coverage_of
+from remul_md.potentials.domain import domain_of
 from remul_md.potentials.potential import Potential
 from remul_md.potentials.provenance import Provenance
 from remul_md.structures.frames import Frames
 
 # Sizes of small models of each kind, every path of the kind in use.
 SMALL: dict[str, dict[str, int]] = {
-    "transformer": {"width": 24, "n_layers": 2, "n_heads": 4, "pair_width": 20, "n_radial": 7, "n_moments": 5},
+    "transformer": {"width": 24, "n_layers": 2, "n_heads": 4, "pair_width": 20, "n_radial": 7, "n_tensors": 5},
     "painn": {"width": 24, "n_layers": 2, "n_radial": 7},
 }
 
@@ -86,7 +86,7 @@ def untrained_potential(frames: Frames, *, trained_forces: Any = "both", seed: i
     return Potential(
         model=model,
         reference_energies=fit_reference_energies(labelled, species),
-        coverage=coverage_of(frames),
+        domain=domain_of(frames),
         provenance=Provenance(trained_forces=trained_forces),
     )
 

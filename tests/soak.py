@@ -88,7 +88,7 @@ def sets(*options: str) -> list[str]:
     return [part for option in options for part in ("--set", option)]
 
 
-_MODEL = ("width=16", "n_layers=1", "n_heads=2", "pair_width=12", "n_radial=6", "n_moments=4")
+_MODEL = ("width=16", "n_layers=1", "n_heads=2", "pair_width=12", "n_radial=6", "n_tensors=4")
 _TRAIN = ("batch_size=4", "warmup_steps=5", "validate_every=20", "checkpoint_every=7", "log_every=3", "device=cpu")
 _MD = ["ethanol", "--structure", "ethanol", "--timestep-fs", "0.5", "--equilibrate-ps", "0.005", "--device", "cpu"]
 _MD += ["--frame-interval-fs", "1.5", *sets("md.checkpoint_interval=4", "md.log_interval=2")]

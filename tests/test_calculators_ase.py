@@ -359,7 +359,7 @@ def test_every_structure_is_held_against_the_training_data(calc: RemulCalculator
     """Not only the first of its composition: a relaxed or moved molecule may have come apart since."""
     structure = ethanol()
     structure.calc = calc
-    bond = calc.potential.coverage.bonds[0]
+    bond = calc.potential.domain.bonds[0]
     whole = structure.get_positions()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

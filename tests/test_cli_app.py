@@ -32,7 +32,7 @@ SCRIPT = Path(sys.executable).with_name("remul-md")
 FORMATS = Path(__file__).parent / "data" / "formats"
 SMALL = [
     *("model.width=16", "model.n_layers=1", "model.n_heads=2", "model.pair_width=12", "model.n_radial=6"),
-    *("model.n_moments=4", "model.cutoff=4.0", "train.batch_size=4", "train.warmup_steps=2", "train.n_threads=1"),
+    *("model.n_tensors=4", "model.cutoff=4.0", "train.batch_size=4", "train.warmup_steps=2", "train.n_threads=1"),
     *("train.device=cpu", "data.n_train=14", "data.n_validation=5"),
 ]
 SETTINGS = [part for option in SMALL for part in ("--set", option)]

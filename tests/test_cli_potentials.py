@@ -17,7 +17,7 @@ from remul_md.potentials.potential import load_potential, shipped_potentials
 Run = Callable[..., tuple[int, str, str]]
 SMALL = [
     *("model.width=16", "model.n_layers=1", "model.n_heads=2", "model.pair_width=12", "model.n_radial=6"),
-    *("model.n_moments=4", "model.cutoff=4.0", "train.batch_size=4", "train.warmup_steps=2", "train.n_steps=6"),
+    *("model.n_tensors=4", "model.cutoff=4.0", "train.batch_size=4", "train.warmup_steps=2", "train.n_steps=6"),
     *("train.device=cpu", "data.n_train=14", "data.n_validation=5", "train.monitor_per_decade=0"),
 ]
 

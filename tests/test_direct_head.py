@@ -217,7 +217,7 @@ def test_a_resumed_run_has_the_same_bits(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_compiled_steps_agree_and_freeze_the_same(labels: Path, ethanol: Frames, tmp_path: Path) -> None:
-    sizes = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_moments": 3}  # compile faster
+    sizes = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_tensors": 3}  # compile faster
     untrained_potential(ethanol, trained_forces="conservative", energy_scale=0.05, **sizes).save(tmp_path / "tiny.pt")
     eager, compiled = (
         train_potential(
@@ -251,7 +251,7 @@ def test_the_file_tells_the_truth_about_both_heads(
     assert record.trained_forces == "both"
     for name in ("config", "data", "metrics", "package_version", "commit", "origin"):
         assert getattr(record, name) == getattr(first.provenance, name), name
-    assert both.coverage == first.coverage
+    assert both.domain == first.domain
     head, rest = record.run_of("direct"), record.run_of("conservative")
     assert head["config"]["train"]["trained"] == "direct-head"
     assert head["origin"] == first.sha256
@@ -317,7 +317,7 @@ def test_what_has_no_conservative_forces_is_refused_before_data_are_read(
         ({"forces": "conservative"}, "set train.forces=direct, got conservative"),
         ({"weighting": "gradual"}, "weighting=gradual balances gradients by a matrix that train.trained=direct-head"),
         ({"energy_weight": 0.5}, "train.energy_weight=0.5 has no effect without train.trained=all"),
-        ({"trained": "head"}, "train.trained: Input should be 'all' or 'direct-head', got 'head'"),
+        ({"trained": "head"}, "train.trained: Input should be 'all', 'direct-head' or 'raw-directions', got"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:

@@ -147,6 +147,19 @@ def test_fine_tune(potential: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "potential.pt").is_file()
 
 
+def test_molecule_in_a_field(tmp_path: Path) -> None:
+    pytest.importorskip("tblite", reason='needs tblite (pip install "remul-md[xtb]")')
+    short = ["--n-frames", "60", "--n-steps", "60", "--length-ps", "0.02", "--equilibrate-ps", "0"]
+    small = ["model.width=16", "model.n_layers=1", "model.n_heads=2", "train.warmup_steps=2", "train.ema_decay=0.5"]
+    sets = [part for option in small for part in ("--set", option)]
+    out = run("molecule_in_a_field.py", "out", *short, *sets, folder=tmp_path)
+    assert "taught SO3 about (0 0 1) in a field of [0.0, 0.0, 0.5] V/A" in out
+    assert "angular momentum kept: yes" in out
+    changes = {line.split()[0]: numbers(line)[-1] for line in out.splitlines() if line.startswith("L_")}
+    assert set(changes) == {"L_x", "L_y", "L_z"}
+    assert (tmp_path / "out" / "run" / "potential.pt").is_file()
+
+
 def test_nve_aspirin(tmp_path: Path) -> None:
     short = ["--length-ps", "0.025", "--equilibrate-ps", "0.005", "--output", "short.traj"]
     out = run("nve_aspirin.py", *short, folder=tmp_path)

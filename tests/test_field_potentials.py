@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,33 @@ def test_training_is_judged_about_the_field_whatever_it_rotates(
     with caplog.at_level(logging.WARNING):
         trained(tmp_path / "tilted", frames, "train.axis=[0, 0, 1]")
     assert any("rotated about (0 0 1)" in record.message for record in caplog.records)
+
+
+def test_the_study_keeps_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    study = import_module("molecule_in_a_field")
+    monkeypatch.setattr(study, "N_VALIDATION", 8)
+    write_frames(charges_in_field(48, field=np.array([0.0, 0.0, 0.5])), tmp_path / "train.npz", provenance={})
+    write_frames(charges_in_field(9, field=np.array([0.0, 0.0, 0.5])), tmp_path / "test.npz", provenance={})
+    results, kept = tmp_path / "results.json", {"mae": 0.0}
+    results.write_text(json.dumps({"rows": [], "field_blind_limit": kept}))
+    small = ["model.width=16", "model.n_layers=1", "model.n_heads=2", "train.warmup_steps=0", "train.ema_decay=0.5"]
+    sets = [part for each in (*small, "data.allow_implausible=true") for part in ("--set", each)]
+    command = ["--run-dir", str(tmp_path), "--n-train", "40", "--n-steps", "80", "--json", str(results), *sets]
+    study.main([*command, "--methods", "about_z"])
+    (first,) = json.loads(results.read_text())["rows"]
+    study.main([*command, "--methods", "about_z", "exact"])
+    content = json.loads(results.read_text())
+    assert content["field_blind_limit"] == kept
+    again, exact = content["rows"]
+    assert again == first  # the seconds of its training too: nothing was trained anew
+    # A network that cannot break the symmetry knows no field: it is left with the whole of such forces.
+    frames = charges_in_field(9, field=np.array([0.0, 0.0, 0.5]))
+    assert exact["force_mae_original"] == pytest.approx(1e3 * np.abs(frames.forces).mean(), rel=0.5)
+    assert exact["direction_load"] == 1.0
+    assert first["force_mae_original"] < 0.7 * exact["force_mae_original"]
+    assert "--run-dir FOLDER" in content["command"]
+    assert str(tmp_path) not in results.read_text()
 
 
 def test_one_potential_has_one_field(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_potential_records_the_field(tmp_path: Path, caplog: pytest.LogCapture
         ([], {}, False),
         ([[0.0, 0.0, 0.0]], {}, False),
         ([list(FIELD)], {}, True),
-        ([list(FIELD)], {"beta": 0.0}, False),
+        ([list(FIELD)], {"beta": 0.0, "first_orientation": "original"}, False),
         ([list(FIELD)], {"beta": 0.0, "first_orientation": "random"}, True),
         ([list(FIELD)], {"group": "SO3", "axis": (-0.22, 0.46, -1.0)}, False),
         ([list(FIELD)], {"group": "SO3", "axis": (0.0, 0.0, 1.0)}, True),
@@ -164,18 +164,18 @@ def test_each_geometry_is_labelled_in_an_orientation_of_its_own(cli: Run, tmp_pa
         return read_frames(output)
 
     seed = ("--random-orientations", 3)
-    turned, again, other = labelled_as(*seed), labelled_as(*seed, "--overwrite"), labelled_as(seed[0], 4)
-    assert turned.content_hash() == again.content_hash()
+    rotated, again, other = labelled_as(*seed), labelled_as(*seed, "--overwrite"), labelled_as(seed[0], 4)
+    assert rotated.content_hash() == again.content_hash()
     as_they_stand, in_field = labelled_as(), labelled_as("--field-V-per-A", 0, 0, 0.5, *seed)
     # Without a field the energy does not know the orientation; in one it is that of the rotated geometry.
-    assert turned.energy == pytest.approx(as_they_stand.energy, abs=1e-5)
-    np.testing.assert_array_equal(in_field.positions, turned.positions)
+    assert rotated.energy == pytest.approx(as_they_stand.energy, abs=1e-5)
+    np.testing.assert_array_equal(in_field.positions, rotated.positions)
     assert in_field.energy is not None
     atoms = labelled("xtb", in_field.atoms(2), (0, 0, 0.5))
     assert in_field.energy[2] == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
     rotations = []
-    for index in range(len(turned)):
-        before, after = given.frame_positions(250 * index), turned.frame_positions(index)
+    for index in range(len(rotated)):
+        before, after = given.frame_positions(250 * index), rotated.frame_positions(index)
         np.testing.assert_allclose(after.mean(axis=0), before.mean(axis=0), atol=1e-12)
         centred = [places - places.mean(axis=0) for places in (before, after)]
         rotation = np.linalg.lstsq(*centred, rcond=None)[0]
@@ -183,7 +183,7 @@ def test_each_geometry_is_labelled_in_an_orientation_of_its_own(cli: Run, tmp_pa
         assert np.linalg.det(rotation) == pytest.approx(1.0)
         rotations.append(rotation)
     assert min(np.abs(a - b).max() for a, b in combinations(rotations, 2)) > 0.1
-    assert np.abs(other.positions - turned.positions).max() > 0.1
+    assert np.abs(other.positions - rotated.positions).max() > 0.1
 
 
 def test_a_crystal_has_no_orientation_of_its_own() -> None:

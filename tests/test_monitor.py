@@ -224,7 +224,7 @@ def test_a_run_measures_its_symmetry_for_less_than_a_twentieth_of_its_atoms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = Counted(monkeypatch)
-    tiny = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_moments": 3}
+    tiny = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_tensors": 3}
     train = {"n_steps": 300, "batch_size": 16, "warmup_steps": 5, "validate_every": 300, "device": "cpu"}
     data = {"molecule": "ethanol", "n_train": 40, "n_validation": 20}
     config = validated_config({"data": data, "model": tiny, "train": train | {"forces": "direct"}}, origin="test")

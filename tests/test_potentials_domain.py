@@ -15,8 +15,8 @@ from scipy.spatial.transform import Rotation
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.potentials.domain import (
-    Coverage,
-    coverage_of,
+    Domain,
+    domain_of,
     element_distance_ranges,
     formula,
     require_known_charge,
@@ -45,25 +45,25 @@ def ethanol() -> Frames:
 
 
 @pytest.fixture(scope="module")
-def coverage(ethanol: Frames) -> Coverage:
-    return coverage_of(ethanol)
+def domain(ethanol: Frames) -> Domain:
+    return domain_of(ethanol)
 
 
-def test_what_fifty_ethanol_frames_cover(ethanol: Frames, coverage: Coverage) -> None:
-    assert coverage.compositions == [{"C": 2, "H": 6, "O": 1}]
-    assert coverage.n_frames == 50
-    assert not coverage.periodic
-    assert len(coverage.bonds) == 8
-    assert all(0.9 < low < high < 1.75 for low, high in zip(coverage.bond_min, coverage.bond_max, strict=True))
+def test_what_fifty_ethanol_frames_cover(ethanol: Frames, domain: Domain) -> None:
+    assert domain.compositions == [{"C": 2, "H": 6, "O": 1}]
+    assert domain.n_frames == 50
+    assert not domain.periodic
+    assert len(domain.bonds) == 8
+    assert all(0.9 < low < high < 1.75 for low, high in zip(domain.bond_min, domain.bond_max, strict=True))
     assert ethanol.energy is not None
     lowest = int(np.argmin(ethanol.energy))
-    np.testing.assert_array_equal(coverage.reference_positions, ethanol.frame_positions(lowest))
-    assert set(coverage.distance_ranges) == {"C-C", "C-H", "C-O", "H-H", "H-O"}
+    np.testing.assert_array_equal(domain.reference_positions, ethanol.frame_positions(lowest))
+    assert set(domain.distance_ranges) == {"C-C", "C-H", "C-O", "H-H", "H-O"}
     # Ethanol of rMD17 turns in its data: the median is near that of uniformly random orientations, 132 degrees.
-    assert 80 < coverage.rotation_angle_median < 150
+    assert 80 < domain.rotation_angle_median < 150
 
 
-def test_ranges_and_bonds_enclose_every_frame(ethanol: Frames, coverage: Coverage) -> None:
+def test_ranges_and_bonds_enclose_every_frame(ethanol: Frames, domain: Domain) -> None:
     seen: dict[str, list[float]] = {}
     for index in range(len(ethanol)):
         atoms = ethanol.atoms(index)
@@ -71,28 +71,28 @@ def test_ranges_and_bonds_enclose_every_frame(ethanol: Frames, coverage: Coverag
         for i in range(len(atoms)):
             for j in range(i):
                 seen.setdefault("-".join(sorted((atoms.symbols[i], atoms.symbols[j]))), []).append(distances[i, j])
-    assert coverage.distance_ranges.keys() == seen.keys()
+    assert domain.distance_ranges.keys() == seen.keys()
     for pair, values in seen.items():
-        assert coverage.distance_ranges[pair] == pytest.approx([min(values), max(values)])
-    first, second = coverage.bonds[3]
+        assert domain.distance_ranges[pair] == pytest.approx([min(values), max(values)])
+    first, second = domain.bonds[3]
     lengths = [ethanol.atoms(index).get_distance(first, second) for index in range(len(ethanol))]
-    assert [coverage.bond_min[3], coverage.bond_max[3]] == pytest.approx([min(lengths), max(lengths)])
+    assert [domain.bond_min[3], domain.bond_max[3]] == pytest.approx([min(lengths), max(lengths)])
 
 
 def test_several_compositions() -> None:
-    coverage = coverage_of(molecule_frames())
-    assert coverage.compositions == [{"C": 2, "H": 3, "O": 2}, {"C": 1, "H": 3, "O": 1}]
+    domain = domain_of(molecule_frames())
+    assert domain.compositions == [{"C": 2, "H": 3, "O": 2}, {"C": 1, "H": 3, "O": 1}]
     # Bond statistics stand for the reference frame's own composition only.
-    assert coverage.bond_min == coverage.bond_max
+    assert domain.bond_min == domain.bond_max
 
 
 def test_frames_without_labels_take_the_first_as_reference(ethanol: Frames) -> None:
     unlabelled = replace(ethanol, energy=None, forces=None)
-    np.testing.assert_array_equal(coverage_of(unlabelled).reference_positions, ethanol.frame_positions(0))
+    np.testing.assert_array_equal(domain_of(unlabelled).reference_positions, ethanol.frame_positions(0))
 
 
-def test_json_round_trip(coverage: Coverage) -> None:
-    assert Coverage.from_json(json.loads(json.dumps(coverage.to_json()))) == coverage
+def test_json_round_trip(domain: Domain) -> None:
+    assert Domain.from_json(json.loads(json.dumps(domain.to_json()))) == domain
 
 
 def test_formula_counts() -> None:
@@ -133,10 +133,10 @@ def test_the_median_angle_is_that_of_the_frames() -> None:
     frames = [water.copy() for _ in range(5)]
     for atoms, degrees in zip(frames, (0.0, 11.0, 52.0, 80.0, 95.0), strict=True):
         atoms.positions = rotated(atoms.positions, [0.3, 1.0, 0.1], degrees)
-    assert coverage_of(frames_from_atoms(frames)).rotation_angle_median == pytest.approx(52.0, abs=1e-4)
+    assert domain_of(frames_from_atoms(frames)).rotation_angle_median == pytest.approx(52.0, abs=1e-4)
 
 
-def test_training_frames_may_number_their_atoms_in_any_order(ethanol: Frames, coverage: Coverage) -> None:
+def test_training_frames_may_number_their_atoms_in_any_order(ethanol: Frames, domain: Domain) -> None:
     """Bond ranges are those of the molecule, however each frame numbers its atoms."""
     rng = np.random.default_rng(4)
     orders = [rng.permutation(9) for _ in range(len(ethanol))]
@@ -147,43 +147,43 @@ def test_training_frames_may_number_their_atoms_in_any_order(ethanol: Frames, co
         positions=np.concatenate([ethanol.frame_positions(k)[order] for k, order in enumerate(orders)]),
         atomic_numbers=np.concatenate([ethanol.frame_numbers(k)[order] for k, order in enumerate(orders)]),
     )
-    found, known = trained_bond_ranges(coverage_of(mixed)), trained_bond_ranges(coverage)
+    found, known = trained_bond_ranges(domain_of(mixed)), trained_bond_ranges(domain)
     assert found.keys() == known.keys()
     assert len(known) == 5  # C-C, C-O, O-H, and C-H of either carbon
     for kind, limits in known.items():
         assert found[kind] == pytest.approx(limits)
 
 
-def test_bonds_of_one_kind_share_a_range(coverage: Coverage) -> None:
-    bonds = np.array(coverage.bonds)
-    methyl = [k for k, kind in enumerate(bond_kinds(np.array(coverage.reference_numbers), bonds)) if "HHH)-H" in kind]
+def test_bonds_of_one_kind_share_a_range(domain: Domain) -> None:
+    bonds = np.array(domain.bonds)
+    methyl = [k for k, kind in enumerate(bond_kinds(np.array(domain.reference_numbers), bonds)) if "HHH)-H" in kind]
     assert len(methyl) == 3
-    ranges = trained_bond_ranges(coverage)
-    expected = (min(coverage.bond_min[k] for k in methyl), max(coverage.bond_max[k] for k in methyl))
+    ranges = trained_bond_ranges(domain)
+    expected = (min(domain.bond_min[k] for k in methyl), max(domain.bond_max[k] for k in methyl))
     assert ranges["C(CHHH)-H(C)"] == expected
 
 
-def test_charges_are_those_of_the_frames(ethanol: Frames, coverage: Coverage) -> None:
-    assert coverage.charges == [0]
-    ions = coverage_of(replace(ethanol, charge=np.full(len(ethanol), -1)))
+def test_charges_are_those_of_the_frames(ethanol: Frames, domain: Domain) -> None:
+    assert domain.charges == [0]
+    ions = domain_of(replace(ethanol, charge=np.full(len(ethanol), -1)))
     assert ions.charges == [-1]
     require_known_charge(ions, -1)
-    for known, charge in ((ions, 0), (coverage, 1)):
+    for known, charge in ((ions, 0), (domain, 1)):
         with pytest.raises(InputError, match=rf"total charge \+?{charge} .* trained on charge {known.charges[0]}"):
             require_known_charge(known, charge)
     frames = ethanol.select([3, 4])
-    require_known_frames(coverage, frames, species=(1, 6, 8))
+    require_known_frames(domain, frames, species=(1, 6, 8))
     with pytest.raises(InputError, match=r"total charge \+2"):
-        require_known_frames(coverage, replace(frames, charge=np.array([0, 2])), species=(1, 6, 8))
+        require_known_frames(domain, replace(frames, charge=np.array([0, 2])), species=(1, 6, 8))
 
 
-def test_compositions_are_refused_with_what_is_known(coverage: Coverage) -> None:
+def test_compositions_are_refused_with_what_is_known(domain: Domain) -> None:
     species = (1, 6, 8)
-    require_known_composition(coverage, np.array(coverage.reference_numbers)[::-1], species=species)  # any order
+    require_known_composition(domain, np.array(domain.reference_numbers)[::-1], species=species)  # any order
     with pytest.raises(InputError, match="element N, S was never trained on; this potential knows H, C, O"):
-        require_known_composition(coverage, np.array([16, 1, 7]), species=species)
+        require_known_composition(domain, np.array([16, 1, 7]), species=species)
     message = r"composition C1H4O1 was never trained on; this potential knows C2H6O1; train on it .*allow_unseen=True"
     with pytest.raises(InputError, match=message):
-        require_known_composition(coverage, molecule("CH3OH").numbers, species=species)
+        require_known_composition(domain, molecule("CH3OH").numbers, species=species)
     with pytest.raises(InputError, match="the structure has no atoms; give at least one"):
-        require_known_composition(coverage, np.array([], dtype=np.int64), species=species)
+        require_known_composition(domain, np.array([], dtype=np.int64), species=species)

@@ -18,7 +18,7 @@ from remul_md.analysis.rotation import rotational_error_along
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models import MODELS, build_model
-from remul_md.potentials.domain import coverage_of, merged_coverage
+from remul_md.potentials.domain import domain_of, merged_domain
 from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.potentials.provenance import Provenance
@@ -282,8 +282,8 @@ def test_heads_in_common(files: list[Path], frames: Frames, tmp_path: Path) -> N
         make_ensemble(list(told.values()))
 
 
-def test_coverage_is_what_all_have_seen() -> None:
-    first = coverage_of(read_frames("rmd17/ethanol/train-01").select(range(9)))
+def test_domain_is_what_all_have_seen() -> None:
+    first = domain_of(read_frames("rmd17/ethanol/train-01").select(range(9)))
     assert len(first.bonds) == 8
     first = replace(first, compositions=[*first.compositions, {"C": 1}])
     stretched = replace(
@@ -292,18 +292,18 @@ def test_coverage_is_what_all_have_seen() -> None:
         bond_min=[length + 0.1 for length in first.bond_min],
         distance_ranges={pair: [low - 0.3, high - 0.1] for pair, (low, high) in first.distance_ranges.items()},
     )
-    both = merged_coverage({"first": first, "stretched": stretched})
+    both = merged_domain({"first": first, "stretched": stretched})
     assert both.bond_max == stretched.bond_max
     assert both.bond_min == first.bond_min
     for pair, (low, high) in first.distance_ranges.items():
         assert both.distance_ranges[pair] == [low - 0.3, high]
-    other_bonds = merged_coverage({"first": first, "other": replace(stretched, bonds=first.bonds[1:])})
+    other_bonds = merged_domain({"first": first, "other": replace(stretched, bonds=first.bonds[1:])})
     assert other_bonds.bond_max == first.bond_max
-    assert merged_coverage({"a": first, "b": replace(first, compositions=first.compositions[::-1])}) == first
+    assert merged_domain({"a": first, "b": replace(first, compositions=first.compositions[::-1])}) == first
     with pytest.raises(InputError, match="a and b were trained on other compositions"):
-        merged_coverage({"a": first, "b": replace(first, compositions=first.compositions[1:])})
+        merged_domain({"a": first, "b": replace(first, compositions=first.compositions[1:])})
     with pytest.raises(InputError, match="a and b were trained on other periodic"):
-        merged_coverage({"a": first, "b": replace(first, periodic=True)})
+        merged_domain({"a": first, "b": replace(first, periodic=True)})
 
 
 def test_a_ensemble_of_one_is_no_ensemble() -> None:

@@ -86,7 +86,7 @@ def test_a_saved_potential_predicts_the_same_bits(potential: Potential, batch: B
         assert not value.requires_grad, name
     assert before["forces"].abs().max() > 1e-3
     assert not torch.equal(before["forces"], before["direct_forces"])
-    assert loaded.coverage == potential.coverage
+    assert loaded.domain == potential.domain
     assert loaded.provenance == potential.provenance
     assert loaded.config == potential.config
     assert loaded.species == (1, 6, 8)
@@ -245,7 +245,7 @@ def test_missing_keys_are_named(file: Path, key: str) -> None:
         load_potential(file)
 
 
-@pytest.mark.parametrize("section", ["model", "coverage", "provenance"])
+@pytest.mark.parametrize("section", ["model", "domain", "provenance"])
 def test_damaged_metadata_is_refused(file: Path, section: str) -> None:
     payload = raw(file)
     metadata = json.loads(payload["metadata"])
@@ -369,13 +369,13 @@ def test_a_stored_file_still_predicts_what_it_did() -> None:
 def key_tree(path: Path) -> dict[str, list[str]]:
     payload = raw(path)
     metadata = json.loads(payload["metadata"])
-    sections = {name: sorted(metadata[name]) for name in ("units", "model", "coverage", "provenance")}
+    sections = {name: sorted(metadata[name]) for name in ("units", "model", "domain", "provenance")}
     return {"file": sorted(payload), "metadata": sorted(metadata), **sections}
 
 
 def test_the_format_version_is_bumped_when_what_is_saved_changes(file: Path) -> None:
     """Fails when a key is added, renamed or dropped: raise FORMAT_VERSION and store a new file."""
-    assert raw(file)["format_version"] == FORMAT_VERSION == 4
+    assert raw(file)["format_version"] == FORMAT_VERSION == 5
     assert key_tree(file) == key_tree(STORED / "stored.pt")
 
 

@@ -39,8 +39,8 @@ from remul_md.training.validation import RotatedValidation
 
 pytestmark = pytest.mark.slow
 
-SMALL_MODEL = {"width": 32, "n_layers": 2, "n_heads": 4, "pair_width": 24, "n_radial": 10, "n_moments": 8}
-TINY_MODEL = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_moments": 3}
+SMALL_MODEL = {"width": 32, "n_layers": 2, "n_heads": 4, "pair_width": 24, "n_radial": 10, "n_tensors": 8}
+TINY_MODEL = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_tensors": 3}
 
 
 def run_config(*, data: dict[str, Any] | None = None, model: dict[str, Any] = TINY_MODEL, **train: Any) -> RunConfig:
@@ -518,11 +518,11 @@ def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
     config = run_config()
     train_potential(config, run_dir=tmp_path, progress=False)
     written = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    del written["train"]["monitor_share"], written["model"]["n_moments"]
+    del written["train"]["monitor_share"], written["model"]["n_tensors"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
-    with pytest.raises(InputError, match=r"model\.n_moments was 32, now 3"):
+    with pytest.raises(InputError, match=r"model\.n_tensors was 32, now 3"):
         train_potential(config, run_dir=tmp_path, resume=True, progress=False)
-    written["model"]["n_moments"] = 3
+    written["model"]["n_tensors"] = 3
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
     again = train_potential(config, run_dir=tmp_path, resume=True, progress=False)
     assert again.provenance.metrics["last_step"] == config.train.n_steps

@@ -34,7 +34,7 @@ for folder in {folders!r}:
 # 7 divides neither the steps nor the other intervals, so a kill always finds rows that are ahead of the checkpoint.
 CONFIG = {
     "data": {"molecule": "aspirin", "n_train": 23, "n_validation": 4},
-    "model": {"width": 16, "n_layers": 2, "n_heads": 4, "pair_width": 12, "n_radial": 6, "n_moments": 5},
+    "model": {"width": 16, "n_layers": 2, "n_heads": 4, "pair_width": 12, "n_radial": 6, "n_tensors": 5},
     "train": {
         "n_steps": 60,
         "batch_size": 3,

@@ -146,7 +146,7 @@ def test_runs_start_from_frames_of_a_data_set(tmp_path: Path) -> None:
 
 
 def test_starts_are_whole_frames_of_the_molecule() -> None:
-    reference = load_potential("ethanol").coverage
+    reference = load_potential("ethanol").domain
     data = read_frames("rmd17/ethanol/train-01").select(range(4))
     drawn = start_positions(data, reference, n_replicas=10, seed=5)
     assert drawn.shape == (10, 9, 3)
@@ -274,7 +274,7 @@ def test_frames_of_a_broken_molecule_are_left_out(tmp_path: Path, caplog: pytest
     labels = read_frames(tmp_path / "labels.npz")
     run = read_trajectory(tmp_path / "md" / "run-4.traj").positions
     assert len(labels) == made.n_frames == 3 * 7 + first + len(run)
-    reference = load_potential("ethanol").coverage
+    reference = load_potential("ethanol").domain
     for positions in labels.positions.reshape(-1, 9, 3):
         assert whole_frames(positions[None], reference) == (1, "")
     assert made.potential.provenance.direct_head["data"]["sampling"]["broken"] == [tearing, stopping]
@@ -297,7 +297,7 @@ def all_torn(potential: Any, **options: Any) -> RemulCalculator:
 
 def test_whole_frames_end_where_a_bond_is_off() -> None:
     reference = replace(
-        load_potential("ethanol").coverage, bonds=[[0, 1], [1, 2]], bond_min=[1.4, 0.9], bond_max=[1.6, 1.1]
+        load_potential("ethanol").domain, bonds=[[0, 1], [1, 2]], bond_min=[1.4, 0.9], bond_max=[1.6, 1.1]
     )
     frame = np.array([[0.0, 0, 0], [1.5, 0, 0], [2.5, 0, 0]])
     positions = np.stack([frame] * 5)

@@ -79,8 +79,8 @@ def test_every_shape_letter_is_in_the_legend() -> None:
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(InputError, match=re.escape("divisible by model.n_heads, got 30 and 8")):
         TransformerConfig(species=(1, 6), width=30)
-    with pytest.raises(InputError, match=re.escape("model.n_moments must be >= 1, got 0")):
-        TransformerConfig(species=(1, 6), n_moments=0)
+    with pytest.raises(InputError, match=re.escape("model.n_tensors must be >= 1, got 0")):
+        TransformerConfig(species=(1, 6), n_tensors=0)
     with pytest.raises(InputError, match=re.escape("model.max_degree must be 1 to 3, got 4")):
         TransformerConfig(species=(1, 6), max_degree=4)
     with pytest.raises(InputError, match=re.escape("model.direct_layers must be >= 0, got -1")):

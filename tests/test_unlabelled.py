@@ -386,7 +386,7 @@ def test_validation_frames_among_them_are_named(caplog: pytest.LogCaptureFixture
 
 # Runs ---------------------------------------------------------------------------------------------------------------
 
-TINY_MODEL = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_moments": 3}
+TINY_MODEL = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_tensors": 3}
 
 
 def run_config(source: Path, **train: Any) -> RunConfig:
@@ -431,7 +431,7 @@ def test_a_run_with_unlabelled_frames_resumes_bit_for_bit_and_only_with_the_same
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
     record = load_potential(tmp_path / "whole" / "potential.pt").provenance.data["unlabelled"]
     assert record == {"name": "own.traj", "n_frames": 11, "data_hash": read(path).content_hash()}
-    assert whole.coverage.n_frames == 17  # what was never labelled is not covered
+    assert whole.domain.n_frames == 17  # what was never labelled is not covered
 
 
 def test_unlabelled_frames_change_what_is_learned(tmp_path: Path) -> None:

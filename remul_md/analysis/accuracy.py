@@ -226,7 +226,7 @@ def evaluate_potential(
     if frames.energy is None or frames.forces is None:
         raise InputError(f"{frames.name}: has no energies or no forces; evaluation needs both")
     head = potential.resolve_forces(forces)
-    require_known_frames(potential.coverage, frames, species=potential.species)
+    require_known_frames(potential.domain, frames, species=potential.species)
     store = BatchStore(build_batch(frames, cutoff=potential.cutoff).to(potential.device))
     exact = potential.without_raw_directions()
     # All draws before the first pass, so that the figures do not depend on how many frames fit into one.

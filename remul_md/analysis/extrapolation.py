@@ -44,7 +44,7 @@ def range_departure(
         positions: [T, N, 3], Angstrom, T >= 1.
         atomic_numbers: [N].
         ranges: shortest and longest distance of pairs of elements, such as {"C-H": [1.0, 4.1]}, Angstrom; names in
-            alphabetical order, as `remul_md.potentials.domain.Coverage` has them.
+            alphabetical order, as `remul_md.potentials.domain.Domain` has them.
     Raises:
         InputError: positions and atomic numbers that do not fit, or a range that is none.
     """

@@ -18,7 +18,7 @@ from remul_md.structures.alignment import centred, superposition_rotations
 from remul_md.structures.topology import bond_kinds, matching_orders
 
 if TYPE_CHECKING:
-    from remul_md.potentials.domain import Coverage
+    from remul_md.potentials.domain import Domain
 
 
 MAX_ORDERS = 1000  # exchanges of equal atoms that are tried; 12 of ethanol
@@ -50,49 +50,47 @@ class TrainingStatistics:
             raise InputError(f"training statistics lack {missing}: give reference_positions and rotation_angle_median")
 
     @classmethod
-    def of(
-        cls, coverage: Coverage, *, numbers: NDArray[np.int64], positions: NDArray[np.float64]
-    ) -> TrainingStatistics:
+    def of(cls, domain: Domain, *, numbers: NDArray[np.int64], positions: NDArray[np.float64]) -> TrainingStatistics:
         """Those that a potential carries, for a molecule whose atoms may be numbered in any order.
 
         Args:
-            coverage: of the potential.
+            domain: of the potential.
             numbers: atomic numbers of the run, [N].
             positions: its first frame, [N, 3], Angstrom: its bonds say which atom is which.
         """
-        bonds, unlike = StructureCheck(coverage).known_bonds(numbers, positions)
+        bonds, unlike = StructureCheck(domain).known_bonds(numbers, positions)
         if bonds is None:
-            return cls(bonds=None, distance_ranges=coverage.distance_ranges, unlike=unlike)
-        ranges = trained_bond_ranges(coverage)
+            return cls(bonds=None, distance_ranges=domain.distance_ranges, unlike=unlike)
+        ranges = trained_bond_ranges(domain)
         limits = np.array([ranges[kind] for kind in bond_kinds(numbers, bonds)]).reshape(-1, 2)
         return cls(
             bonds=BondRanges(pairs=bonds, min_A=limits[:, 0], max_A=limits[:, 1]),
-            distance_ranges=coverage.distance_ranges,
-            reference_positions=_reference_in_order(coverage, numbers, bonds, positions),
-            rotation_angle_median=coverage.rotation_angle_median,
+            distance_ranges=domain.distance_ranges,
+            reference_positions=_reference_in_order(domain, numbers, bonds, positions),
+            rotation_angle_median=domain.rotation_angle_median,
         )
 
 
-def trained_bonds(coverage: Coverage) -> BondRanges:
+def trained_bonds(domain: Domain) -> BondRanges:
     """Ranges of the bond lengths that a potential has seen, in the order of its reference frame."""
     return BondRanges(
-        pairs=np.array(coverage.bonds, dtype=np.int64).reshape(-1, 2),
-        min_A=np.array(coverage.bond_min, dtype=np.float64),
-        max_A=np.array(coverage.bond_max, dtype=np.float64),
+        pairs=np.array(domain.bonds, dtype=np.int64).reshape(-1, 2),
+        min_A=np.array(domain.bond_min, dtype=np.float64),
+        max_A=np.array(domain.bond_max, dtype=np.float64),
     )
 
 
 def _reference_in_order(
-    coverage: Coverage, numbers: NDArray[np.int64], bonds: NDArray[np.int64], positions: NDArray[np.float64]
+    domain: Domain, numbers: NDArray[np.int64], bonds: NDArray[np.int64], positions: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """The reference frame in the order of the run's atoms, [N, 3], Angstrom.
 
     Equal atoms may be exchanged; of the orders that keep the bonds, the one in which both frames are closest, so that
     an exchange of hydrogens does not count as a turn. Atoms numbered as in training are left so.
     """
-    reference = np.array(coverage.reference_positions, dtype=np.float64)
-    known = np.array(coverage.reference_numbers, dtype=np.int64)
-    reference_bonds = np.array(coverage.bonds, dtype=np.int64).reshape(-1, 2)
+    reference = np.array(domain.reference_positions, dtype=np.float64)
+    known = np.array(domain.reference_numbers, dtype=np.int64)
+    reference_bonds = np.array(domain.bonds, dtype=np.int64).reshape(-1, 2)
     orders = matching_orders(numbers, bonds, reference_numbers=known, reference_pairs=reference_bonds)
     best, smallest = np.arange(len(numbers)), np.inf
     for order in islice(orders, MAX_ORDERS):

@@ -194,7 +194,7 @@ def analyze_trajectory(
             about it only, mirrors through planes that hold it. Default: the axis that the record of the run names, if
             it does.
         training_statistics: ranges of the training data that bonds, distances and orientations are held against, such
-            as `TrainingStatistics.of(potential.coverage, ...)`.
+            as `TrainingStatistics.of(potential.domain, ...)`.
         bounds: limits of the verdicts.
     Raises:
         InputError: options out of range, files that cannot be read, a calculator for another structure.

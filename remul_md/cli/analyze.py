@@ -75,9 +75,9 @@ def analyze(
         opened = open_trajectory(trajectory, **reading)
         atoms = next(opened.blocks()).atoms(0)
         atoms.calc = calculator
-        atoms.info["charge"] = known.coverage.charges[0]  # trajectories carry none
+        atoms.info["charge"] = known.domain.charges[0]  # trajectories carry none
         if not atoms.pbc.any():
-            statistics = TrainingStatistics.of(known.coverage, numbers=atoms.numbers, positions=atoms.positions)
+            statistics = TrainingStatistics.of(known.domain, numbers=atoms.numbers, positions=atoms.positions)
         run = known.provenance.run_of(calculator.head)  # of the forces that are tested
         training = run["metrics"].get("history")
         split = run["data"].get("split") or {}

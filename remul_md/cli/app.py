@@ -78,7 +78,9 @@ def train(
     options = load_config(config, overrides=[*chosen, *(set_ or [])])
     typer.echo(dump_config(options))
     potential = train_potential(options, run_dir=run_dir, resume=resume, overwrite=overwrite, init_from=init_from)
-    line = training_line(potential.provenance, direct=options.train.trained == "direct-head")
+    line = training_line(
+        potential.provenance, direct=options.train.trained != "all" and options.train.forces == "direct"
+    )
     typer.echo(f"{run_dir / POTENTIAL}: {line}")
 
 

@@ -74,7 +74,7 @@ def label_frames(
                 "make one with `remul-md ensemble`, or leave the limit out"
             )
     head = potential.resolve_forces(forces)
-    require_known_frames(potential.coverage, frames, species=potential.species)
+    require_known_frames(potential.domain, frames, species=potential.species)
     geometries = frames.without_labels()
     store = BatchStore(build_batch(geometries, cutoff=potential.cutoff).to(potential.device))
     at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * potential.n_members))

@@ -21,7 +21,7 @@ from remul_md.dynamics.recording import OutputFiles
 from remul_md.dynamics.replicas import replica_output, run_replicas
 from remul_md.errors import InputError
 from remul_md.labels.label import label_frames
-from remul_md.potentials.domain import Coverage
+from remul_md.potentials.domain import Domain
 from remul_md.potentials.potential import Potential
 from remul_md.structures.frames import Frames, joined
 
@@ -112,7 +112,7 @@ def label_own_dynamics(
     Raises:
         InputError: there are not enough frames in which the molecule is whole.
     """
-    reference = teacher.coverage
+    reference = teacher.domain
     atoms = Atoms(numbers=reference.reference_numbers, positions=reference.reference_positions)
     atoms.info["charge"] = reference.charges[0]
     atoms.calc = calculator(teacher, device=str(teacher.device), forces="conservative", compile=compile)
@@ -165,7 +165,7 @@ def label_own_dynamics(
 
 
 def start_positions(
-    initial_structures: Frames, reference: Coverage, *, n_replicas: int, seed: int
+    initial_structures: Frames, reference: Domain, *, n_replicas: int, seed: int
 ) -> NDArray[np.float64]:
     """Where the runs start, [R, N, 3], Angstrom: frames in random order, each of them before any comes again.
 
@@ -196,7 +196,7 @@ def start_positions(
     return positions[np.resize(order, n_replicas)]
 
 
-def whole_frames(positions: NDArray[np.float64], reference: Coverage) -> tuple[int, str]:
+def whole_frames(positions: NDArray[np.float64], reference: Domain) -> tuple[int, str]:
     """How many frames come before the first in which a bond is broken, and which bond that is ("" if none breaks).
 
     Args:
@@ -212,7 +212,7 @@ def whole_frames(positions: NDArray[np.float64], reference: Coverage) -> tuple[i
     return found.first_off_frame, why
 
 
-def _frames_of(positions: NDArray[np.float64], reference: Coverage, *, name: str) -> Frames:
+def _frames_of(positions: NDArray[np.float64], reference: Domain, *, name: str) -> Frames:
     n_frames, n_atoms, _ = positions.shape
     return Frames(
         positions=positions.reshape(-1, 3),

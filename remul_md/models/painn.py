@@ -65,7 +65,7 @@ class Message(nn.Module):
         self.width = config.width
         n_gates = (3 if has_vectors else 2) * config.width
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
-        self.sent = nn.Sequential(nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, n_gates))
+        self.message = nn.Sequential(nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, n_gates))
         self.filters = nn.Linear(config.n_radial, n_gates)
 
     def forward(
@@ -79,14 +79,14 @@ class Message(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Scalars [A, E] and vectors [A, 3, E] after the message; no vectors come in at the first."""
         filters_AKG = self.filters(radial_AKR) * envelope_AK.unsqueeze(-1)
-        gates_AKG = gather_neighbors(self.sent(self.norm(x_AE)), batch) * filters_AKG
-        scalar_AKE, along_AKE, *kept_AKE = gates_AKG.split(self.width, dim=-1)
+        gates_AKG = gather_neighbors(self.message(self.norm(x_AE)), batch) * filters_AKG
+        scalar_AKE, along_AKE, *gate_AKE = gates_AKG.split(self.width, dim=-1)
         x_AE = x_AE + scalar_AKE.sum(1)
         message_A3E = directions_AK3.mT @ along_AKE
         if vectors_A3E is None:
             return x_AE, message_A3E
-        sent_AK3E = gather_neighbors(vectors_A3E, batch)
-        return x_AE, vectors_A3E + message_A3E + (kept_AKE[0].unsqueeze(2) * sent_AK3E).sum(1)
+        sender_AK3E = gather_neighbors(vectors_A3E, batch)
+        return x_AE, vectors_A3E + message_A3E + (gate_AKE[0].unsqueeze(2) * sender_AK3E).sum(1)
 
 
 class Update(nn.Module):

@@ -1,8 +1,8 @@
 """THE model: a transformer on atoms whose symmetry is an option, to be read from top to bottom.
 
-Atoms attend to their neighbours. Beside its features an atom carries moments: learned sums, over its neighbours, of
-the harmonics of the directions to them. Scalar products of moments tell angles, and products of moments with a pair's
-harmonics tell how the pair stands among the others, both without a loop over triplets. This much is equivariant.
+Atoms attend to their neighbours. Beside its features an atom carries tensor features: learned sums, over its
+neighbours, of the harmonics of the directions to them. Their scalar products tell angles, and their products with a
+pair's harmonics tell how the pair stands among the others, both without a loop over triplets. This much is equivariant.
 
 With `symmetry="relaxed"` raw directions enter the messages too, as plain numbers, and the direct head writes plain
 components: nothing makes the output turn with the input, and the losses decide how far the directions are used
@@ -15,8 +15,8 @@ with two derivatives, so energy and forces have no jumps.
 What each part is worth was measured: `docs/ablations.md`.
 
 Letters of the shape suffixes: A atoms of all systems, K neighbours of an atom (padded), B systems, E width,
-H heads, D width of a head (E = H D), C moments of each degree, L degrees, S components of all degrees (3 + 5 + 7),
-N components of one degree, P width of the pair features, R radial functions, I what a pair's network reads (radial
+H heads, D width of a head (E = H D), C tensor features of each degree, L degrees, S components of all degrees (3 + 5 +
+7), N components of one degree, P width of the pair features, R radial functions, I what a pair's network reads (radial
 functions and, if relaxed, the raw direction), G gates of a message, F several features side by side, 3 space;
 other digits are sizes.
 """
@@ -49,7 +49,8 @@ DIRECTION_SCALE = 0.3
 # Attention averages over neighbours, energies are sums over them: with about as many as a molecule has, messages start
 # at the size of a sum, and training is faster than with the plain average.
 MESSAGE_SCALE = 8.0
-# The length of a moment is sqrt(|m|^2 + SOFTENING^2): at m = 0, where an atom has no neighbour, it stays smooth.
+# The length of a tensor feature is sqrt(|m|^2 + SOFTENING^2): at m = 0, where an atom has no neighbour, it stays
+# smooth.
 SOFTENING = 0.1
 
 
@@ -65,7 +66,7 @@ class TransformerConfig:
         n_layers: attention blocks.
         n_heads: attention heads.
         n_radial: Gaussian radial functions of the distance, evenly spaced in exp(-r / 2 Angstrom).
-        n_moments: moments of each degree that an atom carries.
+        n_tensors: tensor features of each degree that an atom carries.
         max_degree: highest degree of the harmonics, 1 to 3.
         pair_width: channels of the network that reads a pair's place among the others.
         direct_layers: attention blocks that the direct head has for itself, >= 0; they cost nothing where
@@ -83,7 +84,7 @@ class TransformerConfig:
     n_layers: int = 3
     n_heads: int = 8
     n_radial: int = 16
-    n_moments: int = 32
+    n_tensors: int = 32
     max_degree: int = 3
     pair_width: int = 32
     direct_layers: int = 1
@@ -92,7 +93,7 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         if self.symmetry not in get_args(Symmetry):
             raise InputError(f"model.symmetry must be {' or '.join(get_args(Symmetry))}, got {self.symmetry!r}")
-        sizes = ("width", "n_layers", "n_heads", "n_radial", "n_moments", "max_degree", "pair_width")
+        sizes = ("width", "n_layers", "n_heads", "n_radial", "n_tensors", "max_degree", "pair_width")
         check_options(self, sizes=sizes)
         if self.direct_layers < 0:
             raise InputError(f"model.direct_layers must be >= 0, got {self.direct_layers}")
@@ -117,17 +118,17 @@ class TransformerConfig:
         return self.n_radial + self.n_raw
 
 
-class MixMoments(nn.Module):
-    """Linear combinations of the moments of each degree; without bias, since a constant moment would not turn."""
+class MixTensors(nn.Module):
+    """Linear combinations of the tensor features of each degree; no bias, since a constant would not turn."""
 
     def __init__(self, config: TransformerConfig, width: int) -> None:
         super().__init__()
         self.components = config.components
-        self.degrees = nn.ModuleList(nn.Linear(config.n_moments, width, bias=False) for _ in self.components)
+        self.degrees = nn.ModuleList(nn.Linear(config.n_tensors, width, bias=False) for _ in self.components)
 
-    def forward(self, moments_ASC: Tensor) -> Tensor:
+    def forward(self, tensors_ASC: Tensor) -> Tensor:
         """[A, S, C] -> [A, S, width]."""
-        parts = zip(self.degrees, moments_ASC.split(self.components, dim=1), strict=True)
+        parts = zip(self.degrees, tensors_ASC.split(self.components, dim=1), strict=True)
         return torch.cat([mix(part_ANC) for mix, part_ANC in parts], dim=1)
 
 
@@ -137,61 +138,61 @@ class PairNetwork(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.inputs = nn.Linear(config.n_inputs, config.pair_width)
-        self.mix = MixMoments(config, 2 * config.pair_width)
+        self.mix = MixTensors(config, 2 * config.pair_width)
 
-    def forward(self, inputs_AKI: Tensor, harmonics_AKS: Tensor, moments_ASC: Tensor, batch: Batch) -> Tensor:
+    def forward(self, inputs_AKI: Tensor, harmonics_AKS: Tensor, tensors_ASC: Tensor, batch: Batch) -> Tensor:
         """Pair features, [A, K, P]."""
-        from_here_AKP, from_there_AKP = (harmonics_AKS @ self.mix(moments_ASC)).chunk(2, dim=-1)
+        from_here_AKP, from_there_AKP = (harmonics_AKS @ self.mix(tensors_ASC)).chunk(2, dim=-1)
         hidden_AKP = self.inputs(inputs_AKI) + from_here_AKP + reverse_pairs(from_there_AKP, batch)
         return functional.silu(hidden_AKP)
 
 
 class AtomBlock(nn.Module):
-    """Attention over neighbours that also carries moments, then a network that reads scalar products of moments."""
+    """Attention over neighbours that also sends tensor features, then a network that reads their scalar products."""
 
     def __init__(self, config: TransformerConfig, *, first: bool, last: bool) -> None:
         super().__init__()
         self.width, self.n_heads, self.components, self.last = config.width, config.n_heads, config.components, last
         self.scale = (config.width // config.n_heads) ** -0.5
-        n_moments = config.n_moments * config.max_degree
-        # Gates of a message: its features, its harmonics and, where there are some already, the moments of the sender.
-        self.gates = [config.width, n_moments, 0 if first else n_moments]
+        n_tensors = config.n_tensors * config.max_degree
+        # Gates of a message: its features, its harmonics and, where there are some already, the tensors of the sender.
+        self.gates = [config.width, n_tensors, 0 if first else n_tensors]
         self.norm_attention = nn.RMSNorm(config.width, eps=1e-6)
         self.query_key = nn.Linear(config.width, 2 * config.width)
-        self.sent = nn.Sequential(
+        self.message = nn.Sequential(
             nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, sum(self.gates))
         )
         self.pair = nn.Linear(config.n_inputs, sum(self.gates) + config.n_heads)
         self.pair_network = None if first else PairNetwork(config)
         self.pair_more = None if first else nn.Linear(config.pair_width, sum(self.gates) + config.n_heads, bias=False)
-        self.mix = MixMoments(config, 2 * config.n_moments)
+        self.mix = MixTensors(config, 2 * config.n_tensors)
         self.norm_mlp = nn.RMSNorm(config.width, eps=1e-6)
         self.mlp = nn.Sequential(
-            nn.Linear(config.width + 2 * n_moments, config.width),
+            nn.Linear(config.width + 2 * n_tensors, config.width),
             nn.SiLU(),
-            nn.Linear(config.width, config.width + (0 if last else n_moments)),
+            nn.Linear(config.width, config.width + (0 if last else n_tensors)),
         )
 
     def forward(
         self,
         x_AE: Tensor,
-        moments_ASC: Tensor | None,
+        tensors_ASC: Tensor | None,
         inputs_AKI: Tensor,
         harmonics_AKS: Tensor,
         envelope_AK: Tensor,
         batch: Batch,
     ) -> tuple[Tensor, Tensor]:
-        """Atom features [A, E] and moments [A, S, C] after the block; no moments come into the first."""
-        old_ASC = None if moments_ASC is None else tamed(moments_ASC)
+        """Atom features [A, E] and tensor features [A, S, C] after the block; none of the latter enter the first."""
+        old_ASC = None if tensors_ASC is None else tamed(tensors_ASC)
         normed_AE = self.norm_attention(x_AE)
         query_AE, key_AE = self.query_key(normed_AE).chunk(2, dim=-1)
-        of_neighbor_AKF = gather_neighbors(torch.cat([key_AE, self.sent(normed_AE)], dim=-1), batch)
-        key_AKE, sent_AKG = of_neighbor_AKF.split([self.width, sum(self.gates)], dim=-1)
-        pair_AKG = self.pair(inputs_AKI)
+        of_neighbor_AKF = gather_neighbors(torch.cat([key_AE, self.message(normed_AE)], dim=-1), batch)
+        key_AKE, message_AKG = of_neighbor_AKF.split([self.width, sum(self.gates)], dim=-1)
+        gate_AKG = self.pair(inputs_AKI)
         if self.pair_network is not None and self.pair_more is not None and old_ASC is not None:
-            pair_AKG = pair_AKG + self.pair_more(self.pair_network(inputs_AKI, harmonics_AKS, old_ASC, batch))
-        pair_AKG, bias_AKH = pair_AKG.split([sum(self.gates), self.n_heads], dim=-1)
-        value_AKE, new_AKG, kept_AKG = (sent_AKG * pair_AKG).split(self.gates, dim=-1)
+            gate_AKG = gate_AKG + self.pair_more(self.pair_network(inputs_AKI, harmonics_AKS, old_ASC, batch))
+        gate_AKG, bias_AKH = gate_AKG.split([sum(self.gates), self.n_heads], dim=-1)
+        value_AKE, new_AKG, carried_AKG = (message_AKG * gate_AKG).split(self.gates, dim=-1)
 
         heads = (self.n_heads, -1)
         logits_AKH = (query_AE.unflatten(-1, heads).unsqueeze(1) * key_AKE.unflatten(-1, heads)).sum(-1) * self.scale
@@ -201,15 +202,15 @@ class AtomBlock(nn.Module):
         harmonics_of_degrees = harmonics_AKS.split(self.components, dim=-1)
         new_of_degrees = (new_AKG * envelope_AK.unsqueeze(-1)).chunk(len(self.components), dim=-1)
         pairs = zip(harmonics_of_degrees, new_of_degrees, strict=True)
-        found_ASC = torch.cat([part_AKN.mT @ gate_AKC for part_AKN, gate_AKC in pairs], dim=1)
-        if moments_ASC is not None and old_ASC is not None:
-            kept_of_degrees = (kept_AKG * envelope_AK.unsqueeze(-1)).chunk(len(self.components), dim=-1)
-            moments_of_degrees = gather_neighbors(old_ASC, batch).split(self.components, dim=2)
-            pairs = zip(kept_of_degrees, moments_of_degrees, strict=True)
+        new_ASC = torch.cat([part_AKN.mT @ gate_AKC for part_AKN, gate_AKC in pairs], dim=1)
+        if tensors_ASC is not None and old_ASC is not None:
+            carried_of_degrees = (carried_AKG * envelope_AK.unsqueeze(-1)).chunk(len(self.components), dim=-1)
+            tensors_of_degrees = gather_neighbors(old_ASC, batch).split(self.components, dim=2)
+            pairs = zip(carried_of_degrees, tensors_of_degrees, strict=True)
             carried_ASC = torch.cat([(gate.unsqueeze(2) * part_AKNC).sum(1) for gate, part_AKNC in pairs], dim=1)
-            found_ASC = moments_ASC + found_ASC + carried_ASC
+            new_ASC = tensors_ASC + new_ASC + carried_ASC
 
-        one_ASC, other_ASC = self.mix(tamed(found_ASC)).chunk(2, dim=-1)
+        one_ASC, other_ASC = self.mix(tamed(new_ASC)).chunk(2, dim=-1)
         products_AG = self.sum_of_each_degree(one_ASC * other_ASC)
         lengths_AG = (self.sum_of_each_degree(other_ASC.square()) + SOFTENING**2).sqrt()
         update_AF = self.mlp(torch.cat([self.norm_mlp(x_AE), lengths_AG, products_AG], dim=-1))
@@ -217,8 +218,8 @@ class AtomBlock(nn.Module):
         if not self.last:
             gates = update_AF[:, self.width :].unsqueeze(1).chunk(len(self.components), dim=-1)
             pairs = zip(gates, one_ASC.split(self.components, dim=1), strict=True)
-            found_ASC = found_ASC + torch.cat([gate_A1C * part_ANC for gate_A1C, part_ANC in pairs], dim=1)
-        return x_AE, found_ASC
+            new_ASC = new_ASC + torch.cat([gate_A1C * part_ANC for gate_A1C, part_ANC in pairs], dim=1)
+        return x_AE, new_ASC
 
     def sum_of_each_degree(self, values_ASC: Tensor) -> Tensor:
         """Sum over the components of each degree, [A, L C]."""
@@ -245,7 +246,7 @@ class DirectHead(nn.Module):
     def forward(
         self,
         x_AE: Tensor,
-        moments_ASC: Tensor,
+        tensors_ASC: Tensor,
         inputs_AKI: Tensor,
         harmonics_AKS: Tensor,
         envelope_AK: Tensor,
@@ -253,9 +254,9 @@ class DirectHead(nn.Module):
     ) -> Tensor:
         """Raw direct forces, [A, 3]."""
         for block in self.blocks:
-            x_AE, moments_ASC = block(x_AE, moments_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
+            x_AE, tensors_ASC = block(x_AE, tensors_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
         atom_AE = self.atom(self.norm(x_AE))
-        pair_AKP = self.pair_network(inputs_AKI, harmonics_AKS, tamed(moments_ASC), batch)
+        pair_AKP = self.pair_network(inputs_AKI, harmonics_AKS, tamed(tensors_ASC), batch)
         hidden_AKE = functional.silu(atom_AE.unsqueeze(1) + gather_neighbors(atom_AE, batch) + self.pair(pair_AKP))
         raw_AK3, along_AK1 = self.outputs(hidden_AKE).split([self.n_raw, 1], dim=-1)
         along_AK3 = along_AK1 * harmonics_AKS[..., :3]
@@ -303,19 +304,19 @@ class Transformer(PairModel):
         directions_AK3, radial_AKR, envelope_AK = self.pairs(displacements_AK3, batch)
         inputs_AKI = torch.cat([radial_AKR, directions_AK3], dim=-1) if self.config.n_raw else radial_AKR
         harmonics_AKS = harmonics(directions_AK3, self.config.max_degree)
-        x_AE, moments_ASC = self.species(self.species_index[batch.atomic_numbers]), None
+        x_AE, tensors_ASC = self.species(self.species_index[batch.atomic_numbers]), None
         for block in self.blocks:
-            x_AE, moments_ASC = block(x_AE, moments_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
+            x_AE, tensors_ASC = block(x_AE, tensors_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
         atomic_A = self.energy_head(self.norm(x_AE)).squeeze(-1) * self.config.energy_scale
         if not direct:
             return atomic_A, None
-        direct_A3 = self.direct_head(x_AE, moments_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
+        direct_A3 = self.direct_head(x_AE, tensors_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
         return atomic_A, direct_A3 * self.config.energy_scale
 
 
-def tamed(moments_ASC: Tensor) -> Tensor:
-    """Moments of an atom over sqrt(1 + mean square of all of them), [A, S, C]: smooth, and bounded.
+def tamed(tensors_ASC: Tensor) -> Tensor:
+    """Tensor features of an atom over sqrt(1 + mean square of all of them), [A, S, C]: smooth, and bounded.
 
-    Small moments stay as they are. Without it products of moments, which gate the next moments, ran away.
+    Small ones stay as they are. Without it their products, which gate the next tensor features, ran away.
     """
-    return moments_ASC * torch.rsqrt(1.0 + moments_ASC.square().mean(dim=(1, 2), keepdim=True))
+    return tensors_ASC * torch.rsqrt(1.0 + tensors_ASC.square().mean(dim=(1, 2), keepdim=True))

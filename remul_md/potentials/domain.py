@@ -23,7 +23,7 @@ DISTANCE_MARGIN = 0.15  # Angstrom
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coverage:
+class Domain:
     """Statistics of the training frames, JSON-able.
 
     Args:
@@ -62,7 +62,7 @@ class Coverage:
         return values
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Coverage:
+    def from_json(cls, values: Mapping[str, Any]) -> Domain:
         """The inverse of `to_json`."""
         return cls(**values)
 
@@ -73,7 +73,7 @@ def formula(numbers: NDArray[np.int64]) -> dict[str, int]:
     return {symbol: counts[symbol] for symbol in sorted(counts)}
 
 
-def coverage_of(frames: Frames) -> Coverage:
+def domain_of(frames: Frames) -> Domain:
     """Statistics of the training frames."""
     compositions: list[dict[str, int]] = []
     ranges: dict[str, list[float]] = {}
@@ -95,7 +95,7 @@ def coverage_of(frames: Frames) -> Coverage:
                 lengths.append(bond_lengths(positions[order], bonds))
                 angles.append(superposition_angle(reference, positions[order]))
     measured = np.array(lengths).reshape(len(lengths), len(bonds))
-    return Coverage(
+    return Domain(
         compositions=compositions,
         reference_numbers=[int(number) for number in numbers],
         reference_positions=reference.tolist(),
@@ -120,7 +120,7 @@ def _reading_order(
     return np.arange(len(own)) if order is None and np.array_equal(own, numbers) else order
 
 
-def merged_coverage(coverages: Mapping[str, Coverage]) -> Coverage:
+def merged_domain(domains: Mapping[str, Domain]) -> Domain:
     """What the members of an ensemble covered together, by the members' names.
 
     Ranges of distances and bonds are the widest ones; the reference frame, its bond graph and angle, and the number
@@ -129,7 +129,7 @@ def merged_coverage(coverages: Mapping[str, Coverage]) -> Coverage:
     Raises:
         InputError: the members know other compositions or charges, or some know cells and some do not.
     """
-    (first_name, first), *others = coverages.items()
+    (first_name, first), *others = domains.items()
     bond_min, bond_max = np.array(first.bond_min), np.array(first.bond_max)
     ranges = {pair: list(limits) for pair, limits in first.distance_ranges.items()}
     for name, other in others:
@@ -168,7 +168,7 @@ def superposition_angle(reference: NDArray[np.float64], positions: NDArray[np.fl
     return float(angle_swept(positions[None], reference=reference)[0])
 
 
-def require_known_composition(coverage: Coverage, numbers: NDArray[np.int64], *, species: tuple[int, ...]) -> None:
+def require_known_composition(domain: Domain, numbers: NDArray[np.int64], *, species: tuple[int, ...]) -> None:
     """Refuse a composition that was never trained on.
 
     Raises:
@@ -182,8 +182,8 @@ def require_known_composition(coverage: Coverage, numbers: NDArray[np.int64], *,
         known = ", ".join(chemical_symbols[number] for number in species)
         raise InputError(f"element {names} was never trained on; this potential knows {known}")
     own = formula(numbers)
-    if own not in coverage.compositions:
-        trained = ", ".join("".join(f"{s}{n}" for s, n in entry.items()) for entry in coverage.compositions[:5])
+    if own not in domain.compositions:
+        trained = ", ".join("".join(f"{s}{n}" for s, n in entry.items()) for entry in domain.compositions[:5])
         raise InputError(
             f"composition {''.join(f'{s}{n}' for s, n in own.items())} was never trained on; this potential knows "
             f"{trained}; train on it (RemulCalculator takes it all the same with allow_unseen=True, `remul-md md` with "
@@ -191,47 +191,47 @@ def require_known_composition(coverage: Coverage, numbers: NDArray[np.int64], *,
         )
 
 
-def require_known_frames(coverage: Coverage, frames: Frames, *, species: tuple[int, ...]) -> None:
+def require_known_frames(domain: Domain, frames: Frames, *, species: tuple[int, ...]) -> None:
     """Refuse frames of which one has a composition, a charge or a cell that was never trained on.
 
     Raises:
         InputError: as `require_known_composition` and `require_known_charge`, or a periodic frame for a potential of
             isolated molecules.
     """
-    if frames.pbc.any() and not coverage.periodic:
+    if frames.pbc.any() and not domain.periodic:
         raise InputError(
             f"{frames.name}: frame {int(np.argmax(frames.pbc.any(axis=1)))} is periodic, but this potential was "
             "trained on isolated molecules; give --ignore-cell (Frames.isolated()) if they are molecules in a box"
         )
     for index in range(len(frames)):
-        require_known_composition(coverage, frames.frame_numbers(index), species=species)
+        require_known_composition(domain, frames.frame_numbers(index), species=species)
     for charge in (0,) if frames.charge is None else np.unique(frames.charge):
-        require_known_charge(coverage, int(charge))
+        require_known_charge(domain, int(charge))
 
 
-def require_known_charge(coverage: Coverage, charge: int) -> None:
+def require_known_charge(domain: Domain, charge: int) -> None:
     """Refuse a total charge that was never trained on: the networks read no charge, so they would ignore it.
 
     Raises:
         InputError: another charge than those of the training data.
     """
-    if charge not in coverage.charges:
-        known = ", ".join(f"{value:+d}" if value else "0" for value in coverage.charges)
+    if charge not in domain.charges:
+        known = ", ".join(f"{value:+d}" if value else "0" for value in domain.charges)
         raise InputError(
             f"the structure has the total charge {charge:+d} (atoms.info['charge'] or initial charges), but this "
             f"potential was trained on charge {known} and knows no other; correct the charge, or train on such ions"
         )
 
 
-def trained_bond_ranges(coverage: Coverage) -> dict[str, tuple[float, float]]:
+def trained_bond_ranges(domain: Domain) -> dict[str, tuple[float, float]]:
     """Shortest and longest length of each kind of bond, Angstrom: bonds that differ only in numbering count as one.
 
     Kinds are those of `remul_md.structures.topology.bond_kinds`.
     """
-    numbers = np.array(coverage.reference_numbers, dtype=np.int64)
-    kinds = bond_kinds(numbers, np.array(coverage.bonds, dtype=np.int64).reshape(-1, 2))
+    numbers = np.array(domain.reference_numbers, dtype=np.int64)
+    kinds = bond_kinds(numbers, np.array(domain.bonds, dtype=np.int64).reshape(-1, 2))
     ranges: dict[str, tuple[float, float]] = {}
-    for kind, low, high in zip(kinds, coverage.bond_min, coverage.bond_max, strict=True):
+    for kind, low, high in zip(kinds, domain.bond_min, domain.bond_max, strict=True):
         known = ranges.get(kind, (low, high))
         ranges[kind] = (min(low, known[0]), max(high, known[1]))
     return ranges

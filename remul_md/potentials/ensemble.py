@@ -12,7 +12,7 @@ import torch
 from remul_md.errors import InputError
 from remul_md.models import build_model, model_config
 from remul_md.models.ensemble import stacked_states
-from remul_md.potentials.domain import merged_coverage
+from remul_md.potentials.domain import merged_domain
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.potentials.provenance import Provenance
 
@@ -54,7 +54,7 @@ def make_ensemble(files: Sequence[str | Path]) -> Potential:
         model=model.eval().requires_grad_(False),
         reference_energies=references.mean(0),
         member_references=references,
-        coverage=merged_coverage({name: potential.coverage for name, potential in members.items()}),
+        domain=merged_domain({name: potential.domain for name, potential in members.items()}),
         provenance=_provenance(members),
     )
 

@@ -1,4 +1,4 @@
-"""A trained model with everything needed to use it: species, reference energies, units, provenance, coverage.
+"""A trained model with everything needed to use it: species, reference energies, units, provenance, domain.
 
 File format (`*.pt`): one dict of plain values, loaded with `weights_only=True`, so nothing in a file is executed:
 `format_version` (integer), `metadata` (a JSON string), `weights` (name -> tensor), `reference_energies` (float64).
@@ -24,14 +24,14 @@ from remul_md.errors import InputError
 from remul_md.files import save_tensors
 from remul_md.models import Forces, Symmetry, build_model, exact_model, model_config, symmetry_of
 from remul_md.potentials.baseline import atomic_references, with_references
-from remul_md.potentials.domain import Coverage
+from remul_md.potentials.domain import Domain
 from remul_md.potentials.provenance import Provenance
 from remul_md.potentials.settings import own_settings
 from remul_md.structures.batch import Batch, Prediction, mapped
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 # Above it the raw directions carry so much that cutting them leaves another potential than the one that was trained.
 MAX_LOAD_OF_EXACT = 1.5
 UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "mass": "amu"}
@@ -46,7 +46,7 @@ class Potential:
     Args:
         model: a registered model, in evaluation mode.
         reference_energies: energy of each species, [S], eV, float64; taken off before training, put back here.
-        coverage: what the training data covered.
+        domain: what the training data covered.
         provenance: where it comes from.
         sha256: of the file it was loaded from, or "".
         member_references: of an ensemble, reference energies of each member, [M, S], eV, float64, whose mean is
@@ -55,7 +55,7 @@ class Potential:
 
     model: nn.Module
     reference_energies: Tensor
-    coverage: Coverage
+    domain: Domain
     provenance: Provenance
     sha256: str = ""
     member_references: Tensor | None = None
@@ -198,7 +198,7 @@ class Potential:
             "package_version": __version__,
             "units": UNITS,
             "model": {"kind": kind, "options": options},
-            "coverage": self.coverage.to_json(),
+            "domain": self.domain.to_json(),
             "provenance": self.provenance.to_json(),
         }
         ensemble = {} if self.member_references is None else {"member_references": self.member_references.cpu()}
@@ -229,7 +229,7 @@ def load_potential(path: str | Path, *, device: torch.device | str = "cpu", dtyp
         # The file replaces these weights: the caller's random state is kept.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             model = build_model(metadata["model"]["kind"], metadata["model"]["options"])
-        coverage = Coverage.from_json(metadata["coverage"])
+        domain = Domain.from_json(metadata["domain"])
         provenance = Provenance(**metadata["provenance"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file}: its metadata cannot be read ({error}); the file is damaged") from error
@@ -243,7 +243,7 @@ def load_potential(path: str | Path, *, device: torch.device | str = "cpu", dtyp
     potential = Potential(
         model=model,
         reference_energies=payload["reference_energies"],
-        coverage=coverage,
+        domain=domain,
         provenance=provenance,
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
         member_references=payload.get("member_references"),

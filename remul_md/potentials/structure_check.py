@@ -15,7 +15,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from remul_md.potentials.domain import DISTANCE_MARGIN, Coverage, formula, trained_bond_ranges
+from remul_md.potentials.domain import DISTANCE_MARGIN, Domain, formula, trained_bond_ranges
 from remul_md.structures.topology import all_pairs, atom_kinds, bond_kinds, bond_lengths, bond_reach, matching_orders
 
 if TYPE_CHECKING:
@@ -94,18 +94,18 @@ class StructureCheck:
     """Says why structures look unlike the training data of a potential.
 
     Args:
-        coverage: what training covered. Bonds are judged for molecules of the composition of its reference frame,
+        domain: what training covered. Bonds are judged for molecules of the composition of its reference frame,
             whose bonds it knows; for others distances only.
     """
 
-    def __init__(self, coverage: Coverage) -> None:
-        self._coverage = coverage
-        self._numbers = np.array(coverage.reference_numbers, dtype=np.int64)
-        self._bonds = np.array(coverage.bonds, dtype=np.int64).reshape(-1, 2)
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        self._numbers = np.array(domain.reference_numbers, dtype=np.int64)
+        self._bonds = np.array(domain.bonds, dtype=np.int64).reshape(-1, 2)
         self._formula = formula(self._numbers)
-        self._ranges = trained_bond_ranges(coverage)
+        self._ranges = trained_bond_ranges(domain)
         self._longest: dict[str, float] = {}
-        for name, longest in zip(_pair_names(self._numbers, self._bonds), coverage.bond_max, strict=True):
+        for name, longest in zip(_pair_names(self._numbers, self._bonds), domain.bond_max, strict=True):
             self._longest[name] = max(longest, self._longest.get(name, 0.0))
         self._last: Limits | None = None
         self._seen: NDArray[np.float64] | None = None
@@ -224,7 +224,7 @@ class StructureCheck:
         knows_bonds = formula(numbers) == self._formula
         bonded = bonded & knows_bonds
         names = _pair_names(numbers, pairs)
-        seen = self._coverage.distance_ranges
+        seen = self._domain.distance_ranges
         # Elements that training never saw together have no limit; such compositions were let in by the user.
         trained = np.array([seen.get(name, (-np.inf, np.inf)) for name in names], dtype=np.float64).reshape(-1, 2)
         nearest = np.zeros(len(pairs))

@@ -84,11 +84,11 @@ def describe_shipped(*, measure_latency: bool = True) -> list[ShippedPotential]:
 
 def measured_latency_ms(potential: Potential, *, forces: ForcesChoice = "auto") -> float:
     """Median wall time of a neighbour list, energy and forces of its reference geometry, milliseconds."""
-    coverage = potential.coverage
+    domain = potential.domain
     frames = Frames(
-        positions=np.array(coverage.reference_positions),
-        atomic_numbers=np.array(coverage.reference_numbers),
-        n_atoms=np.array([len(coverage.reference_numbers)]),
+        positions=np.array(domain.reference_positions),
+        atomic_numbers=np.array(domain.reference_numbers),
+        n_atoms=np.array([len(domain.reference_numbers)]),
         pbc=np.zeros((1, 3), dtype=bool),
     )
     head = potential.resolve_forces(forces)
@@ -110,7 +110,7 @@ def _describe(name: str, file: Path, measure_latency: bool) -> ShippedPotential:
     direct = _figures(file, potential, "direct") if has_both else {}
     return ShippedPotential(
         name=name,
-        molecule=", ".join(_formula(entry) for entry in potential.coverage.compositions),
+        molecule=", ".join(_formula(entry) for entry in potential.domain.compositions),
         heads=potential.provenance.trained_forces,
         n_members=potential.n_members,
         data=str(potential.provenance.data.get("name", "")),

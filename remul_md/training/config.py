@@ -82,9 +82,7 @@ class TrainConfig(BaseModel):
         "random", description="orientation of the task's loss: as in the data, or drawn like the rotated ones"
     )
     group: Literal["O3", "SO3"] = Field("O3", description="group of the rotated orientations: with mirrors, or without")
-    axis: tuple[float, float, float] | None = Field(
-        None, description="turn about this axis only (O3: mirrors that hold it too)"
-    )
+    axis: tuple[float, float, float] | None = Field(None, description="turn about this axis only; O3: mirrors hold it")
     consistency_target: Literal["label", "prediction"] = Field("prediction", description="of rotated predictions")
     force_loss: Literal["l2", "mse"] = Field("l2", description="of an atom's force error: its length, or squared")
     torque_weight: float = Field(

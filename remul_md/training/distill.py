@@ -128,7 +128,7 @@ def distill_direct_head(
     positions = None
     if initial_structures is not None:
         positions = start_positions(
-            initial_structures, teacher.coverage, n_replicas=sampling.n_replicas, seed=sampling.seed
+            initial_structures, teacher.domain, n_replicas=sampling.n_replicas, seed=sampling.seed
         )
     asked = {**asdict(sampling), **_told(initial_structures)}
     with owned(folder, folder=True):
@@ -173,7 +173,7 @@ def distill_direct_head(
 
 
 def _check_teacher(teacher: Potential) -> None:
-    compositions, trained = teacher.coverage.compositions, teacher.provenance.trained_forces
+    compositions, trained = teacher.domain.compositions, teacher.provenance.trained_forces
     if teacher.n_members > 1:
         raise InputError(
             f"this is an ensemble of {teacher.n_members}; train one model on its labels first "
@@ -181,8 +181,8 @@ def _check_teacher(teacher: Potential) -> None:
         )
     if trained == "direct":
         raise InputError("this potential was trained for direct forces only; give one with conservative forces")
-    if teacher.coverage.periodic or len(compositions) > 1:
-        what = "has periodic cells" if teacher.coverage.periodic else f"knows {len(compositions)} compositions"
+    if teacher.domain.periodic or len(compositions) > 1:
+        what = "has periodic cells" if teacher.domain.periodic else f"knows {len(compositions)} compositions"
         raise InputError(
             f"dynamics starts from one isolated reference molecule, but this potential {what}; label frames of your "
             "own with `remul-md label` and train on them with train.forces=direct train.trained=direct-head --init-from"

@@ -43,22 +43,6 @@ def new_state(model: nn.Module, config: TrainConfig) -> TrainState:
 
 
 @dataclass(frozen=True)
-class Stage(Generic[B]):
-    """What a step is trained for; compiled, where the config asks for that, at the first step that needs it."""
-
-    objective: Objective[B]
-    compiled: CompiledLosses | None
-
-    @classmethod
-    def of(
-        cls, objective: Objective[B], model: nn.Module, batch_of: Batches[B], *, config: TrainConfig, progress: bool
-    ) -> Stage[B]:
-        """The stage of an objective."""
-        compiled = compile_losses(model, batch_of, objective, progress=progress) if config.compile else None
-        return cls(objective, compiled)
-
-
-@dataclass(frozen=True)
 class FitResult(Generic[B]):
     """The averaged weights of the best validation, and where they were found."""
 
@@ -165,24 +149,23 @@ def fit(
     logs, monitored = [log], monitored_steps(config)
     if monitor is not None:
         logs += [MetricsLog(run_dir, columns=["step", *monitor_columns], from_step=state.step, file_name=SYMMETRY)]
-    late, first_late = Stage.of(objective, model, batch_of, config=config, progress=progress), equivariance_step(config)
-    begun = late if early is None else Stage.of(early, model, batch_of, config=config, progress=progress)
+
+    def stage(of: Objective[B]) -> tuple[Objective[B], CompiledLosses | None]:
+        return of, compile_losses(model, batch_of, of, progress=progress) if config.compile else None
+
+    late, first_late = stage(objective), equivariance_step(config)
+    begun = late if early is None else stage(early)
     before, started = state.seconds, time.perf_counter()
     bar = progress_bar(shown=progress, total=config.n_steps, initial=state.step, unit="step")
     sums: dict[str, tuple[Tensor | float, int]] = {}  # since the last row: a sum on the device, and how many
     shown = ""
     try:
         while state.step < config.n_steps and not (config.patience and state.n_worse >= config.patience):
-            due, stage = state.step + 1 in monitored, begun if state.step < first_late else late
+            due, (trained, compiled) = state.step + 1 in monitored, begun if state.step < first_late else late
             if state.step == first_late > 0:
                 state.best_score, state.n_worse = math.inf, 0  # what was not trained for symmetry is not kept
             losses = train_step(
-                state,
-                batch_of(state.step),
-                objective=stage.objective,
-                config=config,
-                diagnose=due,
-                compiled=stage.compiled,
+                state, batch_of(state.step), objective=trained, config=config, diagnose=due, compiled=compiled
             )
             for name, value in losses.items():
                 total, n = sums.get(name, (0.0, 0))

@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
 
 TrainedForces = Literal["conservative", "direct", "both"]
 ForceLoss = Literal["l2", "mse"]
-TORQUE_FLOOR = 1e-6  # keeps the gradient of a length finite at 0: below the torques that training reaches
+# Keeps the gradient of a length finite at 0. A length below it pulls no more than its square does: at 1e-4, which is
+# 0.1 meV/Angstrom, consistency would pull no more where converged potentials are.
+FLOOR = 1e-6
 FirstOrientation = Literal["original", "random"]
 
 
@@ -174,7 +176,7 @@ class PotentialObjective:
             axis = torques.new_tensor(self.axis)
             torques = (torques @ (axis / axis.norm())).unsqueeze(1)
         scale = self.force_scale
-        return (torques.square().sum(1) + (TORQUE_FLOOR * scale) ** 2).sqrt() / scale
+        return (torques.square().sum(1) + (FLOOR * scale) ** 2).sqrt() / scale
 
     def without_equivariance(self) -> PotentialObjective:
         """The objective of the steps before `train.equivariance_from`: the first orientation and its labels, nothing
@@ -186,8 +188,7 @@ class PotentialObjective:
         scale = self.force_scale
         if self.force_loss == "mse":
             return errors.square().mean(1) / scale
-        # The small constant keeps the gradient finite where an error is exactly zero.
-        return (errors.square().sum(1) + (1e-4 * scale) ** 2).sqrt()
+        return (errors.square().sum(1) + (FLOOR * scale) ** 2).sqrt()
 
 
 def make_objective(config: TrainConfig, *, force_scale: float) -> PotentialObjective:
@@ -227,7 +228,7 @@ def warn_of_other_rotations(fields_V_per_A: Sequence[Sequence[float]], config: T
     logger.warning(
         "the labels were computed in an electric field of %s V/Angstrom, and frames are rotated in ways that change "
         "their energy: the potential learns a mean over orientations; turn about the field only (train.group=SO3, "
-        "train.axis=%s), or not at all (train.beta=0)",
+        "train.axis=%s), or not at all (train.beta=0, train.first_orientation=original)",
         on[0].tolist(), on[0].tolist(),
     )  # fmt: skip
 

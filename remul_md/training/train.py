@@ -23,7 +23,7 @@ from remul_md.labels.sources import LabelSource, label_source
 from remul_md.models import build_model, model_config
 from remul_md.potentials.baseline import atomic_references, fit_reference_energies
 from remul_md.potentials.compilation import require_compiler
-from remul_md.potentials.domain import coverage_of
+from remul_md.potentials.domain import domain_of
 from remul_md.potentials.potential import Potential, load_potential, resolve_device
 from remul_md.potentials.provenance import Provenance, source_commit
 from remul_md.structures.batch import Batch, BatchStore
@@ -184,7 +184,7 @@ def _train(
     potential = Potential(
         model=result.model.cpu().eval().requires_grad_(False),
         reference_energies=prepared.reference_energies,
-        coverage=origin.coverage if origin is not None and keeps else coverage_of(prepared.frames),
+        domain=origin.domain if origin is not None and keeps else domain_of(prepared.frames),
         provenance=origin.provenance.with_direct_head(provenance) if origin is not None and keeps else provenance,
     )
     potential.save(folder / POTENTIAL)
