@@ -56,6 +56,9 @@ def trained(folder: Path, frames: Frames, *options: str, n_steps: int = 1) -> Po
     return train_potential(config, run_dir=folder / "run", progress=False)
 
 
+pytestmark = pytest.mark.slow  # a short training stands behind nearly all of it
+
+
 @pytest.fixture(scope="module")
 def potential(tmp_path_factory: pytest.TempPathFactory) -> Potential:
     folder = tmp_path_factory.mktemp("field") / "about"
