@@ -184,7 +184,7 @@ def test_a_database_tells_calculators_apart(potential: Potential, tmp_path: Path
     for parameters in found.values():
         assert (parameters["potential"], parameters["potential_sha256"]) == ("mine", sha256)
     assert found["plain"] | {"forces": "direct"} == found["direct"]
-    assert found["plain"] | {"symmetry": "exact"} == found["exact"] != found["plain"]
+    assert found["plain"] | {"symmetry": "exact", "group": "O3, built in"} == found["exact"] != found["plain"]
     assert found["plain"] | {"symmetrize": 4, "seed": 7} == found["mean"]
 
 

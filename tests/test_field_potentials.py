@@ -189,7 +189,7 @@ def test_training_is_judged_about_the_field_whatever_it_rotates(
     """A run that rotates nothing names no axis: labels rotated about others would not be labels."""
     frames = charges_in_field(48)
     with caplog.at_level(logging.WARNING):
-        plain = trained(tmp_path / "plain", frames, "train.beta=0")
+        plain = trained(tmp_path / "plain", frames, "train.beta=0", "train.first_orientation=original")
     assert not [record for record in caplog.records if "electric field" in record.message]
     assert plain.group == "none"
     assert plain.provenance.axis == pytest.approx(AXIS)

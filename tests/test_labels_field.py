@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import ase.io
 import numpy as np
@@ -125,32 +124,9 @@ def test_a_potential_records_the_field(tmp_path: Path, caplog: pytest.LogCapture
     overrides = ["data.n_train=8", "data.n_validation=2", "train.n_steps=1", "train.warmup_steps=0"]
     overrides += [f"data.source={tmp_path / 'labels.npz'}", *(f"model.{size}" for size in sizes)]
     made = train_potential(load_config(None, overrides=overrides), run_dir=tmp_path / "run", progress=False)
-    assert "frames are rotated in ways that change their energy" in caplog.text
+    assert "frames are rotated about all axes, which changes their energy" in caplog.text
     assert made.provenance.data["fields_V_per_A"] == [list(FIELD)]
     assert frames.distinct_fields == []
-
-
-@pytest.mark.parametrize(
-    ("fields", "options", "warned"),
-    [
-        ([], {}, False),
-        ([[0.0, 0.0, 0.0]], {}, False),
-        ([list(FIELD)], {}, True),
-        ([list(FIELD)], {"beta": 0.0, "first_orientation": "original"}, False),
-        ([list(FIELD)], {"beta": 0.0, "first_orientation": "random"}, True),
-        ([list(FIELD)], {"group": "SO3", "axis": (-0.22, 0.46, -1.0)}, False),
-        ([list(FIELD)], {"group": "SO3", "axis": (0.0, 0.0, 1.0)}, True),
-        ([list(FIELD), [0.0, 0.0, 0.5]], {"group": "SO3", "axis": FIELD}, True),
-    ],
-)
-def test_rotations_that_a_field_forbids_are_told(
-    fields: list[list[float]], options: dict[str, Any], warned: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    from remul_md.training.config import TrainConfig
-    from remul_md.training.objectives import warn_of_other_rotations
-
-    warn_of_other_rotations(fields, TrainConfig(**options))
-    assert ("frames are rotated in ways that change their energy" in caplog.text) is warned
 
 
 def test_each_geometry_is_labelled_in_an_orientation_of_its_own(cli: Run, tmp_path: Path) -> None:

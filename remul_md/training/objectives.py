@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -19,8 +18,6 @@ from remul_md.symmetry.rotations import Group, random_rotations
 from remul_md.symmetry.turns import POTENTIAL_TURN
 from remul_md.training.config import TrainConfig
 from remul_md.training.unlabelled import PartlyLabelled
-
-logger = logging.getLogger(__name__)
 
 TrainedForces = Literal["conservative", "direct", "both"]
 ForceLoss = Literal["l2", "mse"]
@@ -208,29 +205,6 @@ def make_objective(config: TrainConfig, *, force_scale: float) -> PotentialObjec
         force_loss=config.force_loss,
         torque=config.torque_weight > 0,
     )
-
-
-def warn_of_other_rotations(fields_V_per_A: Sequence[Sequence[float]], config: TrainConfig) -> None:
-    """Say so where frames that were labelled in an electric field are rotated otherwise than about it.
-
-    Args:
-        fields_V_per_A: those of the training data, each once.
-        config: whether and how frames are rotated.
-    """
-    on = torch.tensor([field for field in fields_V_per_A if any(field)], dtype=torch.float64)
-    if not len(on) or (config.beta == 0 and config.first_orientation == "original"):
-        return
-    if config.axis is not None:
-        axis = torch.tensor(config.axis, dtype=torch.float64).expand_as(on)
-        across = torch.linalg.cross(on, axis).norm(dim=1)
-        if bool((across < 1e-6 * on.norm(dim=1) * axis.norm(dim=1)).all()):
-            return
-    logger.warning(
-        "the labels were computed in an electric field of %s V/Angstrom, and frames are rotated in ways that change "
-        "their energy: the potential learns a mean over orientations; turn about the field only (train.group=SO3, "
-        "train.axis=%s), or not at all (train.beta=0, train.first_orientation=original)",
-        on[0].tolist(), on[0].tolist(),
-    )  # fmt: skip
 
 
 def labels(batch: Batch, *, forces: TrainedForces) -> Prediction:

@@ -33,7 +33,7 @@ from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
 from remul_md.training.config import RunConfig, model_section
 from remul_md.training.fit import fit
 from remul_md.training.monitor import MONITOR_COLUMNS, SymmetryMonitor, plot_symmetry
-from remul_md.training.objectives import PotentialObjective, make_objective, warn_of_other_rotations
+from remul_md.training.objectives import PotentialObjective, make_objective
 from remul_md.training.pretrain import PRETRAIN, pretraining_labels, require_pretrained_around, stage_config
 from remul_md.training.run_folder import POTENTIAL, SYMMETRY_PICTURE, origin_of_run, prepare_run
 from remul_md.training.schedule import Batches, Source
@@ -233,7 +233,6 @@ def prepare_training(
     device, data = resolve_device(config.train.device), config.data
     frames = _labelled_frames(config) if frames is None else frames
     warn_of_contradictions(frames)
-    warn_of_other_rotations(frames.distinct_fields, config.train)
     split = _split(config, frames)
     train, validation = frames.select(split.train), frames.select(split.validation)
     model, references = _initial_model(config, train, origin)
