@@ -117,7 +117,9 @@ def run_study(
         run_jobs(run_job, arguments, n_jobs=n_jobs, report=_line)
         found = [read_json(path) for path in sorted(folder.glob(f"*/{RESULT}"))]
         order = {method: index for index, method in enumerate(METHODS)}
-        found.sort(key=lambda r: (r["molecule"], r["part"], order[r["method"]], "time" in r["budgets"], r["seed"]))
+        found.sort(
+            key=lambda r: (r["molecule"], r["part"] == "grid", order[r["method"]], "time" in r["budgets"], r["seed"])
+        )
         content = {
             "study": "force-field",
             **provenance(command, n_jobs=n_jobs),
