@@ -63,7 +63,7 @@ def test_multiple_time_steps(script: Any, both: Path, tmp_path: Path, capsys: py
     assert json.loads((tmp_path / "result.json").read_text()) == content
     with pytest.raises(SystemExit):
         module.main([*given, "--length-ps", "0.02"])
-    assert "length_ps was 0.012, now 0.02" in capsys.readouterr().err
+    assert "frame_interval_fs was 0.6" in capsys.readouterr().err
 
 
 def test_rotational_noise(script: Any, both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
