@@ -21,10 +21,10 @@ from remul_md.potentials.domain import require_known_frames
 from remul_md.potentials.potential import ForcesChoice, Potential
 from remul_md.potentials.provenance import axis_in_words
 from remul_md.progress import progress_bar
-from remul_md.structures.batch import Batch, BatchStore, Head, Prediction, mapped
+from remul_md.structures.batch import Batch, BatchStore, Head, Prediction, mapped, sums_of_systems
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
-from remul_md.symmetry.evaluate import in_float64, rotated_back, statistics, sums_of_systems
+from remul_md.symmetry.evaluate import in_float64, rotated_back, statistics
 from remul_md.symmetry.measures import Percent, equivariance_percent, net_force_and_torque
 from remul_md.symmetry.rotations import mirrored, random_rotations, unit_axis
 from remul_md.symmetry.turns import POTENTIAL_TURN

@@ -19,10 +19,10 @@ from remul_md.errors import InputError
 from remul_md.outputs import save_picture, write_figures
 from remul_md.potentials.potential import ForcesChoice, Potential
 from remul_md.progress import progress_bar
-from remul_md.structures.batch import Batch, BatchStore, Head, Prediction, mapped
+from remul_md.structures.batch import Batch, BatchStore, Head, Prediction, mapped, sums_of_systems
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
-from remul_md.symmetry.evaluate import in_float64, rotated_back, statistics, sums_of_systems
+from remul_md.symmetry.evaluate import in_float64, rotated_back, statistics
 from remul_md.symmetry.measures import equivariance_percent
 from remul_md.symmetry.rotations import rotations_about
 from remul_md.symmetry.turns import POTENTIAL_TURN

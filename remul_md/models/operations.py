@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from remul_md.errors import InputError
-from remul_md.structures.batch import Batch, Prediction
+from remul_md.structures.batch import Batch, Prediction, sums_of_systems
 
 # The Gaussian radial functions are even in exp(-r / DECAY), so they are narrow where bonds are (0.2 Angstrom at 1.1)
 # and wide far away: with even spacing in r training needed clearly more steps.
@@ -220,7 +220,7 @@ def sum_over_pairs(values: Tensor, batch: Batch) -> Tensor:
 
 def sum_over_systems(values: Tensor, batch: Batch) -> Tensor:
     """Sum of atomic values of each system, [A, ...] -> [B, ...]."""
-    return values.new_zeros(batch.n_systems, *values.shape[1:]).index_add(0, batch.system_index, values)
+    return sums_of_systems(values, batch.system_index, n_systems=batch.n_systems)
 
 
 class _Gather(torch.autograd.Function):

@@ -197,6 +197,11 @@ class BatchStore:
         return type(source)(**found)
 
 
+def sums_of_systems(values: Tensor, system_index: Tensor, *, n_systems: int) -> Tensor:
+    """Sums [B, ...] of the values [A, ...] of the atoms of each system."""
+    return values.new_zeros(n_systems, *values.shape[1:]).index_add(0, system_index, values)
+
+
 def mapped(data: Flat, change: Callable[[Tensor], Tensor]) -> Flat:
     """The same with every tensor changed on its own; the members of an ensemble likewise."""
     found: dict[str, Any] = {}

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from remul_md.symmetry.measures import twirl_statistics
@@ -74,8 +73,3 @@ def statistics(back: Tensor, target: Tensor) -> Statistics:
 def in_float64(values: Tensor) -> Tensor:
     """Floating-point values in double precision: rotated back in single, exactly symmetric outputs would not be."""
     return values.double() if values.is_floating_point() else values
-
-
-def sums_of_systems(values: Tensor, system_index: Tensor, *, n_systems: int) -> Tensor:
-    """Sums [B] of the values [A] of the atoms of each system."""
-    return torch.zeros(n_systems, dtype=values.dtype, device=values.device).index_add(0, system_index, values)

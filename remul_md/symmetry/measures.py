@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from remul_md.errors import InputError
-from remul_md.structures.batch import Batch
+from remul_md.structures.batch import Batch, sums_of_systems
 
 
 def twirl_statistics(rotated_back: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,13 +140,20 @@ def net_force_and_torque(forces: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         batch: the systems; of a periodic one the torque means nothing.
     """
 
-    def sums(values: Tensor) -> Tensor:
-        return values.new_zeros(batch.n_systems, 3).index_add(0, batch.system_index, values)
+    vectors = forces.to(batch.positions.dtype)
+    torques = torch.linalg.cross(_levers(batch), vectors)
+    parts = (vectors, torques)
+    force, torque = (sums_of_systems(each, batch.system_index, n_systems=batch.n_systems) for each in parts)
+    return force, torque
 
-    positions, vectors = batch.positions, forces.to(batch.positions.dtype)
-    centres = sums(positions) / sums(torch.ones_like(positions))
-    levers = positions - centres.index_select(0, batch.system_index)
-    return sums(vectors), sums(torch.linalg.cross(levers, vectors))
+
+def _levers(batch: Batch) -> Tensor:
+    """Positions about the centre of geometry of their system, [A, 3], Angstrom."""
+    positions, index = batch.positions, batch.system_index
+    sums, counts = (
+        sums_of_systems(each, index, n_systems=batch.n_systems) for each in (positions, torch.ones_like(positions))
+    )
+    return positions - (sums / counts).index_select(0, index)
 
 
 def jacobian_products(
@@ -194,11 +201,7 @@ def lie_derivative(forces_of: Callable[[Batch], Tensor], batch: Batch) -> Tensor
     axes = torch.eye(3, dtype=batch.positions.dtype, device=batch.positions.device).repeat_interleave(batch.n_atoms, 0)
     copies = batch.repeated(3)
     # Rotated about the centres: translations change nothing, but levers from a far origin would cost digits.
-    counts = torch.ones_like(copies.positions)
-    sums = torch.zeros(copies.n_systems, 3, dtype=counts.dtype, device=counts.device)
-    centres = sums.index_add(0, copies.system_index, copies.positions) / sums.index_add(0, copies.system_index, counts)
-    levers = copies.positions - centres.index_select(0, copies.system_index)
-    forces, along, _ = jacobian_products(forces_of, copies, torch.linalg.cross(axes, levers))
+    forces, along, _ = jacobian_products(forces_of, copies, torch.linalg.cross(axes, _levers(copies)))
     return (along - torch.linalg.cross(axes, forces)).view(3, -1, 3)
 
 

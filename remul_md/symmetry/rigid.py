@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from remul_md.structures.batch import sums_of_systems
+
 # Below this ratio of the smallest to the largest moment of inertia a molecule counts as linear.
 LINEAR_RATIO = 1e-6
 
@@ -43,8 +45,7 @@ def without_net_force_and_torque(
     forces, positions, masses = forces.double(), positions.double(), masses.double().unsqueeze(1)
 
     def sums(values: Tensor) -> Tensor:
-        shape = (n_systems, *values.shape[1:])
-        return values.new_zeros(shape).index_add(0, system_index, values)
+        return sums_of_systems(values, system_index, n_systems=n_systems)
 
     def of_atoms(values: Tensor) -> Tensor:
         return values.index_select(0, system_index)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from remul_md.models import Forces
 from remul_md.outputs import save_picture
-from remul_md.structures.batch import Batch, BatchStore, Head, Prediction, mapped
-from remul_md.symmetry.evaluate import in_float64, rotated_back, statistics, sums_of_systems
+from remul_md.structures.batch import Batch, BatchStore, Head, Prediction, mapped, sums_of_systems
+from remul_md.symmetry.evaluate import in_float64, rotated_back, statistics
 from remul_md.symmetry.measures import bootstrap_interval, equivariance_percent
 from remul_md.symmetry.rotations import random_rotations, rotate_vectors
 from remul_md.symmetry.turns import POTENTIAL_TURN

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from remul_md.errors import InputError
 from remul_md.models import ForceModel
-from remul_md.structures.batch import Batch, Prediction
+from remul_md.structures.batch import Batch, Prediction, sums_of_systems
 from remul_md.symmetry.measures import net_force_and_torque
 from remul_md.symmetry.remul import ConsistencyTarget, one_forward_losses, remul_losses
 from remul_md.symmetry.rotations import Group, random_rotations
@@ -219,6 +219,7 @@ def labels(batch: Batch, *, forces: TrainedForces) -> Prediction:
 
 def mean_over_systems(values: Tensor, system_index: Tensor, *, n_systems: int) -> Tensor:
     """Mean of atomic values [A] within each system, [B]."""
-    sums = values.new_zeros(n_systems).index_add(0, system_index, values)
-    counts = values.new_zeros(n_systems).index_add(0, system_index, torch.ones_like(values))
+    sums, counts = (
+        sums_of_systems(each, system_index, n_systems=n_systems) for each in (values, torch.ones_like(values))
+    )
     return sums / counts
