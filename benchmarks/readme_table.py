@@ -117,7 +117,8 @@ def table() -> str:
     lines = [
         "The potentials in the package, each trained on 950 + 50 frames of rMD17 (split 01), on the 1,000 frames of",
         f"test split 01. Machine: {machine['machine']}, torch {machine['torch']}. `remul-md potentials` lists them,",
-        "`remul-md evaluate NAME rmd17/NAME/test-01` measures them, `make potentials MOLECULE=NAME` trains them anew.",
+        "`remul-md evaluate NAME rmd17/NAME/test-01` measures them, `make potentials MOLECULE=NAME` trains one",
+        "by today's recipe; how these were made: [data/potentials](data/potentials/README.md).",
         "",
         "| potential | force MAE, original / rotated, meV/Å | ... original, without near copies of training frames "
         "| RMSE, rotated | error vector of an atom, 99th percentile | ... the worst | MAE in exact mode "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ase.calculators.calculator import Calculator, SCFError, all_changes
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
+from remul_md.labels.extras import require_package
 from remul_md.labels.field import Field, check_field
 from remul_md.structures.topology import weakest_link
 
@@ -49,14 +49,7 @@ def require_pyscf() -> str:
     Raises:
         InputError: it is not installed; the extra is named.
     """
-    try:
-        import pyscf.dft  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"PBE/def2-SVP needs PySCF, which cannot be imported ({error}); "
-            'install it with `pip install "remul-md[pbe]"`'
-        ) from error
-    return f"pyscf {metadata.version('pyscf')}"
+    return require_package("pyscf", module="pyscf.dft", need="PBE/def2-SVP needs PySCF", extra="pbe")
 
 
 class PBECalculator(Calculator):

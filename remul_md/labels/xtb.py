@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from remul_md.errors import InputError
+from remul_md.labels.extras import require_package
 from remul_md.labels.field import Field, check_field
 
 if TYPE_CHECKING:
@@ -18,13 +17,7 @@ def require_tblite() -> str:
     Raises:
         InputError: it is not installed; the extra is named.
     """
-    try:
-        import tblite.ase  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f'GFN2-xTB needs tblite, which cannot be imported ({error}); install it with `pip install "remul-md[xtb]"`'
-        ) from error
-    return f"tblite {metadata.version('tblite')}"
+    return require_package("tblite", module="tblite.ase", need="GFN2-xTB needs tblite", extra="xtb")
 
 
 def xtb_calculator(*, field_V_per_A: Field | None = None) -> BaseCalculator:
