@@ -113,11 +113,6 @@ def bootstrap_interval(values: NDArray[np.float64], *, n_bootstrap: int = 1000, 
     return float(low), float(high)
 
 
-def rotational_error(rotated: Tensor, reference: Tensor) -> Tensor:
-    """Mean absolute component of f(g x) - g f(x), in the unit of f; both [..., 3]."""
-    return (rotated - reference).abs().mean()
-
-
 def equivariance_norm(rotated: Tensor, reference: Tensor) -> Tensor:
     """E' of the REMUL paper: mean over samples and draws of the 2-norm over all 3N components of a frame.
 
