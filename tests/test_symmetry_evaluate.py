@@ -81,7 +81,7 @@ def test_statistics_by_hand() -> None:
 
 
 def test_the_mean_component_depends_on_the_axes_and_is_taken_in_those_of_the_original() -> None:
-    """One vector along x, turned by 45 degrees: its mean component grows by sqrt(2), its length does not."""
+    """One vector along x, rotated by 45 degrees: its mean component grows by sqrt(2), its length does not."""
     along = torch.tensor([[[1.0, 0.0, 0.0]]], dtype=torch.float64).expand(2, 1, 3)
     tilted = torch.tensor([[[0.5**0.5, 0.5**0.5, 0.0]]], dtype=torch.float64).expand(2, 1, 3)
     zero = torch.zeros(1, 3, dtype=torch.float64)
