@@ -152,7 +152,7 @@ def test_crossing_the_cutoff_gives_no_jump(model: torch.nn.Module, n_others: int
     # Across 2e-6 Angstrom the energy may change by what the force says, and the force by as little as a smooth one.
     work = -0.5 * (forces[1][n_others + 1, 0] + forces[2][n_others + 1, 0]) * (distances[2] - distances[1])
     assert energies[2] - energies[1] == pytest.approx(work, abs=1e-13)
-    assert np.abs(forces[2] - forces[1]).max() < 1e-6
+    assert np.abs(forces[2] - forces[1]).max() < 5e-6
     # ... and inside the cutoff the pair does interact, so the test can fail.
     assert abs(energy_at(CUTOFF - 1.5) - energies[0]) > 1e-6
 

@@ -375,7 +375,7 @@ def key_tree(path: Path) -> dict[str, list[str]]:
 
 def test_the_format_version_is_bumped_when_what_is_saved_changes(file: Path) -> None:
     """Fails when a key is added, renamed or dropped: raise FORMAT_VERSION and store a new file."""
-    assert raw(file)["format_version"] == FORMAT_VERSION == 5
+    assert raw(file)["format_version"] == FORMAT_VERSION == 6
     assert key_tree(file) == key_tree(STORED / "stored.pt")
 
 

@@ -74,6 +74,10 @@ def _label(
         int | None,
         typer.Option(metavar="SEED", min=0, help="Rotate each geometry at random first, as in a field all occur."),
     ] = None,
+    stretched_bonds: Annotated[
+        int | None,
+        typer.Option(metavar="SEED", min=0, help="Label the molecule with each kind of bond squeezed and stretched."),
+    ] = None,
     n_threads: ThreadsOption = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped (or begin).")] = False,
     overwrite: OverwriteOption = False,
@@ -103,7 +107,8 @@ def _label(
         wrong = "--spin" if spin is not None else "--field-V-per-A"
         raise InputError(f"{wrong} is an option of methods, {potential} is a potential; leave it out")
     partial = output.with_name(f"{output.name}.part")
-    chosen = {"every": every} | ({} if random_orientations is None else {"random_orientations": random_orientations})
+    seeds = {"random_orientations": random_orientations, "stretched_bonds": stretched_bonds}
+    chosen = {"every": every} | {name: seed for name, seed in seeds.items() if seed is not None}
     check_no_input([output, partial], [potential, frames])
     with owned(output, also=[partial]):
         check_existing([path for path in (output, partial) if path.exists()], resume=resume, overwrite=overwrite)
@@ -131,16 +136,25 @@ def _label(
 
 
 def _geometries(
-    source: str, options: FileOptions, *, ignore_cell: bool, every: int, random_orientations: int | None = None
+    source: str,
+    options: FileOptions,
+    *,
+    ignore_cell: bool,
+    every: int,
+    random_orientations: int | None = None,
+    stretched_bonds: int | None = None,
 ) -> Frames:
     import numpy as np
 
     from remul_md.datasets import read_frames
+    from remul_md.labels import stretched
     from remul_md.labels.field import in_random_orientations
 
     read = read_frames(source, **asdict(options), with_labels=options.about_labels)
     read = read.isolated() if ignore_cell else read
     read = read.select(np.arange(0, len(read), every))
+    if stretched_bonds is not None:
+        read = stretched.stretched_bonds(read, seed=stretched_bonds)
     return read if random_orientations is None else in_random_orientations(read, seed=random_orientations)
 
 

@@ -32,6 +32,7 @@ from remul_md.datasets.writers import write_frames
 from remul_md.errors import InputError
 from remul_md.files import changed_values
 from remul_md.labels.sources import LabelSource
+from remul_md.labels.stretched import require_one_molecule
 from remul_md.progress import progress_bar
 from remul_md.structures.frames import Frames, joined
 from remul_md.structures.topology import bond_lengths, bond_pairs
@@ -153,7 +154,7 @@ def sample_labels(
     Raises:
         InputError: several molecules or a cell, a file of other labels, a method that cannot do the molecule.
     """
-    _require_one_molecule(initial_structures)
+    require_one_molecule(initial_structures)
     source.require_charges(initial_structures)
     asked = {
         "method": source.name,
@@ -211,18 +212,6 @@ def _walk(initial_structures: Frames, source: LabelSource, *, number: int, tempe
     atoms.calc = source.make()
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
     return walk_from(atoms, temperature_K=temperature_K, n_labels=LABELS_PER_WALK, rng=rng)
-
-
-def _require_one_molecule(initial_structures: Frames) -> None:
-    if initial_structures.cell is not None or initial_structures.pbc.any():
-        raise InputError(f"{initial_structures.name}: has cells; labels are sampled for isolated molecules only")
-    numbers = initial_structures.frame_numbers(0)
-    for index in range(len(initial_structures)):
-        if not np.array_equal(initial_structures.frame_numbers(index), numbers):
-            raise InputError(
-                f"{initial_structures.name}: frames 0 and {index} differ in their atoms or in their order; labels are "
-                "sampled for one molecule at a time"
-            )
 
 
 def _record_of(path: Path, *, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,15 +55,17 @@ class EnsembleConfig:
 
 
 class _Outputs(nn.Module):
-    """`outputs` of a model as the forward that `functional_call` runs with other weights."""
+    """Outputs of a model as the forward that `functional_call` runs with other weights."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, ...]:
+    def forward(self, scale: Tensor, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, ...]:
         model: Any = self.model
         atomic_A, direct_A3 = model.outputs(displacements_AK3, batch, direct=direct)
+        scaled = (atomic_A * scale, None if direct_A3 is None else direct_A3 * scale)
+        atomic_A, direct_A3 = model.with_short_range(*scaled, displacements_AK3, batch)
         return (atomic_A, direct_A3) if direct else (atomic_A,)
 
 
@@ -102,8 +104,8 @@ class Ensemble(nn.Module):
         state = self.member.state_dict(keep_vars=True)
         mapped = MappedBatch(**{field.name: getattr(batch, field.name) for field in fields(batch)})
 
-        def outputs(state: dict[str, Tensor], displacements_AK3: Tensor) -> tuple[Tensor, ...]:
-            return functional_call(self.member, state, (displacements_AK3, mapped), {"direct": direct})
+        def outputs(state: dict[str, Tensor], scale: Tensor, displacements_AK3: Tensor) -> tuple[Tensor, ...]:
+            return functional_call(self.member, state, (scale, displacements_AK3, mapped), {"direct": direct})
 
         dtype = next(self.parameters()).dtype
         displacements_AK3 = pair_displacements(batch, padding=self.config.cutoff).to(dtype)
@@ -112,9 +114,8 @@ class Ensemble(nn.Module):
             displacements_MAK3 = displacements_AK3.expand(len(self.config.energy_scales), -1, -1, -1)
             if conservative:
                 displacements_MAK3 = displacements_MAK3.requires_grad_()
-            atomic_MA, *direct_MA3 = vmap(outputs)(state, displacements_MAK3)
-            scale_M = atomic_MA.new_tensor(self.config.energy_scales)
-            atomic_MA = atomic_MA * scale_M.unsqueeze(1)
+            scale_M = displacements_AK3.new_tensor(self.config.energy_scales)
+            atomic_MA, *direct_MA3 = vmap(outputs)(state, scale_M, displacements_MAK3)
             forces_AM3 = None
             if conservative:
                 (gradient_MAK3,) = torch.autograd.grad(atomic_MA.sum(), displacements_MAK3, create_graph=create_graph)
@@ -126,7 +127,7 @@ class Ensemble(nn.Module):
                 system_index=batch.system_index,
                 energy=energy_B,
                 forces=None if forces_AM3 is None else forces_AM3[:, m],
-                direct_forces=direct_MA3[0][m] * scale_M[m] if direct else None,
+                direct_forces=direct_MA3[0][m] if direct else None,
                 atomic_energies=atomic_MA[m],
             )
             for m, energy_B in enumerate(sum_over_systems(atomic_MA.mT, batch).unbind(1))

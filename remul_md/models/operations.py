@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from remul_md.errors import InputError
+from remul_md.models.short_range import SURROUNDED, nuclear_tables, screened_repulsion, smooth_envelope
 from remul_md.structures.batch import Batch, Prediction, sums_of_systems
 
 # The Gaussian radial functions are even in exp(-r / DECAY), so they are narrow where bonds are (0.2 Angstrom at 1.1)
@@ -109,18 +110,6 @@ def radial_functions(distances: Tensor, centers: Tensor, inverse_width: float) -
     return torch.exp(-((nearness - centers) * inverse_width).square())
 
 
-def smooth_envelope(distances: Tensor, cutoff: float) -> Tensor:
-    """1 at distance 0, and 0 with its first two derivatives at the cutoff; distances in Angstrom, any shape.
-
-    The quintic smoothstep: a cosine falls earlier and has a jump in its second derivative.
-    """
-    x = (distances / cutoff).clamp(max=1.0)
-    # The same as 1 - x^3 (10 - 15 x + 6 x^2), without the difference of numbers near 1 close to the cutoff: there
-    # single precision came in steps of 6e-8, which large attention weights made into jumps of the energy.
-    left = 1.0 - x
-    return left * left * left * (1.0 + x * (3.0 + 6.0 * x))
-
-
 def smooth_softmax(logits: Tensor, envelope: Tensor) -> Tensor:
     """Attention weights that fade with the envelope, [A, K, H].
 
@@ -154,10 +143,18 @@ class PairModel(nn.Module):
 
     Args:
         config: with `species`, `cutoff`, `width` and `n_radial`.
+
+    Buffers that the training data set (`set_short_range`): `binding` [S], eV, the share of each element in the energy
+    that holds molecules together, which is part of the reference energies; `reach` [S, S], Angstrom, see
+    `screened_repulsion`. Until then both are 0, and there is neither a binding energy to take off nor a repulsion.
     """
 
     centers: Tensor
     species_index: Tensor
+    binding: Tensor
+    reach: Tensor
+    strength: Tensor
+    inverse_length: Tensor
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -166,17 +163,65 @@ class PairModel(nn.Module):
         self.register_buffer("centers", centers)
         self.register_buffer("species_index", species_table(config.species), persistent=False)
         self.species = nn.Embedding(len(config.species), config.width)
+        n_species = len(config.species)
+        self.register_buffer("binding", torch.zeros(n_species))
+        self.register_buffer("reach", torch.zeros(n_species, n_species))
+        strength, inverse_length = nuclear_tables(config.species)
+        self.register_buffer("strength", strength.float(), persistent=False)
+        self.register_buffer("inverse_length", inverse_length.float(), persistent=False)
 
     def forward(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
         """Residual energies and the forces asked for; see `energies_and_forces`."""
         return energies_and_forces(
-            self.outputs,
+            self.bounded_outputs,
             batch,
             cutoff=self.config.cutoff,
             dtype=self.species.weight.dtype,
             forces=forces,
             create_graph=create_graph,
         )
+
+    def bounded_outputs(self, displacements: Tensor, batch: Batch, /, *, direct: bool) -> tuple[Tensor, Tensor | None]:
+        """`outputs` of the network with what holds under it; see `with_short_range`."""
+        atomic, forces = self.outputs(displacements, batch, direct=direct)
+        return self.with_short_range(atomic, forces, displacements, batch)
+
+    def with_short_range(
+        self, atomic_energies: Tensor, direct_forces: Tensor | None, displacements: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor | None]:
+        """Outputs of the network, faded out for atoms that are alone, and the repulsion of atoms pressed together.
+
+        An atom without neighbours has minus its `binding`, so that with its reference energy it has the energy of the
+        isolated atom, exactly.
+
+        Args:
+            atomic_energies: [A], eV.
+            direct_forces: [A, 3], eV/Angstrom, or None.
+            displacements: [A, K, 3], Angstrom.
+            batch: the systems.
+        """
+        distances = displacements.square().sum(-1).sqrt()
+        of_atom = self.species_index[batch.atomic_numbers]
+        of_neighbor = of_atom.index_select(0, batch.neighbor_index.flatten()).view_as(batch.neighbor_index)
+        pairs = (of_atom.unsqueeze(1) * len(self.config.species) + of_neighbor).flatten()
+        strength, inverse_length, reach = (
+            table.flatten().index_select(0, pairs).view_as(distances)
+            for table in (self.strength, self.inverse_length, self.reach)
+        )
+        # A reach of 0 is none: far inside the first slot of any distance, where nothing comes.
+        repulsion, slope = screened_repulsion(distances, strength, inverse_length, reach.clamp(min=1e-3))
+        alone = smooth_envelope(smooth_envelope(distances, self.config.cutoff).sum(1), SURROUNDED)
+        binding = self.binding.index_select(0, of_atom)
+        atomic_energies = (1.0 - alone) * atomic_energies - alone * binding + 0.5 * repulsion.sum(1)
+        if direct_forces is not None:
+            directions = displacements / distances.unsqueeze(-1)
+            direct_forces = direct_forces + (slope.unsqueeze(-1) * directions).sum(1)
+        return atomic_energies, direct_forces
+
+    def set_short_range(self, *, binding: Tensor, reach: Tensor) -> None:
+        """What the training data say of lone atoms and of short distances, [S] eV and [S, S] Angstrom."""
+        self.binding.copy_(binding)
+        self.reach.copy_(reach)
 
     @abstractmethod
     def outputs(self, displacements: Tensor, batch: Batch, /, *, direct: bool) -> tuple[Tensor, Tensor | None]:

@@ -163,6 +163,16 @@ def element_distance_ranges(
     return ranges
 
 
+def shortest_distances(frames: Frames) -> dict[str, float]:
+    """Shortest distance of each pair of elements in any of the frames, Angstrom; keys such as "C-H"."""
+    found: dict[str, float] = {}
+    for index in range(len(frames)):
+        ranges = element_distance_ranges(frames.frame_numbers(index), frames.frame_positions(index))
+        for pair, (low, _) in ranges.items():
+            found[pair] = min(low, found.get(pair, low))
+    return found
+
+
 def superposition_angle(reference: NDArray[np.float64], positions: NDArray[np.float64]) -> float:
     """Angle of the proper rotation that best superposes `reference` on `positions`, degrees; both [N, 3]."""
     return float(angle_swept(positions[None], reference=reference)[0])

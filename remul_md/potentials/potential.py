@@ -31,7 +31,7 @@ from remul_md.structures.batch import Batch, Prediction, mapped
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 # Above it the raw directions carry so much that cutting them leaves another potential than the one that was trained.
 MAX_LOAD_OF_EXACT = 1.5
 UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "mass": "amu"}

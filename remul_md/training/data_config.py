@@ -22,6 +22,16 @@ class DataConfig(BaseModel):
     force_unit: str | None = Field(None, description=HELP["force_unit"])
     energy_key: str | None = Field(None, description=HELP["energy_key"])
     forces_key: str | None = Field(None, description=HELP["forces_key"])
+    isolated_atoms: str | None = Field(
+        None,
+        description="a file of single atoms with their energies, in the units of the data; left out: single atoms "
+        "among the frames of the source, for rmd17/... those of the package",
+    )
+    stretched: str | None = Field(
+        None,
+        description="further training frames with stretched and squeezed bonds (remul-md label ... --stretched-bonds), "
+        "in eV and Angstrom",
+    )
     unlabelled: str | None = Field(
         None, description="a file or registered name of geometries for the equivariance loss; its labels are not read"
     )

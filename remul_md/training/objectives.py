@@ -24,6 +24,9 @@ ForceLoss = Literal["l2", "mse"]
 # Keeps the gradient of a length finite at 0. A length below it pulls no more than its square does: at 1e-4, which is
 # 0.1 meV/Angstrom, consistency would pull no more where converged potentials are.
 FLOOR = 1e-6
+# RMS force of a frame over that of the data, beyond which its losses count less, in proportion. No frame of a run at
+# 500 K reaches it; a squeezed bond has twenty times the usual forces, and its error would drown all others.
+LARGE_FORCES = 3.0
 FirstOrientation = Literal["original", "random"]
 
 
@@ -139,19 +142,24 @@ class PotentialObjective:
         """Loss of each system, [B]: mean over atoms of `force_loss` plus the weighted absolute energy error.
 
         By default the length of the error vector, not its square: robust to the few frames with very large forces.
+        Frames whose forces are more than `LARGE_FORCES` times as large as usual count less.
         """
         assert prediction.energy is not None
         assert target.energy is not None
         total = self.energy_weight * (prediction.energy - target.energy).abs()
+        weight = torch.ones_like(total)
         for predicted, wanted in (
             (prediction.forces, target.forces),
             (prediction.direct_forces, target.direct_forces),
         ):
             if predicted is None or wanted is None:
                 continue
+            n_systems = total.shape[0]
             of_atoms = self._of_atoms(predicted - wanted)
-            total = total + mean_over_systems(of_atoms, target.system_index, n_systems=total.shape[0])
-        return total / self.force_scale
+            total = total + mean_over_systems(of_atoms, target.system_index, n_systems=n_systems)
+            mean_square = mean_over_systems(wanted.detach().square().mean(1), target.system_index, n_systems=n_systems)
+            weight = (LARGE_FORCES * self.force_scale / (mean_square.sqrt() + FLOOR)).clamp(max=1.0)
+        return total * weight / self.force_scale
 
     def net_torque(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Length of the net torque of conservative forces of each system, [B], in units of force_scale x 1 Angstrom.

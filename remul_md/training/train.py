@@ -6,42 +6,42 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
-from remul_md.datasets import Split, make_split, read_frames
-from remul_md.datasets.agreement import warn_of_contradictions
-from remul_md.datasets.file_options import FileOptions
 from remul_md.errors import InputError
 from remul_md.files import owned
 from remul_md.labels.sources import LabelSource, label_source
-from remul_md.models import build_model, model_config
-from remul_md.potentials.baseline import atomic_references, fit_reference_energies
+from remul_md.models import model_config
 from remul_md.potentials.compilation import require_compiler
 from remul_md.potentials.domain import domain_of
 from remul_md.potentials.potential import Potential, load_potential, resolve_device
 from remul_md.potentials.provenance import Provenance, source_commit
-from remul_md.structures.batch import Batch, BatchStore
+from remul_md.structures.batch import Batch
 from remul_md.structures.frames import Frames
-from remul_md.structures.neighbors import build_batch
 from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
 from remul_md.training.config import RunConfig, model_section
 from remul_md.training.fit import fit
 from remul_md.training.monitor import MONITOR_COLUMNS, SymmetryMonitor, plot_symmetry
-from remul_md.training.objectives import PotentialObjective, make_objective
+from remul_md.training.prepare import (
+    LabelledData,
+    PreparedTraining,
+    check_origin,
+    labelled_data,
+    prepare_training,
+    split_of,
+)
 from remul_md.training.pretrain import PRETRAIN, pretraining_labels, require_pretrained_around, stage_config
 from remul_md.training.run_folder import POTENTIAL, SYMMETRY_PICTURE, origin_of_run, prepare_run
 from remul_md.training.schedule import Batches, Source
-from remul_md.training.trained_part import with_trained_part
-from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches, read_unlabelled
+from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches
 from remul_md.training.validation import VALIDATION_COLUMNS, RotatedValidation, direction_load, judged_axis
 
 logger = logging.getLogger(__name__)
+
+FILES = ("source", "unlabelled", "stretched", "isolated_atoms")  # options of `data` that name files
 
 
 def train_potential(
@@ -80,27 +80,27 @@ def train_potential(
     origin = None if init_from is None else load_potential(init_from)
     if origin is not None:
         config = _with_model_of(origin, config)
-    _check_origin(config, origin)
+    check_origin(config, origin)
     if config.train.compile:
         require_compiler(resolve_device(config.train.device), option="train.compile=true")
     with owned(folder, folder=True):
         sha256 = "" if origin is None else origin.sha256
         prepare_run(folder, config, resume=resume, overwrite=overwrite, init_from=init_from, init_from_sha256=sha256)
         torch.set_num_threads(config.train.n_threads)
-        frames = None
+        read = None
         if method is not None:
-            frames = _labelled_frames(config)
+            read = frames, _ = labelled_data(config)
             with owned(folder / PRETRAIN, folder=True):
                 origin = _pretrained(config, frames, source, folder=folder / PRETRAIN, progress=progress)
             logger.info("training on %d frames of %s", config.data.n_train, frames.name)
-        return _train(config, folder, frames=frames, origin=origin, resume=resume, progress=progress)
+        return _train(config, folder, read=read, origin=origin, resume=resume, progress=progress)
 
 
 def _pretrained(
     config: RunConfig, frames: Frames, source: LabelSource | None, *, folder: Path, progress: bool
 ) -> Potential:
     """The potential of the stage on cheap labels; one that is there already is taken."""
-    train = frames.select(_split(config, frames).train)
+    train = frames.select(split_of(config, frames).train)
     file, stage = folder / POTENTIAL, stage_config(config)
     if source is None:
         potential = load_potential(file)
@@ -109,14 +109,14 @@ def _pretrained(
     labels, record = pretraining_labels(config, train, source, folder=folder, progress=progress)
     prepare_run(folder, stage, resume=True)
     record["n_steps"] = stage.train.n_steps
-    return _train(stage, folder, frames=labels, pretraining=record, resume=True, progress=progress)
+    return _train(stage, folder, read=(labels, None), pretraining=record, resume=True, progress=progress)
 
 
 def _train(
     config: RunConfig,
     folder: Path,
     *,
-    frames: Frames | None = None,
+    read: LabelledData | None = None,
     origin: Potential | None = None,
     pretraining: dict[str, Any] | None = None,
     resume: bool,
@@ -124,7 +124,7 @@ def _train(
 ) -> Potential:
     """One stage of a run: from frames, or what the config names, to `folder/potential.pt`."""
     options = config.train
-    prepared = prepare_training(config, origin=origin, frames=frames)
+    prepared = prepare_training(config, origin=origin, read=read)
     model, held_out, beside = prepared.model, prepared.validation, prepared.unlabelled
     source: Source[Batch | PartlyLabelled] | Batches[Batch | PartlyLabelled] = prepared.source
     if beside is not None:
@@ -144,7 +144,7 @@ def _train(
         ),
         config=options,
         run_dir=folder,
-        fingerprint=_fingerprint(config, prepared.split, "" if origin is None else origin.sha256, beside),
+        fingerprint=_fingerprint(config, prepared, "" if origin is None else origin.sha256),
         validation_columns=[name for name in VALIDATION_COLUMNS if name != "score"],
         monitor=SymmetryMonitor(held_out, forces=options.forces, config=options, axis=axis) if monitored else None,
         monitor_columns=MONITOR_COLUMNS,
@@ -171,7 +171,9 @@ def _train(
         trained_forces=options.forces,
         config=_without_folders(config),
         data={"name": prepared.frames.name, "split": prepared.split.to_json()}
-        | _unlabelled_record(beside)
+        | _record_of("unlabelled", beside)
+        | _record_of("stretched", prepared.stretched)
+        | ({} if prepared.isolated_atoms is None else {"isolated_atoms": prepared.isolated_atoms.to_json()})
         | ({"fields_V_per_A": fields} if (fields := prepared.frames.distinct_fields) else {})
         | ({} if pretraining is None else {"pretraining": pretraining}),
         metrics=metrics,
@@ -191,83 +193,8 @@ def _train(
     return load_potential(folder / POTENTIAL)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PreparedTraining:
-    """What a run trains, on its device.
-
-    Args:
-        model: initialised.
-        reference_energies: of each species, float64, eV; taken off the labels of `source` and `validation`.
-        objective: the losses.
-        source: training frames.
-        validation: validation frames.
-        frames: training frames as they were read.
-        split: which frames they are.
-        unlabelled: geometries that stand beside them, or None.
-    """
-
-    model: nn.Module
-    reference_energies: torch.Tensor
-    objective: PotentialObjective
-    source: BatchStore
-    validation: Batch
-    frames: Frames
-    split: Split
-    unlabelled: Frames | None = None
-
-
-def prepare_training(
-    config: RunConfig, *, origin: Potential | None = None, frames: Frames | None = None
-) -> PreparedTraining:
-    """Read and split the data, build the model, take the reference energies off the labels.
-
-    Args:
-        config: all options.
-        origin: potential whose weights and reference energies the run starts from.
-        frames: what `config.data` names, where it was read already.
-    Raises:
-        InputError: data that cannot be read or used, CUDA asked for and not there, a direct head to train alone
-            without a potential that has conservative forces.
-    """
-    _check_origin(config, origin)
-    device, data = resolve_device(config.train.device), config.data
-    frames = _labelled_frames(config) if frames is None else frames
-    warn_of_contradictions(frames)
-    split = _split(config, frames)
-    train, validation = frames.select(split.train), frames.select(split.validation)
-    model, references = _initial_model(config, train, origin)
-    model.to(device)
-    _, model_options = model_config(model)
-    species, cutoff = model_options["species"], model_options["cutoff"]
-    return PreparedTraining(
-        model=model,
-        reference_energies=references,
-        objective=make_objective(config.train, force_scale=_force_scale(train)),
-        source=BatchStore(_residual_batch(train, references, species, cutoff=cutoff).to(device)),
-        validation=_residual_batch(validation, references, species, cutoff=cutoff).to(device),
-        frames=train,
-        split=split,
-        unlabelled=None if data.unlabelled is None else read_unlabelled(data, train=train, validation=validation),
-    )
-
-
 def _describe(row: Mapping[str, float]) -> str:
     return f"validation {row['validation_force_mae']:.1f} meV/A, {row['validation_energy_mae']:.1f} meV"
-
-
-def _labelled_frames(config: RunConfig) -> Frames:
-    data = config.data
-    return read_frames(
-        data.resolved_source,
-        **asdict(FileOptions.of(data)),
-        allow_implausible=data.allow_implausible,
-        require=("energy", "forces"),
-    )
-
-
-def _split(config: RunConfig, frames: Frames) -> Split:
-    data = config.data
-    return make_split(frames, n_train=data.n_train, n_validation=data.n_validation, seed=data.split_seed)
 
 
 def _with_model_of(origin: Potential, config: RunConfig) -> RunConfig:
@@ -296,93 +223,28 @@ def _with_model_of(origin: Potential, config: RunConfig) -> RunConfig:
     return config.model_copy(update={"model": model_section(kind, options)})
 
 
-def _check_origin(config: RunConfig, origin: Potential | None) -> None:
-    if config.train.trained == "all":
-        return
-    if origin is None:
-        raise InputError(
-            f"train.trained={config.train.trained} keeps all other weights of a trained potential; name it with "
-            "--init-from"
-        )
-    if config.train.forces == "direct" and origin.provenance.trained_forces == "direct":
-        raise InputError(
-            f"train.trained={config.train.trained} keeps the conservative forces of --init-from, which was trained for "
-            "direct forces only; give one with conservative forces, or leave train.trained out"
-        )
-
-
-def _initial_model(config: RunConfig, train: Frames, origin: Potential | None) -> tuple[nn.Module, torch.Tensor]:
-    species = tuple(int(number) for number in np.unique(train.atomic_numbers))
-    if origin is None:
-        references = fit_reference_energies(train, species)
-        options = config.model.model_dump()
-        kind = options.pop("kind")
-        with torch.random.fork_rng(devices=[]):  # the seed decides the weights, the caller's random state is kept
-            torch.manual_seed(config.train.seed)
-            return build_model(kind, {**options, "species": species, "energy_scale": _force_scale(train)}), references
-    if set(species) - set(origin.species):
-        raise InputError(
-            f"--init-from knows the elements {origin.species}, the data hold {species}; train from scratch"
-        )
-    model = with_trained_part(origin.model, config.train.trained, direct=config.train.forces == "direct")
-    if config.train.trained != "all":
-        return model, origin.reference_energies  # not shifted: the energies stay what they are
-    # Another level of theory shifts all energies; the shift goes into the references, not into the network.
-    shift = fit_reference_energies(_without_references(train, origin), origin.species)
-    return model, origin.reference_energies + shift
-
-
-def _force_scale(frames: Frames) -> float:
-    """RMS force component, eV/Angstrom: the unit of the loss, and times 1 Angstrom that of the raw energies."""
-    assert frames.forces is not None
-    scale = float(np.sqrt(np.mean(np.square(frames.forces))))
-    if scale == 0.0:
-        raise InputError(
-            f"{frames.name}: the forces on all atoms of {len(frames)} training frames are zero, so there is nothing to "
-            "learn; the program that wrote the file left them out, or another entry holds them (data.forces_key)"
-        )
-    return scale
-
-
-def _without_references(frames: Frames, potential: Potential) -> Frames:
-    assert frames.energy is not None
-    numbers = torch.from_numpy(frames.atomic_numbers)
-    atomic = atomic_references(numbers, potential.species, potential.reference_energies).numpy()
-    rows = np.repeat(np.arange(len(frames)), frames.n_atoms)
-    return replace(frames, energy=frames.energy - np.bincount(rows, atomic))
-
-
-def _residual_batch(frames: Frames, references: torch.Tensor, species: tuple[int, ...], *, cutoff: float) -> Batch:
-    """One batch with the references taken off in float64; labels in float32, as the model computes."""
-    batch = build_batch(frames, cutoff=cutoff)
-    assert batch.energy is not None
-    atomic = atomic_references(batch.atomic_numbers, species, references)
-    totals = torch.zeros_like(batch.energy).index_add(0, batch.system_index, atomic)
-    return replace(batch, energy=batch.energy - totals).labels_as(torch.float32)
-
-
 def _without_folders(config: RunConfig) -> dict[str, Any]:
     """The options as they are recorded in a potential: a folder of this machine tells nothing elsewhere."""
     values: dict[str, Any] = config.model_dump(mode="json")
-    for key in ("source", "unlabelled"):
+    for key in FILES:
         if values["data"][key] is not None and Path(values["data"][key]).is_file():
             values["data"][key] = Path(values["data"][key]).name
     return values
 
 
-def _fingerprint(config: RunConfig, split: Split, origin: str, unlabelled: Frames | None) -> str:
+def _fingerprint(config: RunConfig, prepared: PreparedTraining, origin: str) -> str:
     # Without the defaults: an option that a later version adds does not make another run of this one. Data are what
     # they hold, which the split knows, not where they lie.
-    options = config.model_dump(
-        mode="json", exclude_defaults=True, exclude={"data": {"molecule", "source", "unlabelled"}}
-    )
-    decisive: list[Any] = [options, split.to_json(), origin]
-    if unlabelled is not None:
-        decisive.append(unlabelled.content_hash())
+    options = config.model_dump(mode="json", exclude_defaults=True, exclude={"data": {"molecule", *FILES}})
+    decisive: list[Any] = [options, prepared.split.to_json(), origin]
+    decisive += [frames.content_hash() for frames in (prepared.unlabelled, prepared.stretched) if frames is not None]
+    if prepared.isolated_atoms is not None:
+        decisive.append(sorted(prepared.isolated_atoms.energies_eV.items()))
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def _unlabelled_record(frames: Frames | None) -> dict[str, Any]:
+def _record_of(what: str, frames: Frames | None) -> dict[str, Any]:
+    """Frames that took part beside those of the source, as a potential records them."""
     if frames is None:
         return {}
-    return {"unlabelled": {"name": frames.name, "n_frames": len(frames), "data_hash": frames.content_hash()}}
+    return {what: {"name": frames.name, "n_frames": len(frames), "data_hash": frames.content_hash()}}

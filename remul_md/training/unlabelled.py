@@ -59,13 +59,7 @@ def read_unlabelled(data: DataConfig, *, train: Frames, validation: Frames) -> F
         with_labels=False,
         allow_implausible=data.allow_implausible,
     )
-    known = _compositions(train)
-    for composition, index in _compositions(frames).items():
-        if composition not in known:
-            raise InputError(
-                f"data.unlabelled={data.unlabelled}: frame {index} is {_written(composition)}, the training frames "
-                f"are {', '.join(map(_written, known))}; give frames of these compositions"
-            )
+    require_compositions(frames, train, option=f"data.unlabelled={data.unlabelled}")
     labels = duplicate_labels(joined([validation.without_labels(), frames], name=frames.name))
     n_shared = int((labels[len(validation) :] < len(validation)).sum())
     if n_shared:
@@ -99,6 +93,21 @@ def partly_labelled_batches(
         return PartlyLabelled(systems=concatenate([known.without_labels(), other]), labelled=known)
 
     return batch_of
+
+
+def require_compositions(frames: Frames, train: Frames, *, option: str) -> None:
+    """Refuse further frames of compositions that no training frame has.
+
+    Raises:
+        InputError: it names `option` and the frame.
+    """
+    known = _compositions(train)
+    for composition, index in _compositions(frames).items():
+        if composition not in known:
+            raise InputError(
+                f"{option}: frame {index} is {_written(composition)}, the training frames are "
+                f"{', '.join(map(_written, known))}; give frames of these compositions"
+            )
 
 
 def _compositions(frames: Frames) -> dict[tuple[tuple[str, int], ...], int]:

@@ -1,0 +1,1 @@
+"""Ethanol beyond the data (MIT), for tests of potentials only; see README.md beside the files."""
