@@ -92,6 +92,26 @@ def test_gap_is_the_mean_error_vector_of_each_system_in_units_of_the_scale(
         assert found[system].item() == pytest.approx(expected / scale, rel=1e-6)
 
 
+def test_frames_with_very_large_forces_count_less_and_others_as_ever(batch: Batch) -> None:
+    """In proportion to their RMS force beyond three times that of the data; at most that much the weight is 1."""
+    assert batch.forces is not None
+    scale = float(batch.forces[:7].square().mean().sqrt()) / 3.0
+    objective = PotentialObjective(forces="conservative", force_scale=scale, energy_weight=0.02)
+    found = full_prediction(batch)
+    target = labels(batch, forces="conservative")
+    once = objective.gap(found, target)
+    pressed = torch.cat([batch.forces[:7], 10.0 * batch.forces[7:]])
+    shift = pressed - batch.forces
+    moved = replace(found, forces=found.forces + shift)  # the same errors, at other labels
+    large = objective.gap(moved, replace(target, forces=pressed))
+    torch.testing.assert_close(large[0], once[0], rtol=1e-5, atol=0)
+    rms = float(pressed[7:].square().mean().sqrt())
+    bare = objective.gap(found, replace(target, forces=batch.forces))[1] / min(
+        1.0, 3.0 * scale / float(batch.forces[7:].square().mean().sqrt())
+    )
+    assert float(large[1]) == pytest.approx(float(bare) * 3.0 * scale / rms, rel=1e-4)
+
+
 def test_gap_has_no_unit(batch: Batch) -> None:
     """Energies, forces and the scale in meV instead of eV give the same number: nothing in it is hidden in eV."""
     prediction, target = full_prediction(batch), labels(batch, forces="both")
