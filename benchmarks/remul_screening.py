@@ -44,7 +44,6 @@ from remul_md.symmetry.rotations import rotate_batch
 from remul_md.training.config import PUBLISHED, RunConfig, load_config
 from remul_md.training.fit import fit, new_state, train_step
 from remul_md.training.objectives import PotentialObjective, first_orientation, labels, rotated_labels
-from remul_md.training.schedule import shuffled
 from remul_md.training.train import PreparedTraining, prepare_training
 from remul_md.training.unlabelled import partly_labelled_batches
 from remul_md.training.validation import VALIDATION_COLUMNS, RotatedValidation
@@ -151,10 +150,12 @@ def prepared_for(options: argparse.Namespace, name: str, config: RunConfig) -> t
     prepared = prepare_training(config, origin=load_potential(options.base))
     kind = KINDS.get(name, PotentialObjective)
     objective = kind(**{key: getattr(prepared.objective, key) for key in prepared.objective.__dataclass_fields__})
-    batch_of = shuffled(prepared.source, config.train)
+    batch_of = prepared.batches
     if prepared.unlabelled is not None:
         cutoff = load_potential(options.base).cutoff
-        batch_of = partly_labelled_batches(prepared.source, prepared.unlabelled, cutoff=cutoff, config=config.train)
+        batch_of = partly_labelled_batches(
+            prepared.batches, prepared.unlabelled, cutoff=cutoff, device=torch.device("cpu"), config=config.train
+        )
     return prepared, objective, batch_of
 
 

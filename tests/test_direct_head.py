@@ -160,7 +160,7 @@ def test_nothing_is_differentiated_but_the_head(optimizer: str, teacher: Path, l
     state = new_state(prepared.model, config.train)
     in_head = {name for name, _ in prepared.model.named_parameters() if name.startswith(HEAD)}
     assert sum(len(group["params"]) for group in state.optimizer.param_groups) == len(in_head) > 3
-    batch = prepared.source.select(range(7))
+    batch = prepared.batches(0)
     out = prepared.model(batch, forces="direct", create_graph=True)
     assert not out.energy.requires_grad  # no graph was kept of the trunk
     assert out.direct_forces.requires_grad

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
@@ -86,7 +87,11 @@ def test_stretched_bonds_are_trained_on_and_belong_to_no_domain(tmp_path: Path, 
     plain = prepare_training(config_of(molecule="ethanol"))
     prepared = prepare_training(config_of(molecule="ethanol", stretched=str(stretched)))
     further = read_frames(stretched, allow_implausible=True, energy_unit="eV")
-    assert len(prepared.source) == 17 + len(further) == 17 + 25
+    assert [b.n_systems for b in (plain.batches(4), prepared.batches(4))] == [3, 3 + 1]
+    assert torch.equal(prepared.batches(4).positions[:27], plain.batches(4).positions)
+    drawn = [prepared.batches(step).positions[27:].numpy() for step in range(25)]  # each of them once before any again
+    made = further.positions.reshape(25, 9, 3)
+    assert sorted(int(np.abs(made - one).max(axis=(1, 2)).argmin()) for one in drawn) == list(range(25))
     assert len(prepared.frames) == 17
     assert prepared.validation.n_systems == 5
     assert prepared.objective.force_scale == plain.objective.force_scale
@@ -94,12 +99,12 @@ def test_stretched_bonds_are_trained_on_and_belong_to_no_domain(tmp_path: Path, 
     assert squeezed < 0.75
     assert prepared.model.reach[0, 2].item() == pytest.approx(REACH_FRACTION * squeezed, rel=1e-6)
     assert plain.model.reach[0, 2].item() > 0.65
-    made = train_potential(
+    trained = train_potential(
         config_of(molecule="ethanol", stretched=str(stretched)), run_dir=tmp_path / "run", progress=False
     )
-    assert made.domain.distance_ranges["H-O"][0] > 0.8  # a broken bond is no part of it
-    assert made.provenance.data["stretched"]["n_frames"] == 25
-    assert made.provenance.config["data"]["stretched"] == "stretched.npz"
+    assert trained.domain.distance_ranges["H-O"][0] > 0.8  # a broken bond is no part of it
+    assert trained.provenance.data["stretched"]["n_frames"] == 25
+    assert trained.provenance.config["data"]["stretched"] == "stretched.npz"
 
 
 def test_a_run_goes_on_with_the_same_stretched_bonds_only(tmp_path: Path, stretched: Path) -> None:

@@ -32,6 +32,7 @@ from remul_md.symmetry.turns import labelled_part
 from remul_md.training.checkpoint import read_checkpoint
 from remul_md.training.config import DataConfig, RunConfig, TrainConfig, validated_config
 from remul_md.training.objectives import PotentialObjective, labels
+from remul_md.training.schedule import shuffled
 from remul_md.training.train import train_potential
 from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches, read_unlabelled
 
@@ -184,7 +185,9 @@ def batches(**options: Any) -> Callable[[int], PartlyLabelled]:
     )
     unlabelled = replace(BESIDE, energy=None, forces=None)
     store = BatchStore(build_batch(LABELLED, cutoff=4.5))
-    return partly_labelled_batches(store, unlabelled, cutoff=4.5, config=config)
+    return partly_labelled_batches(
+        shuffled(store, config), unlabelled, cutoff=4.5, device=torch.device("cpu"), config=config
+    )
 
 
 OBJECTIVE = PotentialObjective(

@@ -24,12 +24,13 @@ from remul_md.models.short_range import reaches
 from remul_md.potentials.baseline import atomic_references, binding_energies, fit_reference_energies
 from remul_md.potentials.domain import shortest_distances
 from remul_md.potentials.potential import Potential, resolve_device
-from remul_md.structures.batch import Batch, BatchStore
+from remul_md.structures.batch import Batch, BatchStore, concatenate
 from remul_md.structures.frames import Frames, joined
 from remul_md.structures.neighbors import build_batch
 from remul_md.training.config import RunConfig
 from remul_md.training.data_config import DataConfig
 from remul_md.training.objectives import PotentialObjective, make_objective
+from remul_md.training.schedule import Batches, shuffled
 from remul_md.training.trained_part import with_trained_part
 from remul_md.training.unlabelled import read_unlabelled, require_compositions
 
@@ -42,21 +43,21 @@ class PreparedTraining:
 
     Args:
         model: initialised.
-        reference_energies: of each species, float64, eV; taken off the labels of `source` and `validation`.
+        reference_energies: of each species, float64, eV; taken off the labels of `batches` and `validation`.
         objective: the losses.
-        source: training frames.
+        batches: the labelled frames of each step.
         validation: validation frames.
         frames: training frames as they were read.
         split: which frames they are.
         isolated_atoms: energies of lone atoms at the level of the labels, or None.
-        stretched: frames of stretched and squeezed bonds that `source` holds besides, or None.
+        stretched: frames of stretched and squeezed bonds that take part in each step, or None.
         unlabelled: geometries that stand beside them, or None.
     """
 
     model: nn.Module
     reference_energies: torch.Tensor
     objective: PotentialObjective
-    source: BatchStore
+    batches: Batches[Batch]
     validation: Batch
     frames: Frames
     split: Split
@@ -90,11 +91,21 @@ def prepare_training(
     model.to(device)
     _, model_options = model_config(model)
     species, cutoff = model_options["species"], model_options["cutoff"]
+    known, *further = (
+        BatchStore(_residual_batch(part, references, species, cutoff=cutoff).to(device))
+        for part in (train, stretched)
+        if part is not None
+    )
+    batches = shuffled(known, config.train)
+    if further:
+        batches = _both(
+            batches, shuffled(further[0], config.train, batch_size=config.train.stretched_batch_size, beside=2)
+        )
     return PreparedTraining(
         model=model,
         reference_energies=references,
         objective=make_objective(config.train, force_scale=_force_scale(train)),
-        source=BatchStore(_residual_batch(seen, references, species, cutoff=cutoff).to(device)),
+        batches=batches,
         validation=_residual_batch(validation, references, species, cutoff=cutoff).to(device),
         frames=train,
         split=split,
@@ -102,6 +113,10 @@ def prepare_training(
         stretched=stretched,
         unlabelled=None if data.unlabelled is None else read_unlabelled(data, train=train, validation=validation),
     )
+
+
+def _both(first: Batches[Batch], second: Batches[Batch]) -> Batches[Batch]:
+    return lambda step: concatenate([first(step), second(step)])
 
 
 def labelled_data(config: RunConfig) -> tuple[Frames, IsolatedAtoms | None]:

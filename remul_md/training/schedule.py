@@ -14,6 +14,7 @@ from remul_md.training.config import TrainConfig
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
 Batches = Callable[[int], B]  # the batch of a step as a function of its number, counted from 0
+ORDER_SEED = 7_919
 MONITOR_DRAWS = 8  # independent rotations of each watched frame, besides the orientation it stands in
 MIN_FRAMES, MAX_FRAMES = 4, 32  # that are watched
 
@@ -39,9 +40,18 @@ def frame_order(step: int, *, n_frames: int, batch_size: int, seed: int) -> NDAr
     return np.array([orders[int(e)][w % n_frames] for e, w in zip(epochs, wanted, strict=True)], dtype=np.int64)
 
 
-def shuffled(source: Source[B], config: TrainConfig) -> Batches[B]:
-    """Batches of `config.batch_size` systems in `frame_order`."""
-    n, size, seed = len(source), config.batch_size, config.seed
+def shuffled(source: Source[B], config: TrainConfig, *, batch_size: int | None = None, beside: int = 0) -> Batches[B]:
+    """Batches of systems in `frame_order`.
+
+    Args:
+        source: the systems.
+        config: its seed and `batch_size`.
+        batch_size: another size.
+        beside: which of several sources of one run this is, from 0: each has an order of its own. Sets of equal size
+            would else be shuffled alike, and the same rows always meet.
+    """
+    n, size = len(source), config.batch_size if batch_size is None else batch_size
+    seed = config.seed + beside * ORDER_SEED
     return lambda step: source.select(frame_order(step, n_frames=n, batch_size=size, seed=seed))
 
 

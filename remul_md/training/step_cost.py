@@ -12,7 +12,6 @@ from remul_md.potentials.potential import Potential
 from remul_md.training.compiled import compile_losses
 from remul_md.training.config import RunConfig
 from remul_md.training.fit import new_state, train_step
-from remul_md.training.schedule import shuffled
 from remul_md.training.train import prepare_training
 
 N_WARM = 3
@@ -30,7 +29,7 @@ def training_step(config: RunConfig, *, origin: Potential | None = None) -> Call
         InputError: see `prepare_training`.
     """
     prepared, options = prepare_training(config, origin=origin), config.train
-    state, batch_of = new_state(prepared.model, options), shuffled(prepared.source, options)
+    state, batch_of = new_state(prepared.model, options), prepared.batches
     compiled = None
     if options.compile:
         compiled = compile_losses(prepared.model, batch_of, prepared.objective, progress=False)

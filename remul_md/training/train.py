@@ -35,7 +35,7 @@ from remul_md.training.prepare import (
 )
 from remul_md.training.pretrain import PRETRAIN, pretraining_labels, require_pretrained_around, stage_config
 from remul_md.training.run_folder import POTENTIAL, SYMMETRY_PICTURE, origin_of_run, prepare_run
-from remul_md.training.schedule import Batches, Source
+from remul_md.training.schedule import Batches
 from remul_md.training.unlabelled import PartlyLabelled, partly_labelled_batches
 from remul_md.training.validation import VALIDATION_COLUMNS, RotatedValidation, direction_load, judged_axis
 
@@ -126,15 +126,15 @@ def _train(
     options = config.train
     prepared = prepare_training(config, origin=origin, read=read)
     model, held_out, beside = prepared.model, prepared.validation, prepared.unlabelled
-    source: Source[Batch | PartlyLabelled] | Batches[Batch | PartlyLabelled] = prepared.source
+    batches: Batches[Batch | PartlyLabelled] = prepared.batches
     if beside is not None:
-        cutoff = model_config(model)[1]["cutoff"]
-        source = partly_labelled_batches(prepared.source, beside, cutoff=cutoff, config=options)
+        device, cutoff = held_out.positions.device, model_config(model)[1]["cutoff"]
+        batches = partly_labelled_batches(prepared.batches, beside, cutoff=cutoff, device=device, config=options)
     monitored = options.monitor_per_decade > 0
     axis = judged_axis(prepared.frames, options)
     result = fit(
         model,
-        source,
+        batches,
         objective=prepared.objective,
         validate=RotatedValidation(
             held_out,

@@ -7,8 +7,9 @@ its number, as it is for the labelled ones.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
 
 from remul_md.datasets import read_frames
 from remul_md.datasets.splits import duplicate_labels
@@ -19,12 +20,9 @@ from remul_md.structures.frames import Frames, joined
 from remul_md.structures.neighbors import build_batch
 from remul_md.training.config import TrainConfig
 from remul_md.training.data_config import DataConfig
-from remul_md.training.schedule import frame_order
+from remul_md.training.schedule import Batches, shuffled
 
 logger = logging.getLogger(__name__)
-
-# Added to the seed of a run: sets of equal size would else be shuffled alike, and the same rows always meet.
-ORDER_SEED = 7_919
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,25 +70,23 @@ def read_unlabelled(data: DataConfig, *, train: Frames, validation: Frames) -> F
 
 
 def partly_labelled_batches(
-    labelled: BatchStore, unlabelled: Frames, *, cutoff: float, config: TrainConfig
-) -> Callable[[int], PartlyLabelled]:
+    labelled: Batches[Batch], unlabelled: Frames, *, cutoff: float, device: torch.device, config: TrainConfig
+) -> Batches[PartlyLabelled]:
     """The batch of a step as a function of its number: both kinds of frames, each in a seeded order of its own.
 
     Args:
-        labelled: the training frames with their labels, on the model's device.
+        labelled: the training frames of a step with their labels.
         unlabelled: those beside them.
         cutoff: of the model, Angstrom.
-        config: seed, `batch_size` and `unlabelled_batch_size`.
+        device: where the labelled ones lie.
+        config: seed and `unlabelled_batch_size`.
     """
-    beside = BatchStore(build_batch(unlabelled, cutoff=cutoff).without_labels().to(labelled.batch.positions.device))
-
-    def chosen(step: int, store: BatchStore, *, batch_size: int, seed: int) -> Batch:
-        return store.select(frame_order(step, n_frames=len(store), batch_size=batch_size, seed=seed))
+    store = BatchStore(build_batch(unlabelled, cutoff=cutoff).without_labels().to(device))
+    beside = shuffled(store, config, batch_size=config.unlabelled_batch_size, beside=1)
 
     def batch_of(step: int) -> PartlyLabelled:
-        known = chosen(step, labelled, batch_size=config.batch_size, seed=config.seed)
-        other = chosen(step, beside, batch_size=config.unlabelled_batch_size, seed=config.seed + ORDER_SEED)
-        return PartlyLabelled(systems=concatenate([known.without_labels(), other]), labelled=known)
+        known = labelled(step)
+        return PartlyLabelled(systems=concatenate([known.without_labels(), beside(step)]), labelled=known)
 
     return batch_of
 
