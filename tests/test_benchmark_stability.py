@@ -1,0 +1,43 @@
+"""The interval of a rate of breaks, and what counts as one."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def stability() -> Any:
+    sys.path.insert(0, str(FOLDER))  # as for `python benchmarks/stability.py`
+    try:
+        spec = importlib.util.spec_from_file_location("stability", FOLDER / "stability.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(FOLDER))
+    return module
+
+
+def test_the_interval_is_that_of_a_poisson_process(stability: Any) -> None:
+    """Published limits (Garwood 1936), and no break in 1.5 ns means under 2 per ns."""
+    low, high = stability.rate_interval(0, 1.5)
+    assert (low, high) == (0.0, pytest.approx(2.0, abs=0.01))
+    assert stability.rate_interval(1, 1.0) == pytest.approx((0.0253, 5.572), abs=1e-3)
+    assert stability.rate_interval(10, 2.0) == pytest.approx((4.795 / 2, 18.39 / 2), abs=1e-2)
+
+
+def test_the_interval_covers(stability: Any) -> None:
+    """Of 4,000 processes with 7 breaks expected at least 95 % lie within, and not all."""
+    counts = np.random.default_rng(0).poisson(7.0, size=4000)
+    intervals = [stability.rate_interval(int(count), 1.0) for count in counts]
+    covered = np.mean([low <= 7.0 <= high for low, high in intervals])
+    assert 0.95 <= covered < 0.999
