@@ -56,7 +56,7 @@ def replica(path: Path, name: str, potential: str) -> dict[str, Any]:
     off = ~(np.abs(lengths - middle) <= BOUND_STABLE_A)
     gone = (lengths > HYDROGEN_GONE_A) & (numbers[bonds] == 1).any(axis=1)
     times = run.time_ps - run.time_ps[0]
-    stopped = read_json(path.with_suffix(".json")).get("stopped")
+    stopped = read_json(path.with_suffix(".json"), hint="remove the run and begin again").get("stopped")
     broken = int(np.argmax(off.any(axis=1))) if off.any() else None
     ended = float(times[-1]) if broken is None else float(times[broken])
     whole = run.positions[: broken or len(times)]
