@@ -19,7 +19,8 @@ from typer.main import get_command
 
 from remul_md.cli.app import app
 from remul_md.datasets import read_frames
-from remul_md.datasets.file_options import HELP, FileOptions, recorded_options
+from remul_md.datasets.file_options import HELP, FileOptions
+from remul_md.datasets.read import recorded_options
 from remul_md.errors import InputError
 from remul_md.potentials.potential import load_potential
 from remul_md.training.config import DataConfig, load_config

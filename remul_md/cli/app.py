@@ -110,8 +110,8 @@ def _evaluate(
 
     from remul_md.analysis.accuracy import evaluate_potential
     from remul_md.analysis.orientations import check_orientation_file, orientation_errors, write_orientation_errors
-    from remul_md.datasets.file_options import FileOptions, recorded_options
-    from remul_md.datasets.read import read_frames, seen_in_training
+    from remul_md.datasets.file_options import FileOptions
+    from remul_md.datasets.read import read_frames, recorded_options, seen_in_training
     from remul_md.potentials.potential import load_potential, resolve_device
 
     _use_threads(n_threads)

@@ -86,7 +86,8 @@ def _label(
     """
     import torch
 
-    from remul_md.datasets.file_options import FileOptions, recorded_options
+    from remul_md.datasets.file_options import FileOptions
+    from remul_md.datasets.read import recorded_options
     from remul_md.datasets.writers import check_written_format
     from remul_md.labels.sources import label_source, names_calculator
     from remul_md.potentials.potential import load_potential, resolve_device
