@@ -18,7 +18,8 @@ from remul_md.calculators import RemulCalculator
 from remul_md.datasets import read_frames
 from remul_md.dynamics import read_trajectory
 from remul_md.errors import InputError
-from remul_md.labels.own_dynamics import Sampling, start_positions, whole_frames
+from remul_md.labels.own_dynamics import start_positions, whole_frames
+from remul_md.labels.sampling_options import Sampling
 from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import load_potential
 from remul_md.structures.frames import Frames
@@ -34,7 +35,7 @@ SAMPLING = {"n_frames": 42, "n_replicas": 6, "frame_interval_fs": 5.0, "equilibr
 TRAINING = ("train.n_steps=12", "train.warmup_steps=2", "train.batch_size=5", "train.checkpoint_every=4")
 TRAINING += ("train.monitor_per_decade=0", "train.device=cpu")
 COMMAND = [
-    *("--n-frames", "42", "--replicas", "6", "--frame-interval-fs", "5", "--equilibrate-ps", "0.01", "--seed", "3"),
+    *("--n-frames", "42", "--n-replicas", "6", "--frame-interval-fs", "5", "--equilibrate-ps", "0.01", "--seed", "3"),
     *(part for option in TRAINING for part in ("--set", option)),
 ]
 

@@ -23,7 +23,7 @@ from remul_md.cli.options import (
     ThreadsOption,
     chosen_axis,
 )
-from remul_md.cli.potentials import _label, distill, ensemble, training_line
+from remul_md.cli.potentials import _distill, _label, ensemble, training_line
 from remul_md.cli.printing import fail, print_table, write_figures
 from remul_md.cli.properties import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli.study import study_app
@@ -173,7 +173,7 @@ def potentials(
 
 
 # After the commands that everybody needs.
-for _command in (audit, vibrations, compare, spectrum, timestep_scan, ensemble, _label, distill):
+for _command in (audit, vibrations, compare, spectrum, timestep_scan, ensemble, _label, _distill):
     app.command(_command.__name__.strip("_").replace("_", "-"))(_command)
 app.command("committee", hidden=True)(ensemble)  # the name it had
 

@@ -55,7 +55,12 @@ def flags_of(config: type[Any], names: Sequence[str]) -> Callable[[Command], Com
 
 
 def options_of(
-    config: type[C], section: str, *, file: Path | None, overrides: Sequence[str], given: Mapping[str, Any]
+    config: type[C],
+    section: str,
+    *,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    given: Mapping[str, Any],
 ) -> C:
     """An instance of the class.
 
