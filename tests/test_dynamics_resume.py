@@ -81,7 +81,6 @@ def assert_same_run(one: Path, other: Path) -> None:
     ("more", "checkpoint_interval"),
     [
         ({"ensemble": "nve"}, 37),
-        ({"ensemble": "langevin"}, 37),
         ({"ensemble": "langevin", "final_temperature_K": 500.0}, 37),
         ({"ensemble": "bussi", "final_temperature_K": 500.0, "thermostat_time_fs": 30.0}, 37),
         ({"ensemble": "nose-hoover", "rotation": "zero", "thermostat_time_fs": 30.0}, 37),

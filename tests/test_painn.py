@@ -157,29 +157,6 @@ def test_the_calculator_gives_the_derivative_of_the_energy(run: Path, ethanol: F
     assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
 
 
-@pytest.mark.slow
-def test_a_resumed_run_ends_with_the_same_bits(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from remul_md.training import fit as trainer
-
-    def interrupted(*arguments: Any, **options: Any) -> Any:
-        if arguments[0].step == 37:
-            raise KeyboardInterrupt
-        return step(*arguments, **options)
-
-    step = trainer.train_step
-    config = painn_run("train.forces=both", "train.checkpoint_every=16")
-    monkeypatch.setattr(trainer, "train_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train_potential(config, run_dir=tmp_path, progress=False)
-    monkeypatch.undo()
-    with pytest.raises(InputError, match=r"another config: .*model\.kind was 'painn', now 'transformer'"):
-        train_potential(load_config(None), run_dir=tmp_path, resume=True, progress=False)
-    resumed = train_potential(config, run_dir=tmp_path, resume=True, progress=False)
-    whole = load_potential(run / "potential.pt")
-    for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, resumed.model.state_dict()[name]), name
-
-
 def test_gradnorm_balances_it(tmp_path: Path) -> None:
     model = random_model(kind="painn")
     assert shared_matrix(model) is model.updates[-1].mlp[2].weight
