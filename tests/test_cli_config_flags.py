@@ -39,12 +39,12 @@ def test_the_nearer_word_wins(tmp_path: Path) -> None:
         (
             "md: {temperatur_K: 300}",
             [],
-            r"unknown key md\.temperatur_K; did you mean md\.temperature_K\?",
+            r"did you mean md\.temperature_K\?",
         ),
-        ("train: {seed: 1}", [], "section 'train' is unknown here; the options of this command are md.KEY"),
-        ("- 1", [], r"must hold sections \(md\), found a list"),
-        ("md: {seed: 1}", ["seed=2"], r"--set takes SECTION\.KEY=VALUE such as md\.seed=1, got 'seed=2'"),
-        ("md: {timestep_fs: -1}", [], "timestep_fs must be a number > 0, got -1"),
+        ("train: {seed: 1}", [], "section 'train' .*md.KEY"),
+        ("- 1", [], r"\(md\), found a list"),
+        ("md: {seed: 1}", ["seed=2"], r"SECTION\.KEY=VALUE .*got 'seed=2'"),
+        ("md: {timestep_fs: -1}", [], "timestep_fs .*got -1"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
