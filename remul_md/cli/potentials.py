@@ -65,7 +65,8 @@ def _label(
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     spin: Annotated[
-        int | None, typer.Option(help="Of pbe: unpaired electrons, computed unrestricted; 0: they may part.")
+        int | None,
+        typer.Option(help="Of pbe: unpaired electrons, unrestricted; 0: a singlet whose electrons may part."),
     ] = None,
     field: Annotated[
         tuple[float, float, float] | None,
@@ -73,7 +74,7 @@ def _label(
     ] = None,
     random_orientations: Annotated[
         int | None,
-        typer.Option(metavar="SEED", min=0, help="Rotate each geometry at random first, as in a field all occur."),
+        typer.Option(metavar="SEED", min=0, help="Rotate each geometry at random first: in a field all occur."),
     ] = None,
     n_threads: ThreadsOption = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped (or begin).")] = False,
@@ -224,7 +225,7 @@ def _distill(
     overwrite: OverwriteOption = False,
     **given: Any,
 ) -> None:
-    """Add fast direct forces to a potential, taught by its conservative ones, which stay the same bits."""
+    """Add fast direct forces to a potential, taught by its conservative ones, which do not change."""
     from remul_md.datasets import read_frames
     from remul_md.files import replace_atomically
     from remul_md.potentials.potential import find_potential

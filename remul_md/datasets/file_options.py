@@ -26,10 +26,10 @@ class FileOptions:
     """
 
     energy_key: str | None = field(
-        default=None, metadata={"help": "key of the energy in an extxyz file, such as REF_energy"}
+        default=None, metadata={"help": "name of the energies in the file, such as REF_energy"}
     )
     forces_key: str | None = field(
-        default=None, metadata={"help": "key of the forces in an extxyz file, such as REF_forces"}
+        default=None, metadata={"help": "name of the forces in the file, such as REF_forces"}
     )
     energy_unit: str | None = field(
         default=None, metadata={"help": "unit of the energies where the file does not say it"}
