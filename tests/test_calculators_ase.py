@@ -419,7 +419,7 @@ def test_another_total_charge_is_refused(calc: RemulCalculator, how: str) -> Non
     neutral, ion = ethanol(), charged(how)
     neutral.calc = ion.calc = calc
     neutral.get_potential_energy()
-    with pytest.raises(InputError, match=r"the total charge \+1 .* trained on charge 0"):
+    with pytest.raises(InputError, match=r"total charge \+1 .* charge 0"):
         ion.get_potential_energy()
     neutral.get_potential_energy()
     neutral.info, neutral.arrays["initial_charges"] = ion.info, ion.get_initial_charges()

@@ -274,7 +274,7 @@ def test_losses_of_symmetry_set_in_after_their_share_of_the_steps(tmp_path: Path
     assert ["equivariance" in row for row in rows] == [False] * 26 + [True] * 14
     assert all(row["loss"] == pytest.approx(row["task"]) for row in rows[:26])
     assert all(row["loss"] == pytest.approx(row["task"] + row["equivariance"]) for row in rows[26:])
-    with pytest.raises(InputError, match=r"train.equivariance_from=0\.65 is not for this training"):
+    with pytest.raises(InputError, match=r"train\.equivariance_from=0\.65"):
         run(tmp_path / "other", options)
 
 
@@ -462,13 +462,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
 
 
 def test_a_validation_that_is_not_finite_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the validation error is nan at step 15; lower train\.learning_rate"):
+    with pytest.raises(InputError, match=r"nan at step 15; lower train\.learning_rate"):
         run(tmp_path, config(), validate=lambda model: {"mae": math.nan, "score": math.nan})
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     run(tmp_path, config())
-    with pytest.raises(InputError, match="the checkpoint belongs to another config or data; use a new --run-dir"):
+    with pytest.raises(InputError, match=r"another config or data; .*--run-dir"):
         run(tmp_path, config(), resume=True, fingerprint="another")
 
 
@@ -476,10 +476,10 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     run(tmp_path, config())
     path = tmp_path / CHECKPOINT
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"checkpoint.pt: is damaged or no checkpoint of remul-md \(\w+\)"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt: is damaged .*\(\w+\)"):
         run(tmp_path, config(), resume=True)
     torch.save([1, 2], path)
     with pytest.raises(InputError, match="holds a list, expected a checkpoint"):
         run(tmp_path, config(), resume=True)
-    with pytest.raises(InputError, match="there is no checkpoint; start the run without --resume"):
+    with pytest.raises(InputError, match=r"no checkpoint; .*without --resume"):
         read_checkpoint(tmp_path / "none.pt")

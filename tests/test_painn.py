@@ -173,11 +173,11 @@ def test_fine_tuning_keeps_the_kind(run: Path, tmp_path: Path) -> None:
         config = load_config(None, overrides=[*rest, "train.n_steps=4", *more])
         return train_potential(config, run_dir=tmp_path, init_from=run / "potential.pt", progress=False)
 
-    with pytest.raises(InputError, match=r"model\.kind=transformer was asked for, but .* --init-from has painn"):
+    with pytest.raises(InputError, match=r"model\.kind=transformer .* --init-from has painn"):
         tuned("model.kind=transformer")
-    with pytest.raises(InputError, match=r"model\.n_heads=2 was asked for, .* has no such option \(it is a painn\)"):
+    with pytest.raises(InputError, match=r"model\.n_heads=2 .*painn"):
         tuned("model.n_heads=2")
-    with pytest.raises(InputError, match=r"model\.width=16 was asked for, but .* --init-from has 24"):
+    with pytest.raises(InputError, match=r"model\.width=16 .* --init-from has 24"):
         tuned("model.kind=painn", "model.width=16")
     potential = tuned()
     assert isinstance(potential.model, painn.Painn)

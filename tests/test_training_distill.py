@@ -129,7 +129,7 @@ def test_runs_start_from_frames_of_a_data_set(tmp_path: Path) -> None:
         distill(folder, initial_structures=data, equilibrate_ps=0.0, calculator=StoppedAfter(8))
     with pytest.raises(
         InputError,
-        match="other options: initial_structures was 'rmd17/ethanol/train-01', now None; initial_structures_sha256",
+        match="initial_structures was 'rmd17/ethanol/train-01', now None",
     ):
         distill(folder, equilibrate_ps=0.0, resume=True)
     made = distill(folder, initial_structures=data, equilibrate_ps=0.0, resume=True)
