@@ -45,7 +45,7 @@ def test_both_heads_share_the_work(cli: Run, both: Path, tmp_path: Path) -> None
     assert "run.traj: 25 steps of 4 x 0.1 fs, 3 frames" in out
     assert "steps/s, plain ones and outer ones together" in out
     said = json.loads((tmp_path / "run.json").read_text())
-    assert said["scheme"] == "reversible RESPA: 4 inner steps of 0.1 fs"
+    assert said["scheme"] == "reversible RESPA: 4 inner steps of 0.1 fs to one outer step"
     assert (said["provenance"]["forces"], said["provenance"]["fast_forces"]) == ("conservative", "direct")
     assert said["options"]["frame_interval_fs"] == pytest.approx(3.6)  # whole outer steps of 0.4 fs up to 3.75
     log = np.genfromtxt(tmp_path / "run.log.csv", delimiter=",", names=True)

@@ -327,8 +327,8 @@ def test_what_cannot_be_distilled_is_refused(tmp_path: Path) -> None:
     make_ensemble(members).save(tmp_path / "ensemble.pt")
     for name, message in (
         ("direct", "direct forces only"),
-        ("two", "knows 2 compositions .*`remul-md label`"),
-        ("cells", "has periodic cells .*`remul-md label`"),
+        ("two", "knows 2 compositions.*`remul-md label`"),
+        ("cells", "has periodic cells.*`remul-md label`"),
         ("ensemble", "ensemble of 2"),
     ):
         with pytest.raises(InputError, match=message):
