@@ -48,7 +48,7 @@ potentials: install
 
 # Add direct forces to what ships: make direct-heads MOLECULE="ethanol" RUNS=FOLDER. It starts from a copy of the
 # potential, so that it resumes and repeats although the result takes its place. 500 K is the temperature of the data.
-DISTILL ?= --replicas 128 --frame-interval-fs 5 --equilibrate-ps 0.05 --temperature-K 500 --set train.compile=true
+DISTILL ?= --n-replicas 128 --frame-interval-fs 5 --equilibrate-ps 0.05 --temperature-K 500 --set train.compile=true
 direct-heads: install
 	mkdir -p $(RUNS)
 	for molecule in $(MOLECULE); do \

@@ -15,13 +15,12 @@ Finished runs are not repeated and stopped ones go on, so the same command resum
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from script import run_script, told_command
 
 from remul_md.files import read_json, write_json
 from remul_md.studies.record import provenance
@@ -188,6 +187,22 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([head, "|---|---|---|---|---|---|---|", *(line for _, line in sorted(lines))])
 
 
+def run(options: argparse.Namespace, given: list[str]) -> None:
+    """All methods and seeds; the file of results is written after each run."""
+    options.methods = list(dict.fromkeys([RECIPE, *options.methods]))
+    told = {str(options.run_dir): "FOLDER", str(options.json): options.json.name}
+    command = told_command("ablations", given, told)
+    options.run_dir.mkdir(parents=True, exist_ok=True)
+    costs = costs_of(options)
+    rows: list[dict[str, Any]] = []
+    for seed in options.seeds:
+        for method in options.methods:
+            rows.append(finished_run(options, method, seed=seed, costs=costs))
+            config = run_config(options, RECIPE, seed=0, n_steps=options.n_steps).model_dump(mode="json")
+            write_json(options.json, {**provenance(command, n_jobs=1), "recipe": config, "runs": rows}, hint="--json")
+    print(table(rows))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run-dir", type=Path, required=True)
@@ -199,20 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--n-rounds", type=int, default=30, help="steps of each method that are timed")
     parser.add_argument("--progress", action="store_true", help="a bar for each run")
     parser.add_argument("--json", type=Path, default=ROOT / "results" / "ablations_ethanol.json")
-    options = parser.parse_args(arguments)
-    options.methods = list(dict.fromkeys([RECIPE, *options.methods]))
-    told = {str(options.run_dir): "FOLDER", str(options.json): options.json.name}
-    given = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "benchmarks/ablations.py", *(told.get(part, part) for part in given)])
-    options.run_dir.mkdir(parents=True, exist_ok=True)
-    costs = costs_of(options)
-    rows: list[dict[str, Any]] = []
-    for seed in options.seeds:
-        for method in options.methods:
-            rows.append(finished_run(options, method, seed=seed, costs=costs))
-            config = run_config(options, RECIPE, seed=0, n_steps=options.n_steps).model_dump(mode="json")
-            write_json(options.json, {**provenance(command, n_jobs=1), "recipe": config, "runs": rows}, hint="--json")
-    print(table(rows))
+    run_script(parser, run, arguments)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from script import run_script
 
 from remul_md import RemulCalculator
 from remul_md.datasets.structure_source import read_structure
@@ -77,13 +78,8 @@ def cpu_ms(atoms: Atoms, calculators: dict[str, Any], *, n_calls: int) -> dict[s
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--molecules", nargs="+", default=["ethanol", "aspirin"])
-    parser.add_argument("--calls", type=int, default=20)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def run(options: argparse.Namespace, _: list[str]) -> None:
+    """Time of a call for each molecule; a table."""
     rows = []
     print("| molecule | MACE, ms | ours, ms | ours compiled, ms | MACE / ours | MACE / compiled |")
     print("|---|---|---|---|---|---|")
@@ -112,6 +108,14 @@ def main() -> None:
             "versions": {name: importlib.metadata.version(name) for name in ("torch", "mace-torch", "remul-md")},
         }
         options.json.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--molecules", nargs="+", default=["ethanol", "aspirin"])
+    parser.add_argument("--calls", type=int, default=20)
+    parser.add_argument("--json", type=Path)
+    run_script(parser, run)
 
 
 if __name__ == "__main__":

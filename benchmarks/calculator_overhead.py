@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from numpy.typing import NDArray
+from script import run_script
 
 from remul_md import RemulCalculator
 from remul_md.datasets.structure_source import read_structure
@@ -53,15 +54,8 @@ def medians_in_turns(calls: Mapping[str, Call], start: NDArray[np.float64], *, n
     return {name: 1000.0 * float(np.median(values[N_WARM:])) for name, values in seconds.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("potential", nargs="?", default="ethanol")
-    parser.add_argument("--structure", default="ethanol")
-    parser.add_argument("--calls", type=int, default=500)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def run(options: argparse.Namespace, _: list[str]) -> None:
+    """All ways of asking for forces, in turn; a table."""
     atoms = read_structure(options.structure)
     calculator = RemulCalculator(options.potential, device=options.device)
     potential, model = calculator.potential, calculator.potential.model
@@ -90,6 +84,16 @@ def main() -> None:
     if options.json:
         result = {"median_ms": medians, "ratio": ratio, "calls": options.calls, "torch": torch.__version__}
         options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("potential", nargs="?", default="ethanol")
+    parser.add_argument("--structure", default="ethanol")
+    parser.add_argument("--calls", type=int, default=500)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
+    run_script(parser, run)
 
 
 if __name__ == "__main__":

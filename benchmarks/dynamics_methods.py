@@ -8,13 +8,14 @@ import inspect
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from script import told_command
 
 from remul_md import RemulCalculator
 from remul_md.analysis.energy import Drift, mean_drift, within
@@ -25,6 +26,7 @@ from remul_md.dynamics.options import FRAME_INTERVAL_FS
 from remul_md.dynamics.velocities import Rotation
 from remul_md.errors import InputError
 from remul_md.files import read_json, write_json
+from remul_md.studies.record import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 HINT = "choose another file, then run the same command again: finished runs are kept"
@@ -75,10 +77,7 @@ def start_of(
     structure: Atoms,
     calculator: RemulCalculator,
     *,
-    run_dir: Path,
-    equilibrate_ps: float,
-    temperature_K: float,
-    timestep_fs: float,
+    options: argparse.Namespace,
     rotation: Rotation,
     seed: int,
     provenance: Mapping[str, Any],
@@ -86,17 +85,18 @@ def start_of(
     """Positions and momenta after an equilibration with plain conservative forces: where all methods begin."""
     atoms = structure.copy()
     atoms.calc = calculator
-    options = MDOptions(
-        temperature_K=temperature_K,
+    timestep_fs = options.timestep_fs
+    chosen = MDOptions(
+        temperature_K=options.temperature_K,
         rotation=rotation,
         timestep_fs=timestep_fs,
         frame_interval_fs=timestep_fs,
         length_ps=timestep_fs / 1000.0,  # one step: the first frame is what is wanted
-        equilibrate_ps=equilibrate_ps,
+        equilibrate_ps=options.equilibrate_ps,
         seed=seed,
     )
-    output = run_dir / f"start-{rotation}-{seed}.traj"
-    result = run_md(atoms, options, output=output, resume=True, provenance=provenance)
+    output = options.run_dir / f"start-{rotation}-{seed}.traj"
+    result = run_md(atoms, chosen, output=output, resume=True, provenance=provenance)
     return read_trajectory(result.trajectory).atoms(0)
 
 
@@ -206,13 +206,18 @@ class _Block:
         return 1000.0 * (time.process_time() - began) / self.length_fs
 
 
-def kept_timing(path: Path, case: Mapping[str, Any], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """The times in the file if they are of this case, else measured and written."""
+def kept_timing(
+    options: argparse.Namespace, methods: Sequence[Method], start: Atoms, *, facts: Mapping[str, Any]
+) -> dict[str, float]:
+    """Computing time of each method: from the folder of runs if it was measured of the same, else measured now."""
+    timing = {"block_fs": options.block_fs, "n_rounds": options.timing_rounds}
+    case = {**facts, **timing, "timestep_fs": options.timestep_fs, "methods": [method.name for method in methods]}
+    path = options.run_dir / "timing.json"
     if path.is_file():
         found = read_json(path, hint="remove it, and the times are measured again")
         if found.get("case") == json.loads(json.dumps(case)):
             return found["cpu_ms_per_fs"]
-    times = measure()
+    times = cpu_ms_per_fs(methods, start, **timing)
     write_json(path, {"case": case, "cpu_ms_per_fs": times}, hint=HINT)
     return times
 
@@ -257,11 +262,22 @@ def add_arguments(parser: argparse.ArgumentParser, *, name: str, length_ps: floa
     parser.add_argument("--json", type=Path, default=ROOT / "results" / f"{name}.json")
 
 
-def told_command(script: str, options: argparse.Namespace, given: Sequence[str]) -> str:
-    """The command without names of folders of this machine."""
+def told_names(options: argparse.Namespace) -> dict[str, str]:
+    """What the command of the results says for names of this machine's folders."""
     told = {str(options.run_dir): "FOLDER", str(options.json): options.json.name}
-    told |= {options.potential: Path(options.potential).name}
-    return " ".join([f"python benchmarks/{script}.py", *(told.get(part, part) for part in given)])
+    return told | {options.potential: Path(options.potential).name}
+
+
+def write_result(script: str, options: argparse.Namespace, given: Sequence[str], result: Mapping[str, Any]) -> None:
+    """Write the file of results, with what both benchmarks tell of their runs."""
+    told = {
+        **provenance(told_command(script, given, told_names(options)), n_jobs=1),
+        "threads": 1,
+        "temperature_K": options.temperature_K,
+        "length_ps": options.length_ps,
+        "bound_meV_per_atom_ps": BOUND,
+    }
+    write_json(options.json, {**told, **result}, hint=HINT)
 
 
 def interval_text(row: Mapping[str, Any]) -> str:

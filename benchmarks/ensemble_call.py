@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from script import run_script
 
 from remul_md.datasets.structure_source import read_structure
 from remul_md.models import build_model, model_config
@@ -27,16 +28,8 @@ from remul_md.structures.frames import frames_from_atoms
 from remul_md.structures.neighbors import build_batch
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--members", type=int, default=3)
-    parser.add_argument("--structure", default="ethanol")
-    parser.add_argument("--copies", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--calls", type=int, default=100)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def run(options: argparse.Namespace, _: list[str]) -> None:
+    """One call against calls in turn, for each number of copies."""
     atoms = read_structure(options.structure)
     species = tuple(sorted(set(atoms.numbers.tolist())))
     members = [build_model("transformer", {"species": species}) for _ in range(options.members)]
@@ -83,6 +76,17 @@ def main() -> None:
             "machine": f"{platform.system()} {platform.machine()}, one thread",
         }
         options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--members", type=int, default=3)
+    parser.add_argument("--structure", default="ethanol")
+    parser.add_argument("--copies", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--calls", type=int, default=100)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
+    run_script(parser, run)
 
 
 if __name__ == "__main__":

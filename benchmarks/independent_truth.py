@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from dynamics_methods import ROOT, calculator_options, told_command
-from script import run_script
+from dynamics_methods import ROOT, calculator_options, told_names
+from script import run_script, told_command
 
 from remul_md import RemulCalculator
 from remul_md.analysis.calibration import calibration
@@ -103,12 +103,7 @@ class KeptCalls(Calculator):
         self.make, self.folder, self.n_calls = make, folder, 0
         folder.mkdir(parents=True, exist_ok=True)
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy", "forces"),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
+    def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
         path, positions = self.folder / f"{self.n_calls:04d}.npz", self.atoms.get_positions()
         self.n_calls += 1
@@ -255,7 +250,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
     groups["all"] = np.ones(len(frames), dtype=bool)
     spread, errors = error_bars(plain, frames, n_draws=options.draws, seed=options.seed)
     result: dict[str, Any] = {
-        **provenance(told_command("independent_truth", options, named), n_jobs=1),
+        **provenance(told_command("independent_truth", named, told_names(options)), n_jobs=1),
         "potential_sha256": plain.potential.sha256,
         "structure": options.structure,
         "method": source.name,

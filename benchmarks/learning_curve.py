@@ -16,17 +16,18 @@ a minute: --frames 20 40 --n-test 50 --set train.n_steps=300 --set train.warmup_
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from script import run_script, told_command
 
 from remul_md.analysis.accuracy import evaluate_potential
 from remul_md.datasets import read_frames
 from remul_md.datasets.registry import ENTRIES
+from remul_md.errors import InputError
 from remul_md.files import read_json, write_json
 from remul_md.studies.figures import plain_numbers, style, write_panels
 from remul_md.studies.record import provenance
@@ -111,32 +112,18 @@ def draw(axes: Axes, rows: list[dict[str, Any]], title: str) -> None:
     axes.set_title(title, fontsize=9, loc="left")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--preset", default="ethanol")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--frames", nargs="+", type=int, default=[50, 100, 200, 500, 950])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--share", type=float, default=0.5, help="of the steps that pretraining takes")
-    parser.add_argument("--method", default="xtb", help="xtb, or MODULE:FACTORY of an ASE calculator")
-    parser.add_argument("--test", help="test frames; default: those that belong to the training frames")
-    parser.add_argument("--n-test", type=int, default=1000)
-    parser.add_argument("--json", type=Path, default=ROOT / "results" / "learning_curve.json")
-    parser.add_argument("--plots", type=Path, default=ROOT / "docs" / "images")
-    options = parser.parse_args(arguments)
+def run(options: argparse.Namespace, given: list[str]) -> None:
+    """All sizes, methods and seeds; the file of results is written after each run."""
     if not 0.0 < options.share < 1.0:
-        parser.error(f"--share must lie between 0 and 1, got {options.share:g}")
+        raise InputError(f"--share must lie between 0 and 1, got {options.share:g}")
     source = run_config(options, "scratch", n_train=options.frames[0], seed=options.seeds[0]).data.resolved_source
     if options.test is None:
         if source not in ENTRIES:
-            parser.error(f"--test is needed: {source} has no test frames of its own")
+            raise InputError(f"--test is needed: {source} has no test frames of its own")
         options.test = source.replace("train", "test")
     # No name of a folder of this machine goes into the results.
     told = {str(options.run_dir): "FOLDER", str(options.json): options.json.name, str(options.plots): "FOLDER"}
-    given = sys.argv[1:] if arguments is None else arguments
-    command = " ".join(["python benchmarks/learning_curve.py", *(told.get(part, part) for part in given)])
+    command = told_command("learning_curve", given, told)
     rows: list[dict[str, Any]] = []
     for seed in options.seeds:
         for n_train in options.frames:
@@ -155,6 +142,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"| {row['force_mae_original']:.1f} / {row['force_mae_rotated']:.1f} "
             f"| {row['labelling_seconds'] / 60:.1f} | {row['training_seconds'] / 60:.1f} |"
         )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--preset", default="ethanol")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--frames", nargs="+", type=int, default=[50, 100, 200, 500, 950])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--share", type=float, default=0.5, help="of the steps that pretraining takes")
+    parser.add_argument("--method", default="xtb", help="xtb, or MODULE:FACTORY of an ASE calculator")
+    parser.add_argument("--test", help="test frames; default: those that belong to the training frames")
+    parser.add_argument("--n-test", type=int, default=1000)
+    parser.add_argument("--json", type=Path, default=ROOT / "results" / "learning_curve.json")
+    parser.add_argument("--plots", type=Path, default=ROOT / "docs" / "images")
+    run_script(parser, run, arguments)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from script import run_script, told_command
 
 from remul_md import __version__
 from remul_md.potentials.domain import domain_of
@@ -99,15 +99,8 @@ def peak_MiB(method: str, molecule: str, *, forces: str, device: str) -> float:
     return float(np.cumsum([n_bytes for _, n_bytes in sizes]).max()) / 2.0**20
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--molecules", nargs="+", default=["ethanol", "aspirin"])
-    parser.add_argument("--forces", nargs="+", default=["conservative", "direct"])
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def run(options: argparse.Namespace, given: list[str]) -> None:
+    """Time and memory of each method; a table."""
     rows = []
     print("| molecule | forces | method | ms a step | time | memory, MiB | memory |\n|---|---|---|---|---|---|---|")
     for molecule in options.molecules:
@@ -133,7 +126,7 @@ def main() -> None:
                 )
     if options.json:
         content = {
-            "command": " ".join(["python", *sys.argv]),
+            "command": told_command("loss_cost", given, {str(options.json): options.json.name}),
             "batch_size": BATCH_SIZE,
             "steps": options.steps,
             "versions": {"remul-md": __version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -142,6 +135,16 @@ def main() -> None:
         }
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--molecules", nargs="+", default=["ethanol", "aspirin"])
+    parser.add_argument("--forces", nargs="+", default=["conservative", "direct"])
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
+    run_script(parser, run)
 
 
 if __name__ == "__main__":

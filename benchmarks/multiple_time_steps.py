@@ -19,26 +19,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dynamics_methods import (
-    BOUND,
-    HINT,
-    Method,
-    add_arguments,
-    calculator_options,
-    cpu_ms_per_fs,
-    finished_run,
-    interval_text,
-    kept_timing,
-    method_summary,
-    start_of,
-    told_command,
-)
+import dynamics_methods as dynamics
+from dynamics_methods import Method
 from script import run_script
 
 from remul_md import RemulCalculator
 from remul_md.datasets.structure_source import read_structure
-from remul_md.files import write_json
-from remul_md.studies.record import provenance
 
 GAIN = 1.2  # what a second integrator and a second head are worth
 
@@ -73,7 +59,7 @@ def methods_of(options: argparse.Namespace, chosen: Mapping[str, Any]) -> list[M
     return [*plain, *multiple]
 
 
-def verdict(summaries: Sequence[Mapping[str, Any]], *, bound: float = BOUND, gain: float = GAIN) -> str:
+def verdict(summaries: Sequence[Mapping[str, Any]], *, bound: float = dynamics.BOUND, gain: float = GAIN) -> str:
     """Whether multiple time steps are worth it, in words: against the fastest plain steps that conserve the energy."""
     conserving = [row for row in summaries if row["conservation"] == "conserves"]
     plain = [row for row in conserving if row["n_inner"] is None]
@@ -116,7 +102,7 @@ def table(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
         if row["drift_meV_per_atom_ps"] is not None:
             figures = f"{row['fluctuation_meV_per_atom']:.3f} | {row['temperature_K']:.0f} |"
         lines.append(
-            f"| {row['label']} | {interval_text(row)} | {row['conservation']} | {figures} "
+            f"| {row['label']} | {dynamics.interval_text(row)} | {row['conservation']} | {figures} "
             f"{row['cpu_ms_per_fs']:.2f} | {row['speed']:.2f} |"
         )
     return lines
@@ -124,67 +110,47 @@ def table(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> None:
     """All methods and seeds; the file of results is written after each run."""
-    chosen = {"device": "cpu", **calculator_options(options.calculator)}
+    chosen = {"device": "cpu", **dynamics.calculator_options(options.calculator)}
     methods = methods_of(options, chosen)
     structure = read_structure(options.structure)
     potential = methods[0].calculator.potential
     facts = {"potential_sha256": potential.sha256, "structure": options.structure, "calculator": chosen}
-    inner_fs = options.timestep_fs
     rows: list[dict[str, Any]] = []
     times: dict[str, float] = {}
     for seed in options.seeds:
-        start = start_of(
+        start = dynamics.start_of(
             structure,
             methods[0].calculator,
-            run_dir=options.run_dir,
-            equilibrate_ps=options.equilibrate_ps,
-            temperature_K=options.temperature_K,
-            timestep_fs=inner_fs,
+            options=options,
             rotation="thermal",
             seed=seed,
             provenance=facts,
         )
-        if not times:
-            timing = {"block_fs": options.block_fs, "n_rounds": options.timing_rounds}
-            times = kept_timing(
-                options.run_dir / "timing.json",
-                {**facts, **timing, "methods": [method.name for method in methods]},
-                lambda start=start, timing=timing: cpu_ms_per_fs(methods, start, **timing),
-            )
+        times = times or dynamics.kept_timing(options, methods, start, facts=facts)
         for method in methods:
             print(f"{method.label}, seed {seed}", file=sys.stderr, flush=True)
             rows.append(
-                finished_run(
+                dynamics.finished_run(
                     method, start, run_dir=options.run_dir, length_ps=options.length_ps, seed=seed, provenance=facts
                 )
             )
             done = [done for done in methods if any(row["method"] == done.name for row in rows)]
             summaries = [
                 {
-                    **method_summary([row for row in rows if row["method"] == one.name]),
+                    **dynamics.method_summary([row for row in rows if row["method"] == one.name]),
                     "cpu_ms_per_fs": times[one.name],
                     "speed": times[methods[0].name] / times[one.name],
                 }
                 for one in done
             ]
-            result = {
-                **provenance(told_command("multiple_time_steps", options, given), n_jobs=1),
-                **facts,
-                "threads": 1,
-                "temperature_K": options.temperature_K,
-                "length_ps": options.length_ps,
-                "bound_meV_per_atom_ps": BOUND,
-                "verdict": verdict(summaries),
-                "methods": summaries,
-                "runs": rows,
-            }
-            write_json(options.json, result, hint=HINT)
+            result = {**facts, "verdict": verdict(summaries), "methods": summaries, "runs": rows}
+            dynamics.write_result("multiple_time_steps", options, given, result)
     print("\n".join([*table(summaries), "", result["verdict"]]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, name="multiple_time_steps", length_ps=5.0, seeds=(0, 1, 2))
+    dynamics.add_arguments(parser, name="multiple_time_steps", length_ps=5.0, seeds=(0, 1, 2))
     parser.add_argument("--n-inner", nargs="+", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--plain-fs", nargs="+", type=float, default=[0.5, 1.0])
     run_script(parser, run, arguments)

@@ -11,13 +11,11 @@ Both folders hold NAME.pt; one that is missing in either is left out.
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from script import run_script, told_command
 
 from remul_md.files import write_json
 from remul_md.potentials.potential import load_potential
@@ -60,18 +58,10 @@ def figures(file: Path, molecule: str, *, forces: Any) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--before", type=Path, required=True)
-    parser.add_argument("--after", type=Path, required=True)
-    parser.add_argument("--molecules", nargs="+", default=list(MOLECULES), choices=MOLECULES)
-    parser.add_argument("--forces", nargs="+", default=["conservative", "direct"], choices=["conservative", "direct"])
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+def run(options: argparse.Namespace, given: list[str]) -> None:
+    """All molecules and heads that both folders hold."""
     names = {str(options.before): "BEFORE", str(options.after): "AFTER"}
-    given = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "benchmarks/remul_before_after.py", *(names.get(part, part) for part in given)])
+    command = told_command("remul_before_after", given, names)
     rows: list[dict[str, Any]] = []
     for molecule in options.molecules:
         files = [folder / f"{molecule}.pt" for folder in (options.before, options.after)]
@@ -90,6 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name in ("before", "after"):
                 told = ", ".join(f"{key} {value:.3f}" for key, value in row[name].items() if key != "sha256")
                 print(f"{molecule} {forces} {name}: {told}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=Path, required=True)
+    parser.add_argument("--after", type=Path, required=True)
+    parser.add_argument("--molecules", nargs="+", default=list(MOLECULES), choices=MOLECULES)
+    parser.add_argument("--forces", nargs="+", default=["conservative", "direct"], choices=["conservative", "direct"])
+    parser.add_argument("--json", type=Path)
+    run_script(parser, run, arguments)
 
 
 if __name__ == "__main__":

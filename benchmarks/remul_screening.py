@@ -22,8 +22,6 @@ labels.npz of `remul-md distill`), and is measured on its held-out frames beside
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from script import run_script, told_command
 from torch import Tensor
 
 from remul_md.analysis.accuracy import evaluate_potential
@@ -41,10 +39,11 @@ from remul_md.potentials.potential import Potential, load_potential
 from remul_md.structures.batch import Batch, BatchStore, concatenate
 from remul_md.studies.record import provenance
 from remul_md.symmetry.rotations import rotate_batch
+from remul_md.symmetry.turns import first_orientation, rotated_labels
 from remul_md.training.config import PUBLISHED, RunConfig, load_config
 from remul_md.training.fit import fit, new_state, train_step
-from remul_md.training.objectives import PotentialObjective, first_orientation, labels, rotated_labels
-from remul_md.training.train import PreparedTraining, prepare_training
+from remul_md.training.objectives import PotentialObjective, labels
+from remul_md.training.prepare import PreparedTraining, prepare_training
 from remul_md.training.unlabelled import partly_labelled_batches
 from remul_md.training.validation import VALIDATION_COLUMNS, RotatedValidation
 
@@ -247,29 +246,13 @@ def finished_run(options: argparse.Namespace, name: str, *, seed: int, costs: di
     return row
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, required=True, help="potential of the ethanol split it records")
-    parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--forces", default="conservative", choices=["conservative", "direct"])
-    parser.add_argument("--labels", type=Path, help="own dynamics with labels, for the direct head")
-    parser.add_argument("--unlabelled", type=Path, help=f"geometries for {OWN!r}")
-    parser.add_argument("--candidates", nargs="+", default=None, choices=CANDIDATES, metavar="NAME")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--n-steps", type=int, default=1600, help="of augmentation; the others get equal time")
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--n-rounds", type=int, default=15, help="steps of each candidate that are timed")
-    parser.add_argument("--time-only", action="store_true", help="stop after timing the steps")
-    parser.add_argument("--progress", action="store_true")
-    parser.add_argument("--json", type=Path, default=ROOT / "results" / "remul_screening.json")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+def run(options: argparse.Namespace, given: list[str]) -> None:
+    """Time of a step, then all candidates and seeds; the file of results is written after each run."""
     if options.candidates is None:
         options.candidates = [name for name in CANDIDATES if name != OWN or options.unlabelled]
     told = {str(options.run_dir): "FOLDER", str(options.base): "BASE", str(options.labels): "FILE.npz"}
     told |= {str(options.unlabelled): "FILE", str(options.json): options.json.name}
-    given = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "benchmarks/remul_screening.py", *(told.get(part, part) for part in given)])
+    command = told_command("remul_screening", given, told)
     options.run_dir.mkdir(parents=True, exist_ok=True)
     costs = costs_of(options)
     for name in options.candidates:
@@ -288,6 +271,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_json(options.json, {**found, options.forces: entry}, hint="--json")
     for row in (before, *rows):
         print(f"{row['candidate']}: " + ", ".join(f"{key} {row[key]:.3f}" for key in TOLD))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, required=True, help="potential of the ethanol split it records")
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--forces", default="conservative", choices=["conservative", "direct"])
+    parser.add_argument("--labels", type=Path, help="own dynamics with labels, for the direct head")
+    parser.add_argument("--unlabelled", type=Path, help=f"geometries for {OWN!r}")
+    parser.add_argument("--candidates", nargs="+", default=None, choices=CANDIDATES, metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--n-steps", type=int, default=1600, help="of augmentation; the others get equal time")
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--n-rounds", type=int, default=15, help="steps of each candidate that are timed")
+    parser.add_argument("--time-only", action="store_true", help="stop after timing the steps")
+    parser.add_argument("--progress", action="store_true")
+    parser.add_argument("--json", type=Path, default=ROOT / "results" / "remul_screening.json")
+    run_script(parser, run, arguments)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from ase import Atoms
+from script import run_script
 
 from remul_md import RemulCalculator
 from remul_md.datasets.structure_source import read_structure
@@ -67,17 +68,8 @@ def with_torch_sim(calculator: RemulCalculator, atoms: Atoms, *, n_replicas: int
     return timed(run)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("potential", nargs="?", default="ethanol")
-    parser.add_argument("--structure", default="ethanol")
-    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile", action="store_true", help="compiled forces, too: minutes for each N, once")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def run(options: argparse.Namespace, _: list[str]) -> None:
+    """Speed for each number of replicas; a table."""
     atoms = read_structure(options.structure)
     calculator = RemulCalculator(options.potential, device=options.device)
     ways = {"remul-md md --replicas": calculator}
@@ -109,6 +101,18 @@ def main() -> None:
         }
         result = {**facts, "n_atoms": len(atoms), "torch": torch.__version__, "rows": rows}
         options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("potential", nargs="?", default="ethanol")
+    parser.add_argument("--structure", default="ethanol")
+    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="compiled forces, too: minutes for each N, once")
+    parser.add_argument("--json", type=Path)
+    run_script(parser, run)
 
 
 if __name__ == "__main__":

@@ -21,26 +21,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dynamics_methods import (
-    BOUND,
-    HINT,
-    Method,
-    add_arguments,
-    calculator_options,
-    cpu_ms_per_fs,
-    finished_run,
-    interval_text,
-    kept_timing,
-    method_summary,
-    start_of,
-    told_command,
-)
+import dynamics_methods as dynamics
+from dynamics_methods import Method
 from script import run_script
 
 from remul_md import RemulCalculator
 from remul_md.datasets.structure_source import read_structure
-from remul_md.files import write_json
-from remul_md.studies.record import provenance
 
 HEADS = ("conservative", "direct")
 ROTATIONS = ("thermal", "zero")
@@ -90,8 +76,8 @@ def table(summaries: Sequence[Mapping[str, Any]], *, n_atoms: int) -> list[str]:
                 f"| {1000.0 * row['net_torque_rms_eV']:.2g} |"
             )
         lines.append(
-            f"| {row['forces']} | {row['label']} | {row['rotation']} | {interval_text(row)} | {row['conservation']} "
-            f"| {figures} {row['cost']:.2f} |"
+            f"| {row['forces']} | {row['label']} | {row['rotation']} | {dynamics.interval_text(row)} "
+            f"| {row['conservation']} | {figures} {row['cost']:.2f} |"
         )
     lines += ["", f"{n_atoms} atoms; L relative to its start, from rest to the atoms' own; cost of a step: {COST}."]
     return lines
@@ -102,7 +88,7 @@ COST = "computing time relative to the first line"
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> None:
     """All methods and seeds; the file of results is written after each run."""
-    chosen = {"device": "cpu", **calculator_options(options.calculator)}
+    chosen = {"device": "cpu", **dynamics.calculator_options(options.calculator)}
     methods = methods_of(options, chosen)
     structure = read_structure(options.structure)
     plain = RemulCalculator(methods[0].calculator.potential, forces="conservative", **chosen)
@@ -112,38 +98,24 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
     times: dict[str, float] = {}
     for seed in options.seeds:
         starts = {
-            rotation: start_of(
+            rotation: dynamics.start_of(
                 structure,
                 plain,
-                run_dir=options.run_dir,
-                equilibrate_ps=options.equilibrate_ps,
-                temperature_K=options.temperature_K,
-                timestep_fs=options.timestep_fs,
+                options=options,
                 rotation=rotation,
                 seed=seed,
                 provenance=facts,
             )
             for rotation in options.rotations
         }
-        if not times:
-            timing = {"block_fs": options.block_fs, "n_rounds": options.timing_rounds}
-            start = starts[options.rotations[-1]]
-            times = kept_timing(
-                options.run_dir / "timing.json",
-                {
-                    **facts,
-                    **timing,
-                    "timestep_fs": options.timestep_fs,
-                    "methods": [method.name for method in timed.values()],
-                },
-                lambda start=start, timing=timing: cpu_ms_per_fs(list(timed.values()), start, **timing),
-            )
+        start = starts[options.rotations[-1]]
+        times = times or dynamics.kept_timing(options, list(timed.values()), start, facts=facts)
         for method in methods:
             head, treatment, rotation = (method.facts[key] for key in ("forces", "treatment", "rotation"))
             print(f"{head}, {method.label}, {rotation}, seed {seed}", file=sys.stderr, flush=True)
             told = {**facts, "forces": head, "treatment": treatment}
             kept = {"run_dir": options.run_dir, "length_ps": options.length_ps, "seed": seed}
-            rows.append(finished_run(method, starts[rotation], **kept, provenance=told))
+            rows.append(dynamics.finished_run(method, starts[rotation], **kept, provenance=told))
             summaries = []
             for one in methods:
                 of_method = [row for row in rows if row["method"] == one.name]
@@ -151,27 +123,16 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> None:
                     cpu = times[timed[one.facts["forces"], one.facts["treatment"]].name]
                     first = times[timed[methods[0].facts["forces"], methods[0].facts["treatment"]].name]
                     cost = {"cpu_ms_per_step": cpu * options.timestep_fs, "cost": cpu / first}
-                    summaries.append({**method_summary(of_method), **cost})
-            result = {
-                **provenance(told_command("rotational_noise", options, given), n_jobs=1),
-                **facts,
-                "threads": 1,
-                "temperature_K": options.temperature_K,
-                "timestep_fs": options.timestep_fs,
-                "length_ps": options.length_ps,
-                "bound_meV_per_atom_ps": BOUND,
-                "n_atoms": len(structure),
-                "cost_is": COST,
-                "methods": summaries,
-                "runs": rows,
-            }
-            write_json(options.json, result, hint=HINT)
+                    summaries.append({**dynamics.method_summary(of_method), **cost})
+            result = {**facts, "timestep_fs": options.timestep_fs, "n_atoms": len(structure), "cost_is": COST}
+            result |= {"methods": summaries, "runs": rows}
+            dynamics.write_result("rotational_noise", options, given, result)
     print("\n".join(table(summaries, n_atoms=len(structure))))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, name="rotational_noise", length_ps=2.0, seeds=(0, 1))
+    dynamics.add_arguments(parser, name="rotational_noise", length_ps=2.0, seeds=(0, 1))
     parser.add_argument("--forces", nargs="+", default=list(HEADS), choices=HEADS)
     parser.add_argument("--treatments", nargs="+", default=list(TREATMENTS), choices=list(TREATMENTS))
     parser.add_argument("--rotations", nargs="+", default=list(ROTATIONS), choices=ROTATIONS)

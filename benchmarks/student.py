@@ -16,21 +16,22 @@ The same command goes on where it was stopped. A rehearsal of a minute: --n-step
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from script import run_script, told_command
 
 from remul_md import RemulCalculator
 from remul_md.analysis.accuracy import evaluate_potential
 from remul_md.datasets import read_frames, write_frames
+from remul_md.errors import InputError
 from remul_md.files import read_json, write_json
 from remul_md.labels.label import label_frames
-from remul_md.labels.own_dynamics import LABELS, Sampling, label_own_dynamics
+from remul_md.labels.own_dynamics import LABELS, label_own_dynamics
+from remul_md.labels.sampling_options import Sampling
 from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.studies.record import provenance
@@ -126,31 +127,12 @@ def row_of(
     return row
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--preset", default="ethanol")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--members", type=int, default=3)
-    parser.add_argument("--n-steps", type=int, default=3000, help="of each member")
-    parser.add_argument("--student-steps", type=int, default=6000)
-    parser.add_argument("--fine-steps", type=int, default=1500, help="on reference frames, a quarter of the rate")
-    parser.add_argument("--n-frames", type=int, default=8000)
-    parser.add_argument("--replicas", type=int, default=64)
-    parser.add_argument("--frame-interval-fs", type=float, default=8.0)
-    parser.add_argument("--equilibrate-ps", type=float, default=0.3)
-    parser.add_argument("--max-std", type=float, default=40.0, help="meV/Å, of the least certain atom of a frame")
-    parser.add_argument("--test", default="rmd17/ethanol/test-01")
-    parser.add_argument("--n-test", type=int, default=1000)
-    parser.add_argument("--progress", action="store_true", help="bars")
-    parser.add_argument("--json", type=Path, default=ROOT / "results" / "student.json")
-    options = parser.parse_args(arguments)
+def run(options: argparse.Namespace, given: list[str]) -> None:
+    """Members, ensemble, its labels, the student; the figures of all."""
     if options.members < 2:
-        parser.error(f"--members must be at least 2, got {options.members}")
-    given = sys.argv[1:] if arguments is None else arguments
+        raise InputError(f"--members must be at least 2, got {options.members}")
     told = {str(options.run_dir): "FOLDER", str(options.json): options.json.name}
-    command = " ".join(["python benchmarks/student.py", *(told.get(part, part) for part in given)])
-    torch.set_num_threads(1)
+    command = told_command("student", given, told)
     files = members(options)
     make_ensemble(files).save(options.run_dir / "ensemble.pt")
     ensemble = load_potential(options.run_dir / "ensemble.pt")
@@ -175,6 +157,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"| {row['name']} | {row['n_steps']:,} | {row['force_mae_original']:.2f} / {row['force_mae_rotated']:.2f} "
             f"| {row['rotational_spread']:.2f} | {row['energy_mae_rotated']:.2f} |"
         )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--preset", default="ethanol")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--members", type=int, default=3)
+    parser.add_argument("--n-steps", type=int, default=3000, help="of each member")
+    parser.add_argument("--student-steps", type=int, default=6000)
+    parser.add_argument("--fine-steps", type=int, default=1500, help="on reference frames, a quarter of the rate")
+    parser.add_argument("--n-frames", type=int, default=8000)
+    parser.add_argument("--replicas", type=int, default=64)
+    parser.add_argument("--frame-interval-fs", type=float, default=8.0)
+    parser.add_argument("--equilibrate-ps", type=float, default=0.3)
+    parser.add_argument("--max-std", type=float, default=40.0, help="meV/Å, of the least certain atom of a frame")
+    parser.add_argument("--test", default="rmd17/ethanol/test-01")
+    parser.add_argument("--n-test", type=int, default=1000)
+    parser.add_argument("--progress", action="store_true", help="bars")
+    parser.add_argument("--json", type=Path, default=ROOT / "results" / "student.json")
+    run_script(parser, run, arguments)
 
 
 if __name__ == "__main__":

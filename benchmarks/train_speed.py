@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 import time
 from collections.abc import Callable
 from itertools import product
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from loss_cost import METHODS, N_WARM, step_of
+from script import run_script, told_command
 
 from remul_md import __version__
 
@@ -71,19 +71,10 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--molecules", nargs="+", default=["ethanol", "aspirin"])
-    parser.add_argument("--forces", nargs="+", default=["conservative", "direct"])
-    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[8, 16])
-    parser.add_argument("--methods", nargs="+", default=["augmented", "REMUL"], choices=[*METHODS])
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def run(options: argparse.Namespace, given: list[str]) -> None:
+    """Time of a step, uncompiled and compiled, for each case; a table."""
     told = {str(options.json): options.json.name} if options.json else {}  # no folder of this machine in the results
-    command = " ".join(["python benchmarks/train_speed.py", *(told.get(part, part) for part in sys.argv[1:])])
+    command = told_command("train_speed", given, told)
     print(
         "| molecule | forces | batch | method | uncompiled, ms | compiled, ms | ratio |\n|---|---|---|---|---|---|---|"
     )
@@ -97,6 +88,18 @@ def main() -> None:
         )
         if options.json:
             write_rows(options.json, [row])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--molecules", nargs="+", default=["ethanol", "aspirin"])
+    parser.add_argument("--forces", nargs="+", default=["conservative", "direct"])
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[8, 16])
+    parser.add_argument("--methods", nargs="+", default=["augmented", "REMUL"], choices=[*METHODS])
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
+    run_script(parser, run)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def all_jobs() -> dict[str, Job]:
         ),
         "distill": Job(
             command=[
-                *("distill", "ethanol", *run, "--n-frames", "12", "--replicas", "4", "--frame-interval-fs", "3"),
+                *("distill", "ethanol", *run, "--n-frames", "12", "--n-replicas", "4", "--frame-interval-fs", "3"),
                 *("--equilibrate-ps", "0.005", *sets(*head)),
             ],
             result=distilled,

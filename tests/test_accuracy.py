@@ -226,13 +226,13 @@ def test_auto_takes_the_trained_head(frames: Frames) -> None:
 
 
 def test_what_cannot_be_evaluated_is_refused(potential: Potential, frames: Frames) -> None:
-    with pytest.raises(InputError, match="n_draws must be at least 2, got 1: a variance needs two"):
+    with pytest.raises(InputError, match=r"n_draws .*got 1"):
         evaluate_potential(potential, frames, n_draws=1)
     for unlabelled in (replace(frames, energy=None), replace(frames, forces=None)):
-        with pytest.raises(InputError, match="six frames: has no energies or no forces; evaluation needs both"):
+        with pytest.raises(InputError, match="six frames: has no energies or no forces"):
             evaluate_potential(potential, unlabelled)
     other = replace(frames, atomic_numbers=np.where(np.arange(36) == 4, 8, frames.atomic_numbers))
-    with pytest.raises(InputError, match=r"composition .* was never trained on; this potential knows "):
+    with pytest.raises(InputError, match=r"composition .* knows "):
         evaluate_potential(potential, other)
     with pytest.raises(InputError, match=re.escape("forces must be auto, conservative or direct, got 'magic'")):
         evaluate_potential(potential, frames, forces="magic")  # type: ignore[arg-type]

@@ -170,5 +170,5 @@ def test_what_cannot_be_counted_is_refused():
     with pytest.raises(InputError, match="need 4 elements, got 3"):
         structure_distributions(good, atomic_numbers=HOOH[:3], pairs=BONDS)
     found = structure_distributions(good, atomic_numbers=HOOH, pairs=BONDS)
-    with pytest.raises(InputError, match="one of kind distance cannot be compared with one of kind angle"):
+    with pytest.raises(InputError, match=r"distance .*angle"):
         density_gap(found["bond O-O"], found["angle H-O-O"])

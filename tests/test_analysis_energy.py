@@ -108,7 +108,7 @@ def test_conservation_is_an_equivalence_test():
     assert conserves(drift(0.005, 0.015, too_short=True)) == "conserves"
     assert conserves(drift(0.06, 0.1, too_short=True)) == "undecided"
     assert conserves(drift(0.09, 0.12, too_short=True)) == "drifts"
-    with pytest.raises(InputError, match="drift bound must be > 0 meV/atom/ps, got 0"):
+    with pytest.raises(InputError, match=r"bound .*got 0"):
         conserves(drift(-1, 1), bound_meV_per_atom_ps=0.0)
 
 

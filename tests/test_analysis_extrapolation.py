@@ -78,7 +78,7 @@ def test_an_analysis_with_the_ranges_has_the_verdict(tmp_path) -> None:
 
 
 def test_wrong_input_is_refused() -> None:
-    with pytest.raises(InputError, match=r"positions \(2, 4, 3\) must be \[T, N, 3\] .* N = 3"):
+    with pytest.raises(InputError, match=r"positions \(2, 4, 3\) .* N = 3"):
         range_departure(frames(1.0, 1.1), NUMBERS[:3], RANGES)
-    with pytest.raises(InputError, match=r"the range of C-O is 2.0 to 1.0 Angstrom; give 0 <= shortest"):
+    with pytest.raises(InputError, match=r"C-O is 2\.0 to 1\.0 Angstrom"):
         range_departure(frames(1.0), NUMBERS, {"C-O": [2.0, 1.0]})

@@ -169,7 +169,7 @@ def test_what_the_universe_lacks_is_said(run, universe):
         NetTorque(universe.atoms).run(start=5, stop=5)
     with pytest.raises(InputError, match="carries no 'potential_energy'"):
         EnergyDrift(still.atoms).run()
-    with pytest.raises(InputError, match="belongs to all 9 atoms, the group has 3"):
+    with pytest.raises(InputError, match=r"all 9 atoms, .*3"):
         EnergyDrift(universe.atoms[:3])
     with pytest.raises(InputError, match="at least two atoms, the group has 1"):
         PairDistances(universe.atoms[:1])

@@ -107,7 +107,7 @@ def test_temperature_counts_what_it_is_told(exact_run):
     found = temperatures(kinetic, n_dof=24)
     np.testing.assert_allclose(found, 2.0 * kinetic / (24 * 8.617333e-5), rtol=1e-6)
     np.testing.assert_allclose(temperatures(kinetic, n_dof=27) / found, 24 / 27)
-    with pytest.raises(InputError, match="at least one degree of freedom, got 0"):
+    with pytest.raises(InputError, match="degree of freedom, got 0"):
         temperatures(kinetic, n_dof=0)
     assert stated_degrees_of_freedom({"n_degrees_of_freedom": 24}) == 24
     assert stated_degrees_of_freedom({}) is None
@@ -150,9 +150,9 @@ def test_a_broken_bond_is_not_intact_even_from_the_start(exact_run):
 
 def test_bonds_that_cannot_be_compared_are_refused_or_none(exact_run):
     assert bond_deviation(exact_run.positions, np.empty((0, 2), dtype=np.int64)) is None
-    with pytest.raises(InputError, match="names atom 9, the trajectory has 9 atoms"):
+    with pytest.raises(InputError, match=r"atom 9, .*9 atoms"):
         bond_deviation(exact_run.positions, np.array([[1, 9]]))
     with pytest.raises(InputError, match="give 0 < min_A <= max_A"):
         BondRanges(pairs=np.array([[0, 1]]), min_A=np.array([1.2]), max_A=np.array([1.1]))
-    with pytest.raises(InputError, match=r"min_A \[M\] and max_A \[M\], got \(1, 2\), \(2,\)"):
+    with pytest.raises(InputError, match=r"min_A .*got \(1, 2\), \(2,\)"):
         BondRanges(pairs=np.array([[0, 1]]), min_A=np.array([1.0, 1.0]), max_A=np.array([1.1]))

@@ -167,7 +167,7 @@ def test_what_later_frames_lack_or_do_wrong_is_noticed(run, tmp_path, monkeypatc
             lambda frames: frames[32].info.update(time_ps=0.01),
             r"not grow at frame 32 \(0.155 to 0.01",
         ),
-        ("other.traj", lambda frames: frames[32].numbers.__setitem__(1, 7), "frame 32 is CH6NO, the first is C2H6O"),
+        ("other.traj", lambda frames: frames[32].numbers.__setitem__(1, 7), r"frame 32 is CH6NO, .*C2H6O"),
         ("nan.traj", lambda frames: frames[40].positions.__setitem__((2, 1), np.nan), "positions of frame 40 is not"),
     ):
         with pytest.raises(InputError, match=message):
@@ -180,7 +180,7 @@ def test_h5md_with_uneven_elements_is_refused(run, tmp_path):
     shutil.copy(run.with_suffix(".h5md"), path)
     with h5py.File(path, "r+") as handle:
         handle["particles/trajectory/velocity/value"].resize(100, axis=0)
-    with pytest.raises(InputError, match="velocity has 100 frames, not as many as the positions"):
+    with pytest.raises(InputError, match="velocity has 100 frames"):
         read_trajectory(path)
 
 
@@ -243,7 +243,7 @@ def test_files_of_other_programs_are_read_with_a_topology(run, other_formats, mo
     assert "no momenta" in notes
     rotated = analyze_trajectory(dcd, topology=topology, atoms=tilted_ethanol(), n_rotation_frames=4, n_draws=2)
     assert rotated.net_torque_eV.shape == (4, 3)
-    with pytest.raises(InputError, match=r"carries no time; give the time between frames, .*--frame-interval-fs"):
+    with pytest.raises(InputError, match=r"no time.*--frame-interval-fs"):
         analyze_trajectory(xyz, topology=topology)
     timed = analyze_trajectory(xyz, topology=topology, frame_interval_fs=5.0)
     np.testing.assert_allclose(timed.time_ps, known.time_ps, atol=1e-9)
@@ -267,7 +267,7 @@ def test_the_command_takes_a_topology(run, other_formats, tmp_path, capsys, monk
 
 def test_topologies_that_will_not_do_are_named(run, other_formats, tmp_path):
     dcd = other_formats[1]
-    with pytest.raises(InputError, match=r"extension '.dcd' is no trajectory; .*--topology"):
+    with pytest.raises(InputError, match=r"extension '\.dcd' .*--topology"):
         open_trajectory(dcd)
     with pytest.raises(InputError, match=r"topology '.*none.pdb' does not exist"):
         open_trajectory(dcd, topology=tmp_path / "none.pdb")

@@ -87,5 +87,5 @@ def test_half_a_statement_is_refused(missing):
 
 
 def test_a_reference_frame_of_another_molecule_is_refused():
-    with pytest.raises(InputError, match=r"positions \(4, 9, 3\) must be \[T, N, 3\] and fit the reference \(2, 3\)"):
+    with pytest.raises(InputError, match=r"positions \(4, 9, 3\) .*reference \(2, 3\)"):
         orientation_angles(rotated_frames().positions, statistics(reference_positions=np.eye(3)[:2]))

@@ -187,7 +187,7 @@ def test_the_first_broken_bond_and_the_heating_are_told(tilted_path):
 
 def test_wrong_options_are_refused_before_the_file_is_read(tmp_path, tilted_path):
     absent = tmp_path / "absent.traj"
-    with pytest.raises(InputError, match="n_rotation_frames must be at least 1, got 0"):
+    with pytest.raises(InputError, match=r"n_rotation_frames .*got 0"):
         analyze_trajectory(absent, n_rotation_frames=0)
     with pytest.raises(InputError, match="without a calculator"):
         analyze_trajectory(absent, atoms=molecule("CH3CH2OH"))
@@ -199,7 +199,7 @@ def test_wrong_options_are_refused_before_the_file_is_read(tmp_path, tilted_path
         Bounds(net_torque_eV=-1.0)
     water = molecule("H2O")
     water.calc = EMT()
-    with pytest.raises(InputError, match="calculator's structure is OH2, the trajectory's is C2OH6"):
+    with pytest.raises(InputError, match=r"calculator.* OH2, .*trajectory.* C2OH6"):
         analyze_trajectory(tilted_path, atoms=water)
 
 

@@ -245,7 +245,7 @@ def test_json_holds_plain_numbers():
         (lambda atoms: setattr(atoms, "pbc", [True, False, False]), {}, "phonon code"),
         (lambda atoms: atoms.__delitem__(0), {}, "at least two atoms, got 1"),
         (lambda atoms: None, {"fmax_eV_per_A": 0.0}, "fmax_eV_per_A must be > 0, got 0.0"),
-        (lambda atoms: None, {"max_steps": -1}, "max_steps must be at least 0, got -1"),
+        (lambda atoms: None, {"max_steps": -1}, r"max_steps .*got -1"),
         (lambda atoms: None, {"displacement_A": -0.1}, "displacement_A must be > 0, got -0.1"),
     ],
 )
@@ -268,5 +268,5 @@ def test_constraints_and_broken_forces_are_refused():
         vibrations(broken)
     with pytest.raises(InputError, match="do not fit"):
         normal_modes(np.eye(6), np.zeros((3, 3)), masses=np.ones(3))
-    with pytest.raises(InputError, match="Hessian holds a value that is not finite"):
+    with pytest.raises(InputError, match=r"Hessian .*not finite"):
         normal_modes(np.full((6, 6), np.inf), np.eye(3)[:2], masses=np.ones(2))

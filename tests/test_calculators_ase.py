@@ -157,7 +157,7 @@ def test_pbc_is_part_of_the_state(atoms: Atoms) -> None:
     atoms.set_cell([11.0, 12.0, 13.0])
     atoms.get_potential_energy()
     atoms.pbc = (False, True, False)
-    with pytest.raises(InputError, match=r"pbc is \[False, True, False\], but this potential was trained on isolated"):
+    with pytest.raises(InputError, match=r"pbc is \[False, True, False\].*isolated"):
         atoms.get_potential_energy()
     atoms.pbc = False
     assert np.isfinite(atoms.get_potential_energy())
@@ -193,7 +193,7 @@ def test_the_head_is_the_trained_one_or_refused() -> None:
     np.testing.assert_array_equal(forces["both", "direct"], forces["direct", "auto"])
     np.testing.assert_array_equal(forces["both", "auto"], forces["conservative", "auto"])
     assert np.abs(forces["both", "direct"] - forces["both", "auto"]).max() > 1e-3
-    with pytest.raises(InputError, match="forces='direct' was asked for, but this potential was trained for conserv"):
+    with pytest.raises(InputError, match=r"forces='direct' .*trained for conserv"):
         RemulCalculator(potential_for(trained_forces="conservative"), device="cpu", forces="direct")
 
 
@@ -281,14 +281,14 @@ def test_drawn_rotations_are_fixed_and_seeded(potential: Potential) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (0, "symmetrize needs at least 1 rotation, got 0"),
-        (-3, "symmetrize needs at least 1 rotation, got -3"),
+        (0, "symmetrize .*got 0"),
+        (-3, "symmetrize .*got -3"),
         (
             "cubic",
-            "symmetrize must be one of tetrahedral, octahedral, icosahedral or a number of rotations, got 'cubic'",
+            "symmetrize .*tetrahedral, octahedral, icosahedral .*got 'cubic'",
         ),
-        (True, "symmetrize takes a name or a number of rotations, got True"),
-        (2.5, "symmetrize must be one of .* or a number of rotations, got 2.5"),
+        (True, "symmetrize .*got True"),
+        (2.5, r"symmetrize .*got 2\.5"),
     ],
 )
 def test_unknown_symmetrize_is_refused(potential: Potential, value: Any, message: str) -> None:
@@ -301,7 +301,7 @@ def test_misspelt_options_are_refused(potential: Potential) -> None:
         RemulCalculator(potential, symmetrise="octahedral")  # type: ignore[call-arg]
     with pytest.raises(InputError, match="device 'gpu' is unknown"):
         RemulCalculator(potential, device="gpu")
-    with pytest.raises(InputError, match="dtype must be float32 or float64, got 'half'"):
+    with pytest.raises(InputError, match=r"dtype .*got 'half'"):
         RemulCalculator(potential, device="cpu", dtype="half")  # type: ignore[arg-type]
 
 
@@ -309,7 +309,7 @@ def test_an_untrained_composition_is_refused_unless_allowed(potential: Potential
     methanol = molecule("CH3OH")
     methanol.calc = RemulCalculator(potential, device="cpu")
     for _ in range(2):  # a refusal is not remembered as an answer
-        with pytest.raises(InputError, match="composition C1H4O1 was never trained on; this potential knows C2H6O1"):
+        with pytest.raises(InputError, match=r"composition C1H4O1 .*knows C2H6O1"):
             methanol.get_potential_energy()
     methanol.calc = RemulCalculator(potential, device="cpu", allow_unseen=True)
     assert np.isfinite(methanol.get_potential_energy())
@@ -318,7 +318,7 @@ def test_an_untrained_composition_is_refused_unless_allowed(potential: Potential
 
 @pytest.mark.parametrize(
     ("allow_unseen", "message"),
-    [(False, "element N was never trained on; this potential knows H, C, O"), (True, r"\[7\] were never trained on")],
+    [(False, "element N .*knows H, C, O"), (True, r"\[7\] were never trained on")],
 )
 def test_an_unknown_element_is_refused_always(potential: Potential, allow_unseen: bool, message: str) -> None:
     calc = RemulCalculator(potential, device="cpu", allow_unseen=allow_unseen)
@@ -331,7 +331,7 @@ def test_positions_that_are_not_finite_are_refused(atoms: Atoms, value: float) -
     before = atoms.get_potential_energy()
     kept = atoms.positions[5].copy()
     atoms.positions[5, 2] = value
-    with pytest.raises(InputError, match=r"positions holds a value that is not finite .*row 5"):
+    with pytest.raises(InputError, match=r"positions .*not finite .*row 5"):
         atoms.get_forces()
     atoms.positions[5] = kept
     assert atoms.get_potential_energy() == before
@@ -340,13 +340,13 @@ def test_positions_that_are_not_finite_are_refused(atoms: Atoms, value: float) -
 def test_atoms_at_one_place_are_refused(atoms: Atoms) -> None:
     atoms.get_forces()
     atoms.positions[6] = atoms.positions[3]
-    with pytest.raises(InputError, match="atoms 3 and 6 are 0 Angstrom apart; two atoms at one place have no energy"):
+    with pytest.raises(InputError, match="atoms 3 and 6 are 0 Angstrom apart"):
         atoms.get_forces()
 
 
 @pytest.mark.parametrize("allow_unseen", [False, True])
 def test_no_atoms_are_refused(potential: Potential, allow_unseen: bool) -> None:
-    with pytest.raises(InputError, match="the structure has no atoms; give at least one"):
+    with pytest.raises(InputError, match="no atoms"):
         RemulCalculator(potential, device="cpu", allow_unseen=allow_unseen).get_potential_energy(Atoms())
 
 
@@ -369,7 +369,7 @@ def test_every_structure_is_held_against_the_training_data(calc: RemulCalculator
         structure.positions = whole
         structure.set_distance(*bond, structure.get_distance(*bond) + 0.9)
         structure.rattle(0.01, seed=seed)
-        with pytest.warns(UserWarning, match="the bonds are not those trained on .*missing .* outside the training"):
+        with pytest.warns(UserWarning, match="bonds .*missing .* outside the training"):
             structure.get_forces()
         assert "missing" in calc.diagnostics["outside_training"][0]
     structure.positions = whole
@@ -419,7 +419,7 @@ def test_another_total_charge_is_refused(calc: RemulCalculator, how: str) -> Non
     neutral, ion = ethanol(), charged(how)
     neutral.calc = ion.calc = calc
     neutral.get_potential_energy()
-    with pytest.raises(InputError, match=r"the total charge \+1 .* trained on charge 0"):
+    with pytest.raises(InputError, match=r"total charge \+1 .* charge 0"):
         ion.get_potential_energy()
     neutral.get_potential_energy()
     neutral.info, neutral.arrays["initial_charges"] = ion.info, ion.get_initial_charges()
@@ -436,13 +436,13 @@ def test_a_spin_is_warned_of(calc: RemulCalculator) -> None:
         structure.calc = calc
         structure.get_forces()
         structure.info = spin
-        with pytest.warns(UserWarning, match="states a spin or magnetic moments"):
+        with pytest.warns(UserWarning, match="spin or magnetic moments"):
             structure.get_forces()
     structure = ethanol()
     structure.calc = calc
     structure.get_forces()
     structure.set_initial_magnetic_moments([0.0] * 8 + [1.0])
-    with pytest.warns(UserWarning, match="states a spin or magnetic moments"):
+    with pytest.warns(UserWarning, match="spin or magnetic moments"):
         structure.get_forces()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

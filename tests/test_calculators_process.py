@@ -60,7 +60,7 @@ def test_one_thread_is_taken_whatever_torch_has_and_torch_keeps_its_own(potentia
 
 @pytest.mark.parametrize("n_threads", [0, -1, 1.5, True])
 def test_a_number_of_threads_that_is_none_is_refused(potential: Potential, n_threads: object) -> None:
-    with pytest.raises(InputError, match="n_threads must be a whole number >= 1"):
+    with pytest.raises(InputError, match=r"n_threads .*>= 1"):
         RemulCalculator(potential, device="cpu", n_threads=n_threads)  # type: ignore[arg-type]
 
 

@@ -97,7 +97,7 @@ def test_its_velocity_verlet_is_ases():
 
 def test_unknown_compositions_and_cells_are_refused():
     model = RemulTorchSimModel(potential_of(molecules()), device="cpu")
-    with pytest.raises(InputError, match="composition C1H2O1 was never trained on"):
+    with pytest.raises(InputError, match="composition C1H2O1"):
         model(state_of([molecule("CH3OH"), molecule("H2CO")]))
     with pytest.raises(InputError, match="trained on isolated molecules"):
         model(state_of(crystals()))
@@ -116,7 +116,7 @@ def test_every_state_is_held_against_the_training_data():
         torn = state.positions.clone()
         torn[22] += 3.0  # a hydrogen of the third molecule
         state.positions = torn
-        with pytest.warns(UserWarning, match=r"the bonds are not those trained on \(missing 1 "):
+        with pytest.warns(UserWarning, match=r"bonds .*\(missing 1 "):
             model(state)
 
 
@@ -125,7 +125,7 @@ def test_constant_pressure_is_refused_with_the_reason():
     model = RemulTorchSimModel(potential_of(structures), device="cpu", dtype="float64")
     assert "stress" not in model(state_of(structures))
     bath = {"temperature": 300, "timestep": 0.001, "external_pressure": torch.tensor(0.0).double()}
-    with pytest.raises(InputError, match="need stresses, which no potential here has learned"):
+    with pytest.raises(InputError, match="stresses"):
         torch_sim.integrate(structures, model, integrator=torch_sim.npt_langevin, n_steps=2, **bath)
 
 

@@ -51,11 +51,11 @@ def test_the_rank_correlation_knows_order_only() -> None:
 
 def test_what_cannot_be_calibrated_is_refused() -> None:
     ones = np.ones(5)
-    with pytest.raises(InputError, match=r"errors have shape \(5,\), standard deviations \(4,\); they must be one"):
+    with pytest.raises(InputError, match=r"\(5,\), .*\(4,\)"):
         calibration(ones, ones[:4])
     with pytest.raises(InputError, match="needs at least 2 errors, got 1"):
         calibration(ones[:1], ones[:1])
-    with pytest.raises(InputError, match="must be >= 0 and not all 0, got -1"):
+    with pytest.raises(InputError, match=r">= 0 .*got -1"):
         calibration(ones, -ones)
-    with pytest.raises(InputError, match=r"must be >= 0 and not all 0, got 0\.0 to 0\.0"):
+    with pytest.raises(InputError, match=r"not all 0, got 0\.0 to 0\.0"):
         calibration(ones, 0 * ones)

@@ -22,6 +22,7 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from messages import pattern
 
 from remul_md._version import __version__
 from remul_md.datasets import read_frames
@@ -60,7 +61,7 @@ def refused(cli: Run) -> Callable[..., None]:
         code, out, err = cli(*arguments)
         assert code == 2, err
         line = " ".join(err.split())
-        assert message in line, err
+        assert re.search(pattern(message), line), err
         assert "Traceback" not in out + err
 
     return run
@@ -264,12 +265,12 @@ def md(potential: Path, structure: str | Path, *more: str | Path) -> list[str | 
 @pytest.mark.parametrize(
     ("structure", "message"),
     [
-        (molecule("CH3OH"), "composition C1H4O1 was never trained on; this potential knows C2H6O1; "),
-        (molecule("CH3NO2"), "element N was never trained on; this potential knows H, C, O"),
+        (molecule("CH3OH"), "composition C1H4O1 ... knows C2H6O1"),
+        (molecule("CH3NO2"), "element N ... knows H, C, O"),
         (Atoms("C2H6O", molecule("CH3CH2OH").positions * [np.nan, 1, 1]), "not finite"),
         (Atoms("C2H6O", molecule("CH3CH2OH").positions + np.array([np.inf, 0, 0])), "not finite"),
         (Atoms("C2OH6", molecule("CH3CH2OH").positions[[0, 1, 2, 3, 4, 5, 6, 7, 7]]), "atoms 7 and 8 are 0 Angstrom"),
-        (Atoms(molecule("CH3CH2OH"), cell=[9, 9, 9], pbc=True), "but this potential was trained on isolated molecules"),
+        (Atoms(molecule("CH3CH2OH"), cell=[9, 9, 9], pbc=True), "trained on isolated molecules"),
         (Atoms(), "no atoms"),
     ],
     ids=["composition", "element", "nan", "inf", "coincident", "periodic", "empty"],
@@ -285,20 +286,20 @@ def test_bad_structures(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--timestep-fs", "-1"], "timestep_fs must be a number > 0, got -1.0"),
-        (["--ensemble", "nvt"], "ensemble 'nvt' is unknown; choose one of nve, langevin"),
+        (["--timestep-fs", "-1"], "timestep_fs ... got -1.0"),
+        (["--ensemble", "nvt"], "ensemble 'nvt' ... nve, langevin"),
         (
             ["--ensemble", "langevin", "--rotation", "zero"],
-            "rotation 'zero' and ensemble 'langevin' exclude each other",
+            "rotation 'zero' ... ensemble 'langevin'",
         ),
-        (["--symmetrize", "cubic"], "symmetrize must be one of tetrahedral, octahedral, icosahedral or a number"),
-        (["--symmetrize", "0"], "symmetrize needs at least 1 rotation, got 0"),
-        (["--symmetrize", "-2"], "symmetrize needs at least 1 rotation, got -2"),
-        (["--forces", "direct"], "forces='direct' was asked for, but this potential was trained for conservative"),
-        (["--forces", "both"], "forces must be auto, conservative or direct, got 'both'"),
-        (["--dtype", "float16"], "dtype must be float32 or float64, got 'float16'"),
-        (["--device", "tpu9"], "device 'tpu9' is unknown; use auto, cpu, cuda or cuda:N"),
-        (["--seed", "-1"], "seed must be a whole number >= 0, got -1"),
+        (["--symmetrize", "cubic"], "symmetrize ... tetrahedral, octahedral, icosahedral"),
+        (["--symmetrize", "0"], "symmetrize ... got 0"),
+        (["--symmetrize", "-2"], "symmetrize ... got -2"),
+        (["--forces", "direct"], "forces='direct' ... trained for conservative"),
+        (["--forces", "both"], "forces ... got 'both'"),
+        (["--dtype", "float16"], "dtype ... got 'float16'"),
+        (["--device", "tpu9"], "device 'tpu9' ... auto, cpu, cuda or cuda:N"),
+        (["--seed", "-1"], "seed ... got -1"),
     ],
 )
 def test_bad_md_options(
@@ -310,7 +311,7 @@ def test_bad_md_options(
 
 def test_an_output_that_exists_is_kept(refused: Callable[..., None], potential: Path, trajectory: Path) -> None:
     before = trajectory.read_bytes()
-    refused(*md(potential, "ethanol", "--output", trajectory), message="exists already; go on with it (--resume)")
+    refused(*md(potential, "ethanol", "--output", trajectory), message="exists already ... --resume")
     assert trajectory.read_bytes() == before
 
 
@@ -318,15 +319,15 @@ def test_bad_potentials(refused: Callable[..., None], potential: Path, tmp_path:
     payload = torch.load(potential, weights_only=True)
     broken = tmp_path / "broken.pt"
     broken.write_bytes(potential.read_bytes()[:5000])
-    refused(*md(broken, "ethanol", "--output", tmp_path / "o.traj"), message="is truncated or no potential of remul-md")
+    refused(*md(broken, "ethanol", "--output", tmp_path / "o.traj"), message="is truncated")
     torch.save({**payload, "format_version": 99}, broken)
     refused("evaluate", broken, "rmd17/ethanol/test-01", message="has format 99, remul-md")
     torch.save({**payload, "extra": Opener(tmp_path / "executed")}, broken)
     refused("evaluate", broken, "rmd17/ethanol/test-01", message="was not executed")
     broken.write_bytes(pickle.dumps(Opener(tmp_path / "executed")))
-    refused("evaluate", broken, "rmd17/ethanol/test-01", message="is truncated or no potential")
-    refused("evaluate", tmp_path / "none.pt", "rmd17/ethanol/test-01", message="is no file and not shipped; shipped:")
-    refused("evaluate", tmp_path, "rmd17/ethanol/test-01", message="is a folder; give the potential inside it")
+    refused("evaluate", broken, "rmd17/ethanol/test-01", message="is truncated")
+    refused("evaluate", tmp_path / "none.pt", "rmd17/ethanol/test-01", message="not shipped; shipped:")
+    refused("evaluate", tmp_path, "rmd17/ethanol/test-01", message="is a folder")
     assert [path.name for path in tmp_path.iterdir()] == ["broken.pt"]
 
 
@@ -344,7 +345,7 @@ def test_bad_data(refused: Callable[..., None], potential: Path, tmp_path: Path)
     def evaluate(name: str, message: str) -> None:
         refused("evaluate", potential, tmp_path / name, "--device", "cpu", message=message)
 
-    evaluate("missing.npz", "is neither a file nor a registered data set")
+    evaluate("missing.npz", "neither a file nor")
     np.savez(tmp_path / "whole.npz", R=np.zeros((2, 9, 3)), z=np.ones(9))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:200])
     evaluate("cut.npz", "cut.npz")
@@ -355,22 +356,22 @@ def test_bad_data(refused: Callable[..., None], potential: Path, tmp_path: Path)
     ase.io.write(tmp_path / "nan.xyz", structures, format="extxyz")
     evaluate("nan.xyz", "not finite")
     refused("data", "show", FORMATS / "ethanol_kcal.xyz", message="kcal/mol")
-    refused("data", "show", tmp_path / "missing.xyz", message="is neither a file nor a registered data set")
+    refused("data", "show", tmp_path / "missing.xyz", message="neither a file nor")
     refused("data", "show", FORMATS / "ethanol_kcal.xyz", "--energy-unit", "kcal", message="'kcal'")
     refused("data", "fetch", "rmd17/etanol/train-01", message="rmd17/ethanol/train-01")
 
 
 def test_another_molecule_is_not_evaluated(refused: Callable[..., None], potential: Path) -> None:
-    refused("evaluate", potential, "rmd17/benzene/test-01", message="composition C6H6 was never trained on")
+    refused("evaluate", potential, "rmd17/benzene/test-01", message="composition C6H6")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--seed", "-1"], "Invalid value for '--seed'"),
-        (["--n-draws", "1"], "n_draws must be at least 2, got 1"),
-        (["--forces", "direct"], "forces='direct' was asked for, but this potential was trained for conservative"),
-        (["--device", "meta"], "device 'meta' cannot be used; use auto, cpu, cuda or cuda:N"),
+        (["--n-draws", "1"], "n_draws ... got 1"),
+        (["--forces", "direct"], "forces='direct' ... trained for conservative"),
+        (["--device", "meta"], "device 'meta' ... auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_bad_evaluate_options(
@@ -386,11 +387,11 @@ def test_bad_training_options(refused: Callable[..., None], workplace: Path, tmp
         ]
         refused("train", "--run-dir", tmp_path / "new", *SETTINGS, *options, message=message)
 
-    train("train.bta=1", message="unknown key train.bta; did you mean train.beta?")
-    train("train.beta=-1", message="train.beta: Input should be greater than or equal to 0, got -1")
+    train("train.bta=1", message="did you mean train.beta?")
+    train("train.beta=-1", message="train.beta: ... got -1")
     train("data.molecule=ethanol", message="data.molecule (ethanol) and data.source")
-    train("model.width=15", message="model.width must be divisible by model.n_heads, got 15 and 2")
-    train("beta=1", message="--set takes SECTION.KEY=VALUE such as train.beta=0.5, got 'beta=1'")
+    train("model.width=15", message="model.width ... got 15 and 2")
+    train("beta=1", message="SECTION.KEY=VALUE ... got 'beta=1'")
     refused("train", "nowhere.yaml", "--run-dir", tmp_path / "new", message="config 'nowhere.yaml' is no file")
     assert not (tmp_path / "new").exists()
     train("data.n_train=20", message="24")
@@ -399,9 +400,9 @@ def test_bad_training_options(refused: Callable[..., None], workplace: Path, tmp
 def test_a_used_or_unwritable_run_directory(refused: Callable[..., None], workplace: Path) -> None:
     same = [*SETTINGS, "--set", f"data.source={workplace / 'own.xyz'}", "--set", "train.n_steps=20"]
     before = (workplace / "run" / "potential.pt").read_bytes()
-    refused("train", "--run-dir", workplace / "run", *same, message="exists already; go on with it (--resume)")
+    refused("train", "--run-dir", workplace / "run", *same, message="exists already ... --resume")
     options = ["--run-dir", workplace / "run", "--resume", *SETTINGS, "--set", "data.source=own.xyz"]
-    message = "a run is not extended, since the learning rate of its every step depends on the last one"
+    message = "not extended"
     refused("train", *options, "--set", "train.n_steps=21", message=message)
     refused("train", "--run-dir", workplace / "own.xyz" / "run", *same, message="cannot be written")
     refused("train", "--run-dir", workplace / "own.xyz", *same, message="cannot be written")
@@ -434,11 +435,11 @@ def test_no_command_replaces_what_it_reads_or_what_a_run_made(
     own = workplace / "own.xyz"
     files = [own, potential, trajectory, trajectory.with_suffix(".json"), trajectory.with_suffix(".log.csv")]
     before = [path.read_bytes() for path in files]
-    read, theirs = "is read by this command", "was not written as a report by remul-md and is not replaced"
+    read, theirs = "is read by this command", "is not replaced"
     for path in (trajectory, trajectory.with_suffix(".json"), trajectory.with_suffix(".log.csv")):
         for option in ("--report", "--json"):
             refused("analyze", trajectory, option, path, message=read)
-    refused("analyze", trajectory, "--picture", own, message="cannot be written as a picture")
+    refused("analyze", trajectory, "--picture", own, message="as a picture")
     refused("analyze", trajectory, "--report", own, message=theirs)
     refused("spectrum", trajectory, "--json", trajectory, message=read)
     refused("compare", trajectory, own, "--json", own, message=read)
@@ -479,14 +480,14 @@ def test_bad_analysis(refused: Callable[..., None], trajectory: Path, potential:
         trajectory,
         "--evaluation",
         tmp_path / "figures.json",
-        message="give the file of `remul-md evaluate --json`",
+        message="`remul-md evaluate --json`",
     )
     file = tmp_path / "figures.json"
     for option in ("--json", "--report", "--picture"):
         command = ["analyze", trajectory, "--potential", potential, "--n-rotation-frames", "2", option, file / "out"]
         refused(*command, message=str(file / "out"))
     refused("analyze", trajectory, "--vibrations", message="name the potential")
-    refused("analyze", trajectory, "--potential", tmp_path / "none.pt", message="is no file and not shipped")
+    refused("analyze", trajectory, "--potential", tmp_path / "none.pt", message="not shipped")
 
 
 def test_figures_are_printed_even_if_their_file_cannot_be_written(cli: Run, workplace: Path, potential: Path) -> None:
@@ -519,7 +520,7 @@ def test_ctrl_c_is_one_line_and_130(workplace: Path, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "error: interrupted; `train`, `md`, `label` and `distill` go on where they were with --resume" in err
+    assert "error: interrupted" in err
     assert "Traceback" not in err
 
 

@@ -96,14 +96,14 @@ def test_shipped_potentials_by_name(run: Run) -> None:
         (["audited_calculators:missing", "--structure", "cluster.xyz"], "has no attribute 'missing'"),
         (["no_such_module:make", "--structure", "cluster.xyz"], "No module named 'no_such_module'"),
         (["audited_calculators:needs_a_file", "--structure", "cluster.xyz"], "called without arguments"),
-        (["audited_calculators:nothing", "--structure", "cluster.xyz"], "made a NoneType, which is no ASE calculator"),
+        (["audited_calculators:nothing", "--structure", "cluster.xyz"], "made a NoneType"),
         (["audited_calculators:Weak", "--structure", "cluster.xyz", "--dtype", "float64"], "--dtype is an option of"),
         (["audited_calculators:Weak", "--structure", "none.xyz"], "'none.xyz' is no file"),
         (
             ["audited_calculators:Weak", "--structure", "cluster.xyz", "--only", "loops"],
             "choose among rotation",
         ),
-        (["ethanol", "--structure", "aspirin"], "cannot be audited: the calculator raised InputError"),
+        (["ethanol", "--structure", "aspirin"], "the calculator raised InputError"),
         (["no-such-potential", "--structure", "ethanol"], "no-such-potential"),
     ],
 )

@@ -15,6 +15,7 @@ from remul_md import InputError, MDOptions
 from remul_md.cli.app import app
 from remul_md.cli.config_flags import options_of
 from remul_md.cli.md import FLAGS
+from remul_md.labels.sampling_options import Sampling
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -38,12 +39,12 @@ def test_the_nearer_word_wins(tmp_path: Path) -> None:
         (
             "md: {temperatur_K: 300}",
             [],
-            r"unknown key md\.temperatur_K; did you mean md\.temperature_K\?",
+            r"did you mean md\.temperature_K\?",
         ),
-        ("train: {seed: 1}", [], "section 'train' is unknown here; the options of this command are md.KEY"),
-        ("- 1", [], r"must hold sections \(md\), found a list"),
-        ("md: {seed: 1}", ["seed=2"], r"--set takes SECTION\.KEY=VALUE such as md\.seed=1, got 'seed=2'"),
-        ("md: {timestep_fs: -1}", [], "timestep_fs must be a number > 0, got -1"),
+        ("train: {seed: 1}", [], "section 'train' .*md.KEY"),
+        ("- 1", [], r"\(md\), found a list"),
+        ("md: {seed: 1}", ["seed=2"], r"SECTION\.KEY=VALUE .*got 'seed=2'"),
+        ("md: {timestep_fs: -1}", [], "timestep_fs .*got -1"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
@@ -58,14 +59,20 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         options(tmp_path / "none.yaml")
 
 
-def test_every_flag_is_an_option_of_the_class_with_its_default_in_the_help() -> None:
-    parameters = {each.name: each for each in get_command(app).commands["md"].params}  # type: ignore[attr-defined]
-    of_class = {field.name: field for field in fields(MDOptions)}
-    for name in FLAGS:
+@pytest.mark.parametrize(
+    ("command", "config", "flags"),
+    [("md", MDOptions, FLAGS), ("distill", Sampling, [field.name for field in fields(Sampling)])],
+)
+def test_every_flag_is_an_option_of_the_class_with_its_default_in_the_help(
+    command: str, config: type, flags: list[str]
+) -> None:
+    parameters = {each.name: each for each in get_command(app).commands[command].params}  # type: ignore[attr-defined]
+    of_class = {field.name: field for field in fields(config)}
+    for name in flags:
         assert parameters[name].opts == [f"--{name.replace('_', '-')}"]
         default = of_class[name].default
         assert default is None or f"({default})" in parameters[name].help
-    assert not (of_class.keys() - set(FLAGS)) & parameters.keys()
+    assert not (of_class.keys() - set(flags)) & parameters.keys()
 
 
 def test_the_command_takes_all_three(cli: Run, tmp_path: Path) -> None:

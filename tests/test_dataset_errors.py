@@ -1,7 +1,6 @@
 """Files that cannot be used are refused with a message that says what, which value and what to do."""
 
 import os
-import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.db import connect
+from messages import pattern
 
 from remul_md import InputError
 from remul_md.datasets import read_frames
@@ -21,7 +21,7 @@ ETHANOL = FORMATS / "ethanol_kcal.xyz"
 
 
 def refused(text: str):
-    return pytest.raises(InputError, match=re.escape(text))
+    return pytest.raises(InputError, match=pattern(text))
 
 
 def changed_npz(path: Path, **changes: np.ndarray | None) -> Path:
@@ -31,9 +31,7 @@ def changed_npz(path: Path, **changes: np.ndarray | None) -> Path:
 
 
 def test_missing_file() -> None:
-    with refused(
-        "'no/such/file.npz' is neither a file nor a registered data set; `remul-md data list` shows all names"
-    ):
+    with refused("'no/such/file.npz' ... `remul-md data list`"):
         read_frames("no/such/file.npz")
 
 
@@ -44,7 +42,7 @@ def test_folder(tmp_path: Path) -> None:
 
 def test_unknown_ending(tmp_path: Path) -> None:
     (tmp_path / "frames.h5").write_bytes(b"something")
-    with refused("ending '.h5' is unknown; files are read that end in .npz, .xyz, .extxyz"):
+    with refused("ending '.h5' ... .npz, .xyz, .extxyz"):
         read_frames(tmp_path / "frames.h5")
 
 
@@ -58,7 +56,7 @@ def test_unknown_name_lists_the_nearest(name: str) -> None:
 def test_truncated_npz(tmp_path: Path, kept: float) -> None:
     content = SGDML.read_bytes()
     (tmp_path / "cut.npz").write_bytes(content[: int(kept * len(content))])
-    with refused("cut.npz: truncated or corrupt npz"):
+    with refused("cut.npz: truncated"):
         read_frames(tmp_path / "cut.npz")
 
 
@@ -67,13 +65,13 @@ def test_damaged_array_in_npz(tmp_path: Path) -> None:
     start = content.index(b"R.npy") + 200  # inside the compressed array R
     content[start : start + 40] = bytes(byte ^ 0xFF for byte in content[start : start + 40])
     (tmp_path / "damaged.npz").write_bytes(bytes(content))
-    with refused("damaged.npz: truncated or corrupt npz, 'R' cannot be read"):
+    with refused("damaged.npz: ... 'R' cannot be read"):
         read_frames(tmp_path / "damaged.npz")
 
 
 def test_npz_that_is_no_archive(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
-    with refused("is no npz archive (it begins with b'he')"):
+    with refused("no npz archive ... b'he'"):
         read_frames(tmp_path / "text.npz")
 
 
@@ -90,7 +88,7 @@ class Bomb:
 def test_pickled_array_is_never_executed(tmp_path: Path) -> None:
     trap = tmp_path / "executed"
     path = changed_npz(tmp_path / "pickled.npz", E=np.array([Bomb(trap)] * 7, dtype=object))
-    with refused("pickled.npz: array 'E' is pickled, which could run code"):
+    with refused("pickled.npz: array 'E' is pickled"):
         read_frames(path)
     assert not trap.exists()
     # the trap is armed: whoever allows pickles runs it
@@ -101,16 +99,12 @@ def test_pickled_array_is_never_executed(tmp_path: Path) -> None:
 
 def test_wrong_keys_are_named_with_the_expected_ones(tmp_path: Path) -> None:
     np.savez(tmp_path / "keys.npz", species=np.ones(5), xyz=np.ones((7, 5, 3)))
-    with refused(
-        "found the arrays ['species', 'xyz'], expected nuclear_charges, coords, energies, forces (rMD17) or z, R"
-    ):
+    with refused("['species', 'xyz'] ... nuclear_charges, coords, energies, forces"):
         read_frames(tmp_path / "keys.npz")
 
 
 def test_missing_label_array(tmp_path: Path) -> None:
-    with refused(
-        "arrays ['F'] are missing, found ['E', 'R', 'md5', 'name', 'theory', 'type', 'z']; name the label arrays"
-    ):
+    with refused("arrays ['F'] are missing ... forces_key"):
         read_frames(changed_npz(tmp_path / "no_forces.npz", F=None))
     with refused("arrays ['old_energies'] are missing"):
         read_frames(SGDML, energy_key="old_energies")
@@ -119,7 +113,7 @@ def test_missing_label_array(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "text"),
     [
-        ("E", np.zeros(6), "E has shape (6,), expected (7,) from R (7, 9, 3)"),
+        ("E", np.zeros(6), "E has shape (6,), expected (7,)"),
         ("F", np.zeros((7, 8, 3)), "F has shape (7, 8, 3), expected (7, 9, 3)"),
         ("z", np.ones(8, dtype=int), "z has shape (8,), expected (9,)"),
         ("R", np.zeros((7, 27)), "R has shape (7, 27), expected (frames, atoms, 3)"),
@@ -136,9 +130,9 @@ def test_arrays_that_do_not_belong_together(tmp_path: Path, key: str, value: np.
 @pytest.mark.parametrize(
     ("key", "row", "text"),
     [
-        ("E", 4, "energy holds a value that is not finite (first at frame 4)"),
-        ("F", 3, "forces holds a value that is not finite (first at atom row 27)"),
-        ("R", 2, "positions holds a value that is not finite (first at atom row 18)"),
+        ("E", 4, "energy ... not finite ... frame 4"),
+        ("F", 3, "forces ... not finite ... atom row 27"),
+        ("R", 2, "positions ... not finite ... atom row 18"),
     ],
 )
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -152,18 +146,18 @@ def test_labels_that_are_not_finite(tmp_path: Path, key: str, row: int, text: st
 def test_nan_in_extxyz(tmp_path: Path) -> None:
     text = ETHANOL.read_text().replace("energy=-97079.92222178938", "energy=nan", 1)
     (tmp_path / "nan.xyz").write_text(text)
-    with refused("nan.xyz: energy holds a value that is not finite (first at frame 0)"):
+    with refused("nan.xyz: energy ... not finite ... frame 0"):
         read_frames(tmp_path / "nan.xyz", energy_unit="kcal/mol")
 
 
 @pytest.mark.parametrize(
     ("option", "text"),
     [
-        ({"energy_unit": "kcal"}, "energy unit 'kcal' is unknown; choose one of eV, kcal/mol, kJ/mol, Hartree"),
-        ({"length_unit": "nm"}, "length unit 'nm' is unknown; choose one of Angstrom, Bohr"),
-        ({"force_unit": "eV"}, "force unit 'eV' is no energy per length; write one such as eV/Angstrom"),
+        ({"energy_unit": "kcal"}, "energy unit 'kcal' ... kcal/mol"),
+        ({"length_unit": "nm"}, "length unit 'nm' ... Angstrom, Bohr"),
+        ({"force_unit": "eV"}, "force unit 'eV' ... eV/Angstrom"),
         ({"force_unit": "Ry/Bohr"}, "energy unit 'Ry' is unknown"),
-        ({"require": ["stress"]}, "require names ['stress']; labels are energy and forces"),
+        ({"require": ["stress"]}, "require names ['stress']"),
     ],
 )
 def test_bad_options_are_refused_before_the_file_is_opened(option: dict, text: str) -> None:
@@ -184,7 +178,7 @@ def test_kcal_read_as_eV_is_implausible() -> None:
 
 def test_small_forces_only_warn(caplog: pytest.LogCaptureFixture) -> None:
     read_frames(FORMATS / "magnesium_relaxation.extxyz")  # steps of a relaxation: 0.04 eV/Angstrom
-    assert "the RMS force component is 0.041 eV/Angstrom, usual for relaxed structures only" in caplog.text
+    assert "0.041 eV/Angstrom" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["aspirin_eV.xyz", "magnesium_relaxation.extxyz", "carbon_periodic.xyz"])
@@ -196,7 +190,7 @@ def test_lengths_in_the_wrong_unit_are_implausible(tmp_path: Path, name: str, fa
         atoms.set_cell(atoms.cell * factor, scale_atoms=False)
         atoms.positions *= factor
     ase.io.write(tmp_path / "scaled.xyz", structures, format="extxyz")
-    with refused("sums of covalent radii apart (median over frames), implausible outside 0.65 to 1.5"):
+    with refused("implausible outside 0.65 to 1.5"):
         read_frames(tmp_path / "scaled.xyz", length_unit=unit)
     assert len(read_frames(tmp_path / "scaled.xyz", length_unit=unit, allow_implausible=True)) == len(structures)
 
@@ -221,7 +215,7 @@ def test_two_atoms_at_one_place(tmp_path: Path) -> None:
 def test_periodic_frame_without_cell(tmp_path: Path) -> None:
     text = (FORMATS / "aspirin_eV.xyz").read_text().replace('pbc="F F F"', 'pbc="T T T"')
     (tmp_path / "no_cell.xyz").write_text(text)
-    with refused("no_cell.xyz, frame 0: pbc is [ True  True  True] but there is no cell; give three lattice vectors"):
+    with refused("no_cell.xyz, frame 0: pbc is [ True  True  True] ... no cell"):
         read_frames(tmp_path / "no_cell.xyz")
 
 
@@ -233,21 +227,21 @@ def test_fewer_values_than_the_checksum_was_made_of(tmp_path: Path) -> None:
     for whole, half in ((b"(8, 5, 3)", b"(4, 5, 3)"), (b"(8,)", b"(4,)")):
         content = content.replace(whole, half)
     (tmp_path / "half.npz").write_bytes(content)
-    with refused("half.npz: truncated or corrupt npz, 'R' cannot be read (BadZipFile: Bad CRC-32"):
+    with refused("half.npz: ... 'R' cannot be read ... Bad CRC-32"):
         read_frames(tmp_path / "half.npz", allow_implausible=True)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "text"),
     [
-        ("z", np.array([6.5, *[1.0] * 8]), "z holds 6.5, which is no element; atomic numbers are whole and run from 1"),
+        ("z", np.array([6.5, *[1.0] * 8]), "z holds 6.5, which is no element"),
         ("z", np.array([np.nan, *[1.0] * 8]), "z holds nan, which is no element"),
         ("z", np.array([6, *[119] * 8]), "z holds 119, which is no element"),
-        ("e_unit", np.array(["eV", "eV"]), "e_unit has shape (2,) and type <U2, expected the name of one unit"),
+        ("e_unit", np.array(["eV", "eV"]), "e_unit has shape (2,) and type <U2"),
         ("e_unit", np.array(b"\xff"), "e_unit: energy unit '\ufffd' is unknown"),
-        ("e_unit", np.array(3), "e_unit has shape () and type int64, expected the name of one unit; say the unit"),
-        ("r_unit", np.array(["A", "n", "g"]), "r_unit has shape (3,) and type <U1, expected the name of one unit"),
-        ("r_unit", np.array(0.529), "r_unit has shape () and type float64, expected the name of one unit"),
+        ("e_unit", np.array(3), "e_unit has shape () and type int64"),
+        ("r_unit", np.array(["A", "n", "g"]), "r_unit has shape (3,) and type <U1"),
+        ("r_unit", np.array(0.529), "r_unit has shape () and type float64"),
         ("z", np.array([5.99, *[1.0] * 8]), "z holds 5.99, which is no element"),
     ],
 )
@@ -284,7 +278,7 @@ def test_rows_that_a_json_database_does_not_list(tmp_path: Path) -> None:
     assert len(read_frames(path)) == 3
     for written, damaged in (('"ids": [1, 2, 3]', '"ids": [1, 2, 2]'), ('"ids": [1, 2, 3],', "")):
         path.write_text(whole.replace(written, damaged))
-        with refused("rows.json: cannot be read as json after 0 good frames (it holds 3 rows, its list 'ids' names"):
+        with refused("rows.json: ... it holds 3 rows"):
             read_frames(path)
 
 
@@ -303,21 +297,21 @@ def test_rows_that_sqlite_has_lost(tmp_path: Path) -> None:
     n_cells = int.from_bytes(content[page + 3 : page + 5], "big")
     content[page + 3 : page + 5] = (n_cells - 1).to_bytes(2, "big")
     path.write_bytes(bytes(content))
-    with refused("rows.db: cannot be read as db after 0 good frames (SQLite finds it damaged"):
+    with refused("rows.db: ... after 0 good frames ... damaged"):
         read_frames(path)
 
 
 def test_keys_that_are_no_text(tmp_path: Path) -> None:
     atoms = Atoms("HF", positions=[[0, 0, 0], [0, 0, 0.92]], info={7: 1.0})
     ase.io.write(tmp_path / "keys.traj", atoms)
-    with refused("no entry 'REF_energy' in any frame, found ['7']"):
+    with refused("'REF_energy' ... found ['7']"):
         read_frames(tmp_path / "keys.traj", energy_key="REF_energy")
 
 
 @pytest.mark.parametrize("value", ["", "=T", "=true"])
 def test_a_truth_value_is_no_energy(tmp_path: Path, value: str) -> None:
     (tmp_path / "flag.xyz").write_text(f"2\nenergy{value}\nH 0 0 0\nF 0 0 0.92\n")
-    with refused("flag.xyz: 'energy' of frame 0 is True, which is no number"):
+    with refused("flag.xyz: 'energy' of frame 0 is True"):
         read_frames(tmp_path / "flag.xyz")
 
 
@@ -327,25 +321,25 @@ FRAME = "2\nProperties=species:S:1:pos:R:3:forces:R:3\nH 0 0 0 1 0 0\nF 0 0 0.92
 @pytest.mark.parametrize(
     ("written", "damaged", "text"),
     [
-        ("0.92 -1 0 0\n", "0.92 -1 0\n", "(line 4 is 'F 0 0 0.92 -1 0', 6 columns, but the frame at line 1 has 7)"),
-        ("0.92 -1 0 0\n", "0.92 5 -1 0 0\n", "(line 4 is 'F 0 0 0.92 5 -1 0 0', 8 columns, but the frame at line 1"),
-        ("F 0 0 0.92 -1 0 0\n", "\n", "(line 4 is '', 0 columns, but the frame at line 1 has 7)"),
-        ("F 0", "Fx 0", "(line 4 is 'Fx 0 0 0.92 -1 0 0', and 'Fx' is no element)"),
+        ("0.92 -1 0 0\n", "0.92 -1 0\n", "line 4 is 'F 0 0 0.92 -1 0', 6 columns, but ... has 7"),
+        ("0.92 -1 0 0\n", "0.92 5 -1 0 0\n", "line 4 is 'F 0 0 0.92 5 -1 0 0', 8 columns"),
+        ("F 0 0 0.92 -1 0 0\n", "\n", "line 4 is '', 0 columns, but ... has 7"),
+        ("F 0", "Fx 0", "line 4 ... 'Fx' is no element"),
         (
             ":pos:R:3",
             ":sop:R:3",
-            "line 2: Properties=species:S:1:sop:R:3:forces:R:3 needs pos in 3 columns, species or",
+            "line 2: Properties=species:S:1:sop:R:3:forces:R:3 needs pos",
         ),
         (
             "species:S:1",
             "kind:S:1",
-            "Properties=kind:S:1:pos:R:3:forces:R:3 needs pos in 3 columns, species or Z in one",
+            "Properties=kind:S:1:pos:R:3:forces:R:3 needs ... species or Z",
         ),
-        (":forces:R:3", ":forces:R", "line 2: Properties=species:S:1:pos:R:3:forces:R is no list of NAME:TYPE:COLUMNS"),
-        ("2\n", "999999999\n", "(line 1 announces 999999999 atoms, the file ends after 2 of them)"),
-        ("2\n", "two\n", "after 0 good frames (line 1 is 'two', but a frame begins with its number of atoms)"),
-        ("2\n", "-2\n", "line 1 is '-2', but a frame begins with its number of atoms"),
-        ("2\n", "0\n", "line 1 is '0', but a frame begins with its number of atoms"),
+        (":forces:R:3", ":forces:R", "line 2: Properties=species:S:1:pos:R:3:forces:R ... NAME:TYPE:COLUMNS"),
+        ("2\n", "999999999\n", "line 1 announces 999999999 atoms ... after 2"),
+        ("2\n", "two\n", "after 0 good frames (line 1 is 'two'"),
+        ("2\n", "-2\n", "line 1 is '-2'"),
+        ("2\n", "0\n", "line 1 is '0'"),
     ],
 )
 def test_damaged_extxyz_says_where(tmp_path: Path, written: str, damaged: str, text: str) -> None:
@@ -358,7 +352,7 @@ def test_damaged_extxyz_says_where(tmp_path: Path, written: str, damaged: str, t
 @pytest.mark.parametrize("lines", [5, 11 * 3 + 1, 11 * 3 + 6])
 def test_truncated_extxyz(tmp_path: Path, lines: int) -> None:
     (tmp_path / "cut.xyz").write_text("".join(ETHANOL.read_text().splitlines(keepends=True)[:lines]))
-    with refused("cut.xyz: cannot be read as extxyz after"):
+    with refused("cut.xyz: cannot be read"):
         read_frames(tmp_path / "cut.xyz", energy_unit="kcal/mol")
 
 
@@ -377,9 +371,9 @@ def test_content_of_another_format(tmp_path: Path, ending: str) -> None:
 
 
 def test_labels_asked_for_that_are_not_there() -> None:
-    with refused("aspirin_eV.xyz: no entry 'REF_energy' in any frame, found ['energy', 'forces']; set energy_key"):
+    with refused("aspirin_eV.xyz: no entry 'REF_energy' ... set energy_key"):
         read_frames(FORMATS / "aspirin_eV.xyz", energy_key="REF_energy")
-    with refused("no entry 'REF_forces' in any frame"):
+    with refused("no entry 'REF_forces'"):
         read_frames(FORMATS / "aspirin_eV.xyz", forces_key="REF_forces")
 
 
@@ -387,15 +381,15 @@ def test_labels_that_only_some_frames_have(tmp_path: Path) -> None:
     text = (FORMATS / "aspirin_eV.xyz").read_text()
     start = text.index("energy=", text.index("energy=") + 1)
     (tmp_path / "some.xyz").write_text(text[:start] + "level=" + text[start + len("energy=") :])
-    with refused("some.xyz: frame 1 has no 'energy', other frames have; remove the frames without labels"):
+    with refused("some.xyz: frame 1 has no 'energy'"):
         read_frames(tmp_path / "some.xyz")
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"energy_key": "castep_file_name"}, "'castep_file_name' of frame 0 is '1.castep', which is no number"),
-        ({"energy_key": "virial"}, "energy of frame 0 has shape (3, 3), expected one number"),
+        ({"energy_key": "castep_file_name"}, "'castep_file_name' of frame 0 is '1.castep'"),
+        ({"energy_key": "virial"}, "energy of frame 0 has shape (3, 3)"),
         ({"forces_key": "virial"}, "forces of frame 0 have shape (3, 3), expected (4, 3)"),
     ],
 )

@@ -19,7 +19,8 @@ from typer.main import get_command
 
 from remul_md.cli.app import app
 from remul_md.datasets import read_frames
-from remul_md.datasets.file_options import HELP, FileOptions, recorded_options
+from remul_md.datasets.file_options import HELP, FileOptions
+from remul_md.datasets.read import recorded_options
 from remul_md.errors import InputError
 from remul_md.potentials.potential import load_potential
 from remul_md.training.config import DataConfig, load_config
@@ -75,11 +76,11 @@ def test_one_class_says_it_everywhere() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"energy_unit": "furlong"}, "energy unit 'furlong' is unknown"),
-        ({"force_unit": "eV"}, "force unit 'eV' is no energy per length"),
-        ({"length_unit": 3}, "length unit must be a name, got 3"),
-        ({"energy_key": ""}, "energy_key must be the name of an entry, got ''"),
-        ({"forces_key": 3}, "forces_key must be the name of an entry, got 3"),
+        ({"energy_unit": "furlong"}, "energy unit 'furlong'"),
+        ({"force_unit": "eV"}, "force unit 'eV'"),
+        ({"length_unit": 3}, "length unit .*got 3"),
+        ({"energy_key": ""}, "energy_key .*got ''"),
+        ({"forces_key": 3}, "forces_key .*got 3"),
     ],
 )
 def test_options_are_checked_before_a_file_is_opened(given: dict[str, Any], message: str) -> None:
@@ -88,7 +89,7 @@ def test_options_are_checked_before_a_file_is_opened(given: dict[str, Any], mess
 
 
 def test_a_config_with_an_unknown_unit_is_refused_before_data_are_read() -> None:
-    with pytest.raises(InputError, match="energy unit 'furlong' is unknown"):
+    with pytest.raises(InputError, match="energy unit 'furlong'"):
         load_config(None, overrides=["data.source=no-such-file.xyz", "data.energy_unit=furlong"])
 
 

@@ -211,11 +211,9 @@ def test_unlabelled_structures_are_read_and_the_missing_labels_named(
     assert bare.forces is None
     np.testing.assert_allclose(bare.positions, frames.positions[: 4 * 21], atol=1e-8)
     assert "no energy found" in caplog.text
-    with pytest.raises(
-        InputError, match=r"bare.xyz: has no forces, which is needed here; name its entry with forces_key"
-    ):
+    with pytest.raises(InputError, match=r"bare\.xyz: has no forces.*forces_key"):
         read_frames(tmp_path / "bare.xyz", require=["forces"])
-    with pytest.raises(InputError, match=r"require=\['forces'\] asks for labels, with_labels=False leaves them out"):
+    with pytest.raises(InputError, match=r"require=\['forces'\] .*with_labels=False"):
         read_frames(tmp_path / "bare.xyz", require=["forces"], with_labels=False)
 
 
@@ -308,5 +306,5 @@ def test_charges_are_read_written_and_not_mixed(tmp_path: Path) -> None:
     assert both.charge.tolist() == [0, 0, 1, 1]
     structures[1].info["charge"] = 0
     ase.io.write(tmp_path / "mixed.extxyz", structures)
-    with pytest.raises(InputError, match=r"frame 1 has the total charge \+0, an earlier frame .* \+1"):
+    with pytest.raises(InputError, match=r"frame 1 .*charge \+0, .* \+1"):
         read_frames(tmp_path / "mixed.extxyz")

@@ -63,9 +63,7 @@ def test_fetch_then_read_by_name(server: tuple[Path, str], tmp_path: Path, small
     folder, address = server
     (folder / small_entry.file_name).write_bytes(SGDML.read_bytes())
     cache = tmp_path / "cache"
-    with pytest.raises(
-        InputError, match=r"is neither packaged nor fetched to .*run `remul-md data fetch ccsdt/ethanol/train`"
-    ):
+    with pytest.raises(InputError, match="`remul-md data fetch ccsdt/ethanol/train`"):
         read_frames(small_entry.name, cache=cache)
     path = fetch(small_entry.name, cache_dir=cache, base_url=address)
     assert path == cache / small_entry.file_name
@@ -95,7 +93,7 @@ def test_a_damaged_cached_file_is_refused_and_replaced(
     (folder / small_entry.file_name).write_bytes(SGDML.read_bytes())
     cached = tmp_path / small_entry.file_name
     cached.write_bytes(SGDML.read_bytes()[:100])
-    with pytest.raises(InputError, match="the file is damaged: `remul-md data fetch ccsdt/ethanol/train` replaces it"):
+    with pytest.raises(InputError, match="damaged: `remul-md data fetch ccsdt/ethanol/train`"):
         read_frames(small_entry.name, cache=tmp_path)
     fetch(small_entry.name, cache_dir=tmp_path, base_url=address)
     assert len(read_frames(small_entry.name, cache=tmp_path)) == 7
@@ -121,17 +119,15 @@ def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fetch_options_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match="'ccsdt/etanol/train' is no registered data set; did you mean ccsdt/ethanol/train"
-    ):
+    with pytest.raises(InputError, match="did you mean ccsdt/ethanol/train"):
         fetch("ccsdt/etanol/train", cache_dir=tmp_path)
-    with pytest.raises(InputError, match=r"timeout_s must be > 0 s, got -2"):
+    with pytest.raises(InputError, match=r"timeout_s .*got -2"):
         fetch("ccsdt/ethanol/train", cache_dir=tmp_path, timeout_s=-2)
 
 
 def test_unwritable_cache(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match=r"file/cache: cannot be made .* choose another cache folder"):
+    with pytest.raises(InputError, match="file/cache: cannot be made "):
         fetch("ccsdt/ethanol/train", cache_dir=tmp_path / "file" / "cache")
 
 

@@ -106,7 +106,7 @@ def test_json_round_trip() -> None:
 
 def test_a_changed_record_is_refused() -> None:
     content = make_split(frames_with_copies([1] * 30), n_train=11, n_validation=5, seed=8).to_json()
-    with pytest.raises(InputError, match=r"split record says sha256 .* it was changed"):
+    with pytest.raises(InputError, match=r"sha256 .* changed"):
         Split.from_json(content | {"train": content["train"][:-1]})
     del content["seed"]
     with pytest.raises(InputError, match=r"split record lacks \['seed'\], found"):
@@ -118,7 +118,7 @@ def test_a_split_belongs_to_its_data() -> None:
     split = make_split(frames, n_train=11, n_validation=5, seed=8)
     split.check_belongs_to(frames)
     assert frames.energy is not None
-    with pytest.raises(InputError, match=r"content hash .* the split was made for"):
+    with pytest.raises(InputError, match="content hash "):
         split.check_belongs_to(replace(frames, energy=frames.energy + 1e-6))
 
 
@@ -127,7 +127,7 @@ def test_a_split_belongs_to_its_data() -> None:
     [
         (
             {"n_train": 26, "n_validation": 5},
-            "asked for 26 training [+] 5 validation frames, there are 30; lower n_train",
+            r"26 training [+] 5 validation frames, .*30; lower n_train",
         ),
         ({"n_train": 0, "n_validation": 5}, "n_train must be >= 1, got 0"),
         ({"n_train": 7, "n_validation": -2}, "n_validation must be >= 0, got -2"),
@@ -140,9 +140,7 @@ def test_sizes_out_of_range(sizes: dict[str, int], text: str) -> None:
 
 
 def test_copies_that_cannot_be_divided() -> None:
-    with pytest.raises(
-        InputError, match="6 frames hold 2 distinct geometries, whose copies cannot be kept on one side"
-    ):
+    with pytest.raises(InputError, match="6 frames hold 2 distinct geometries"):
         make_split(frames_with_copies([3, 3]), n_train=4, n_validation=2, seed=0)
 
 

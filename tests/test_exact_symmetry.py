@@ -119,9 +119,9 @@ def test_other_kinds_of_models() -> None:
 
 
 def test_an_unknown_setting_is_refused() -> None:
-    with pytest.raises(InputError, match=r"model\.symmetry must be relaxed or exact, got 'none'"):
+    with pytest.raises(InputError, match=r"model\.symmetry .*got 'none'"):
         load_config(None, overrides=["model.symmetry=none"])
-    with pytest.raises(InputError, match="symmetry must be relaxed or exact, got 'exakt'"):
+    with pytest.raises(InputError, match=r"symmetry .*got 'exakt'"):
         RemulCalculator("ethanol", symmetry="exakt")  # type: ignore[arg-type]
 
 
@@ -131,7 +131,7 @@ def test_an_exact_potential_is_kept_and_is_not_made_relaxed(tmp_path: Path) -> N
     loaded = load_potential(tmp_path / "exact.pt")
     assert loaded.symmetry == "exact"
     assert loaded.with_symmetry(None) is loaded
-    with pytest.raises(InputError, match="this potential is exactly symmetric: it has no raw directions"):
+    with pytest.raises(InputError, match="no raw directions"):
         loaded.with_symmetry("relaxed")
 
 

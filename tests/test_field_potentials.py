@@ -86,7 +86,7 @@ def test_the_load_is_the_error_of_the_cut_potential_over_its_own(potential: Pote
 
 
 def test_what_its_raw_directions_carry_is_not_made_exact(potential: Potential) -> None:
-    with pytest.raises(InputError, match="the raw directions carry this potential") as refused:
+    with pytest.raises(InputError, match="raw directions carry") as refused:
         RemulCalculator(potential, symmetry="exact")
     assert f"{potential.provenance.direction_load:.1f} times" in str(refused.value)
     assert potential.with_symmetry("relaxed").symmetry == "relaxed"
@@ -149,7 +149,7 @@ def test_the_commands_take_the_axis_from_the_file(potential: Potential, cli: Run
     assert "--by-angle rotates about all axes" in err
     code, _, err = cli("md", file, "--structure", "ethanol", "--output", tmp_path / "x.traj", "--symmetry", "exact")
     assert code == 2
-    assert "the raw directions carry this potential" in err
+    assert "raw directions carry" in err
     code, out, _ = cli("audit", file, "--structure", f"{labels}:0", "--only", "mirror")
     assert "about (0.6 0 -0.8)" in out
     run = tmp_path / "run.traj"

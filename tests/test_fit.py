@@ -274,7 +274,7 @@ def test_losses_of_symmetry_set_in_after_their_share_of_the_steps(tmp_path: Path
     assert ["equivariance" in row for row in rows] == [False] * 26 + [True] * 14
     assert all(row["loss"] == pytest.approx(row["task"]) for row in rows[:26])
     assert all(row["loss"] == pytest.approx(row["task"] + row["equivariance"]) for row in rows[26:])
-    with pytest.raises(InputError, match=r"train.equivariance_from=0\.65 is not for this training"):
+    with pytest.raises(InputError, match=r"train\.equivariance_from=0\.65"):
         run(tmp_path / "other", options)
 
 
@@ -290,14 +290,14 @@ def test_weights_from_before_the_losses_of_symmetry_are_not_kept(tmp_path: Path)
     assert (result.best_step, result.best_score) == (40, 3.0)
 
 
-# While there is one loss, at the first step with two, and after it.
-@pytest.mark.parametrize(("stage", "call"), [("early", 19), ("objective", 1), ("objective", 7)])
-def test_late_losses_resume_bit_for_bit(tmp_path: Path, stage: str, call: int) -> None:
+# At the first step with two losses, whose checkpoint is of the time with one, and later.
+@pytest.mark.parametrize("call", [1, 7])
+def test_late_losses_resume_bit_for_bit(tmp_path: Path, call: int) -> None:
     options = config(equivariance_from=0.65)
     stages = {"early": early_objective, "objective": objective}
     run(tmp_path / "whole", options, **stages)
     with pytest.raises(StopHereError):
-        run(tmp_path / "cut", options, **{**stages, stage: stopping_at(call, stages[stage])})
+        run(tmp_path / "cut", options, early=early_objective, objective=stopping_at(call))
     run(tmp_path / "cut", options, resume=True, **stages)
     assert_same(state_of(tmp_path / "cut"), state_of(tmp_path / "whole"))
     assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
@@ -336,23 +336,22 @@ def test_a_row_holds_the_mean_since_the_row_before(tmp_path: Path) -> None:
 
 
 # Before any checkpoint, between two, right after one, and where the rows in the file are ahead of the checkpoint.
-@pytest.mark.parametrize("call", [3, 17, 19, 36])
-def test_an_interrupted_run_resumes_bit_for_bit(tmp_path: Path, call: int) -> None:
-    whole = run(tmp_path / "whole", config())
+@pytest.mark.parametrize(("call", "optimizer"), [(3, "muon"), (17, "adamw"), (19, "muon"), (36, "adamw")])
+def test_an_interrupted_run_resumes_bit_for_bit(tmp_path: Path, call: int, optimizer: str) -> None:
+    options = config(optimizer=optimizer)
+    whole = run(tmp_path / "whole", options)
     with pytest.raises(StopHereError):
-        run(tmp_path / "cut", config(), objective=stopping_at(call))
+        run(tmp_path / "cut", options, objective=stopping_at(call))
     (tmp_path / "cut" / ".checkpoint.pt.part").write_bytes(b"half a checkpoint")
-    resumed = run(tmp_path / "cut", config(), resume=True)
+    resumed = run(tmp_path / "cut", options, resume=True)
     assert_same(state_of(tmp_path / "cut"), state_of(tmp_path / "whole"))
     assert_same(dict(resumed.model.state_dict()), dict(whole.model.state_dict()))
     assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
     assert resumed.seconds > 0
 
 
-@pytest.mark.parametrize("call", [3, 19, 36])
-@pytest.mark.parametrize("weighting", ["gradual", "cosine"])
-def test_weights_and_the_monitor_resume_bit_for_bit(tmp_path: Path, weighting: str, call: int) -> None:
-    options = config(weighting=weighting, alpha=0.5, monitor_share=1.0, batch_size=11)
+def test_balanced_weights_and_the_monitor_resume_bit_for_bit(tmp_path: Path) -> None:
+    options = config(weighting="gradual", alpha=0.5, monitor_share=1.0, batch_size=11)
     watched: list[int] = []
 
     def monitor(model: nn.Module) -> dict[str, float]:
@@ -364,7 +363,7 @@ def test_weights_and_the_monitor_resume_bit_for_bit(tmp_path: Path, weighting: s
     steps = sorted(monitored_steps(options))
     assert len(watched) == len(steps) > 3
     with pytest.raises(StopHereError):
-        run(tmp_path / "cut", options, model=Shared(), objective=stopping_at(call), **watch)
+        run(tmp_path / "cut", options, model=Shared(), objective=stopping_at(19), **watch)
     run(tmp_path / "cut", options, model=Shared(), resume=True, **watch)
     assert_same(state_of(tmp_path / "cut"), state_of(tmp_path / "whole"))
     assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
@@ -372,14 +371,18 @@ def test_weights_and_the_monitor_resume_bit_for_bit(tmp_path: Path, weighting: s
     assert both[0] == both[1]
     assert [row["step"] for row in read_metrics(tmp_path / "cut" / "symmetry.csv")] == steps
     rows = read_metrics(tmp_path / "whole" / "metrics.csv")
-    assert [row["alpha"] + row["beta"] for row in rows] == pytest.approx(
-        [1.5] * len(rows) if weighting == "gradual" else [0.5 + row["beta"] for row in rows], rel=1e-6
-    )
+    assert [row["alpha"] + row["beta"] for row in rows] == pytest.approx([1.5] * len(rows), rel=1e-6)
     assert len({row["beta"] for row in rows}) == len(rows)
-    assert rows[-1]["beta"] > rows[0]["beta"] or weighting == "gradual"
-    assert state_of(tmp_path / "whole")["weighting"].keys() == (
-        {"weights", "initial"} if weighting == "gradual" else set()
-    )
+    assert state_of(tmp_path / "whole")["weighting"].keys() == {"weights", "initial"}
+
+
+def test_a_ramp_of_beta_is_in_the_rows_and_needs_no_state(tmp_path: Path) -> None:
+    run(tmp_path, config(weighting="cosine", alpha=0.5))
+    rows = read_metrics(tmp_path / "metrics.csv")
+    betas = [row["beta"] for row in rows]
+    assert betas == sorted(set(betas))
+    assert {row["alpha"] for row in rows} == {0.5}
+    assert state_of(tmp_path)["weighting"] == {}
 
 
 def test_gradual_needs_a_matrix_to_balance_on(tmp_path: Path) -> None:
@@ -459,13 +462,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
 
 
 def test_a_validation_that_is_not_finite_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the validation error is nan at step 15; lower train\.learning_rate"):
+    with pytest.raises(InputError, match=r"nan at step 15; lower train\.learning_rate"):
         run(tmp_path, config(), validate=lambda model: {"mae": math.nan, "score": math.nan})
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     run(tmp_path, config())
-    with pytest.raises(InputError, match="the checkpoint belongs to another config or data; use a new --run-dir"):
+    with pytest.raises(InputError, match=r"another config or data; .*--run-dir"):
         run(tmp_path, config(), resume=True, fingerprint="another")
 
 
@@ -473,10 +476,10 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     run(tmp_path, config())
     path = tmp_path / CHECKPOINT
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"checkpoint.pt: is damaged or no checkpoint of remul-md \(\w+\)"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt: is damaged .*\(\w+\)"):
         run(tmp_path, config(), resume=True)
     torch.save([1, 2], path)
     with pytest.raises(InputError, match="holds a list, expected a checkpoint"):
         run(tmp_path, config(), resume=True)
-    with pytest.raises(InputError, match="there is no checkpoint; start the run without --resume"):
+    with pytest.raises(InputError, match=r"no checkpoint; .*without --resume"):
         read_checkpoint(tmp_path / "none.pt")

@@ -140,7 +140,7 @@ def test_a_stopped_run_knows_what_it_left_out(after: int, tmp_path: Path) -> Non
 
 
 def test_no_frame_at_all_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="labelled none of 1 frames; the first: SCFError"):
+    with pytest.raises(InputError, match=r"none of 1 frames; .*SCFError"):
         calculate_labels(clusters().select([2]), unsure(), partial=tmp_path / "labels.part")
 
 

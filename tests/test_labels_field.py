@@ -124,7 +124,7 @@ def test_a_potential_records_the_field(tmp_path: Path, caplog: pytest.LogCapture
     overrides = ["data.n_train=8", "data.n_validation=2", "train.n_steps=1", "train.warmup_steps=0"]
     overrides += [f"data.source={tmp_path / 'labels.npz'}", *(f"model.{size}" for size in sizes)]
     made = train_potential(load_config(None, overrides=overrides), run_dir=tmp_path / "run", progress=False)
-    assert "frames are rotated about all axes, which changes their energy" in caplog.text
+    assert "rotated about all axes" in caplog.text
     assert made.provenance.data["fields_V_per_A"] == [list(FIELD)]
     assert frames.distinct_fields == []
 
@@ -174,7 +174,7 @@ def test_labels_with_and_without_a_field_are_not_joined() -> None:
     in_field = replace(frames, field_V_per_A=np.tile([0.0, 0.0, 0.5], (3, 1)))
     assert in_field.content_hash() != frames.content_hash()
     assert in_field.without_labels().content_hash() == frames.without_labels().content_hash()
-    with pytest.raises(InputError, match="has no field_V_per_A, others to be joined have"):
+    with pytest.raises(InputError, match="has no field_V_per_A"):
         joined([in_field, frames], name="both")
 
 
@@ -193,9 +193,9 @@ def test_a_stopped_run_in_a_field_does_not_go_on_in_another(cli: Run, tmp_path: 
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("xtb", {"field_V_per_A": (0, 0)}, r"a field has three components in V/Angstrom, got \[0, 0\]"),
+        ("xtb", {"field_V_per_A": (0, 0)}, r"three components .*got \[0, 0\]"),
         ("xtb", {"field_V_per_A": (0, 0, float("nan"))}, "a field has three components"),
-        ("xtb", {"field_V_per_A": (0, 0, 51.4)}, r"a field of 51\.4 V/Angstrom ionises every molecule"),
+        ("xtb", {"field_V_per_A": (0, 0, 51.4)}, r"51\.4 V/Angstrom"),
         ("ase.calculators.emt:EMT", {"field_V_per_A": (0, 0, 0.5)}, "cannot be handed to ase.calculators.emt:EMT"),
         ("xtb", {"spin": 1}, "spin=1 cannot be handed to xtb"),
     ],

@@ -81,7 +81,7 @@ def test_the_head_can_be_chosen(ensemble: Potential, frames: Frames) -> None:
     assert conservative.frames.forces is not None
     assert direct.frames.forces is not None
     assert np.abs(conservative.frames.forces - direct.frames.forces).max() > 1e-2
-    with pytest.raises(InputError, match=r"forces='direct' was asked for, but .* trained for conservative forces"):
+    with pytest.raises(InputError, match=r"forces='direct' .* trained for conservative"):
         label_frames(untrained_potential(frames, trained_forces="conservative"), frames, forces="direct")
 
 
@@ -108,20 +108,18 @@ def test_uncertain_frames_are_left_out(ensemble: Potential, frames: Frames) -> N
     assert np.array_equal(some.frames.positions, frames.select(kept).positions)
     assert np.array_equal(some.forces_std, whole.forces_std[kept])
     smallest = f"{1000.0 * whole.forces_std.min():.3g}"
-    with pytest.raises(
-        InputError, match=f"no frame of geometries has forces_std within 1e-06 .* smallest is {smallest}"
-    ):
+    with pytest.raises(InputError, match=f"within 1e-06 .* smallest is {smallest}"):
         label_frames(ensemble, frames, max_std_meV_per_A=1e-6)
 
 
 def test_what_cannot_be_labelled_is_refused(ensemble: Potential, frames: Frames) -> None:
     single = untrained_potential(frames)
-    with pytest.raises(InputError, match="max_std=5 needs an ensemble, this potential is a single model"):
+    with pytest.raises(InputError, match="max_std=5 needs an ensemble"):
         label_frames(single, frames, max_std_meV_per_A=5.0)
-    with pytest.raises(InputError, match=r"max_std must be > 0 meV/Angstrom, got 0"):
+    with pytest.raises(InputError, match=r"max_std .*got 0"):
         label_frames(ensemble, frames, max_std_meV_per_A=0.0)
     other = replace(frames, atomic_numbers=np.where(frames.atomic_numbers == 8, 6, frames.atomic_numbers))
-    with pytest.raises(InputError, match=r"composition C.* was never trained on"):
+    with pytest.raises(InputError, match="composition C"):
         label_frames(ensemble, other)
     assert label_frames(single, frames).forces_std is None
 
@@ -160,18 +158,18 @@ def test_mixed_molecules_and_cells_go_into_extxyz(ensemble: Potential, frames: F
     assert back.n_atoms.tolist() == [7] * 11 + [5] * 4
     assert back.cell is not None
     assert back.pbc.all()
-    with pytest.raises(InputError, match=r"one neutral molecule without a cell, geometries is more; write \.extxyz"):
+    with pytest.raises(InputError, match=r"geometries is more; write \.extxyz"):
         write_frames(labelled, tmp_path / "mixed.npz", provenance={})
-    with pytest.raises(InputError, match="one neutral molecule without a cell"):
+    with pytest.raises(InputError, match="one neutral molecule"):
         write_frames(cells.select(range(11)), tmp_path / "cells.npz", provenance={})
 
 
 def test_files_that_cannot_be_written_are_refused(frames: Frames, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"ending '\.traj' cannot be written; use one of \.extxyz, \.xyz, \.npz"):
+    with pytest.raises(InputError, match=r"ending '\.traj' .*\.extxyz, \.xyz, \.npz"):
         write_frames(frames, tmp_path / "labels.traj", provenance={})
-    with pytest.raises(InputError, match=r"folder .*missing is not there; make it first"):
+    with pytest.raises(InputError, match="missing is not there"):
         write_frames(frames, tmp_path / "missing" / "labels.npz", provenance={})
-    with pytest.raises(InputError, match="geometries: has no energies or no forces to write"):
+    with pytest.raises(InputError, match="geometries: has no energies or no forces"):
         write_frames(replace(frames, energy=None), tmp_path / "labels.npz", provenance={})
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(InputError, match=r"folder\.npz: cannot be written"):
@@ -191,7 +189,7 @@ def test_molecules_in_boxes_are_labelled_without_them_only() -> None:
     boxed = replace(
         frames, cell=np.tile(6.0 * np.eye(3), (len(frames), 1, 1)), pbc=np.ones((len(frames), 3), dtype=bool)
     )
-    with pytest.raises(InputError, match=r"frame 0 is periodic, .* isolated molecules; give --ignore-cell"):
+    with pytest.raises(InputError, match=r"frame 0 is periodic, .*--ignore-cell"):
         label_frames(potential, boxed)
     expected, found = label_frames(potential, frames).frames, label_frames(potential, boxed.isolated()).frames
     np.testing.assert_array_equal(found.forces, expected.forces)

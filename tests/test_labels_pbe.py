@@ -43,13 +43,13 @@ def pbe(atoms: Atoms, **options: Any) -> Atoms:
 
 
 def test_what_it_cannot_compute_is_refused() -> None:
-    with pytest.raises(InputError, match=r"CH3 has 9 electrons, of which 0 cannot be unpaired; .*--spin 1"):
+    with pytest.raises(InputError, match=r"CH3 has 9 electrons, .*--spin 1"):
         pbe(molecule("CH3")).get_potential_energy()
-    with pytest.raises(InputError, match=r"H2O has 10 electrons, of which 1 cannot be unpaired; .*--spin 2"):
+    with pytest.raises(InputError, match=r"H2O has 10 electrons, .*--spin 2"):
         pbe(molecule("H2O"), spin=1).get_potential_energy()
-    with pytest.raises(InputError, match="H has 1 electrons, of which 3 cannot"):
+    with pytest.raises(InputError, match="H has 1 electrons, of which 3"):
         pbe(Atoms("H"), spin=3).get_potential_energy()
-    with pytest.raises(InputError, match="spin is a number of unpaired electrons, >= 0, got -1"):
+    with pytest.raises(InputError, match=r"spin .*>= 0, got -1"):
         label_source("pbe", spin=-1)
     with pytest.raises(InputError, match="computed for molecules"):
         pbe(bulk("Si")).get_potential_energy()
@@ -172,7 +172,7 @@ def test_without_convergence_there_is_no_label(monkeypatch: pytest.MonkeyPatch) 
 
 def test_without_pyscf_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyscf.dft", None)
-    with pytest.raises(InputError, match=r'PBE/def2-SVP needs PySCF.*install it with `pip install "remul-md\[pbe\]"`'):
+    with pytest.raises(InputError, match=r'PySCF.*`pip install "remul-md\[pbe\]"`'):
         label_source("pbe")
 
 

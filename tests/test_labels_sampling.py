@@ -240,9 +240,7 @@ def test_a_method_that_cannot_do_the_molecule(initial_structures: Frames, tmp_pa
     message = r"springs labelled no geometry in 10 walks from frames.xyz, the last ended with: .* no convergence; try"
     with pytest.raises(InputError, match=message):
         sample(initial_structures, path, source=source_of(lambda: Faulty("failed", first=1)))
-    with pytest.raises(
-        InputError, match=r"the calculator failed on CH4O \(ZeroDivisionError: planted\); try it on one"
-    ):
+    with pytest.raises(InputError, match=r"failed on CH4O \(ZeroDivisionError: planted\)"):
         sample(initial_structures, path, source=source_of(lambda: Faulty("bug", first=1)))
     assert not path.exists()
 

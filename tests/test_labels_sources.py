@@ -36,7 +36,7 @@ def test_xtb_is_gfn2_of_tblite() -> None:
 
 def test_without_tblite_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tblite.ase", None)  # what import does with a package that is not there
-    with pytest.raises(InputError, match=r'GFN2-xTB needs tblite.*install it with `pip install "remul-md\[xtb\]"`'):
+    with pytest.raises(InputError, match=r'tblite.*`pip install "remul-md\[xtb\]"`'):
         label_source("xtb")
 
 
@@ -52,9 +52,9 @@ def test_a_factory_makes_a_new_calculator_each_time() -> None:
     ("target", "message"),
     [
         ("nosuch_module:make", "nosuch_module:make: ModuleNotFoundError: .*MODULE:FACTORY names something"),
-        ("ase.calculators.emt:EMTT", "ase.calculators.emt:EMTT: AttributeError: .*is called without arguments"),
+        ("ase.calculators.emt:EMTT", r"ase\.calculators\.emt:EMTT: AttributeError: "),
         ("math:tau", "math:tau: TypeError: 'float' object is not callable"),
-        ("builtins:dict", "builtins:dict made a dict, which is no ASE calculator"),
+        ("builtins:dict", "builtins:dict made a dict"),
     ],
 )
 def test_what_makes_no_calculator_is_refused(target: str, message: str) -> None:
@@ -68,6 +68,6 @@ def test_a_method_of_neutral_molecules_refuses_ions() -> None:
     neutral = LabelSource(name="some method", version="1", make=EMT, neutral_only=True)
     neutral.require_charges(frames)
     ions = replace(frames, charge=np.array([0, -1]))
-    with pytest.raises(InputError, match="frame 1 has the total charge -1; some method is set up for neutral"):
+    with pytest.raises(InputError, match=r"frame 1 .*charge -1; some method"):
         neutral.require_charges(ions)
     replace(neutral, neutral_only=False).require_charges(ions)

@@ -136,7 +136,7 @@ def test_equivariance_norm_by_hand() -> None:
 
 
 def test_one_draw_is_refused() -> None:
-    with pytest.raises(InputError, match="the twirl statistics need at least 2 rotations, got 1"):
+    with pytest.raises(InputError, match="rotations, got 1"):
         twirl_statistics(normal(1, 11, 3), normal(11, 3))
 
 
@@ -256,7 +256,7 @@ def test_conservative_forces_have_a_symmetric_jacobian_and_direct_ones_have_not(
 
 
 def test_a_cell_has_no_lie_derivative(molecules: Batch) -> None:
-    with pytest.raises(InputError, match="the Lie derivative is that of molecules: the batch has a cell"):
+    with pytest.raises(InputError, match=r"Lie derivative .*cell"):
         lie_derivative(head("direct"), replace(molecules, cell=torch.eye(3).expand(2, 3, 3)))
 
 

@@ -240,13 +240,13 @@ def test_options_out_of_range_are_refused(kind: str, options: dict[str, object],
 
 
 def test_unknown_model_options_are_refused(model: torch.nn.Module, batch: Batch) -> None:
-    with pytest.raises(InputError, match="model kind 'schnet' is unknown; choose one of transformer, painn"):
+    with pytest.raises(InputError, match=r"model kind 'schnet' .*transformer, painn"):
         build_model("schnet", {})
-    with pytest.raises(InputError, match="model option 'widht' is unknown to transformer"):
+    with pytest.raises(InputError, match=r"'widht' .*transformer"):
         build_model("transformer", {"widht": 3})
-    with pytest.raises(InputError, match="model option 'n_heads' is unknown to painn; it knows cutoff, energy_scale"):
+    with pytest.raises(InputError, match=r"'n_heads' .*painn; it knows cutoff, energy_scale"):
         build_model("painn", {"n_heads": 3})
-    with pytest.raises(InputError, match="forces must be one of none, direct, conservative, both, got 'magic'"):
+    with pytest.raises(InputError, match=r"forces .*none, direct, conservative, both, got 'magic'"):
         model(batch, forces="magic")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 
 import numpy as np
 import pytest
 import torch
+from messages import pattern
 from torch import Tensor
 
 from remul_md.errors import InputError
@@ -106,10 +106,10 @@ def test_mirrors_about_an_axis_hold_it(axis: tuple[float, float, float]) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"axis": (0.0, 0.0, 0.0)}, "axis must be 3 numbers that are not all 0, got [0.0, 0.0, 0.0]"),
-        ({"axis": (1.0, 0.0)}, "axis must be 3 numbers that are not all 0, got [1.0, 0.0]"),
+        ({"axis": (0.0, 0.0, 0.0)}, "axis ... got [0.0, 0.0, 0.0]"),
+        ({"axis": (1.0, 0.0)}, "axis ... got [1.0, 0.0]"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict, message: str) -> None:
-    with pytest.raises(InputError, match=re.escape(message)):
+    with pytest.raises(InputError, match=pattern(message)):
         random_rotations(3, generator=generator(), **options)

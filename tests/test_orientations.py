@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from messages import pattern
 from numpy.typing import NDArray
 from potentials import molecule_frames, untrained_potential
 
@@ -125,9 +125,7 @@ def test_files(tmp_path: Path, found: OrientationErrors) -> None:
     assert json.loads((tmp_path / "new" / "errors.json").read_text()) == {"generator": GENERATOR, **found.to_json()}
     write_orientation_errors(found, tmp_path / "errors.png")
     assert (tmp_path / "errors.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(
-        InputError, match=re.escape("errors against the angle are written as .png or .json; name it so")
-    ):
+    with pytest.raises(InputError, match=pattern(".png or .json")):
         check_orientation_file(tmp_path / "errors.pdf")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
@@ -137,13 +135,13 @@ def test_files(tmp_path: Path, found: OrientationErrors) -> None:
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"forces": None}, {}, "has no forces; errors against the angle need them"),
-        ({}, {"angles_deg": (0.0, 190.0)}, "angles_deg must lie between 0 and 180 degrees, got [0.0, 190.0]"),
-        ({}, {"angles_deg": ()}, "angles_deg must lie between 0 and 180 degrees, got []"),
+        ({"forces": None}, {}, "has no forces"),
+        ({}, {"angles_deg": (0.0, 190.0)}, "angles_deg ... got [0.0, 190.0]"),
+        ({}, {"angles_deg": ()}, "angles_deg ... got []"),
     ],
 )
 def test_what_cannot_be_is_refused(
     potential: Potential, frames: Frames, changes: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=re.escape(message)):
+    with pytest.raises(InputError, match=pattern(message)):
         orientation_errors(potential, replace(frames, **changes), **options)

@@ -48,7 +48,7 @@ def test_reports_of_every_format_replace_their_own_kind_only(tmp_path: Path) -> 
         write(path)  # in the place of the one before
         check_reports(path)
         path.write_bytes(b"notes of a user, who also has remul-md ")
-        with pytest.raises(InputError, match="was not written as a report by remul-md"):
+        with pytest.raises(InputError, match="not written as a report"):
             write(path)
         assert path.read_bytes().startswith(b"notes")
         for other in ("a.h5md", "a.traj", "a.pt"):  # whatever stands there
@@ -59,7 +59,7 @@ def test_reports_of_every_format_replace_their_own_kind_only(tmp_path: Path) -> 
     figure().savefig(figure_of_others)
     with pytest.raises(InputError, match="was not written as a report"):
         save_picture(figure(), figure_of_others)
-    with pytest.raises(InputError, match=r"cannot be written as a picture; use one of \.png, \.svg, \.pdf"):
+    with pytest.raises(InputError, match=r"\.png, \.svg, \.pdf"):
         check_reports(picture=tmp_path / "a.jpeg")
 
 
@@ -94,7 +94,7 @@ def test_costly_outputs_are_gone_on_with_or_replaced_when_told_to(tmp_path: Path
     board.mkdir()
     for path in (run, board / "events", tmp_path / "mine.txt"):
         path.write_text("work of a week")
-    with pytest.raises(InputError, match=r"run.traj' exists already; go on with it \(--resume\), replace it \(--overw"):
+    with pytest.raises(InputError, match=r"run\.traj' exists already; .*--resume.*--overwrite"):
         make_way([run, board], resume=False, overwrite=False)
     with pytest.raises(InputError, match="give one of them"):
         make_way([], resume=True, overwrite=True)

@@ -157,29 +157,6 @@ def test_the_calculator_gives_the_derivative_of_the_energy(run: Path, ethanol: F
     assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
 
 
-@pytest.mark.slow
-def test_a_resumed_run_ends_with_the_same_bits(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from remul_md.training import fit as trainer
-
-    def interrupted(*arguments: Any, **options: Any) -> Any:
-        if arguments[0].step == 37:
-            raise KeyboardInterrupt
-        return step(*arguments, **options)
-
-    step = trainer.train_step
-    config = painn_run("train.forces=both", "train.checkpoint_every=16")
-    monkeypatch.setattr(trainer, "train_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train_potential(config, run_dir=tmp_path, progress=False)
-    monkeypatch.undo()
-    with pytest.raises(InputError, match=r"another config: .*model\.kind was 'painn', now 'transformer'"):
-        train_potential(load_config(None), run_dir=tmp_path, resume=True, progress=False)
-    resumed = train_potential(config, run_dir=tmp_path, resume=True, progress=False)
-    whole = load_potential(run / "potential.pt")
-    for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, resumed.model.state_dict()[name]), name
-
-
 def test_gradnorm_balances_it(tmp_path: Path) -> None:
     model = random_model(kind="painn")
     assert shared_matrix(model) is model.updates[-1].mlp[2].weight
@@ -196,11 +173,11 @@ def test_fine_tuning_keeps_the_kind(run: Path, tmp_path: Path) -> None:
         config = load_config(None, overrides=[*rest, "train.n_steps=4", *more])
         return train_potential(config, run_dir=tmp_path, init_from=run / "potential.pt", progress=False)
 
-    with pytest.raises(InputError, match=r"model\.kind=transformer was asked for, but .* --init-from has painn"):
+    with pytest.raises(InputError, match=r"model\.kind=transformer .* --init-from has painn"):
         tuned("model.kind=transformer")
-    with pytest.raises(InputError, match=r"model\.n_heads=2 was asked for, .* has no such option \(it is a painn\)"):
+    with pytest.raises(InputError, match=r"model\.n_heads=2 .*painn"):
         tuned("model.n_heads=2")
-    with pytest.raises(InputError, match=r"model\.width=16 was asked for, but .* --init-from has 24"):
+    with pytest.raises(InputError, match=r"model\.width=16 .* --init-from has 24"):
         tuned("model.kind=painn", "model.width=16")
     potential = tuned()
     assert isinstance(potential.model, painn.Painn)

@@ -120,7 +120,7 @@ def test_a_damaged_file_is_made_again_and_one_of_another_potential_refused(cache
     assert max(differences(tiny_potential(seed=1), direct, batch, forces="direct")) < 1e-12
     assert direct.predict(batch.positions).forces is None
     shutil.copy(first.file, second)
-    with pytest.raises(InputError, match="compiled forces differ from uncompiled ones by"):
+    with pytest.raises(InputError, match="compiled forces differ"):
         CompiledPotential(tiny_potential(seed=1), two_molecules(), forces="direct")
 
 
@@ -139,7 +139,7 @@ def test_what_cannot_be_compiled_is_refused(tmp_path: Path) -> None:
     for seed in (0, 1):
         tiny_potential(seed=seed).save(tmp_path / f"{seed}.pt")
     ensemble = make_ensemble([tmp_path / "0.pt", tmp_path / "1.pt"])
-    with pytest.raises(InputError, match="compile=True takes single potentials, this is an ensemble of 2"):
+    with pytest.raises(InputError, match=r"compile=True .*ensemble of 2"):
         CompiledPotential(ensemble, two_molecules(), forces="conservative")
     periodic = replace(two_molecules(), pbc=torch.ones(2, 3, dtype=torch.bool))
     with pytest.raises(InputError, match="compile=True takes isolated molecules"):
@@ -179,7 +179,7 @@ def test_the_calculator_compiles(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(InputError, match="atoms 0 and 1 are 0 Angstrom apart"):
         ours.get_forces()
     ours.positions[1] = np.nan
-    with pytest.raises(InputError, match="positions holds a value that is not finite"):
+    with pytest.raises(InputError, match=r"positions .*not finite"):
         ours.get_forces()
 
 

@@ -180,10 +180,10 @@ def test_charges_are_those_of_the_frames(ethanol: Frames, domain: Domain) -> Non
 def test_compositions_are_refused_with_what_is_known(domain: Domain) -> None:
     species = (1, 6, 8)
     require_known_composition(domain, np.array(domain.reference_numbers)[::-1], species=species)  # any order
-    with pytest.raises(InputError, match="element N, S was never trained on; this potential knows H, C, O"):
+    with pytest.raises(InputError, match=r"element N, S .*knows H, C, O"):
         require_known_composition(domain, np.array([16, 1, 7]), species=species)
     message = r"composition C1H4O1 was never trained on; this potential knows C2H6O1; train on it .*allow_unseen=True"
     with pytest.raises(InputError, match=message):
         require_known_composition(domain, molecule("CH3OH").numbers, species=species)
-    with pytest.raises(InputError, match="the structure has no atoms; give at least one"):
+    with pytest.raises(InputError, match="no atoms"):
         require_known_composition(domain, np.array([], dtype=np.int64), species=species)

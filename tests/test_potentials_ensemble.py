@@ -120,7 +120,7 @@ def test_outputs_that_were_not_asked_for_are_none(ensemble: Potential, batch: Ba
     assert energies.std("energy") is not None
     assert direct.forces is None
     assert direct.std("direct_forces") is not None
-    with pytest.raises(InputError, match="forces must be one of none, direct, conservative, both, got 'all'"):
+    with pytest.raises(InputError, match=r"forces .*got 'all'"):
         ensemble.model(batch, forces="all")
     with torch.no_grad():
         assert ensemble.model(batch, forces="conservative").energy.grad_fn is None
@@ -252,19 +252,19 @@ def test_the_scatter_of_averaged_members(ensemble: Potential, members: list[Pote
 
 
 def test_members_that_cannot_sit_together_are_refused(files: list[Path], frames: Frames, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="at least 2 members, got 1; use the potential alone"):
+    with pytest.raises(InputError, match="at least 2 members, got 1"):
         make_ensemble(files[:1])
     with pytest.raises(InputError, match="a member is given twice among"):
         make_ensemble([files[0], files[1], files[0]])
     copy = tmp_path / "copy.pt"
     copy.write_bytes(files[1].read_bytes())
-    with pytest.raises(InputError, match=r"member_1\.pt and .*copy\.pt have the same weights"):
+    with pytest.raises(InputError, match=r"member_1\.pt and .*copy\.pt "):
         make_ensemble([files[0], files[1], copy])
     wide = save_member(tmp_path, frames, 7, name="wide.pt", width=28)
-    with pytest.raises(InputError, match=r"member_0\.pt and .*wide\.pt differ in width 24 and 28; members share one"):
+    with pytest.raises(InputError, match=r"member_0\.pt and .*wide\.pt .*width 24 and 28"):
         make_ensemble([files[0], wide])
     make_ensemble(files[:2]).save(tmp_path / "two.pt")
-    with pytest.raises(InputError, match=r"two\.pt is an ensemble of 2; give its members instead"):
+    with pytest.raises(InputError, match=r"two\.pt is an ensemble of 2"):
         make_ensemble([tmp_path / "two.pt", files[2]])
 
 
@@ -276,9 +276,7 @@ def test_heads_in_common(files: list[Path], frames: Frames, tmp_path: Path) -> N
         made.save(told[head])
     assert make_ensemble(files).provenance.trained_forces == "both"
     assert make_ensemble([files[0], told["direct"]]).provenance.trained_forces == "direct"
-    with pytest.raises(
-        InputError, match=r"no trained head in common .*conservative\.pt conservative, .*direct\.pt dir"
-    ):
+    with pytest.raises(InputError, match=r"head .*conservative\.pt conservative, .*direct\.pt direct"):
         make_ensemble(list(told.values()))
 
 
@@ -300,20 +298,20 @@ def test_domain_is_what_all_have_seen() -> None:
     other_bonds = merged_domain({"first": first, "other": replace(stretched, bonds=first.bonds[1:])})
     assert other_bonds.bond_max == first.bond_max
     assert merged_domain({"a": first, "b": replace(first, compositions=first.compositions[::-1])}) == first
-    with pytest.raises(InputError, match="a and b were trained on other compositions"):
+    with pytest.raises(InputError, match=r"a and b .*compositions"):
         merged_domain({"a": first, "b": replace(first, compositions=first.compositions[1:])})
-    with pytest.raises(InputError, match="a and b were trained on other periodic"):
+    with pytest.raises(InputError, match=r"a and b .*periodic"):
         merged_domain({"a": first, "b": replace(first, periodic=True)})
 
 
 def test_a_ensemble_of_one_is_no_ensemble() -> None:
-    with pytest.raises(InputError, match="an ensemble needs at least 2 members, got 1; use one model"):
+    with pytest.raises(InputError, match="at least 2 members, got 1"):
         build_model("ensemble", {"member_kind": "transformer", "member_options": {}, "energy_scales": [1.0]})
 
 
 def test_training_does_not_start_from_a_ensemble(files: list[Path], tmp_path: Path) -> None:
     make_ensemble(files).save(tmp_path / "ensemble.pt")
-    with pytest.raises(InputError, match="--init-from is an ensemble of 4, one model is trained at a time"):
+    with pytest.raises(InputError, match="--init-from is an ensemble of 4"):
         train_potential(
             validated_config({}, origin="test"), run_dir=tmp_path / "run", init_from=tmp_path / "ensemble.pt"
         )

@@ -168,7 +168,7 @@ def test_collinear_compositions_give_finite_references() -> None:
 def test_a_truncated_file_is_refused(file: Path, kept: float) -> None:
     content = file.read_bytes()
     file.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(InputError, match=r"saved\.pt: is truncated or no potential of remul-md; copy it again"):
+    with pytest.raises(InputError, match=r"saved\.pt: is truncated"):
         load_potential(file)
 
 
@@ -181,7 +181,7 @@ def test_the_last_byte_counts(file: Path) -> None:
 def test_a_text_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.pt"
     path.write_text("not a potential")
-    with pytest.raises(InputError, match=r"notes\.pt: is truncated or no potential"):
+    with pytest.raises(InputError, match=r"notes\.pt: is truncated"):
         load_potential(path)
 
 
@@ -201,7 +201,7 @@ def test_a_pickle_payload_is_never_executed(file: Path, tmp_path: Path) -> None:
     torch.load(file, weights_only=False)["extra"].close()  # the payload is live ...
     assert marker.exists()
     marker.unlink()
-    with pytest.raises(InputError, match="holds more than tensors and plain values, or is damaged, and was not execut"):
+    with pytest.raises(InputError, match="was not executed"):
         load_potential(file)
     assert not marker.exists()  # ... and was not run
 
@@ -209,7 +209,7 @@ def test_a_pickle_payload_is_never_executed(file: Path, tmp_path: Path) -> None:
 def test_a_bare_pickle_is_never_executed(tmp_path: Path) -> None:
     marker, path = tmp_path / "executed", tmp_path / "old.pt"
     path.write_bytes(pickle.dumps({"format_version": 1, "weights": Harmful(marker)}))
-    with pytest.raises(InputError, match=r"old\.pt: is truncated or no potential"):
+    with pytest.raises(InputError, match=r"old\.pt: is truncated"):
         load_potential(path)
     assert not marker.exists()
 
@@ -229,7 +229,7 @@ def test_another_format_is_refused(file: Path) -> None:
 
 def test_a_torch_file_of_something_else_is_refused(file: Path) -> None:
     torch.save({"model": torch.zeros(3)}, file)
-    with pytest.raises(InputError, match=r"no potential of remul-md \(no format_version\)"):
+    with pytest.raises(InputError, match=r"\(no format_version\)"):
         load_potential(file)
     torch.save([1, 2], file)
     with pytest.raises(InputError, match="no format_version"):
@@ -266,7 +266,7 @@ def test_weights_that_do_not_fit_are_refused(file: Path) -> None:
     name = next(name for name, value in payload["weights"].items() if value.ndim == 2)
     payload["weights"][name] = payload["weights"][name][:, 1:]
     torch.save(payload, file)
-    with pytest.raises(InputError, match=f"(?s)the weights do not fit the model they name .*{re.escape(name)}"):
+    with pytest.raises(InputError, match=f"(?s)weights do not fit .*{re.escape(name)}"):
         load_potential(file)
 
 
@@ -282,7 +282,7 @@ def test_a_flipped_bit_is_refused(file: Path) -> None:
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is a folder; give the potential inside it, such as .*potential\.pt"):
+    with pytest.raises(InputError, match=r"is a folder; .*potential\.pt"):
         load_potential(tmp_path)
 
 
@@ -305,7 +305,7 @@ def test_a_file_comes_before_a_shipped_name(file: Path, monkeypatch: pytest.Monk
 
 
 def test_a_missing_folder_is_an_error(potential: Potential, file: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot be written .*; free space or choose another folder"):
+    with pytest.raises(InputError, match="cannot be written "):
         potential.save(file.parent / "missing" / "potential.pt")
 
 
@@ -316,7 +316,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_file(potential: Potential, f
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
-        with pytest.raises(InputError, match=r"saved\.pt: cannot be written .*; free space or choose another folder"):
+        with pytest.raises(InputError, match=r"saved\.pt: cannot be written "):
             potential.save(file)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -329,24 +329,24 @@ def test_heads_that_were_not_trained_are_refused(frames: Frames) -> None:
     assert untrained_potential(frames, trained_forces="direct").resolve_forces("auto") == "direct"
     conservative = untrained_potential(frames, trained_forces="conservative")
     assert conservative.resolve_forces("conservative") == "conservative"
-    with pytest.raises(InputError, match=r"forces='direct' was asked for, but .* trained for conservative forces"):
+    with pytest.raises(InputError, match=r"forces='direct' .* trained for conservative"):
         conservative.resolve_forces("direct")
-    with pytest.raises(InputError, match="forces must be auto, conservative or direct, got 'both'"):
+    with pytest.raises(InputError, match=r"forces .*auto, conservative or direct, got 'both'"):
         conservative.resolve_forces("both")  # type: ignore[arg-type]
 
 
 def test_devices_and_dtypes_are_checked(file: Path) -> None:
     assert resolve_device("cpu") == torch.device("cpu")
-    with pytest.raises(InputError, match="device 'gpu' is unknown; use auto, cpu, cuda or cuda:N"):
+    with pytest.raises(InputError, match=r"device 'gpu' .*auto, cpu, cuda or cuda:N"):
         resolve_device("gpu")
     for device in ("mps", "meta"):  # torch knows them, but they hold no float64 or no numbers at all
         with pytest.raises(InputError, match=f"device '{device}' cannot be used; use auto, cpu, cuda or cuda:N"):
             resolve_device(device)
     if not torch.cuda.is_available():
         assert resolve_device("auto") == torch.device("cpu")
-        with pytest.raises(InputError, match=r"device 'cuda' was asked for, but torch .* sees no CUDA device; use cpu"):
+        with pytest.raises(InputError, match=r"device 'cuda' .*no CUDA device; use cpu"):
             resolve_device("cuda")
-    with pytest.raises(InputError, match="dtype must be float32 or float64, got 'float16'"):
+    with pytest.raises(InputError, match=r"dtype .*got 'float16'"):
         load_potential(file, dtype="float16")  # type: ignore[arg-type]
 
 
@@ -387,5 +387,5 @@ def test_a_folder_does_not_hide_the_shipped_potential_of_its_name(
     (tmp_path / "ethanol").mkdir()
     shipped = load_potential("ethanol")
     assert shipped.sha256 == load_potential("ethanol.pt").sha256
-    with pytest.raises(InputError, match="is a folder; give the potential inside it"):
+    with pytest.raises(InputError, match="is a folder"):
         load_potential(tmp_path / "ethanol")

@@ -77,7 +77,7 @@ def test_figures_of_another_file_are_not_shown(zoo: Path, caplog: pytest.LogCapt
     assert known.heads == "direct"
     assert known.molecule == "C2H3O2, CH3O"
     (zoo / "own.json").write_text("[1, 2")
-    with pytest.raises(InputError, match=r"own\.json: cannot be read as JSON .* `remul-md evaluate own TEST"):
+    with pytest.raises(InputError, match=r"own\.json: .* `remul-md evaluate own TEST"):
         describe_shipped(measure_latency=False)
 
 

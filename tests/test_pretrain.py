@@ -154,10 +154,10 @@ def test_a_run_stopped_in_every_part_ends_with_the_same_bits(
     with pytest.raises(KeyboardInterrupt):
         train_potential(config, run_dir=folder, progress=False)
     assert len(read_frames(folder / "pretrain" / "labels.npz")) == 40
-    with pytest.raises(InputError, match=re.escape("exists already; go on with it (--resume)")):
+    with pytest.raises(InputError, match=re.escape("(--resume)")):
         train_potential(config, run_dir=folder, progress=False)
     more = run_config(data, pretrain={"method": SPRINGS, "n_labels": 80, "n_steps": 9})
-    with pytest.raises(InputError, match=r"was started with another config: pretrain.n_labels was 60, now 80"):
+    with pytest.raises(InputError, match=r"pretrain.n_labels was 60, now 80"):
         train_potential(more, run_dir=folder, resume=True, progress=False)
     n_walks = 10
     interrupt_at(6, monkeypatch)  # of the first stage
@@ -191,7 +191,7 @@ def test_other_training_frames_are_refused(pretrained: Path, data: Path, tmp_pat
     written["data"]["source"] = str(tmp_path / "frames.xyz")
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(written))
     reference_file(tmp_path / "frames.xyz", n_frames=40, seed=1)
-    with pytest.raises(InputError, match=r"potential.pt: was pretrained around other training frames; use a new"):
+    with pytest.raises(InputError, match=r"potential.pt: was pretrained around other training frames"):
         train_potential(config, run_dir=tmp_path / "run", resume=True, progress=False)
 
 
@@ -233,15 +233,15 @@ def test_pretraining_on_a_related_surface_lowers_the_error(data: Path, tmp_path:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["pretrain.n_labels=500"], "pretrain.n_labels=500 has no effect without pretrain.method"),
-        (["pretrain.temperature_K=300"], "pretrain.temperature_K=300.0 has no effect without pretrain.method"),
-        (["pretrain.method=xtb", "pretrain.n_labels=19"], "pretrain.n_labels: .*greater than or equal to 20, got 19"),
-        (["pretrain.method=dft"], "pretrain.method=dft is unknown; use xtb, or MODULE:FACTORY"),
+        (["pretrain.n_labels=500"], "pretrain.n_labels=500 .*pretrain.method"),
+        (["pretrain.temperature_K=300"], "pretrain.temperature_K=300.0 .*pretrain.method"),
+        (["pretrain.method=xtb", "pretrain.n_labels=19"], "pretrain.n_labels: .*20, got 19"),
+        (["pretrain.method=dft"], "pretrain.method=dft .*MODULE:FACTORY"),
         (["pretrain.method='module:'"], "pretrain.method=module: is unknown"),
-        (["pretrain.methods=xtb"], "unknown key pretrain.methods; did you mean pretrain.method"),
+        (["pretrain.methods=xtb"], "did you mean pretrain.method"),
         (
             ["pretrain.method=xtb", "pretrain.n_steps=200"],
-            r"pretraining with pretrain.n_steps=200 is not possible: train.warmup_steps \(200\) must be smaller",
+            r"pretrain.n_steps=200 .*train.warmup_steps \(200\)",
         ),
     ],
 )
@@ -251,7 +251,7 @@ def test_options_that_go_against_each_other(overrides: list[str], message: str) 
 
 
 def test_two_answers_to_where_the_weights_start_are_refused(data: Path, tmp_path: Path) -> None:
-    message = r"--init-from ethanol and pretrain.method=cheap_springs:stiff_springs exclude each other"
+    message = "--init-from ethanol .*pretrain.method=cheap_springs:stiff_springs"
     with pytest.raises(InputError, match=message):
         train_potential(run_config(data), run_dir=tmp_path / "run", init_from="ethanol", progress=False)
     assert not (tmp_path / "run").exists()

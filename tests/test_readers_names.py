@@ -59,7 +59,7 @@ def test_an_entry_of_the_user_may_have_any_name_and_value(tmp_path: Path) -> Non
     for name, value in product(NAMES, VALUES):
         path.write_text(frame(f"{name}={value}") * 2)
         if name == "charge" and value not in ("1", "T"):  # no charge, and physics is not left out in silence
-            with pytest.raises(InputError, match=r"the structure states the total charge .*give a whole number"):
+            with pytest.raises(InputError, match=r"total charge .*whole number"):
                 read_frames(path, allow_implausible=True)
             continue
         check_read(path, tag=(name, value))
@@ -81,7 +81,7 @@ def test_what_is_set_aside_is_still_there(tmp_path: Path) -> None:
     atoms = read_structure(path)
     assert (atoms.info["stress"], atoms.info["dipole"]) == ("low", "a b")
     assert atoms.arrays["charges"].tolist() == ["x"] * 4
-    with pytest.raises(InputError, match=r"'charges' of frame 0 is .*which is no number"):
+    with pytest.raises(InputError, match="'charges' of frame 0 "):
         read_frames(path, forces_key="charges")
 
 
@@ -98,7 +98,7 @@ def test_a_run_keeps_its_energies_beside_what_is_set_aside(tmp_path: Path) -> No
 @pytest.mark.parametrize("entries", ["Lattice=train", 'pbc="1 2"'])
 def test_what_the_geometry_needs_is_not_set_aside(entries: str, tmp_path: Path) -> None:
     (tmp_path / "geometry.extxyz").write_text(frame(entries))
-    with pytest.raises(InputError, match="the frame of 4 atoms at line 1 cannot be parsed"):
+    with pytest.raises(InputError, match="frame of 4 atoms at line 1"):
         read_frames(tmp_path / "geometry.extxyz")
 
 

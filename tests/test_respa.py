@@ -73,9 +73,9 @@ def test_calls_are_counted():
 def test_what_cannot_run_is_named():
     atoms, fast = moving()
     for n_inner in (0, 2.0, True):
-        with pytest.raises(InputError, match=rf"n_inner must be a whole number >= 1, got {n_inner}"):
+        with pytest.raises(InputError, match=f"n_inner .*got {n_inner}"):
             RespaVerlet(atoms, units.fs, fast=fast, n_inner=n_inner)
-    with pytest.raises(InputError, match="fast is the calculator of the atoms itself"):
+    with pytest.raises(InputError, match="fast is the calculator of"):
         RespaVerlet(atoms, units.fs, fast=atoms.calc, n_inner=2)
     atoms.set_constraint(FixAtoms([0]))
     with pytest.raises(InputError, match="the structure has constraints"):

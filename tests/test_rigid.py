@@ -154,5 +154,5 @@ def test_periodic_systems_are_refused():
     atoms = bulk("Si", cubic=True)
     potential = untrained_potential(frames_from_atoms([atoms]), cutoff=4.0)
     atoms.calc = RemulCalculator(potential, device="cpu", remove_net_torque=True)
-    with pytest.raises(InputError, match="a periodic system has no net torque to remove"):
+    with pytest.raises(InputError, match="periodic system"):
         atoms.get_forces()

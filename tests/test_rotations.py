@@ -112,11 +112,9 @@ def test_an_axis_of_any_length_is_the_same_axis(length: float) -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(InputError, match="group 'SE3' is unknown; choose one of SO3, O3"):
+    with pytest.raises(InputError, match=r"group 'SE3' .*SO3, O3"):
         random_rotations(5, generator=seeded(0), group="SE3")
-    with pytest.raises(
-        InputError, match="rotation set 'cubic' is unknown; choose one of tetrahedral, octahedral, icosa"
-    ):
+    with pytest.raises(InputError, match=r"'cubic' .*tetrahedral, octahedral, icosahedral"):
         fixed_rotations("cubic")
 
 

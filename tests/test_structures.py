@@ -1,6 +1,5 @@
 """Frames refuse what does not fit together; cutting and repeating batches equals building them anew."""
 
-import re
 from dataclasses import dataclass, field, fields, replace
 
 import ase.build
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from messages import pattern
 
 from remul_md import Batch, Frames, InputError
 from remul_md.datasets import read_frames
@@ -50,21 +50,21 @@ def assert_equal_batches(left: Batch, right: Batch) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"positions": np.zeros((29, 3))}, "mixed: n_atoms sums to 30, but there are 29 positions"),
+        ({"positions": np.zeros((29, 3))}, "mixed: n_atoms ... 30 ... 29 positions"),
         ({"positions": np.zeros((30, 2))}, "mixed: positions has shape (30, 2), expected (30, 3)"),
         ({"atomic_numbers": np.ones(31, dtype=int)}, "mixed: atomic_numbers has shape (31,), expected (30,)"),
         ({"pbc": np.zeros((5, 2), dtype=bool)}, "mixed: pbc has shape (5, 2), expected (5, 3)"),
         ({"cell": np.zeros((4, 3, 3))}, "mixed: cell has shape (4, 3, 3), expected (5, 3, 3)"),
         ({"energy": np.zeros((5, 1))}, "mixed: energy has shape (5, 1), expected (5,)"),
         ({"forces": np.zeros((5, 3))}, "mixed: forces has shape (5, 3), expected (30, 3)"),
-        ({"n_atoms": np.array([5, 0, 9, 9, 7])}, "mixed: frame 1 has no atoms; remove empty frames"),
-        ({"n_atoms": np.array([], dtype=int)}, "mixed: holds no frame; give a file with at least one structure"),
-        ({"atomic_numbers": np.full(30, 119)}, "mixed: atomic number 119 is no element; numbers run from 1 to 118"),
-        ({"atomic_numbers": np.zeros(30, dtype=int)}, "mixed: atomic number 0 is no element"),
+        ({"n_atoms": np.array([5, 0, 9, 9, 7])}, "mixed: frame 1 has no atoms"),
+        ({"n_atoms": np.array([], dtype=int)}, "mixed: holds no frame"),
+        ({"atomic_numbers": np.full(30, 119)}, "mixed: atomic number 119"),
+        ({"atomic_numbers": np.zeros(30, dtype=int)}, "mixed: atomic number 0"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(change: dict, text: str) -> None:
-    with pytest.raises(InputError, match=re.escape(text)):
+    with pytest.raises(InputError, match=pattern(text)):
         replace(mixed_frames(with_cell=True), **change)
 
 
@@ -72,17 +72,17 @@ def test_what_does_not_fit_together_is_refused(change: dict, text: str) -> None:
 @pytest.mark.parametrize(
     ("key", "place", "text"),
     [
-        ("positions", (11, 2), "mixed: positions holds a value that is not finite (first at atom row 11)"),
-        ("forces", (4, 0), "mixed: forces holds a value that is not finite (first at atom row 4)"),
-        ("energy", (3,), "mixed: energy holds a value that is not finite (first at frame 3)"),
-        ("cell", (2, 1, 0), "mixed: cell holds a value that is not finite (first at frame 2)"),
+        ("positions", (11, 2), "mixed: positions ... not finite ... atom row 11"),
+        ("forces", (4, 0), "mixed: forces ... not finite ... atom row 4"),
+        ("energy", (3,), "mixed: energy ... not finite ... frame 3"),
+        ("cell", (2, 1, 0), "mixed: cell ... not finite ... frame 2"),
     ],
 )
 def test_numbers_that_are_not_finite_are_refused(key: str, place: tuple[int, ...], text: str, bad: float) -> None:
     frames = mixed_frames(with_cell=True)
     values = getattr(frames, key).copy()
     values[place] = bad
-    with pytest.raises(InputError, match=re.escape(text)):
+    with pytest.raises(InputError, match=pattern(text)):
         replace(frames, **{key: values})
 
 
@@ -103,9 +103,9 @@ def test_joined_frames_are_those_of_the_parts(with_cell: bool) -> None:
 
 def test_labels_of_only_some_parts_are_refused() -> None:
     frames = mixed_frames(with_cell=False)
-    with pytest.raises(InputError, match="other: has no energy, others to be joined have; give it to all or to none"):
+    with pytest.raises(InputError, match="other: has no energy"):
         joined([frames, replace(frames.without_labels(), name="other")], name="both")
-    with pytest.raises(InputError, match="1 of 2 batches have energy; give it to all or to none"):
+    with pytest.raises(InputError, match="1 of 2 batches have energy"):
         concatenate([build_batch(part, cutoff=3.0) for part in (frames, frames.without_labels())])
 
 
@@ -133,7 +133,7 @@ def test_atoms_and_back() -> None:
     for key in ("positions", "atomic_numbers", "n_atoms", "pbc", "cell"):
         np.testing.assert_array_equal(getattr(again, key), getattr(frames, key))
     assert again.energy is None
-    with pytest.raises(InputError, match="atoms: holds no frame; give at least one structure"):
+    with pytest.raises(InputError, match="atoms: holds no frame"):
         frames_from_atoms([])
     with pytest.raises(InputError, match="atoms: frame 1 has no atoms"):
         frames_from_atoms([ase.build.molecule("H2O"), Atoms()])

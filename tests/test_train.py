@@ -257,9 +257,9 @@ def test_callers_random_state_and_the_data_are_left_alone(tmp_path: Path) -> Non
 def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     train_potential(run_config(), run_dir=tmp_path, progress=False)
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    with pytest.raises(InputError, match="exists already; go on with it \\(--resume\\)"):
+    with pytest.raises(InputError, match=r"exists already; .*--resume"):
         train_potential(run_config(), run_dir=tmp_path, progress=False)
-    message = r"was started with another config: train.beta was 10.0, now 0.5; train.seed was 0, now 3; use a new"
+    message = r"train\.beta was 10\.0, now 0\.5; train\.seed was 0, now 3"
     with pytest.raises(InputError, match=message):
         train_potential(run_config(beta=0.5, seed=3), run_dir=tmp_path, resume=True, progress=False)
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
@@ -279,7 +279,7 @@ def test_files_of_another_origin_are_not_overwritten(tmp_path: Path, name: str) 
     (tmp_path / name).write_text("dear to someone")
     with pytest.raises(InputError, match="exists already"):
         train_potential(run_config(), run_dir=tmp_path, progress=False)
-    with pytest.raises(InputError, match=r"holds a run but no config\.yaml of it; give a new --run-dir"):
+    with pytest.raises(InputError, match=r"no config\.yaml of it; .*--run-dir"):
         train_potential(run_config(), run_dir=tmp_path, resume=True, progress=False)
     assert (tmp_path / name).read_text() == "dear to someone"
 
@@ -305,7 +305,7 @@ def test_resuming_on_other_data_is_refused(tmp_path: Path) -> None:
     config = run_config(data={"source": source})
     train_potential(config, run_dir=tmp_path / "run", progress=False)
     ethanol_file(tmp_path / "data.xyz", shift=0.25)
-    with pytest.raises(InputError, match="the checkpoint belongs to another config or data; use a new --run-dir"):
+    with pytest.raises(InputError, match=r"another config or data; .*--run-dir"):
         train_potential(config, run_dir=tmp_path / "run", resume=True, progress=False)
 
 
@@ -319,7 +319,7 @@ def test_data_are_known_by_their_content(tmp_path: Path, monkeypatch: pytest.Mon
         again = train_potential(run_config(data={"source": source}), run_dir="./run", resume=True, progress=False)
         assert again.provenance.metrics["last_step"] == made.provenance.metrics["last_step"]
     ethanol_file(tmp_path / "data.xyz", shift=0.25)
-    with pytest.raises(InputError, match="the checkpoint belongs to another config or data"):
+    with pytest.raises(InputError, match="another config or data"):
         train_potential(run_config(data={"source": "./data.xyz"}), run_dir="run", resume=True, progress=False)
     (tmp_path / "run" / "checkpoint.pt").unlink()  # then nothing but the file of the record tells which data it was
     with pytest.raises(InputError, match=r"data\.source was 'data\.xyz', now 'moved/other\.xyz'"):
@@ -328,9 +328,7 @@ def test_data_are_known_by_their_content(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_run_is_not_extended_and_says_why(tmp_path: Path) -> None:
     train_potential(run_config(), run_dir=tmp_path, progress=False)
-    with pytest.raises(
-        InputError, match=r"the learning rate of its every step .*train.n_steps was 12, now 24.*--init-f"
-    ):
+    with pytest.raises(InputError, match=r"train\.n_steps was 12, now 24.*--init-from"):
         train_potential(run_config(n_steps=24), run_dir=tmp_path, resume=True, progress=False)
 
 
@@ -347,7 +345,7 @@ def test_a_resumed_run_knows_what_it_started_from(trained: Path, tmp_path: Path)
     for name, weight in first.model.state_dict().items():
         assert torch.equal(weight, again.model.state_dict()[name]), name
     (tmp_path / "other.pt").write_bytes((folder / "potential.pt").read_bytes())
-    with pytest.raises(InputError, match=r"started from another potential: .*init_from_sha256 was"):
+    with pytest.raises(InputError, match="init_from_sha256 was"):
         train_potential(config, run_dir=folder, init_from=tmp_path / "other.pt", resume=True)
     (tmp_path / "copy.pt").write_bytes(origin.read_bytes())
     train_potential(config, run_dir=folder, init_from=tmp_path / "copy.pt", resume=True, progress=False)
@@ -369,7 +367,7 @@ def test_a_run_is_replaced_when_told_to_but_none_of_its_inputs(tmp_path: Path) -
 
 def test_a_config_of_the_users_own_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("data: {molecule: ethanol}  # my comments\n")
-    with pytest.raises(InputError, match=r"config\.yaml: was not written .* by remul-md and is not replaced"):
+    with pytest.raises(InputError, match=r"config\.yaml: .* is not replaced"):
         train_potential(run_config(), run_dir=tmp_path, progress=False)
     assert "my comments" in (tmp_path / "config.yaml").read_text()
 
@@ -418,7 +416,7 @@ def test_fine_tuning_refuses_unknown_elements(trained: Path, tmp_path: Path) -> 
 
 def test_more_frames_than_there_are(tmp_path: Path) -> None:
     config = run_config(data={"molecule": "ethanol", "n_train": 990, "n_validation": 20})
-    message = r"asked for 990 training \+ 20 validation frames, there are 1000; lower n_train or n_validation"
+    message = r"990 training \+ 20 validation frames, .*1000; lower n_train or n_validation"
     with pytest.raises(InputError, match=message):
         train_potential(config, run_dir=tmp_path, progress=False)
 
@@ -442,7 +440,7 @@ def test_a_run_directory_below_a_file(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(InputError, match=re.escape(f"{folder}: cannot be written") + ".*choose another output"):
             train_potential(run_config(), run_dir=folder, progress=False)
-    with pytest.raises(InputError, match=r"cannot be written .*; free space or choose another folder"):
+    with pytest.raises(InputError, match="cannot be written "):
         save_tensors(tmp_path / "file" / "potential.pt", {"weights": torch.zeros(3)})
 
 
@@ -507,7 +505,7 @@ def test_fine_tuning_takes_the_sizes_of_its_potential(tmp_path: Path) -> None:
     origin = tmp_path / "origin.pt"
     frames = read_frames("rmd17/ethanol/train-01").select(range(20))
     untrained_potential(frames, trained_forces="conservative", cutoff=4.0).save(origin)
-    with pytest.raises(InputError, match=r"model\.width=64 was asked for, but the potential of --init-from has 24"):
+    with pytest.raises(InputError, match=r"model\.width=64 .*--init-from has 24"):
         train_potential(run_config(model={"width": 64}), run_dir=tmp_path / "a", init_from=origin, progress=False)
     tuned = train_potential(run_config(model={}), run_dir=tmp_path / "b", init_from=origin, progress=False)
     assert tuned.cutoff == 4.0

@@ -89,9 +89,9 @@ def test_what_cannot_be(origin: Path, tmp_path: Path) -> None:
     for train in ({"weight_decay": 0.1}, {"forces": "both"}, {"compile": True}, {"weighting": "gradual"}):
         with pytest.raises(InputError, match="leaves all other weights their bits"):
             run_config(**train)
-    with pytest.raises(InputError, match="raw-directions keeps all other weights of a trained potential"):
+    with pytest.raises(InputError, match=r"raw-directions .*--init-from"):
         train_potential(run_config(), run_dir=tmp_path / "run", progress=False)
     exact = tmp_path / "exact.pt"
     untrained_potential(FRAMES, trained_forces="conservative", cutoff=4.0, symmetry="exact").save(exact)
-    with pytest.raises(InputError, match="has none, it is exactly symmetric already"):
+    with pytest.raises(InputError, match="exactly symmetric already"):
         trained(exact, tmp_path / "run")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from messages import pattern
 
 from remul_md.errors import InputError
 from remul_md.models import MODELS, model_config_type
@@ -18,7 +18,7 @@ from remul_md.training.sections import preset_names
 
 
 def refused(overrides: Sequence[str], message: str) -> None:
-    with pytest.raises(InputError, match=re.escape(message)):
+    with pytest.raises(InputError, match=pattern(message)):
         load_config(None, overrides=overrides)
 
 
@@ -31,11 +31,11 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.batchsize=4", "unknown key train.batchsize; did you mean train.batch_size? Known: seed, n_steps,"),
-        ("train.lerning_rate=1", "unknown key train.lerning_rate; did you mean train.learning_rate?"),
-        ("data.molecul=ethanol", "unknown key data.molecul; did you mean data.molecule?"),
-        ("model.cutof=4", "unknown key model.cutof; did you mean model.cutoff?"),
-        ("trian.beta=1", "unknown key trian; did you mean train? Known: data, model, pretrain, train"),
+        ("train.batchsize=4", "did you mean train.batch_size?"),
+        ("train.lerning_rate=1", "did you mean train.learning_rate?"),
+        ("data.molecul=ethanol", "did you mean data.molecule?"),
+        ("model.cutof=4", "did you mean model.cutoff?"),
+        ("trian.beta=1", "did you mean train?"),
         ("model.species=[1]", "unknown key model.species"),  # set from the data, never by hand
         ("model.energy_scale=2", "unknown key model.energy_scale"),
     ],
@@ -47,23 +47,23 @@ def test_unknown_keys_name_the_nearest(override: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.learning_rate=0", "train.learning_rate: Input should be greater than 0, got 0"),
-        ("train.learning_rate=-1e-3", "train.learning_rate: Input should be greater than 0, got"),
-        ("train.beta=-0.5", "train.beta: Input should be greater than or equal to 0, got -0.5"),
-        ("train.ema_decay=1.0", "train.ema_decay: Input should be less than 1, got 1.0"),
-        ("train.n_steps=0", "train.n_steps: Input should be greater than or equal to 1, got 0"),
-        ("train.batch_size=2.5", "train.batch_size: Input should be a valid integer"),
-        ("train.n_rotated=0", "train.n_rotated: Input should be greater than or equal to 1, got 0"),
-        ("train.group=O(3)", "train.group: Input should be 'O3' or 'SO3', got 'O(3)'"),
-        ("train.forces=auto", "train.forces: Input should be 'conservative', 'direct' or 'both', got 'auto'"),
+        ("train.learning_rate=0", "train.learning_rate: ... got 0"),
+        ("train.learning_rate=-1e-3", "train.learning_rate: ... got"),
+        ("train.beta=-0.5", "train.beta: ... got -0.5"),
+        ("train.ema_decay=1.0", "train.ema_decay: ... got 1.0"),
+        ("train.n_steps=0", "train.n_steps: ... got 0"),
+        ("train.batch_size=2.5", "train.batch_size: "),
+        ("train.n_rotated=0", "train.n_rotated: ... got 0"),
+        ("train.group=O(3)", "train.group: ... got 'O(3)'"),
+        ("train.forces=auto", "train.forces: ... got 'auto'"),
         ("train.max_grad_norm=.nan", "train.max_grad_norm"),
-        ("train.learning_rate=.inf", "train.learning_rate: Input should be a finite number, got inf"),
-        ("train.alpha=.nan", "train.alpha: Input should be a finite number, got nan"),
-        ("model.cutoff=.inf", "model.cutoff: Input should be a finite number, got inf"),
-        ("data.n_train=0", "data.n_train: Input should be greater than or equal to 1, got 0"),
-        ("model.kind=mace", "model.kind: Input should be 'transformer' or 'painn', got 'mace'"),
-        ("model.width=wide", "model.width: Input should be a valid integer"),
-        ("train.seed=-1", "train.seed: Input should be greater than or equal to 0, got -1"),
+        ("train.learning_rate=.inf", "train.learning_rate: ... got inf"),
+        ("train.alpha=.nan", "train.alpha: ... got nan"),
+        ("model.cutoff=.inf", "model.cutoff: ... got inf"),
+        ("data.n_train=0", "data.n_train: ... got 0"),
+        ("model.kind=mace", "model.kind: ... got 'mace'"),
+        ("model.width=wide", "model.width: "),
+        ("train.seed=-1", "train.seed: ... got -1"),
     ],
 )
 def test_values_out_of_range_are_named(override: str, message: str) -> None:
@@ -73,9 +73,9 @@ def test_values_out_of_range_are_named(override: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.cutoff=-5"], "model.cutoff must be > 0.5 Angstrom, got -5.0"),
-        (["model.n_layers=0"], "model.n_layers must be >= 1, got 0"),
-        (["model.width=30", "model.n_heads=7"], "model.width must be divisible by model.n_heads, got 30 and 7"),
+        (["model.cutoff=-5"], "model.cutoff ... got -5.0"),
+        (["model.n_layers=0"], "model.n_layers ... got 0"),
+        (["model.width=30", "model.n_heads=7"], "model.width ... got 30 and 7"),
     ],
 )
 def test_ranges_of_the_model_are_checked_before_data(overrides: list[str], message: str) -> None:
@@ -85,73 +85,73 @@ def test_ranges_of_the_model_are_checked_before_data(overrides: list[str], messa
 def test_options_that_exclude_each_other() -> None:
     refused(
         ["data.molecule=ethanol", "data.source=own.xyz"],
-        "data.molecule (ethanol) and data.source (own.xyz) exclude each other; give one",
+        "data.molecule (ethanol) and data.source (own.xyz)",
     )
-    refused(["train.alpha=0", "train.beta=0"], "train.alpha and train.beta are both 0, so nothing would be trained")
+    refused(["train.alpha=0", "train.beta=0"], "train.alpha and train.beta are both 0")
     refused(
         ["train.consistency_target=prediction", "train.beta=0"],
-        "train.consistency_target=prediction compares rotated orientations with the original",
+        "train.consistency_target=prediction",
     )
-    refused(["train.n_steps=100", "train.warmup_steps=100"], "train.warmup_steps (100) must be smaller than train.n_st")
+    refused(["train.n_steps=100", "train.warmup_steps=100"], "train.warmup_steps (100) ... train.n_steps (100)")
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["beta_start=0.5"], "train.beta_start=0.5 has no effect without train.weighting linear or cosine"),
-        (["ramp_steps=50", "weighting=gradual"], "train.ramp_steps=50 has no effect without train.weighting linear or"),
-        (["gradnorm_exponent=2"], "train.gradnorm_exponent=2.0 has no effect without train.weighting gradual"),
-        (["gradnorm_learning_rate=1", "weighting=linear"], "train.gradnorm_learning_rate=1.0 has no effect without"),
-        (["gradnorm_loss_floor=1"], "train.gradnorm_loss_floor=1.0 has no effect without train.weighting gradual"),
+        (["beta_start=0.5"], "train.beta_start=0.5 has no effect"),
+        (["ramp_steps=50", "weighting=gradual"], "train.ramp_steps=50 has no effect"),
+        (["gradnorm_exponent=2"], "train.gradnorm_exponent=2.0 has no effect"),
+        (["gradnorm_learning_rate=1", "weighting=linear"], "train.gradnorm_learning_rate=1.0 has no effect"),
+        (["gradnorm_loss_floor=1"], "train.gradnorm_loss_floor=1.0 has no effect"),
         (
             ["weighting=gradual", "alpha=0"],
-            "train.weighting=gradual shifts weight between two losses: alpha, beta",
+            "train.weighting=gradual ... alpha, beta",
         ),
-        (["weighting=cosine", "beta=0"], "train.weighting=cosine shifts weight between two losses"),
+        (["weighting=cosine", "beta=0"], "train.weighting=cosine ... beta"),
         (
             ["weighting=linear", "n_steps=300", "ramp_steps=301"],
-            "train.ramp_steps (301) is more than train.n_steps (300)",
+            "train.ramp_steps (301) ... train.n_steps (300)",
         ),
         (
             ["estimator=one-forward", "alpha=0"],
-            "train.estimator=one-forward draws the orientation of a frame with odds alpha",
+            "train.estimator=one-forward ... alpha",
         ),
         (["estimator=one-forward", "weighting=linear"], "train.estimator=one-forward needs train.weighting=constant"),
-        (["estimator=one-forward", "n_rotated=2"], "train.estimator=one-forward has one orientation of each frame"),
+        (["estimator=one-forward", "n_rotated=2"], "train.estimator=one-forward ... n_rotated"),
         (
             ["estimator=one-forward", "consistency_target=prediction"],
-            "and train.consistency_target=label, got 1 and prediction",
+            "train.consistency_target=label, got 1 and prediction",
         ),
         (
             ["estimator=one-forward", "first_orientation=random"],
-            "mixes original and rotated ones: train.first_orientation=original",
+            "train.first_orientation=original, got random",
         ),
         (
             ["first_orientation=random", "alpha=0"],
-            "train.first_orientation=random has no effect without train.alpha > 0",
+            "train.first_orientation=random has no effect",
         ),
         (
             ["first_orientation=rotated"],
-            "train.first_orientation: Input should be 'original' or 'random', got 'rotated'",
+            "train.first_orientation: ... got 'rotated'",
         ),
-        (["unlabelled_batch_size=-1"], "train.unlabelled_batch_size: Input should be greater than or equal to 0, got"),
+        (["unlabelled_batch_size=-1"], "train.unlabelled_batch_size: ... got"),
         (
             ["unlabelled_batch_size=5", "consistency_target=label"],
-            "train.unlabelled_batch_size=5 needs train.consistency_target=prediction, got label",
+            "train.unlabelled_batch_size=5 ... train.consistency_target=prediction, got label",
         ),
         (
             ["unlabelled_batch_size=5", "consistency_target=prediction"],
-            "train.unlabelled_batch_size how many a step: give both or none, got None and 5",
+            "train.unlabelled_batch_size ... got None and 5",
         ),
-        (["axis=[0, 0, 0]", "group=SO3"], "axis must be 3 numbers that are not all 0, got [0.0, 0.0, 0.0]"),
-        (["weighting=gradnorm"], "train.weighting: Input should be 'constant', 'gradual', 'linear' or 'cosine'"),
+        (["axis=[0, 0, 0]", "group=SO3"], "axis ... got [0.0, 0.0, 0.0]"),
+        (["weighting=gradnorm"], "train.weighting: "),
         (["torque_weight=5", "forces=direct"], "train.torque_weight=5 needs conservative forces"),
-        (["equivariance_from=0.5", "alpha=0"], "alpha and one of these > 0, got alpha=0, beta=1, torque_weight=0"),
-        (["equivariance_from=0.5", "beta=0"], "alpha and one of these > 0, got alpha=1, beta=0, torque_weight=0"),
-        (["equivariance_from=0.5", "weighting=cosine"], "needs train.weighting=constant and train.estimator=paired"),
-        (["equivariance_from=0.5", "estimator=one-forward"], "constant and train.estimator=paired, got constant and"),
-        (["equivariance_from=1"], "train.equivariance_from: Input should be less than 1, got"),
-        (["force_loss=L2"], "train.force_loss: Input should be 'l2' or 'mse', got 'L2'"),
+        (["equivariance_from=0.5", "alpha=0"], "train.equivariance_from=0.5 ... got alpha=0, beta=1, torque_weight=0"),
+        (["equivariance_from=0.5", "beta=0"], "train.equivariance_from=0.5 ... got alpha=1, beta=0, torque_weight=0"),
+        (["equivariance_from=0.5", "weighting=cosine"], "train.weighting=constant ... got cosine and paired"),
+        (["equivariance_from=0.5", "estimator=one-forward"], "train.estimator=paired, got constant and one-forward"),
+        (["equivariance_from=1"], "train.equivariance_from: ... got"),
+        (["force_loss=L2"], "train.force_loss: ... got 'L2'"),
     ],
 )
 def test_options_of_the_losses_that_do_not_fit_together(overrides: list[str], message: str) -> None:
@@ -188,8 +188,8 @@ def test_defaults_are_the_recipe_where_both_of_its_losses_are_trained(
 
 
 def test_unlabelled_frames_need_a_number_and_their_unit_needs_them() -> None:
-    refused(["data.unlabelled=own.traj"], "how many a step: give both or none, got own.traj and 0")
-    refused(["data.unlabelled_length_unit=Bohr"], "data.unlabelled_length_unit=Bohr has no effect without data.unlabel")
+    refused(["data.unlabelled=own.traj"], "got own.traj and 0")
+    refused(["data.unlabelled_length_unit=Bohr"], "data.unlabelled_length_unit=Bohr has no effect")
     given = ["data.unlabelled=own.traj", "train.unlabelled_batch_size=5", "train.consistency_target=prediction"]
     assert load_config(None, overrides=given).data.unlabelled == "own.traj"
 
@@ -216,7 +216,7 @@ def test_several_mistakes_are_told_at_once() -> None:
 
 @pytest.mark.parametrize("override", ["train.beta", "beta=0.5", "train.=1", "=1", "train.beta.x=1", "train.beta 0.5"])
 def test_broken_overrides_are_explained(override: str) -> None:
-    refused([override], f"--set takes SECTION.KEY=VALUE such as train.beta=0.5, got {override!r}")
+    refused([override], f"SECTION.KEY=VALUE ... got {override!r}")
 
 
 def test_overrides_are_yaml_and_the_last_one_wins(tmp_path: Path) -> None:
@@ -227,25 +227,25 @@ def test_overrides_are_yaml_and_the_last_one_wins(tmp_path: Path) -> None:
     assert config.train.learning_rate == 3e-4
     assert config.data.source == "a=b.xyz"
     assert config.data.allow_implausible is True
-    refused(["train.beta=[1"], "--set 'train.beta=[1': the value is not valid YAML")
+    refused(["train.beta=[1"], "--set 'train.beta=[1'")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("train: [1\n", "run.yaml: is not valid YAML"),
-        ("- train\n", "run.yaml: must hold sections (data, model, pretrain, train), found a list"),
+        ("- train\n", "run.yaml: ... (data, model, pretrain, train), found a list"),
         ("beta\n", "found a str"),
         ("train: 5\n", "train"),
         (
             "train:\n  beta: 1\ndata:\n  molecules: x\n",
-            "run.yaml: unknown key data.molecules; did you mean data.molecul",
+            "run.yaml: ... did you mean data.molecule",
         ),
         ("train:\n", "train"),
     ],
 )
 def test_broken_files_are_explained(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(InputError, match=re.escape(message)):
+    with pytest.raises(InputError, match=pattern(message)):
         load_config(write(tmp_path, text))
 
 
@@ -257,7 +257,7 @@ def test_a_binary_file_is_no_config(tmp_path: Path) -> None:
 
 
 def test_overriding_a_section_that_is_no_section(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="section 'train' of the config holds 5, expected keys and values"):
+    with pytest.raises(InputError, match=pattern("section 'train' ... 5")):
         load_config(write(tmp_path, "train: 5\n"), overrides=["train.beta=1"])
 
 
@@ -268,7 +268,7 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
 def test_a_missing_config_lists_the_presets() -> None:
     listed = ", ".join(preset_names())
     for name in ("etanol", "nowhere/run.yaml"):
-        with pytest.raises(InputError, match=re.escape(f"config {name!r} is no file and no preset; presets: {listed}")):
+        with pytest.raises(InputError, match=pattern(f"{name!r} ... presets: {listed}")):
             load_config(name)
 
 
@@ -322,17 +322,16 @@ def test_the_kind_of_model_chooses_its_options(tmp_path: Path) -> None:
     assert load_config(None, overrides=["model.width=64"]).model.kind == "transformer"
     refused(
         ["model.kind=painn", "model.n_heads=4"],
-        "unknown key model.n_heads to model.kind=painn; did you mean model.n_radial? "
-        "Known: cutoff, width, n_layers, n_radial, kind",
+        "model.kind=painn; did you mean model.n_radial? Known: cutoff, width, n_layers, n_radial, kind",
     )
-    refused(["model.kind=painn", "model.width=wide"], "model.width: Input should be a valid integer")
-    refused(["model.kind=painn", "model.cutoff=0"], "model.cutoff must be > 0.5 Angstrom, got 0.0")
-    refused(["model.kind=null"], "model.kind: Input should be 'transformer' or 'painn', got None")
+    refused(["model.kind=painn", "model.width=wide"], "model.width: ")
+    refused(["model.kind=painn", "model.cutoff=0"], "model.cutoff ... got 0.0")
+    refused(["model.kind=null"], "model.kind: ... got None")
     refused(
         ["model.kind=[painn]"],
-        "model.kind: Input should be 'transformer' or 'painn', got ['painn']",
+        "model.kind: ... got ['painn']",
     )
-    with pytest.raises(InputError, match=r"model: Input should be a valid dictionary or instance of .*, got 5"):
+    with pytest.raises(InputError, match=pattern("model: ... got 5")):
         load_config(write(tmp_path, "model: 5\n"))
 
 

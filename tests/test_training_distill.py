@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from messages import pattern
 from potentials import molecule_frames, untrained_potential
 from remul_md.calculators import RemulCalculator
 
 from remul_md.datasets import read_frames
 from remul_md.dynamics import read_trajectory
 from remul_md.errors import InputError
-from remul_md.labels.own_dynamics import Sampling, start_positions, whole_frames
+from remul_md.labels.own_dynamics import start_positions, whole_frames
+from remul_md.labels.sampling_options import Sampling
 from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import load_potential
 from remul_md.structures.frames import Frames
@@ -34,7 +36,7 @@ SAMPLING = {"n_frames": 42, "n_replicas": 6, "frame_interval_fs": 5.0, "equilibr
 TRAINING = ("train.n_steps=12", "train.warmup_steps=2", "train.batch_size=5", "train.checkpoint_every=4")
 TRAINING += ("train.monitor_per_decade=0", "train.device=cpu")
 COMMAND = [
-    *("--n-frames", "42", "--replicas", "6", "--frame-interval-fs", "5", "--equilibrate-ps", "0.01", "--seed", "3"),
+    *("--n-frames", "42", "--n-replicas", "6", "--frame-interval-fs", "5", "--equilibrate-ps", "0.01", "--seed", "3"),
     *(part for option in TRAINING for part in ("--set", option)),
 ]
 
@@ -127,7 +129,7 @@ def test_runs_start_from_frames_of_a_data_set(tmp_path: Path) -> None:
         distill(folder, initial_structures=data, equilibrate_ps=0.0, calculator=StoppedAfter(8))
     with pytest.raises(
         InputError,
-        match="other options: initial_structures was 'rmd17/ethanol/train-01', now None; initial_structures_sha256",
+        match="initial_structures was 'rmd17/ethanol/train-01', now None",
     ):
         distill(folder, equilibrate_ps=0.0, resume=True)
     made = distill(folder, initial_structures=data, equilibrate_ps=0.0, resume=True)
@@ -162,9 +164,9 @@ def test_starts_are_whole_frames_of_the_molecule() -> None:
     swapped[[9, 11]] = swapped[[11, 9]]
     assert swapped[9] != data.atomic_numbers[9]
     for changed, message in (
-        ({"positions": broken}, r"frame 2 cannot be started from: bond \d-8 is more than 0\.5 Angstrom off"),
-        ({"atomic_numbers": swapped}, "the atoms of frame 1 are not the potential's molecule in its order"),
-        ({"pbc": np.ones((4, 3), dtype=bool)}, "has cells; runs start from isolated molecules only"),
+        ({"positions": broken}, r"frame 2 .*bond \d-8"),
+        ({"atomic_numbers": swapped}, "atoms of frame 1 .*order"),
+        ({"pbc": np.ones((4, 3), dtype=bool)}, "has cells"),
     ):
         with pytest.raises(InputError, match=message):
             start_positions(replace(data, **changed), reference, n_replicas=3, seed=0)
@@ -201,9 +203,9 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(
     with pytest.raises(KeyboardInterrupt):
         distill(tmp_path, calculator=StoppedAfter(25))
     assert not (tmp_path / "labels.npz").exists()
-    with pytest.raises(InputError, match=r"distill\.json\' exists already; go on with it \(--resume\)"):
+    with pytest.raises(InputError, match=r"distill\.json' exists already"):
         distill(tmp_path)
-    with pytest.raises(InputError, match=r"begun with other options: frame_interval_fs was 5\.0, now 10\.0"):
+    with pytest.raises(InputError, match=r"frame_interval_fs was 5\.0, now 10\.0"):
         distill(tmp_path, resume=True, frame_interval_fs=10.0)
     step = trainer.train_step
 
@@ -226,7 +228,7 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(
     again = distill(tmp_path, resume=True)  # a finished run gives its result
     assert again.accuracy == resumed.accuracy
     assert again.potential.provenance.direct_head["data"] == resumed.potential.provenance.direct_head["data"]
-    with pytest.raises(InputError, match="was begun with another potential"):
+    with pytest.raises(InputError, match="another potential"):
         distill_direct_head(
             done / "potential.pt",
             run_dir=tmp_path,
@@ -279,9 +281,7 @@ def test_frames_of_a_broken_molecule_are_left_out(tmp_path: Path, caplog: pytest
     for positions in labels.positions.reshape(-1, 9, 3):
         assert whole_frames(positions[None], reference) == (1, "")
     assert made.potential.provenance.direct_head["data"]["sampling"]["broken"] == [tearing, stopping]
-    with pytest.raises(
-        InputError, match=r"start of 0 of 6 runs only, in 0 frames; lower --final-temperature-K \(now 600\)"
-    ):
+    with pytest.raises(InputError, match=r"0 of 6 runs .*--final-temperature-K \(now 600\)"):
         distill(tmp_path / "all", calculator=all_torn)
 
 
@@ -326,10 +326,10 @@ def test_what_cannot_be_distilled_is_refused(tmp_path: Path) -> None:
     members = [tmp_path / "first.pt", tmp_path / "second.pt"]
     make_ensemble(members).save(tmp_path / "ensemble.pt")
     for name, message in (
-        ("direct", "was trained for direct forces only; give one with conservative forces"),
-        ("two", "this potential knows 2 compositions; label frames of your own"),
-        ("cells", "this potential has periodic cells; label frames of your own"),
-        ("ensemble", "this is an ensemble of 2; train one model on its labels first"),
+        ("direct", "direct forces only"),
+        ("two", "knows 2 compositions.*`remul-md label`"),
+        ("cells", "has periodic cells.*`remul-md label`"),
+        ("ensemble", "ensemble of 2"),
     ):
         with pytest.raises(InputError, match=message):
             distill_direct_head(tmp_path / f"{name}.pt", run_dir=tmp_path / "run", calculator=RemulCalculator)
@@ -339,10 +339,10 @@ def test_what_cannot_be_distilled_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_replicas": 1}, "needs at least 2 replicas, of which one is held out, got 1"),
-        ({"n_frames": 11}, r"n_frames \(11\) must be at least twice the number of replicas \(6\)"),
-        ({"frame_interval_fs": 2.5}, r"frame_interval_fs 2\.5 is no multiple of timestep_fs 1\.0"),
-        ({"temperature_K": -1.0}, "temperature_K must be a number >= 0, got -1"),
+        ({"n_replicas": 1}, "replicas, .*got 1"),
+        ({"n_frames": 11}, r"n_frames \(11\) .*replicas \(6\)"),
+        ({"frame_interval_fs": 2.5}, r"frame_interval_fs 2\.5 .*timestep_fs 1\.0"),
+        ({"temperature_K": -1.0}, "temperature_K .*got -1"),
     ],
 )
 def test_sampling_is_checked_when_it_is_asked_for(options: dict[str, Any], message: str) -> None:
@@ -353,16 +353,16 @@ def test_sampling_is_checked_when_it_is_asked_for(options: dict[str, Any], messa
 def test_mistakes_are_one_line(cli: Run, tmp_path: Path, done: Path) -> None:
     folder = ("--run-dir", tmp_path / "run")
     for arguments, message in (
-        (("distill", "ethanol", *folder, "--output", tmp_path / "both.traj"), "must end in .pt, and its folder must"),
+        (("distill", "ethanol", *folder, "--output", tmp_path / "both.traj"), "must end in .pt"),
         (("distill", "ethanol", *folder, "--set", "data.n_train=5"), "--set takes train.KEY=VALUE here, got"),
         (("distill", "ethanol", *folder, "--set", "train.trained=all"), "train.trained=all changes energies too"),
         (("distill", "ethanol", *folder, "--set", "train.n_step=5"), "did you mean train.n_steps?"),
-        (("distill", "ethanl", *folder), "is no file and not shipped"),
+        (("distill", "ethanl", *folder), "not shipped"),
         (
             ("distill", "ethanol", *folder, "--initial-structures", "rmd17/benzene/train-01"),
             "are not the potential's molecule",
         ),
-        (("distill", "ethanol", "--run-dir", done), "exists already; go on with it (--resume)"),
+        (("distill", "ethanol", "--run-dir", done), "exists already ... --resume"),
         (
             ("distill", "ethanol", "--run-dir", done, "--output", done / "checkpoint.pt", "--resume"),
             "lies in the folder of",
@@ -371,11 +371,11 @@ def test_mistakes_are_one_line(cli: Run, tmp_path: Path, done: Path) -> None:
     ):
         code, out, err = cli(*arguments)
         assert code == 2, err
-        assert message in " ".join(err.split()), err
+        assert re.search(pattern(message), " ".join(err.split())), err
         assert "Traceback" not in out + err
     assert not list(tmp_path.iterdir())
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.csv").touch()
     code, _, err = cli("distill", "ethanol", *folder, "--resume")
     assert code == 2
-    assert "holds a run but no distill.json: another kind of run" in err
+    assert "no distill.json" in err

@@ -130,16 +130,14 @@ def test_a_random_first_orientation_is_two_orientation_augmentation(
 def test_losses_that_cannot_be_are_refused(rows: tuple[Tensor, Tensor]) -> None:
     x, y = rows
     terms: dict[str, Any] = {"turn": TURN, "rotations": drawn(N_ROTATED, len(x)), "gap": squared}
-    with pytest.raises(
-        InputError, match="systems without labels need the consistency target 'prediction', got 'label'"
-    ):
+    with pytest.raises(InputError, match="consistency target 'prediction', got 'label'"):
         remul_losses(lambda v: v, x, y, n_labelled=N_LABELLED, **terms)
     lacking = replace(TURN, labelled=None)
-    with pytest.raises(InputError, match=r"systems without labels need Turn\.labelled"):
+    with pytest.raises(InputError, match=r"Turn\.labelled"):
         remul_losses(
             lambda v: v, x, y, n_labelled=N_LABELLED, consistency_target="prediction", **(terms | {"turn": lacking})
         )
-    with pytest.raises(InputError, match="first_rotations turn the orientation of the task's loss, which is left out"):
+    with pytest.raises(InputError, match=r"first_rotations .*alpha > 0"):
         remul_losses(lambda v: v, x, x, original=False, first_rotations=drawn(len(x)), **terms)
 
 
@@ -259,9 +257,7 @@ def test_gradients_reach_from_unlabelled_frames(forces: Any) -> None:
 
 
 def test_unlabelled_frames_are_not_held_against_labels() -> None:
-    with pytest.raises(
-        InputError, match="systems without labels need the consistency target 'prediction', got 'label'"
-    ):
+    with pytest.raises(InputError, match="consistency target 'prediction', got 'label'"):
         replace(OBJECTIVE, consistency_target="label")(Springs(field=1.0), batches()(0), torch.Generator())
 
 
@@ -376,7 +372,7 @@ def test_an_unknown_composition_is_refused() -> None:
     )
     with pytest.raises(InputError, match=re.escape(message)):
         read("rmd17/toluene/test-01")
-    with pytest.raises(InputError, match="is neither a file nor a registered data set"):
+    with pytest.raises(InputError, match="neither a file nor"):
         read("no/such.traj")
 
 
@@ -426,7 +422,7 @@ def test_a_run_with_unlabelled_frames_resumes_bit_for_bit_and_only_with_the_same
     original = path.read_bytes()
     shaken = replace(ETHANOL, positions=ETHANOL.positions + 1e-9 * (np.arange(99)[:, None] == 40))
     write(path, [shaken.atoms(index) for index in range(11)])
-    with pytest.raises(InputError, match="the checkpoint belongs to another config or data"):
+    with pytest.raises(InputError, match="another config or data"):
         train_potential(config, run_dir=tmp_path / "cut", resume=True, progress=False)
     path.write_bytes(original)
     resumed = train_potential(config, run_dir=tmp_path / "cut", resume=True, progress=False)

@@ -28,7 +28,9 @@ def analyze(
         str | None, typer.Option(help="Its forces are tested under random turns along the trajectory.")
     ] = None,
     topology: Annotated[Path | None, typer.Option(help="Elements for run.dcd, run.xtc ... such as run.pdb.")] = None,
-    frame_interval_fs: Annotated[float | None, typer.Option(help="Whatever the file says of its time.")] = None,
+    frame_interval_fs: Annotated[
+        float | None, typer.Option(help="Time between two frames; wins over that of the file.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
     evaluation: Annotated[Path | None, typer.Option(help="JSON of `remul-md evaluate`, shown in the report.")] = None,
@@ -44,7 +46,7 @@ def analyze(
         ),
     ] = None,
     axis: AxisOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the turns.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the rotations.")] = 0,
     ignore_cell: IgnoreCellOption = False,
     device: DeviceOption = "auto",
     n_threads: ThreadsOption = 1,

@@ -23,7 +23,7 @@ from remul_md.cli.options import (
     ThreadsOption,
     chosen_axis,
 )
-from remul_md.cli.potentials import _label, distill, ensemble, training_line
+from remul_md.cli.potentials import _distill, _label, ensemble, training_line
 from remul_md.cli.printing import fail, print_table, write_figures
 from remul_md.cli.properties import compare, spectrum, timestep_scan, vibrations
 from remul_md.cli.study import study_app
@@ -110,8 +110,8 @@ def _evaluate(
 
     from remul_md.analysis.accuracy import evaluate_potential
     from remul_md.analysis.orientations import check_orientation_file, orientation_errors, write_orientation_errors
-    from remul_md.datasets.file_options import FileOptions, recorded_options
-    from remul_md.datasets.read import read_frames, seen_in_training
+    from remul_md.datasets.file_options import FileOptions
+    from remul_md.datasets.read import read_frames, recorded_options, seen_in_training
     from remul_md.potentials.potential import load_potential, resolve_device
 
     _use_threads(n_threads)
@@ -173,7 +173,7 @@ def potentials(
 
 
 # After the commands that everybody needs.
-for _command in (audit, vibrations, compare, spectrum, timestep_scan, ensemble, _label, distill):
+for _command in (audit, vibrations, compare, spectrum, timestep_scan, ensemble, _label, _distill):
     app.command(_command.__name__.strip("_").replace("_", "-"))(_command)
 app.command("committee", hidden=True)(ensemble)  # the name it had
 

@@ -40,7 +40,8 @@ def flags_of(config: type[Any], names: Sequence[str]) -> Callable[[Command], Com
         flags = []
         for name in names:
             default = of_class[name].default
-            help_text = of_class[name].metadata["help"].rstrip(".") + ("." if default is None else f" ({default}).")
+            told = of_class[name].metadata["help"].rstrip(".") + ("." if default is None else f" ({default}).")
+            help_text = told[:1].upper() + told[1:]
             option = typer.Option(f"--{name.replace('_', '-')}", help=help_text, show_default=False)
             annotation: Any = Annotated[_plain(hints[name]) | None, option]
             flags.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
@@ -55,7 +56,12 @@ def flags_of(config: type[Any], names: Sequence[str]) -> Callable[[Command], Com
 
 
 def options_of(
-    config: type[C], section: str, *, file: Path | None, overrides: Sequence[str], given: Mapping[str, Any]
+    config: type[C],
+    section: str,
+    *,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    given: Mapping[str, Any],
 ) -> C:
     """An instance of the class.
 

@@ -69,7 +69,7 @@ def _md(
     overwrite: OverwriteOption = False,
     **given: Any,
 ) -> None:
-    """Molecular dynamics with a potential: Langevin equilibration, then production in the ensemble."""
+    """Molecular dynamics with a potential: Langevin equilibration, then production in the asked ensemble."""
     from remul_md.calculators import RemulCalculator
     from remul_md.datasets.structure_source import read_structure
     from remul_md.dynamics.recording import OutputFiles

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remul_md.cli.config_flags import file_flags
+from remul_md.cli.config_flags import file_flags, flags_of, options_of
 from remul_md.cli.options import DeviceOption, IgnoreCellOption, OverwriteOption, ThreadsOption
 from remul_md.cli.printing import command_line
 from remul_md.errors import InputError
 from remul_md.files import changed_values, owned
+from remul_md.labels.sampling_options import Sampling
 from remul_md.outputs import check_existing, check_no_input
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def _label(
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     spin: Annotated[
-        int | None, typer.Option(help="Of pbe: unpaired electrons, computed unrestricted; 0: they may part.")
+        int | None,
+        typer.Option(help="Of pbe: unpaired electrons, unrestricted; 0: a singlet whose electrons may part."),
     ] = None,
     field: Annotated[
         tuple[float, float, float] | None,
@@ -72,7 +74,7 @@ def _label(
     ] = None,
     random_orientations: Annotated[
         int | None,
-        typer.Option(metavar="SEED", min=0, help="Rotate each geometry at random first, as in a field all occur."),
+        typer.Option(metavar="SEED", min=0, help="Rotate each geometry at random first: in a field all occur."),
     ] = None,
     stretched_bonds: Annotated[
         int | None,
@@ -90,7 +92,8 @@ def _label(
     """
     import torch
 
-    from remul_md.datasets.file_options import FileOptions, recorded_options
+    from remul_md.datasets.file_options import FileOptions
+    from remul_md.datasets.read import recorded_options
     from remul_md.datasets.writers import check_written_format
     from remul_md.labels.sources import label_source, names_calculator
     from remul_md.potentials.potential import load_potential, resolve_device
@@ -219,7 +222,8 @@ def _are_there(output: Path, wanted: Mapping[str, Any], *, resume: bool) -> bool
     return True
 
 
-def distill(
+@flags_of(Sampling, [option.name for option in fields(Sampling)])
+def _distill(
     context: typer.Context,
     potential: Annotated[str, typer.Argument(help="With conservative forces: a *.pt file, or a shipped name.")],
     run_dir: Annotated[Path, typer.Option(help="Folder of dynamics, labels and training; may lie anywhere.")],
@@ -228,26 +232,16 @@ def distill(
         str | None,
         typer.Option(help="Start the runs from frames of this data file or name; else all from one training frame."),
     ] = None,
-    n_frames: Annotated[int, typer.Option(help="Geometries of its own dynamics.")] = 20_000,
-    temperature: Annotated[float, typer.Option("--temperature-K", help="Kelvin, where every run begins.")] = 300.0,
-    final_temperature: Annotated[
-        float, typer.Option("--final-temperature-K", help="Kelvin, to which every run is heated.")
-    ] = 600.0,
-    replicas: Annotated[int, typer.Option(help="Runs side by side; one in twenty is held out.")] = 64,
-    timestep_fs: Annotated[float, typer.Option(help="Femtoseconds.")] = 1.0,
-    frame_interval_fs: Annotated[float, typer.Option(help="Time between two geometries of a run.")] = 20.0,
-    equilibrate_ps: Annotated[float, typer.Option(help="Picoseconds before the first geometry of a run.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of velocities and thermostats.")] = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="train.KEY=VALUE, such as train.n_steps=9000.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run (or begin one).")] = False,
     overwrite: OverwriteOption = False,
+    **given: Any,
 ) -> None:
-    """Add fast direct forces to a potential, taught by its conservative ones, which stay the same bits."""
+    """Add fast direct forces to a potential, taught by its conservative ones, which do not change."""
     from remul_md.datasets import read_frames
     from remul_md.files import replace_atomically
-    from remul_md.labels.own_dynamics import Sampling
     from remul_md.potentials.potential import find_potential
     from remul_md.training.distill import distill_direct_head, head_config
     from remul_md.training.run_folder import POTENTIAL
@@ -264,16 +258,7 @@ def distill(
         copied = written.is_file() and output.is_file() and written.read_bytes() == output.read_bytes()
         check_existing([output] if output.exists() and not copied else [], resume=None, overwrite=overwrite)
     config = head_config(set_ or [])
-    sampling = Sampling(
-        n_frames=n_frames,
-        temperature_K=temperature,
-        final_temperature_K=final_temperature,
-        n_replicas=replicas,
-        timestep_fs=timestep_fs,
-        frame_interval_fs=frame_interval_fs,
-        equilibrate_ps=equilibrate_ps,
-        seed=seed,
-    )
+    sampling = options_of(Sampling, "sampling", given=given)
     # The calculator comes from above, as for the studies.
     made = distill_direct_head(
         potential,

@@ -103,7 +103,9 @@ def spectrum(
     trajectory: Annotated[Path, typer.Argument(help="run.traj, run.h5md, or an extxyz file, with momenta.")],
     json_file: JsonOption = None,
     picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
-    frame_interval_fs: Annotated[float | None, typer.Option(help="Whatever the file says of its time.")] = None,
+    frame_interval_fs: Annotated[
+        float | None, typer.Option(help="Time between two frames; wins over that of the file.")
+    ] = None,
     ignore_cell: IgnoreCellOption = False,
     resolution_per_cm: Annotated[float, typer.Option(help="Width of a sharp line, 1/cm.")] = 10.0,
 ) -> None:

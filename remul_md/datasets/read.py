@@ -1,4 +1,4 @@
-"""`read_frames`: one function for every source of labelled geometries."""
+"""`read_frames`: one function for every source of labelled geometries; and what a potential remembers of its own."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from remul_md.datasets.file_options import KEYS, UNITS, FileOptions
 from remul_md.datasets.plausibility import check_plausible
-from remul_md.datasets.readers.ase_files import FORMATS, read_ase
-from remul_md.datasets.readers.npz import read_npz
+from remul_md.datasets.readers.ase_files import FORMATS, entries_of_first, read_ase
+from remul_md.datasets.readers.npz import array_names, read_npz
 from remul_md.datasets.registry import ENTRIES, local_file, nearest_names
-from remul_md.datasets.units import choose_units
 from remul_md.errors import InputError
 from remul_md.structures.frames import Frames
 
@@ -61,21 +61,16 @@ def read_frames(
         raise InputError(f"require names {unknown}; labels are energy and forces")
     if require and not with_labels:
         raise InputError(f"require={sorted(require)} asks for labels, with_labels=False leaves them out; choose one")
-    choose_units(
-        energy_unit=energy_unit, length_unit=length_unit, force_unit=force_unit, default=("eV", "Angstrom")
-    )  # unknown units are refused before a file is opened
-    path, name = _resolve(source, cache=cache)
-    read = read_npz if path.suffix.lower() == ".npz" else read_ase
-    frames = read(
-        path,
+    options = FileOptions(  # unknown units are refused before a file is opened
         energy_unit=energy_unit,
         length_unit=length_unit,
         force_unit=force_unit,
         energy_key=energy_key,
         forces_key=forces_key,
-        with_labels=with_labels,
     )
-    frames = replace(frames, name=name)
+    path, name = _resolve(source, cache=cache)
+    read = read_npz if path.suffix.lower() == ".npz" else read_ase
+    frames = replace(read(path, options, with_labels=with_labels), name=name)
     for label in require:
         if getattr(frames, label) is None:
             raise InputError(
@@ -117,3 +112,52 @@ def seen_in_training(record: Mapping[str, Any], data: str) -> Frames | None:
     if split is None:
         return None
     return read_frames(name).select([*split["train"], *split["validation"]])
+
+
+def recorded_options(
+    source: str | Path, given: FileOptions, *, record: Mapping[str, Any], trained_on: str
+) -> FileOptions:
+    """The options for a file, with those of a potential's training data where the user gives none.
+
+    Keys: the record's if no key is given and the file has them all. Units: the record's if no unit is given, the keys
+    in use are the record's, and the file is of the format that was trained on. Registered data sets say their own.
+
+    Args:
+        source: the file; what cannot be read here says so where it is read in earnest.
+        given: by the user.
+        record: `FileOptions` by name, of the training data.
+        trained_on: name of the file that was trained on.
+    """
+    path = Path(source).expanduser()
+    if not path.is_file():
+        return given
+    recorded = {name: str(value) for name in (*KEYS, *UNITS) if (value := record.get(name)) is not None}
+    keys = {name: recorded[name] for name in KEYS if name in recorded}
+    chosen = dict(given.given)
+    if keys and not set(KEYS) & set(chosen) and set(keys.values()) <= _entry_names(path):
+        chosen |= keys
+    own_keys = {name: chosen[name] for name in KEYS if name in chosen}
+    same_format = _format(path) == _format(Path(trained_on))
+    if own_keys == keys and same_format and not set(UNITS) & set(chosen):
+        chosen |= {name: recorded[name] for name in UNITS if name in recorded}
+    taken = {name: value for name, value in chosen.items() if name not in given.given}
+    if taken:
+        logger.info(
+            "%s: read with %s, as the training data of the potential were; options of yours replace them",
+            path, ", ".join(f"{name}={value}" for name, value in taken.items()),
+        )  # fmt: skip
+    return FileOptions(**chosen)
+
+
+def _format(path: Path) -> str:
+    return FORMATS.get(path.suffix.lower(), path.suffix.lower())
+
+
+def _entry_names(path: Path) -> set[str]:
+    """All that could be labels in a file; empty for what cannot be read, which its reader will say."""
+    try:
+        if path.suffix.lower() == ".npz":
+            return array_names(path)
+        return entries_of_first(path) if path.suffix.lower() in FORMATS else set()
+    except InputError:
+        return set()

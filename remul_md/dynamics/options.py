@@ -82,7 +82,7 @@ class MDOptions:
     log_interval: int = 2
     frame_interval_fs: float | None = field(
         default=None,
-        metadata={"help": "Between two frames of the trajectory; default: whole (outer) steps up to 3.75."},
+        metadata={"help": "Time between two frames; default: as many whole (outer) steps as fit into 3.75 fs."},
     )
     checkpoint_interval: int = 1000
     max_bond_stretch: float | None = 1.6

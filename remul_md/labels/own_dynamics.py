@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,12 @@ from numpy.typing import NDArray
 from remul_md.analysis.structure import BOUND_STABLE_A, bond_deviation
 from remul_md.analysis.training_statistics import trained_bonds
 from remul_md.datasets import write_frames
-from remul_md.dynamics import MDOptions, MDResult, read_trajectory
+from remul_md.dynamics import MDResult, read_trajectory
 from remul_md.dynamics.recording import OutputFiles
 from remul_md.dynamics.replicas import replica_output, run_replicas
 from remul_md.errors import InputError
 from remul_md.labels.label import label_frames
+from remul_md.labels.sampling_options import Sampling
 from remul_md.potentials.domain import Domain
 from remul_md.potentials.potential import Potential
 from remul_md.structures.frames import Frames, joined
@@ -29,61 +28,6 @@ logger = logging.getLogger(__name__)
 
 LABELS, HELD_OUT, DYNAMICS = "labels.npz", "held-out.npz", "md"
 HELD_OUT_SHARE = 0.05  # of the runs: frames of one run resemble each other, so whole runs are held out
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Which geometries a head is taught on: Langevin dynamics of the potential, from its training reference frame or
-    from frames of a data set.
-
-    Args:
-        n_frames: geometries, at least; the runs are equally long.
-        temperature_K: at which each run begins, > 0.
-        final_temperature_K: to which it is heated linearly in time, so that all between are sampled.
-        n_replicas: runs side by side, at least 2: some are held out.
-        timestep_fs: integration step; may be longer for sampling than for the conservation of energy.
-        frame_interval_fs: time between two frames, a multiple of `timestep_fs`.
-        equilibrate_ps: at the first temperature, before the first frame.
-        seed: of velocities and thermostat; replica k has `seed + k`.
-    Raises:
-        InputError: a value out of range, or fewer than two frames for each run.
-    """
-
-    n_frames: int = 20_000
-    temperature_K: float = 300.0
-    final_temperature_K: float = 600.0
-    n_replicas: int = 64
-    timestep_fs: float = 1.0
-    frame_interval_fs: float = 20.0
-    equilibrate_ps: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.n_replicas < 2:
-            raise InputError(f"distilling needs at least 2 replicas, of which one is held out, got {self.n_replicas}")
-        if self.n_frames < 2 * self.n_replicas:
-            raise InputError(
-                f"n_frames ({self.n_frames}) must be at least twice the number of replicas ({self.n_replicas}); "
-                "ask for more frames or for fewer replicas"
-            )
-        self.md_options()  # which checks the rest
-
-    def md_options(self) -> MDOptions:
-        """The options of each run."""
-        frames_each = math.ceil(self.n_frames / self.n_replicas)
-        return MDOptions(
-            ensemble="langevin",
-            temperature_K=self.temperature_K,
-            final_temperature_K=self.final_temperature_K,
-            timestep_fs=self.timestep_fs,
-            length_ps=(frames_each - 1) * self.frame_interval_fs / 1000.0,
-            equilibrate_ps=self.equilibrate_ps,
-            frame_interval_fs=self.frame_interval_fs,
-            # Of the log only the bonds matter here, and the trajectory shows them.
-            log_interval=max(1, round(self.frame_interval_fs / self.timestep_fs)),
-            checkpoint_interval=500,
-            seed=self.seed,
-        )
 
 
 def label_own_dynamics(

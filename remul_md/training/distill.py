@@ -21,7 +21,8 @@ from remul_md.analysis.accuracy import Accuracy, evaluate_potential
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.files import changed_values, owned, read_json, write_json
-from remul_md.labels.own_dynamics import DYNAMICS, HELD_OUT, LABELS, Sampling, label_own_dynamics, start_positions
+from remul_md.labels.own_dynamics import DYNAMICS, HELD_OUT, LABELS, label_own_dynamics, start_positions
+from remul_md.labels.sampling_options import Sampling
 from remul_md.outputs import make_way
 from remul_md.potentials.compilation import require_compiler
 from remul_md.potentials.potential import Potential, find_potential, load_potential, resolve_device

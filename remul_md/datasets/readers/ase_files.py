@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from remul_md.datasets.file_options import FileOptions
 from remul_md.datasets.readers.ends import check_database_end, check_traj_end
 from remul_md.datasets.readers.xyz import read_xyz
-from remul_md.datasets.units import FIELD, choose_units
+from remul_md.datasets.units import FIELD
 from remul_md.errors import InputError
 from remul_md.files import read_text
 from remul_md.structures.frames import Frames, frames_from_atoms, real_numbers
@@ -30,34 +31,24 @@ DEFAULT_UNITS = ("eV", "Angstrom")  # ASE's convention; extxyz itself names no u
 _ENERGY_KEYS, _FORCES_KEYS = ("energy",), ("forces", "force")
 
 
-def read_ase(
-    path: Path,
-    *,
-    energy_unit: str | None = None,
-    length_unit: str | None = None,
-    force_unit: str | None = None,
-    energy_key: str | None = None,
-    forces_key: str | None = None,
-    with_labels: bool = True,
-) -> Frames:
+def read_ase(path: Path, options: FileOptions, *, with_labels: bool = True) -> Frames:
     """Frames of an extxyz file, an ASE database or an ASE trajectory, in eV and Angstrom.
 
     Args:
         path: the file; its suffix (a key of `FORMATS`) says the format.
-        energy_unit: default eV; likewise `length_unit` (Angstrom) and `force_unit` (energy / length).
-        energy_key: entry of the energies, such as `REF_energy`; default `energy`.
-        forces_key: column of the forces, such as `REF_forces`; default `forces`, else `force`.
+        options: units, by default eV, Angstrom and energy / length; names of the label entries, by default `energy`,
+            and `forces`, else `force`.
         with_labels: False leaves energies and forces alone.
     Raises:
         InputError: the file cannot be parsed, a label asked for by key is missing, a label that only some frames have.
     """
-    units = choose_units(energy_unit=energy_unit, length_unit=length_unit, force_unit=force_unit, default=DEFAULT_UNITS)
+    units = options.units(DEFAULT_UNITS)
     structures = _structures(path)
     frames = frames_from_atoms(structures, name=path.name)
     energies, forces = None, None
     if with_labels:
-        energy_keys = (energy_key,) if energy_key else _ENERGY_KEYS
-        forces_keys = (forces_key,) if forces_key else _FORCES_KEYS
+        energy_keys = (options.energy_key,) if options.energy_key else _ENERGY_KEYS
+        forces_keys = (options.forces_key,) if options.forces_key else _FORCES_KEYS
         energies = _labels(structures, keys=energy_keys, option="energy_key", path=path)
         forces = _labels(structures, keys=forces_keys, option="forces_key", path=path)
     logger.info("%s: %s, %d frames, %s", path, FORMATS[path.suffix.lower()], len(frames), units)

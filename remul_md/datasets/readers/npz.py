@@ -9,15 +9,16 @@ import io
 import logging
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from remul_md.datasets.file_options import FileOptions
 from remul_md.datasets.readers.ends import check_npz_begin
-from remul_md.datasets.units import FIELD, canonical_energy, canonical_length, choose_units
+from remul_md.datasets.units import FIELD, canonical_energy, canonical_length
 from remul_md.errors import InputError
 from remul_md.structures.frames import Frames
 
@@ -52,16 +53,7 @@ LAYOUTS = (
 )
 
 
-def read_npz(
-    path: Path,
-    *,
-    energy_unit: str | None = None,
-    length_unit: str | None = None,
-    force_unit: str | None = None,
-    energy_key: str | None = None,
-    forces_key: str | None = None,
-    with_labels: bool = True,
-) -> Frames:
+def read_npz(path: Path, options: FileOptions, *, with_labels: bool = True) -> Frames:
     """Frames of an rMD17 or sGDML npz file, in eV and Angstrom; the layout is recognised by its keys.
 
     Units not given are taken from the file's `e_unit` and `r_unit` (sGDML), else kcal/mol and Angstrom. Pickled
@@ -69,30 +61,27 @@ def read_npz(
 
     Args:
         path: the file.
-        energy_unit: see `remul_md.datasets.units`; likewise `length_unit` and `force_unit`.
-        energy_key: array of the energies, if not that of the layout (such as `old_energies`).
-        forces_key: array of the forces, likewise.
+        options: units; arrays of the labels, if not those of the layout (such as `old_energies`).
         with_labels: False leaves energies and forces alone.
     Raises:
         InputError: not a readable npz, keys of no known layout, shapes that disagree, a pickled array.
     """
     arrays = load_arrays(path)
     layout = _recognise(arrays, path=path)
-    energy_key, forces_key = energy_key or layout.energy, forces_key or layout.forces
+    energy_key, forces_key = options.energy_key or layout.energy, options.forces_key or layout.forces
     missing = [key for key in (energy_key, forces_key) if with_labels and key not in arrays]
     if missing:
         raise InputError(
             f"{path}: arrays {missing} are missing, found {sorted(arrays)}; "
             "name the label arrays with energy_key and forces_key"
         )
-    units = choose_units(
-        energy_unit=_declared(arrays, "e_unit", given=energy_unit, canonical=canonical_energy, path=path)
+    units = replace(
+        options,
+        energy_unit=_declared(arrays, "e_unit", given=options.energy_unit, canonical=canonical_energy, path=path)
         if with_labels
         else None,
-        length_unit=_declared(arrays, "r_unit", given=length_unit, canonical=canonical_length, path=path),
-        force_unit=force_unit,
-        default=DEFAULT_UNITS,
-    )
+        length_unit=_declared(arrays, "r_unit", given=options.length_unit, canonical=canonical_length, path=path),
+    ).units(DEFAULT_UNITS)
     numbers, positions = arrays[layout.atomic_numbers], arrays[layout.positions]
     if positions.ndim != 3 or positions.shape[2] != 3:
         raise InputError(f"{path}: {layout.positions} has shape {positions.shape}, expected (frames, atoms, 3)")
