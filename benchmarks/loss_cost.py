@@ -25,8 +25,8 @@ from remul_md.potentials.domain import domain_of
 from remul_md.potentials.potential import Potential
 from remul_md.potentials.provenance import Provenance
 from remul_md.training.config import RunConfig
+from remul_md.training.prepare import prepare_training
 from remul_md.training.step_cost import N_WARM, training_step
-from remul_md.training.train import prepare_training
 
 BATCH_SIZE = 8
 METHODS: dict[str, dict[str, Any]] = {

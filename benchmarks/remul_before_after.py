@@ -23,7 +23,7 @@ from remul_md.studies.record import provenance
 from remul_md.symmetry.measures import net_force_and_torque
 from remul_md.training.config import load_config
 from remul_md.training.monitor import SymmetryMonitor
-from remul_md.training.train import prepare_training
+from remul_md.training.prepare import prepare_training
 from remul_md.training.validation import RotatedValidation
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -153,7 +153,11 @@ def prepared_for(options: argparse.Namespace, name: str, config: RunConfig) -> t
     if prepared.unlabelled is not None:
         cutoff = load_potential(options.base).cutoff
         batch_of = partly_labelled_batches(
-            prepared.batches, prepared.unlabelled, cutoff=cutoff, device=torch.device("cpu"), config=config.train
+            prepared.batches,
+            prepared.unlabelled,
+            cutoff=cutoff,
+            device=prepared.validation.positions.device,
+            config=config.train,
         )
     return prepared, objective, batch_of
 

@@ -29,8 +29,9 @@ from remul_md.structures.neighbors import build_batch
 from remul_md.training.checkpoint import read_checkpoint, read_metrics
 from remul_md.training.config import RunConfig, validated_config
 from remul_md.training.fit import new_state, train_step
+from remul_md.training.prepare import prepare_training
 from remul_md.training.step_cost import training_step
-from remul_md.training.train import prepare_training, train_potential
+from remul_md.training.train import train_potential
 
 HEAD = "direct_head."
 

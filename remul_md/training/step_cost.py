@@ -12,7 +12,7 @@ from remul_md.potentials.potential import Potential
 from remul_md.training.compiled import compile_losses
 from remul_md.training.config import RunConfig
 from remul_md.training.fit import new_state, train_step
-from remul_md.training.train import prepare_training
+from remul_md.training.prepare import prepare_training
 
 N_WARM = 3
 
