@@ -21,6 +21,8 @@ from remul_md.labels.stretched import stretched_bonds
 from remul_md.models.short_range import REACH_FRACTION
 from remul_md.potentials.domain import shortest_distances
 from remul_md.potentials.potential import load_potential
+from remul_md.structures.frames import Frames
+from remul_md.structures.topology import bond_lengths, bond_pairs
 from remul_md.training.config import RunConfig, validated_config
 from remul_md.training.prepare import prepare_training
 from remul_md.training.train import train_potential
@@ -124,6 +126,31 @@ def test_a_run_goes_on_with_the_same_stretched_bonds_only(tmp_path: Path, stretc
 def test_stretched_bonds_of_another_molecule_are_refused(stretched: Path) -> None:
     with pytest.raises(InputError, match="frame 0 is C2H6O, the training frames are C6H6"):
         prepare_training(config_of(molecule="benzene", stretched=str(stretched)))
+
+
+def test_packaged_stretched_bonds_go_by_the_name_of_their_molecule(tmp_path: Path) -> None:
+    """Their energies rise with the length, against the mean of the training frames, to what a broken bond costs."""
+    prepared = prepare_training(config_of(molecule="ethanol", stretched="ethanol"))
+    assert prepared.stretched is not None
+    assert prepared.stretched.energy is not None
+    lengths = [np.log(d) for d in _stretch(prepared.stretched)]
+    above = prepared.stretched.energy - read_frames("rmd17/ethanol/train-01").energy.mean()
+    longest, thermal = np.argsort(lengths)[-5:], np.argsort(np.abs(lengths))[:10]
+    assert (above[longest] > 3.0).all()
+    assert (above[longest] < 6.0).all()
+    assert np.median(above[thermal]) < 1.2
+    with pytest.raises(InputError, match="is no file, and the package has those of"):
+        prepare_training(config_of(molecule="ethanol", stretched="ethanl"))
+
+
+def _stretch(frames: Frames) -> list[float]:
+    """Of each frame the ratio to its usual length of the bond that is farthest from it."""
+    numbers = frames.frame_numbers(0)
+    reference = read_frames("rmd17/ethanol/train-01")
+    bonds = bond_pairs(numbers, reference.frame_positions(0))
+    usual = bond_lengths(reference.positions.reshape(-1, 9, 3), bonds).mean(axis=0)
+    ratios = bond_lengths(frames.positions.reshape(-1, 9, 3), bonds) / usual
+    return [row[np.argmax(np.abs(np.log(row)))] for row in ratios]
 
 
 def test_atoms_that_lack_an_element_are_refused(tmp_path: Path) -> None:

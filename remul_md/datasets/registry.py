@@ -18,6 +18,7 @@ from remul_md.errors import InputError
 from remul_md.files import cache_directory
 
 PACKAGED_DATA = "remul_md.data.rmd17"  # the folder data/rmd17, mapped into the package by pyproject.toml
+PACKAGED_STRETCHED = "remul_md.data.stretched"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +210,24 @@ def local_file(name: str, *, cache_dir: str | Path | None = None) -> Path:
 def packaged_file(entry: DatasetEntry) -> Path:
     """Where the packaged copy of an entry is, if it has one."""
     return Path(str(resources.files(PACKAGED_DATA))) / entry.file_name
+
+
+def stretched_file(source: str) -> Path:
+    """The file of labels of stretched bonds: a path first, else that of a packaged molecule, such as `ethanol`.
+
+    Raises:
+        InputError: neither is there; the packaged ones are listed.
+    """
+    given = Path(source).expanduser()
+    if given.is_file():
+        return given
+    packaged = {path.stem: path for path in Path(str(resources.files(PACKAGED_STRETCHED))).glob("*.npz")}
+    if source in packaged:
+        return packaged[source]
+    raise InputError(
+        f"stretched bonds {source!r}: is no file, and the package has those of {', '.join(sorted(packaged))}; "
+        "`remul-md label pbe FRAMES OUTPUT --stretched-bonds 0` makes others"
+    )
 
 
 def cached_file(entry: DatasetEntry, *, cache_dir: str | Path | None = None) -> Path:

@@ -29,8 +29,8 @@ class DataConfig(BaseModel):
     )
     stretched: str | None = Field(
         None,
-        description="further training frames with stretched and squeezed bonds (remul-md label ... --stretched-bonds), "
-        "in eV and Angstrom",
+        description="further training frames with stretched and squeezed bonds, in eV and Angstrom: a file of "
+        "remul-md label ... --stretched-bonds, or a molecule whose packaged ones are meant, such as ethanol",
     )
     unlabelled: str | None = Field(
         None, description="a file or registered name of geometries for the equivariance loss; its labels are not read"

@@ -18,6 +18,7 @@ from remul_md.datasets.isolated_atoms import (
     read_isolated_atoms,
     split_off_atoms,
 )
+from remul_md.datasets.registry import stretched_file
 from remul_md.errors import InputError
 from remul_md.models import build_model, model_config
 from remul_md.models.short_range import reaches
@@ -140,9 +141,11 @@ def labelled_data(config: RunConfig) -> tuple[Frames, IsolatedAtoms | None]:
 
 def _stretched_frames(data: DataConfig, train: Frames) -> Frames:
     """The frames of `data.stretched`; squeezed bonds have forces that no other data have."""
-    assert data.stretched is not None
+    assert data.stretched is not None  # units as `label` writes them
     options = FileOptions(energy_unit="eV", length_unit="Angstrom")
-    read = read_frames(data.stretched, **asdict(options), allow_implausible=True, require=("energy", "forces"))
+    read = read_frames(
+        stretched_file(data.stretched), **asdict(options), allow_implausible=True, require=("energy", "forces")
+    )
     require_compositions(read, train, option=f"data.stretched={data.stretched}")
     return read
 
