@@ -11,7 +11,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from remul_md.datasets.file_options import FileOptions
-from remul_md.datasets.read import read_frames
+from remul_md.datasets.read import Label, read_frames
 from remul_md.datasets.registry import ENTRIES, PACKAGED_DATA
 from remul_md.errors import InputError
 from remul_md.structures.frames import Frames
@@ -75,7 +75,8 @@ def read_isolated_atoms(source: str | Path, *, options: FileOptions) -> Isolated
         InputError: no such file, no energies, a frame of several atoms, two energies of one element.
     """
     # No force acts on a lone atom, which elsewhere looks like a wrong unit.
-    frames = read_frames(source, **asdict(options), require=("energy",), allow_implausible=True)
+    needed: tuple[Label, ...] = ("energy",)
+    frames = read_frames(source, **asdict(options), require=needed, allow_implausible=True)
     if (frames.n_atoms > 1).any():
         raise InputError(
             f"{frames.name}: frame {int(np.argmax(frames.n_atoms > 1))} has {int(frames.n_atoms.max())} atoms; a file "

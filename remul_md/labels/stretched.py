@@ -52,13 +52,13 @@ def stretched_bonds(frames: Frames, *, seed: int, n_stretched: int = 7) -> Frame
     rng = np.random.default_rng(seed)
     made: list[tuple[float, NDArray[np.float64]]] = []
     for kind in sorted(set(kinds.tolist())):
-        of_kind = np.flatnonzero(kinds == kind)
+        of_kind = np.flatnonzero(kinds == kind).tolist()
         mean = float(mean_lengths[of_kind].mean())
         in_ring = all(_side(bonds, bond) is None for bond in of_kind)
         if in_ring:
             longer = np.array(STRETCHED_IN_RING)
         else:
-            of_kind = np.array([bond for bond in of_kind if _side(bonds, bond) is not None])
+            of_kind = [bond for bond in of_kind if _side(bonds, bond) is not None]
             longer = np.geomspace(NEAREST_STRETCHED, max(FARTHEST_A / mean, NEAREST_STRETCHED), n_stretched)
         for factor in (*SQUEEZED, *longer.tolist()):
             start, bond = positions[rng.integers(len(frames))], int(rng.choice(of_kind))
