@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from remul_md.errors import InputError
 from remul_md.labels.stretched import SQUEEZED, STRETCHED_IN_RING, stretched_bonds, with_bond_length
 from remul_md.structures.frames import Frames, frames_from_atoms
 from remul_md.structures.topology import bond_kinds, bond_lengths, bond_pairs
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 def longest_change(frames: Frames, made: Frames, index: int) -> tuple[int, float]:
@@ -80,6 +85,33 @@ def test_the_same_seed_gives_the_same_geometries() -> None:
     one, same, other = (stretched_bonds(frames, n_stretched=3, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(one.positions, same.positions)
     assert not np.array_equal(one.positions, other.positions)
+
+
+def test_the_command_labels_them_and_says_so(cli: Run, tmp_path: Path) -> None:
+    """With GFN2-xTB; energies rise from the usual length both ways."""
+    pytest.importorskip("tblite")
+    output = tmp_path / "stretched.npz"
+    command = ("label", "xtb", "rmd17/ethanol/train-01", output, "--every", "50", "--stretched-bonds", "4")
+    code, _, err = cli(*command)
+    assert code == 0, err
+    made = read_frames(output)
+    source = read_frames("rmd17/ethanol/train-01").select(range(0, 1000, 50))
+    assert np.array_equal(made.positions, stretched_bonds(source, seed=4).positions)
+    assert made.energy is not None
+    with np.load(output) as arrays:
+        assert json.loads(str(arrays["provenance"]))["stretched_bonds"] == 4
+    kinds = len(made) // 5
+    assert len(made) == 5 * kinds
+    assert made.energy[:5].mean() > made.energy[10:15].mean() + 1.0  # the shortest, and nearly the usual length
+    assert made.energy[-5:].mean() > made.energy[10:15].mean() + 2.0
+    before = output.stat()
+    code, out, _ = cli(*command, "--resume")
+    assert code == 0
+    assert "50 frames labelled" in out
+    assert output.stat() == before  # there was nothing to do
+    code, _, err = cli(*command[:-1], "5", "--resume")
+    assert code == 2
+    assert "stretched_bonds" in err
 
 
 def test_what_cannot_be_stretched_is_refused() -> None:
