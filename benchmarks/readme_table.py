@@ -1,6 +1,9 @@
 """The tables of measured numbers in README and docs/symmetry.md, from JSON files; with --write they are put there.
 
 python benchmarks/readme_table.py [--write]
+
+Each stands on its page between two marks that say which one it is: `<!-- measured: symmetry-potentials begin -->` and
+the like with `end`. A mark of an unknown table, one without its other half and tables out of their order are refused.
 """
 
 from __future__ import annotations
@@ -8,13 +11,16 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from remul_md.potentials.zoo import describe_shipped
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+MARK = re.compile(r"<!-- measured: (.*?) ?(begin|end) -->")
 
 
 def measured(name: str) -> dict[str, Any]:
@@ -155,17 +161,113 @@ def symmetry_table() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"README.md": table, "docs/symmetry.md": symmetry_table}
+def screening_table() -> str:
+    """Ways of training on for symmetry, the most symmetric first; means over seeds."""
+    lines = [
+        "| forces | trained on by | ms a step | steps | seeds | rotated force MAE, meV/Å | rotational spread, meV/Å "
+        "| equivariance percent | net torque, meV |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for head, found in measured("remul_screening").items():
+        groups: dict[str, list[dict[str, Any]]] = {"nothing (the base)": [found["before"]]}
+        for run in found["runs"]:
+            groups.setdefault(run["candidate"], []).append(run)
+
+        def mean(runs: list[dict[str, Any]], name: str) -> float:
+            return float(np.mean([run[name] for run in runs]))
+
+        for name, runs in sorted(groups.items(), key=lambda group: mean(group[1], "rotational_spread")):
+            lines.append(
+                f"| {head} | {name} | {1000 * mean(runs, 'step_seconds'):.0f} | {mean(runs, 'n_steps'):.0f} "
+                f"| {len(runs)} | {mean(runs, 'force_mae_rotated'):.2f} | {mean(runs, 'rotational_spread'):.3f} "
+                f"| {mean(runs, 'equivariance_percent'):.3f} | {mean(runs, 'net_torque_rms_meV'):.3f} |"
+            )
+    return "\n".join(lines)
 
 
-def with_table(text: str, name: str) -> str:
-    """The text of a page with its table as the files have it now."""
-    return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{TABLES[name]()}\n{END}", text, flags=re.DOTALL)
+def before_after_table() -> str:
+    """What training on in the raw directions alone made of both heads of the shipped potentials."""
+    named = {
+        "force_mae_rotated": "rotated force MAE, meV/Å",
+        "rotational_spread": "rotational spread, meV/Å",
+        "rotational_error": "rotational error, meV/Å",
+        "net_torque_rms_meV": "net torque, meV",
+    }
+    lines = [
+        "| potential | forces | " + " | ".join(f"{title} | ratio" for title in named.values()) + " |",
+        "|" + "---|" * (2 + 2 * len(named)),
+    ]
+    for run in measured("remul_before_after")["runs"]:
+        cells = [run["molecule"], run["forces"]]
+        for name in named:
+            before, after = run["before"][name], run["after"][name]
+            told = run["forces"] == "conservative" or name != "net_torque_rms_meV"
+            cells += [f"{before:.3g} → {after:.3g}", f"{after / before:.2f}"] if told else ["", ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+# Methods of `molecule_in_a_field.py` in words, in the order of the table.
+IN_A_FIELD = {
+    "about_z": "relaxed, rotations about z",
+    "none": "relaxed, no rotations",
+    "beta_0.1": "relaxed, REMUL about all axes, beta 0.1",
+    "beta_1": "relaxed, REMUL about all axes, beta 1",
+    "all": "relaxed, rotations about all axes",
+    "exact": "exact",
+}
+
+
+def field_table() -> str:
+    """Ways of training in an electric field, most frames first."""
+    lines = [
+        "| training | frames | steps | force MAE as it stands, meV/Å | rotated about z | direction load "
+        "| raw directions cut |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    order = list(IN_A_FIELD)
+    rows = measured("molecule_in_a_field")["rows"]
+    for row in sorted(rows, key=lambda row: (-row["n_train"], row["n_steps"], order.index(row["method"]))):
+        lines.append(
+            f"| {IN_A_FIELD[row['method']]} | {row['n_train']} | {row['n_steps']:,} | {row['force_mae_original']:.1f} "
+            f"| {row['force_mae_rotated']:.1f} | {row['direction_load']:.2f} | {row['force_mae_exact']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+# By page, in the order in which they stand there.
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"potentials": table},
+    "docs/symmetry.md": {
+        "symmetry-potentials": symmetry_table,
+        "symmetry-screening": screening_table,
+        "symmetry-before-after": before_after_table,
+        "symmetry-field": field_table,
+    },
+}
+
+
+def with_tables(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
+    """The text of a page with each of its tables as the files have it now, in the marks of that table.
+
+    Raises:
+        ValueError: marks that are not those of `tables`, each once and in their order.
+    """
+    found = [match.groups() for match in MARK.finditer(text)]
+    expected = [(name, edge) for name in tables for edge in ("begin", "end")]
+    if found != expected:
+        raise ValueError(f"the page has the marks {found}, and should have {expected}")
+    for name, made in tables.items():
+        begin, end = (f"<!-- measured: {name} {edge} -->" for edge in ("begin", "end"))
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{made()}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 if __name__ == "__main__":
-    for page in TABLES:
+    for page, tables in TABLES.items():
         if "--write" in sys.argv[1:]:
             path = ROOT / page
-            path.write_text(with_table(path.read_text(), page))
-        print(f"{page}\n\n{TABLES[page]()}\n")
+            path.write_text(with_tables(path.read_text(), tables))
+        for name, made in tables.items():
+            print(f"{page}: {name}\n\n{made()}\n")
