@@ -24,6 +24,7 @@ from remul_md.structures.frames import Frames
 SMALL: dict[str, dict[str, int]] = {
     "transformer": {"width": 24, "n_layers": 2, "n_heads": 4, "pair_width": 20, "n_radial": 7, "n_tensors": 5},
     "painn": {"width": 24, "n_layers": 2, "n_radial": 7},
+    "plain": {"width": 24, "n_layers": 2, "n_heads": 4, "pair_width": 20, "n_radial": 7, "rank": 2},
 }
 
 

@@ -61,7 +61,7 @@ def test_unknown_keys_name_the_nearest(override: str, message: str) -> None:
         ("train.alpha=.nan", "train.alpha: Input should be a finite number, got nan"),
         ("model.cutoff=.inf", "model.cutoff: Input should be a finite number, got inf"),
         ("data.n_train=0", "data.n_train: Input should be greater than or equal to 1, got 0"),
-        ("model.kind=mace", "model.kind: Input should be 'transformer' or 'painn', got 'mace'"),
+        ("model.kind=mace", "model.kind: Input should be 'transformer' or 'painn' or 'plain', got 'mace'"),
         ("model.width=wide", "model.width: Input should be a valid integer"),
         ("train.seed=-1", "train.seed: Input should be greater than or equal to 0, got -1"),
     ],
@@ -327,10 +327,10 @@ def test_the_kind_of_model_chooses_its_options(tmp_path: Path) -> None:
     )
     refused(["model.kind=painn", "model.width=wide"], "model.width: Input should be a valid integer")
     refused(["model.kind=painn", "model.cutoff=0"], "model.cutoff must be > 0.5 Angstrom, got 0.0")
-    refused(["model.kind=null"], "model.kind: Input should be 'transformer' or 'painn', got None")
+    refused(["model.kind=null"], "model.kind: Input should be 'transformer' or 'painn' or 'plain', got None")
     refused(
         ["model.kind=[painn]"],
-        "model.kind: Input should be 'transformer' or 'painn', got ['painn']",
+        "model.kind: Input should be 'transformer' or 'painn' or 'plain', got ['painn']",
     )
     with pytest.raises(InputError, match=r"model: Input should be a valid dictionary or instance of .*, got 5"):
         load_config(write(tmp_path, "model: 5\n"))
@@ -341,9 +341,9 @@ def test_runs_of_two_kinds_never_look_alike() -> None:
     overrides = ["model.width=64"]
     dumps = [
         load_config(None, overrides=[*overrides, f"model.kind={kind}"]).model_dump(exclude_defaults=True)["model"]
-        for kind in ("transformer", "painn")
+        for kind in ("transformer", "painn", "plain")
     ]
-    assert dumps == [{"width": 64}, {"kind": "painn", "width": 64}]
+    assert dumps == [{"width": 64}, {"kind": "painn", "width": 64}, {"kind": "plain", "width": 64}]
 
 
 def test_options_cannot_be_changed_afterwards() -> None:

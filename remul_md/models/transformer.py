@@ -24,7 +24,7 @@ other digits are sizes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,8 +91,10 @@ class TransformerConfig:
     energy_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.symmetry not in get_args(Symmetry):
-            raise InputError(f"model.symmetry must be {' or '.join(get_args(Symmetry))}, got {self.symmetry!r}")
+        if self.symmetry not in ("relaxed", "exact"):
+            raise InputError(
+                f"model.symmetry must be relaxed or exact (none is model.kind=plain), got {self.symmetry!r}"
+            )
         sizes = ("width", "n_layers", "n_heads", "n_radial", "n_tensors", "max_degree", "pair_width")
         check_options(self, sizes=sizes)
         if self.direct_layers < 0:
