@@ -12,12 +12,13 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from remul_md.potentials.zoo import describe_shipped
+from remul_md.potentials.zoo import ShippedPotential, describe_shipped
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"<!-- measured: (.*?) ?(begin|end) -->")
@@ -27,11 +28,37 @@ def measured(name: str) -> dict[str, Any]:
     return dict(json.loads((ROOT / "results" / f"{name}.json").read_text()))
 
 
-def zoo() -> list[str]:
-    """Rows of the potentials that ship, from the files and the figures beside them."""
+@cache
+def described() -> list[ShippedPotential]:
+    """The potentials that ship."""
+    return describe_shipped(measure_latency=False)
+
+
+def figures_of(row: ShippedPotential, ending: str = ".json") -> dict[str, Any]:
+    """The figures beside a potential."""
+    return dict(json.loads((ROOT / "data" / "potentials" / f"{row.name}{ending}").read_text()))
+
+
+def in_a_field() -> list[str]:
+    """Rows of the potentials that ship and were taught in an electric field."""
     lines = []
-    for row in describe_shipped(measure_latency=False):
-        figures = json.loads((ROOT / "data" / "potentials" / f"{row.name}.json").read_text())
+    for row in (row for row in described() if row.field_V_per_A is not None):
+        figures = figures_of(row)
+        lines.append(
+            f"| {row.name} | {' '.join(f'{part:g}' for part in row.field_V_per_A or ())} | {row.group} "
+            f"| {figures['force_mae_original']:.1f} / {figures['force_mae_rotated']:.1f} "
+            f"| {figures['force_rmse_rotated']:.0f} | {figures['force_mae_exact']:.0f} "
+            f"| {figures['direction_load']:.1f} | {figures['energy_mae_rotated']:.1f} "
+            f"| {row.rotational_spread:.2f} | {row.training_minutes:.0f} | {row.megabytes:.1f} |"
+        )
+    return lines
+
+
+def zoo() -> list[str]:
+    """Rows of the other potentials that ship, from the files and the figures beside them."""
+    lines = []
+    for row in (row for row in described() if row.field_V_per_A is None):
+        figures = figures_of(row)
         far = figures.get("far_from_training")
         direct = "none yet" if row.force_mae_direct is None else format(row.force_mae_direct, ".2g")
         lines.append(
@@ -121,7 +148,7 @@ def table() -> str:
         "demo": f"`make demo` ({machine['demo']})",
     }
     lines = [
-        "The potentials in the package, each trained on 950 + 50 frames of rMD17 (split 01), on the 1,000 frames of",
+        "Seven potentials of isolated molecules, each trained on 950 + 50 frames of rMD17 (split 01), on the 1,000 of",
         f"test split 01. Machine: {machine['machine']}, torch {machine['torch']}. `remul-md potentials` lists them,",
         "`remul-md evaluate NAME rmd17/NAME/test-01` measures them, `make potentials MOLECULE=NAME` trains one",
         "by today's recipe; how these were made: [data/potentials](data/potentials/README.md).",
@@ -132,6 +159,14 @@ def table() -> str:
         "| direct forces: MAE, rotated | training, min | MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
         *zoo(),
+        "",
+        "In an electric field, on test frames that are packaged with the potential; errors are taken about the field.",
+        "",
+        "| potential | field, V/Å | trained rotations | force MAE, as it stands / rotated, meV/Å | RMSE, rotated "
+        "| MAE with raw directions cut | direction load | energy MAE, meV | rotational spread, meV/Å | training, min "
+        "| MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *in_a_field(),
         "",
         "Dynamics and speed of the shipped ethanol potential, 5 ps of NVE at 300 K where no other length is given.",
         "Runs of 100 ps, PBE labels, differences and call times are from before its raw directions were trained on by",
@@ -145,14 +180,14 @@ def table() -> str:
 
 
 def symmetry_table() -> str:
-    """What cutting the raw directions does to each head of each potential."""
+    """What cutting the raw directions does to each head of each potential of an isolated molecule."""
     lines = [
         "| potential | forces | force MAE, meV/Å | exact mode | direction load | rotational error, meV/Å |",
         "|---|---|---|---|---|---|",
     ]
-    for row in describe_shipped(measure_latency=False):
+    for row in (row for row in described() if row.field_V_per_A is None):
         for head, ending in (("conservative", ".json"), ("direct", ".direct.json")):
-            figures = json.loads((ROOT / "data" / "potentials" / f"{row.name}{ending}").read_text())
+            figures = figures_of(row, ending)
             assert figures["forces"] == head
             lines.append(
                 f"| {row.name} | {head} | {figures['force_mae_original']:.3g} | {figures['force_mae_exact']:.3g} "
