@@ -31,12 +31,13 @@ from remul_md.symmetry.rotations import fixed_rotations
 
 N_VALIDATION = 100
 ABOUT_Z = ("train.group=SO3", "train.axis=[0,0,1]")
-# The rotated orientations of a step (train.alpha, beta, group), and the network.
+# The rotated orientations of a step (train.alpha, beta, group), and the network; exact_told reads the field vector.
 METHODS: dict[str, tuple[str, ...]] = {
     "about_z": ("train.alpha=0", *ABOUT_Z),
     "none": ("train.beta=0", *ABOUT_Z),
     "all": ("train.alpha=0",),
     "exact": ("train.beta=0", "model.symmetry=exact", *ABOUT_Z),
+    "exact_told": ("train.beta=0", "model.symmetry=exact", "model.field_input=true", *ABOUT_Z),
     "beta_0.1": ("train.beta=0.1",),
     "beta_1": ("train.beta=1.0",),
 }

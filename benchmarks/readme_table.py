@@ -250,6 +250,7 @@ IN_A_FIELD = {
     "beta_1": "relaxed, REMUL about all axes, beta 1",
     "all": "relaxed, rotations about all axes",
     "exact": "exact",
+    "exact_told": "exact, told the field vector",
 }
 
 

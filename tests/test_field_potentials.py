@@ -205,6 +205,19 @@ def test_the_shipped_one_feels_its_field() -> None:
     assert max(changes["x"]) > 0.15  # eV; a dipole moment of 0.35 e A in 0.5 V/A
 
 
+def test_a_network_that_is_told_the_field_needs_no_raw_directions(tmp_path: Path) -> None:
+    """Labels of charges in a field: learned by the exact network that reads it; a calculator gives it the field."""
+    frames = charges_in_field(48)
+    options = ["model.symmetry=exact", "model.field_input=true", "train.beta=0", "train.ema_decay=0.5"]
+    made = trained(tmp_path / "told", frames, *options, n_steps=80)
+    assert frames.forces is not None
+    score = made.provenance.metrics["validation_force_mae_meV_per_A"]
+    assert score < 0.5e3 * np.abs(frames.forces).mean()
+    atoms = frames.atoms(0)
+    forces = RemulCalculator(made).get_forces(atoms)
+    assert np.abs(forces - frames.forces[:9]).mean() < 0.5 * np.abs(frames.forces).mean()
+
+
 def test_training_is_judged_about_the_field_whatever_it_rotates(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -188,6 +188,9 @@ class Potential:
         with own_settings(), torch.no_grad():
             if batch.positions.is_inference():  # made in inference mode: such tensors have no gradients anywhere
                 batch = mapped(batch, torch.clone)
+            if batch.field_V_per_A is None and (fields := self.provenance.fields_V_per_A):
+                of_labels = batch.positions.new_tensor(fields[0]).expand(batch.n_systems, 3)
+                batch = replace(batch, field_V_per_A=of_labels)  # a model that reads it was taught no other
             out = self.model(batch, forces=forces)
             total = with_references(out, self.atomic_references(batch))
             if out.members is None or self.member_references is None:
