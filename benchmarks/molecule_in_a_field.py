@@ -42,8 +42,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "all": ("train.alpha=0",),
     "exact": ("model.symmetry=exact", *AS_IT_STANDS),
     "exact_told": ("model.symmetry=exact", "model.field_input=true", *AS_IT_STANDS),
-    "beta_0.1": (*REMUL, "train.beta=0.1"),
-    "beta_1": (*REMUL, "train.beta=1.0"),
+    **{f"beta_{beta:g}": (*REMUL, f"train.beta={beta:g}") for beta in (0.01, 0.1, 1, 10)},
 }
 KEPT = ("force_mae_original", "force_mae_rotated", "force_rmse_original", "energy_mae_original", "direction_load")
 KEPT += ("force_mae_exact", "rotational_error", "mirror_error", "n_frames")

@@ -246,8 +246,7 @@ def before_after_table() -> str:
 IN_A_FIELD = {
     "about_z": "relaxed, rotations about z",
     "none": "relaxed, no rotations",
-    "beta_0.1": "relaxed, REMUL about all axes, beta 0.1",
-    "beta_1": "relaxed, REMUL about all axes, beta 1",
+    **{f"beta_{beta:g}": f"relaxed, REMUL about all axes, beta {beta:g}" for beta in (0.01, 0.1, 1, 10)},
     "all": "relaxed, rotations about all axes",
     "exact": "exact",
     "exact_told": "exact, told the field vector",
