@@ -157,11 +157,12 @@ def test_evaluation_tells_the_load_of_its_directions(forces: Any) -> None:
 
 @pytest.mark.slow
 def test_it_is_trained_and_used_like_the_others(tmp_path: Path) -> None:
-    """In the orientations of the data, where a plain network has an easy task; then from its file, compiled too."""
+    """In the orientations of the data, where a plain network has an easy task; then from its file."""
     config = load_config(
         None,
         overrides=[
             "model.symmetry=none", "model.width=32", "model.n_layers=2", "model.n_heads=4", "model.pair_width=48",
+            "model.distances=true",
             "data.molecule=salicylic", "data.n_train=60", "data.n_validation=12", "train.n_steps=120",
             "train.warmup_steps=10", "train.beta=0", "train.first_orientation=original", "train.ema_decay=0.9",
             "train.validate_every=60", "train.monitor_per_decade=0",
@@ -176,14 +177,12 @@ def test_it_is_trained_and_used_like_the_others(tmp_path: Path) -> None:
     found = evaluate_potential(made, frames, n_draws=2)
     assert found.force_mae_original < 0.7e3 * np.abs(frames.forces).mean()
     assert found.force_mae_rotated > 1.2 * found.force_mae_original
-    assert found.direction_load > 1.2 < load
+    assert load == pytest.approx(found.direction_load, rel=0.2)  # of the validation frames, and of these
     assert load_potential(tmp_path / "run" / "potential.pt").provenance.config["model"]["symmetry"] == "none"
-    atoms = frames.atoms(1)
-    forces = [
-        RemulCalculator(tmp_path / "run" / "potential.pt", compile=compile).get_forces(atoms)
-        for compile in (False, True)
-    ]
-    np.testing.assert_allclose(forces[1], forces[0], atol=1e-5)
+    atoms, forces = frames.atoms(1), made.predict(build_batch(frames.select([1]), cutoff=made.cutoff)).forces
+    assert forces is not None
+    atoms.calc = RemulCalculator(tmp_path / "run" / "potential.pt")
+    np.testing.assert_allclose(atoms.get_forces(), forces.numpy(), atol=1e-4)
 
 
 def test_the_legend_names_all_letters() -> None:
