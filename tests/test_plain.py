@@ -23,7 +23,7 @@ from remul_md.training.train import train_potential
 
 Run = Callable[..., tuple[int, str, str]]
 CUTOFF = 4.5
-READS = "pair_network.inputs.weight"
+READS = "pair_network.0.inputs.weight"
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +93,8 @@ def test_what_is_left_without_directions(model: Any, batch: Batch) -> None:
         assert max(broken_symmetry(cut, batch)[:2]) < 1e-12
         assert change > 1e-3
     else:
-        assert found.forces.abs().max() == 0.0
-        assert change == 0.0
-        assert (cut(batch, forces="direct").direct_forces - cut(moved, forces="direct").direct_forces).abs().max() == 0
+        direct = [cut(each, forces="direct").direct_forces for each in (batch, moved)]
+        assert max(float(each.abs().max()) for each in (found.forces, change, direct[1] - direct[0])) < 1e-12
 
 
 def test_the_rank_is_the_number_of_gates_of_a_message() -> None:

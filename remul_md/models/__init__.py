@@ -187,7 +187,7 @@ def _raw_parts(model: nn.Module) -> Iterator[tuple[str, Any, Any]]:
         return
     for name, module in model.named_modules():
         if isinstance(module, Plain):
-            yield f"{name}.pair_network.inputs.weight".lstrip("."), (..., slice(3)), (..., slice(3, None))
+            yield f"{name}.pair_network.0.inputs.weight".lstrip("."), (..., slice(3)), (..., slice(3, None))
         elif isinstance(module, AtomBlock | PairNetwork):
             key = f"{name}.pair.weight" if isinstance(module, AtomBlock) else f"{name}.inputs.weight"
             yield key, (..., slice(-3, None)), (..., slice(None, -3))

@@ -2,7 +2,7 @@
 
 `model.symmetry=none`. The other networks have an equivariant core that sees to most of the symmetry; this one has to
 learn all of it, as the networks of the REMUL papers do. An atom attends to its neighbours; what it reads of a neighbour
-is gated by a network of the pair, whose inputs are the three components of the displacement as plain numbers. They are
+is gated by a network of the pair, whose inputs are the three components of the displacement in Angstrom. They are
 read by one linear map and by nothing else, so that their axes mean nothing: any invertible matrix on them can be taken
 back by that map. Direct forces are three numbers of each atom.
 
@@ -39,8 +39,6 @@ from remul_md.structures.batch import Batch
 # Attention averages over neighbours, energies are sums over them: with about as many as a molecule has, messages start
 # at the size of a sum.
 MESSAGE_SCALE = 8.0
-# The network of a pair reads displacements over this length: numbers of size 1 within the cutoff.
-LENGTH = 3.0  # Angstrom
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +136,13 @@ class Plain(PairModel):
 
     def __init__(self, config: PlainConfig) -> None:
         super().__init__(config)
-        self.pair_network = SwiGLU(config.n_inputs, config.pair_width)
+        # With one layer direct forces were not learned even with distances given, and with displacements in units of
+        # the cutoff an energy without distances began to fall after 350 steps instead of 150.
+        self.pair_network = nn.Sequential(
+            SwiGLU(config.n_inputs, config.pair_width),
+            nn.RMSNorm(config.pair_width, eps=1e-6),
+            SwiGLU(config.pair_width, config.pair_width),
+        )
         self.blocks = nn.ModuleList(PlainBlock(config) for _ in range(config.n_layers))
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
         self.energy_head = nn.Sequential(nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, 1))
@@ -161,11 +165,10 @@ class Plain(PairModel):
     def outputs(self, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, Tensor | None]:
         """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, from the displacements."""
         _, radial_AKR, envelope_AK = self.pairs(displacements_AK3, batch)
-        raw_AK3 = displacements_AK3 / LENGTH
         if self.config.distances:
-            pairs_AKP = self.pair_network(torch.cat([raw_AK3, radial_AKR], dim=-1))
+            pairs_AKP = self.pair_network(torch.cat([displacements_AK3, radial_AKR], dim=-1))
         else:
-            pairs_AKP = self.pair_network(raw_AK3) - self.pair_network(raw_AK3.new_zeros(3))
+            pairs_AKP = self.pair_network(displacements_AK3) - self.pair_network(displacements_AK3.new_zeros(3))
         x_AE = self.species(self.species_index[batch.atomic_numbers])
         for block in self.blocks:
             x_AE = block(x_AE, pairs_AKP, envelope_AK, batch)
