@@ -270,11 +270,32 @@ def field_table() -> str:
     return "\n".join(lines)
 
 
+def plain_table() -> str:
+    """What a plain network learned, as its screening lists the runs."""
+    lines = [
+        "| displacements and | forces | optimiser, learning rate | ms a step | steps | rotated force MAE, meV/Å "
+        "| rotational spread | equivariance percent | directions cut | direction load |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    found = measured("plain_screening")
+    for row in sorted(found["rows"], key=lambda row: (list(found["costs"]).index(row["run"]), row["n_steps"])):
+        *what, optimizer = row["run"].split(", ")
+        head = "direct" if "direct" in what else "conservative"
+        inputs = {"distances": "distances", "rank 1": "nothing", "rank 4": "nothing, rank 4"}[what[-1]]
+        lines.append(
+            f"| {inputs} | {head} | {optimizer} | {1e3 * found['costs'][row['run']]:.0f} | {row['n_steps']:,} "
+            f"| {row['force_mae_rotated']:.1f} | {row['rotational_spread']:.1f} | {row['equivariance_percent']:.2g} "
+            f"| {row['force_mae_exact']:.1f} | {row['direction_load']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 # By page, in the order in which they stand there.
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"potentials": table},
     "docs/symmetry.md": {
         "symmetry-potentials": symmetry_table,
+        "symmetry-plain": plain_table,
         "symmetry-screening": screening_table,
         "symmetry-before-after": before_after_table,
         "symmetry-field": field_table,
