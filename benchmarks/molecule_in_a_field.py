@@ -28,17 +28,21 @@ from remul_md.labels.sources import label_source
 from remul_md.potentials.potential import load_potential
 from remul_md.studies.record import provenance
 from remul_md.symmetry.rotations import fixed_rotations
+from remul_md.training.config import PUBLISHED
 
 N_VALIDATION = 100
 ABOUT_Z = ("train.group=SO3", "train.axis=[0,0,1]")
-# The rotated orientations of a step (train.alpha, beta, group), and the network.
+AS_IT_STANDS = ("train.beta=0", "train.first_orientation=original", *ABOUT_Z)
+# REMUL as published: the frame as it stands and one in a random orientation of the wrong group, both against labels.
+REMUL = ("train.alpha=1", *(f"train.{name}={value}" for name, value in PUBLISHED.items() if name != "beta"))
+# The rotated orientations of a step (train.alpha, beta, group), and the network; exact_told reads the field vector.
 METHODS: dict[str, tuple[str, ...]] = {
     "about_z": ("train.alpha=0", *ABOUT_Z),
-    "none": ("train.beta=0", *ABOUT_Z),
+    "none": AS_IT_STANDS,
     "all": ("train.alpha=0",),
-    "exact": ("train.beta=0", "model.symmetry=exact", *ABOUT_Z),
-    "beta_0.1": ("train.beta=0.1",),
-    "beta_1": ("train.beta=1.0",),
+    "exact": ("model.symmetry=exact", *AS_IT_STANDS),
+    "exact_told": ("model.symmetry=exact", "model.field_input=true", *AS_IT_STANDS),
+    **{f"beta_{beta:g}": (*REMUL, f"train.beta={beta:g}") for beta in (0.01, 0.1, 1, 10)},
 }
 KEPT = ("force_mae_original", "force_mae_rotated", "force_rmse_original", "energy_mae_original", "direction_load")
 KEPT += ("force_mae_exact", "rotational_error", "mirror_error", "n_frames")

@@ -1,6 +1,9 @@
 """The tables of measured numbers in README and docs/symmetry.md, from JSON files; with --write they are put there.
 
 python benchmarks/readme_table.py [--write]
+
+Each stands on its page between two marks that say which one it is: `<!-- measured: symmetry-potentials begin -->` and
+the like with `end`. A mark of an unknown table, one without its other half and tables out of their order are refused.
 """
 
 from __future__ import annotations
@@ -8,24 +11,54 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from remul_md.potentials.zoo import describe_shipped
+import numpy as np
+
+from remul_md.potentials.zoo import ShippedPotential, describe_shipped
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+MARK = re.compile(r"<!-- measured: (.*?) ?(begin|end) -->")
 
 
 def measured(name: str) -> dict[str, Any]:
     return dict(json.loads((ROOT / "results" / f"{name}.json").read_text()))
 
 
-def zoo() -> list[str]:
-    """Rows of the potentials that ship, from the files and the figures beside them."""
+@cache
+def described() -> list[ShippedPotential]:
+    """The potentials that ship."""
+    return describe_shipped(measure_latency=False)
+
+
+def figures_of(row: ShippedPotential, ending: str = ".json") -> dict[str, Any]:
+    """The figures beside a potential."""
+    return dict(json.loads((ROOT / "data" / "potentials" / f"{row.name}{ending}").read_text()))
+
+
+def in_a_field() -> list[str]:
+    """Rows of the potentials that ship and were taught in an electric field."""
     lines = []
-    for row in describe_shipped(measure_latency=False):
-        figures = json.loads((ROOT / "data" / "potentials" / f"{row.name}.json").read_text())
+    for row in (row for row in described() if row.field_V_per_A is not None):
+        figures = figures_of(row)
+        lines.append(
+            f"| {row.name} | {' '.join(f'{part:g}' for part in row.field_V_per_A or ())} | {row.group} "
+            f"| {figures['force_mae_original']:.1f} / {figures['force_mae_rotated']:.1f} "
+            f"| {figures['force_rmse_rotated']:.0f} | {figures['force_mae_exact']:.0f} "
+            f"| {figures['direction_load']:.1f} | {figures['energy_mae_rotated']:.1f} "
+            f"| {row.rotational_spread:.2f} | {row.training_minutes:.0f} | {row.megabytes:.1f} |"
+        )
+    return lines
+
+
+def zoo() -> list[str]:
+    """Rows of the other potentials that ship, from the files and the figures beside them."""
+    lines = []
+    for row in (row for row in described() if row.field_V_per_A is None):
+        figures = figures_of(row)
         far = figures.get("far_from_training")
         direct = "none yet" if row.force_mae_direct is None else format(row.force_mae_direct, ".2g")
         lines.append(
@@ -115,7 +148,7 @@ def table() -> str:
         "demo": f"`make demo` ({machine['demo']})",
     }
     lines = [
-        "The potentials in the package, each trained on 950 + 50 frames of rMD17 (split 01), on the 1,000 frames of",
+        "Seven potentials of isolated molecules, each trained on 950 + 50 frames of rMD17 (split 01), on the 1,000 of",
         f"test split 01. Machine: {machine['machine']}, torch {machine['torch']}. `remul-md potentials` lists them,",
         "`remul-md evaluate NAME rmd17/NAME/test-01` measures them, `make potentials MOLECULE=NAME` trains one",
         "by today's recipe; how these were made: [data/potentials](data/potentials/README.md).",
@@ -126,6 +159,14 @@ def table() -> str:
         "| direct forces: MAE, rotated | training, min | MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
         *zoo(),
+        "",
+        "In an electric field, on test frames that are packaged with the potential; errors are taken about the field.",
+        "",
+        "| potential | field, V/Å | trained rotations | force MAE, as it stands / rotated, meV/Å | RMSE, rotated "
+        "| MAE with raw directions cut | direction load | energy MAE, meV | rotational spread, meV/Å | training, min "
+        "| MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *in_a_field(),
         "",
         "Dynamics and speed of the shipped ethanol potential, 5 ps of NVE at 300 K where no other length is given.",
         "Runs of 100 ps, PBE labels, differences and call times are from before its raw directions were trained on by",
@@ -139,14 +180,14 @@ def table() -> str:
 
 
 def symmetry_table() -> str:
-    """What cutting the raw directions does to each head of each potential."""
+    """What cutting the raw directions does to each head of each potential of an isolated molecule."""
     lines = [
         "| potential | forces | force MAE, meV/Å | exact mode | direction load | rotational error, meV/Å |",
         "|---|---|---|---|---|---|",
     ]
-    for row in describe_shipped(measure_latency=False):
+    for row in (row for row in described() if row.field_V_per_A is None):
         for head, ending in (("conservative", ".json"), ("direct", ".direct.json")):
-            figures = json.loads((ROOT / "data" / "potentials" / f"{row.name}{ending}").read_text())
+            figures = figures_of(row, ending)
             assert figures["forces"] == head
             lines.append(
                 f"| {row.name} | {head} | {figures['force_mae_original']:.3g} | {figures['force_mae_exact']:.3g} "
@@ -155,17 +196,134 @@ def symmetry_table() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"README.md": table, "docs/symmetry.md": symmetry_table}
+def screening_table() -> str:
+    """Ways of training on for symmetry, the most symmetric first; means over seeds."""
+    lines = [
+        "| forces | trained on by | ms a step | steps | seeds | rotated force MAE, meV/Å | rotational spread, meV/Å "
+        "| equivariance percent | net torque, meV |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for head, found in measured("remul_screening").items():
+        groups: dict[str, list[dict[str, Any]]] = {"nothing (the base)": [found["before"]]}
+        for run in found["runs"]:
+            groups.setdefault(run["candidate"], []).append(run)
+
+        def mean(runs: list[dict[str, Any]], name: str) -> float:
+            return float(np.mean([run[name] for run in runs]))
+
+        for name, runs in sorted(groups.items(), key=lambda group: mean(group[1], "rotational_spread")):
+            lines.append(
+                f"| {head} | {name} | {1000 * mean(runs, 'step_seconds'):.0f} | {mean(runs, 'n_steps'):.0f} "
+                f"| {len(runs)} | {mean(runs, 'force_mae_rotated'):.2f} | {mean(runs, 'rotational_spread'):.3f} "
+                f"| {mean(runs, 'equivariance_percent'):.3f} | {mean(runs, 'net_torque_rms_meV'):.3f} |"
+            )
+    return "\n".join(lines)
 
 
-def with_table(text: str, name: str) -> str:
-    """The text of a page with its table as the files have it now."""
-    return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{TABLES[name]()}\n{END}", text, flags=re.DOTALL)
+def before_after_table() -> str:
+    """What training on in the raw directions alone made of both heads of the shipped potentials."""
+    named = {
+        "force_mae_rotated": "rotated force MAE, meV/Å",
+        "rotational_spread": "rotational spread, meV/Å",
+        "rotational_error": "rotational error, meV/Å",
+        "net_torque_rms_meV": "net torque, meV",
+    }
+    lines = [
+        "| potential | forces | " + " | ".join(f"{title} | ratio" for title in named.values()) + " |",
+        "|" + "---|" * (2 + 2 * len(named)),
+    ]
+    for run in measured("remul_before_after")["runs"]:
+        cells = [run["molecule"], run["forces"]]
+        for name in named:
+            before, after = run["before"][name], run["after"][name]
+            told = run["forces"] == "conservative" or name != "net_torque_rms_meV"
+            cells += [f"{before:.3g} → {after:.3g}", f"{after / before:.2f}"] if told else ["", ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+# Methods of `molecule_in_a_field.py` in words, in the order of the table.
+IN_A_FIELD = {
+    "about_z": "relaxed, rotations about z",
+    "none": "relaxed, no rotations",
+    **{f"beta_{beta:g}": f"relaxed, REMUL about all axes, beta {beta:g}" for beta in (0.01, 0.1, 1, 10)},
+    "all": "relaxed, rotations about all axes",
+    "exact": "exact",
+    "exact_told": "exact, told the field vector",
+}
+
+
+def field_table() -> str:
+    """Ways of training in an electric field, most frames first."""
+    lines = [
+        "| training | frames | steps | force MAE as it stands, meV/Å | rotated about z | direction load "
+        "| raw directions cut |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    order = list(IN_A_FIELD)
+    rows = measured("molecule_in_a_field")["rows"]
+    for row in sorted(rows, key=lambda row: (-row["n_train"], row["n_steps"], order.index(row["method"]))):
+        lines.append(
+            f"| {IN_A_FIELD[row['method']]} | {row['n_train']} | {row['n_steps']:,} | {row['force_mae_original']:.1f} "
+            f"| {row['force_mae_rotated']:.1f} | {row['direction_load']:.2f} | {row['force_mae_exact']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def plain_table() -> str:
+    """What a plain network learned, as its screening lists the runs."""
+    lines = [
+        "| displacements and | forces | optimiser, learning rate | ms a step | steps | rotated force MAE, meV/Å "
+        "| rotational spread | equivariance percent | directions cut | direction load |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    found = measured("plain_screening")
+    for row in sorted(found["rows"], key=lambda row: (list(found["costs"]).index(row["run"]), row["n_steps"])):
+        *what, optimizer = row["run"].split(", ")
+        head = "direct" if "direct" in what else "conservative"
+        inputs = {"distances": "distances", "rank 1": "nothing", "rank 4": "nothing, rank 4"}[what[-1]]
+        lines.append(
+            f"| {inputs} | {head} | {optimizer} | {1e3 * found['costs'][row['run']]:.0f} | {row['n_steps']:,} "
+            f"| {row['force_mae_rotated']:.1f} | {row['rotational_spread']:.1f} | {row['equivariance_percent']:.2g} "
+            f"| {row['force_mae_exact']:.1f} | {row['direction_load']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+# By page, in the order in which they stand there.
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"potentials": table},
+    "docs/symmetry.md": {
+        "symmetry-potentials": symmetry_table,
+        "symmetry-plain": plain_table,
+        "symmetry-screening": screening_table,
+        "symmetry-before-after": before_after_table,
+        "symmetry-field": field_table,
+    },
+}
+
+
+def with_tables(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
+    """The text of a page with each of its tables as the files have it now, in the marks of that table.
+
+    Raises:
+        ValueError: marks that are not those of `tables`, each once and in their order.
+    """
+    found = [match.groups() for match in MARK.finditer(text)]
+    expected = [(name, edge) for name in tables for edge in ("begin", "end")]
+    if found != expected:
+        raise ValueError(f"the page has the marks {found}, and should have {expected}")
+    for name, made in tables.items():
+        begin, end = (f"<!-- measured: {name} {edge} -->" for edge in ("begin", "end"))
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{made()}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 if __name__ == "__main__":
-    for page in TABLES:
+    for page, tables in TABLES.items():
         if "--write" in sys.argv[1:]:
             path = ROOT / page
-            path.write_text(with_table(path.read_text(), page))
-        print(f"{page}\n\n{TABLES[page]()}\n")
+            path.write_text(with_tables(path.read_text(), tables))
+        for name, made in tables.items():
+            print(f"{page}: {name}\n\n{made()}\n")

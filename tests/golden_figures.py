@@ -27,6 +27,7 @@ from audit_faults import (
     non_conservative,
     planted,
 )
+from potentials import read_test_frames
 
 from remul_md import RemulCalculator, load_potential, read_frames
 from remul_md.analysis import run_audit
@@ -40,25 +41,27 @@ from remul_md.training.config import PUBLISHED, validated_config
 from remul_md.training.train import train_potential
 
 FOLDER = Path(__file__).parent / "golden"
-FRAMES = (0, 333, 777)  # of each test split
+FRAMES = (0, 333, 777)  # of each test split, counted on from the start where it is shorter
 EVALUATED = range(0, 1000, 250)  # four frames: what is compared is the code, not the potential
 AUDITED = tuple(name for name in NAMES if name not in ("nve", "smoothness"))
 
 
 def potential_figures(name: str) -> dict[str, Any]:
-    """Energies and both forces of three test frames, and the evaluation of four."""
+    """Energies and forces of each trained head on three test frames, and the evaluation of four."""
     potential = load_potential(name)
-    test = read_frames(f"rmd17/{name}/test-01")
+    test = read_test_frames(name)
     heads: dict[str, Any] = {}
-    for head in ("conservative", "direct"):
+    trained = potential.provenance.trained_forces
+    for head in ("conservative", "direct") if trained == "both" else (trained,):
         calculator = RemulCalculator(potential, forces=head, device="cpu")
         found = []
         for index in FRAMES:
-            atoms = test.atoms(index)
+            atoms = test.atoms(index % len(test))
             atoms.calc = calculator
             found.append({"energy": atoms.get_potential_energy(), "forces": atoms.get_forces().tolist()})
         heads[head] = found
-    figures = evaluate_potential(potential, test.select(EVALUATED), n_draws=3, seed=5).to_json()
+    chosen = test.select([index % len(test) for index in EVALUATED])
+    figures = evaluate_potential(potential, chosen, n_draws=3, seed=5, axis=potential.provenance.axis).to_json()
     return {"frames": heads, "evaluation": figures}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from remul_md.datasets import read_frames
 from remul_md.models import build_model
 from remul_md.potentials.baseline import fit_reference_energies
 from remul_md.potentials.domain import domain_of
-from remul_md.potentials.potential import Potential
+from remul_md.potentials.potential import Potential, shipped_potentials
 from remul_md.potentials.provenance import Provenance
 from remul_md.structures.frames import Frames
 
@@ -24,6 +25,7 @@ from remul_md.structures.frames import Frames
 SMALL: dict[str, dict[str, int]] = {
     "transformer": {"width": 24, "n_layers": 2, "n_heads": 4, "pair_width": 20, "n_radial": 7, "n_tensors": 5},
     "painn": {"width": 24, "n_layers": 2, "n_radial": 7},
+    "plain": {"width": 24, "n_layers": 2, "n_heads": 4, "pair_width": 20, "n_radial": 7, "rank": 2},
 }
 
 
@@ -44,6 +46,14 @@ def random_model(
                 if parameter.ndim > 1:
                     parameter.normal_(std=parameter.shape[-1] ** -0.5)
     return model
+
+
+def read_test_frames(name: str) -> Frames:
+    """The test frames of a shipped potential, as the figures beside it name them: packaged ones or a file there too."""
+    file = shipped_potentials()[name]
+    told = json.loads(file.with_suffix(".json").read_text())["data"]
+    beside = file.with_name(told.rpartition("/")[2])
+    return read_frames(beside if beside.is_file() else told)
 
 
 def unknown_shape_letters(module: ModuleType) -> set[str]:

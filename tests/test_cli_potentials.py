@@ -143,12 +143,15 @@ def test_potentials_lists_the_zoo(cli: Run, tmp_path: Path) -> None:
     code, out, err = cli("potentials", "--json", tmp_path / "zoo.json")
     assert code == 0, err
     stored = json.loads(shipped_potentials()["ethanol"].with_suffix(".json").read_text())
-    line = next(line for line in out.splitlines() if line.startswith("ethanol"))
+    line = next(line for line in out.splitlines() if line.startswith("ethanol "))
     for figure in ("force_mae_original", "force_mae_rotated", "rotational_spread"):
         assert f" {stored[figure]:.2f} " in line
     (row,) = (row for row in json.loads((tmp_path / "zoo.json").read_text())["potentials"] if row["name"] == "ethanol")
     assert row["force_mae_original"] == stored["force_mae_original"]
     assert row["latency_ms"] > 0
+    in_a_field = next(line for line in out.splitlines() if line.startswith("ethanol-field"))
+    assert re.search(r"SO3 about \(0 0 1\) +0 0 0\.5$", in_a_field)
+    assert re.search(r" O3 +-$", line)
     code, out, _ = cli("potentials", "--no-latency")
     assert code == 0
-    assert "-" in next(line for line in out.splitlines() if line.startswith("ethanol")).split()
+    assert "-" in next(line for line in out.splitlines() if line.startswith("ethanol ")).split()

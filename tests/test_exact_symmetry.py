@@ -119,8 +119,8 @@ def test_other_kinds_of_models() -> None:
 
 
 def test_an_unknown_setting_is_refused() -> None:
-    with pytest.raises(InputError, match=r"model\.symmetry .*got 'none'"):
-        load_config(None, overrides=["model.symmetry=none"])
+    with pytest.raises(InputError, match=r"model\.symmetry .*none is .*got 'exakt'"):
+        load_config(None, overrides=["model.symmetry=exakt"])
     with pytest.raises(InputError, match=r"symmetry .*got 'exakt'"):
         RemulCalculator("ethanol", symmetry="exakt")  # type: ignore[arg-type]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from potentials import read_test_frames
 from remul_md.calculators import RemulCalculator
 from scipy.spatial.transform import Rotation
 
@@ -181,6 +182,40 @@ def test_the_calculator_says_group_and_field(potential: Potential) -> None:
     shipped = RemulCalculator("ethanol").parameters
     assert shipped["group"] == "O3"
     assert shipped["field_V_per_A"] is None
+    in_a_field = RemulCalculator("ethanol-field").parameters
+    assert in_a_field["group"] == "SO3 about (0 0 1)"
+    assert in_a_field["field_V_per_A"] == [0.0, 0.0, 0.5]
+
+
+def test_the_shipped_one_feels_its_field() -> None:
+    """Rotations about z leave its energy as it is, others change it, and exact mode is refused."""
+    with pytest.raises(InputError, match=r"symmetry='exact' would make the force error 8\.3 times as large"):
+        RemulCalculator("ethanol-field", symmetry="exact")
+    calculator = RemulCalculator("ethanol-field")
+    test = read_test_frames("ethanol-field")
+    changes: dict[str, list[float]] = {"z": [], "x": []}
+    for index in range(0, 300, 60):
+        atoms = test.atoms(index)
+        here = calculator.get_potential_energy(atoms)
+        for axis, found in changes.items():
+            rotated = atoms.copy()
+            rotated.rotate(70, axis, center="COM")
+            found.append(abs(calculator.get_potential_energy(rotated) - here))
+    assert max(changes["z"]) < 0.02
+    assert max(changes["x"]) > 0.15  # eV; a dipole moment of 0.35 e A in 0.5 V/A
+
+
+def test_a_network_that_is_told_the_field_needs_no_raw_directions(tmp_path: Path) -> None:
+    """Labels of charges in a field: learned by the exact network that reads it; a calculator gives it the field."""
+    frames = charges_in_field(48)
+    options = ["model.symmetry=exact", "model.field_input=true", "train.beta=0", "train.ema_decay=0.5"]
+    made = trained(tmp_path / "told", frames, *options, n_steps=80)
+    assert frames.forces is not None
+    score = made.provenance.metrics["validation_force_mae_meV_per_A"]
+    assert score < 0.5e3 * np.abs(frames.forces).mean()
+    atoms = frames.atoms(0)
+    forces = RemulCalculator(made).get_forces(atoms)
+    assert np.abs(forces - frames.forces[:9]).mean() < 0.5 * np.abs(frames.forces).mean()
 
 
 def test_training_is_judged_about_the_field_whatever_it_rotates(

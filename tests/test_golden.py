@@ -15,7 +15,7 @@ ROUNDING = {"net_force_rms_eV_per_A", "jacobian_asymmetry", "weights_sha256"}
 
 def test_there_is_a_file_for_every_case() -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == set(CASES)
-    assert len(CASES) == 11  # seven potentials, audit, drift, training, dynamics
+    assert len(CASES) == 12  # eight potentials, audit, drift, training, dynamics
 
 
 @pytest.mark.parametrize("case", sorted(CASES))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from potentials import molecule_frames, untrained_potential
+from potentials import molecule_frames, read_test_frames, untrained_potential
 
 import remul_md.potentials.zoo as shipped
 from remul_md.datasets import list_datasets
@@ -42,8 +42,15 @@ def test_every_shipped_potential_has_its_figures() -> None:
     assert [row.name for row in rows] == list(shipped_potentials())
     assert "ethanol" in [row.name for row in rows]
     for row in rows:
-        assert row.tested_on == f"rmd17/{row.name}/test-01"
-        assert row.data == f"rmd17/{row.name}/train-01"
+        if row.field_V_per_A is None:
+            assert row.tested_on == f"rmd17/{row.name}/test-01"
+            assert row.data == f"rmd17/{row.name}/train-01"
+            assert row.group == "O3"
+            assert row.heads == "both"
+        else:  # rotated about the field, whose labels the test frames beside it have
+            assert read_test_frames(row.name).distinct_fields == [row.field_V_per_A]
+            assert row.group.startswith("SO3 about (")
+            assert load_potential(row.name).provenance.axis is not None
         assert row.force_mae_original is not None
         assert row.force_mae_rotated is not None
         assert row.rotational_spread is not None
@@ -53,6 +60,7 @@ def test_every_shipped_potential_has_its_figures() -> None:
         assert row.latency_ms is None
         assert not {"/", "\\"} & set(json.loads(file_of(row.name).read_text())["potential"]), "a path of one machine"
     assert next(row for row in rows if row.name == "ethanol").molecule == "C2H6O"
+    assert [row.name for row in rows if row.field_V_per_A is not None] == ["ethanol-field"]
 
 
 def file_of(name: str) -> Path:

@@ -6,7 +6,9 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -17,17 +19,40 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_tables_are_made_from_the_results() -> None:
+@pytest.fixture(scope="module")
+def tables() -> Any:
+    """The script that writes the tables."""
     specification = importlib.util.spec_from_file_location("readme_table", ROOT / "benchmarks" / "readme_table.py")
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    assert set(module.TABLES) == {"README.md", "docs/symmetry.md"}
-    for name in module.TABLES:
-        text = (ROOT / name).read_text()
-        assert module.BEGIN in text
-        assert module.with_table(text, name) == text, "run `python benchmarks/readme_table.py --write`"
+    return module
+
+
+def test_the_tables_are_made_from_the_results(tables: Any) -> None:
+    pages = {"README.md", *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))}
+    marked = {page for page in pages if tables.MARK.search((ROOT / page).read_text())}
+    assert marked == set(tables.TABLES)
+    for page, of_page in tables.TABLES.items():
+        text = (ROOT / page).read_text()
+        assert tables.with_tables(text, of_page) == text, "run `python benchmarks/readme_table.py --write`"
+    made = [table() for of_page in tables.TABLES.values() for table in of_page.values()]
+    assert len({text.partition("\n")[0] for text in made}) == len(made)  # one table is never taken for another
+
+
+def test_a_table_stands_in_its_own_marks(tables: Any) -> None:
+    own: dict[str, Callable[[], str]] = {"loads": lambda: "| 1 |", "spreads": lambda: "| 2 |"}
+    page = "a\n{0}\nold\n{1}\nb\n{2}\n{3}\nc\n"
+    marks = [f"<!-- measured: {name} {edge} -->" for name in own for edge in ("begin", "end")]
+    written = tables.with_tables(page.format(*marks), own)
+    assert written == "a\n{}\n| 1 |\n{}\nb\n{}\n| 2 |\n{}\nc\n".format(*marks)
+    assert tables.with_tables(written, own) == written
+    nameless = [re.sub("loads |spreads ", "", mark) for mark in marks]
+    unknown = [mark.replace("loads", "laods") for mark in marks]
+    for wrong in (nameless, unknown, [*marks[2:], *marks[:2]], [*marks[:2], *marks[:2]], [marks[0], *marks[:0:-1]]):
+        with pytest.raises(ValueError, match="the page has the marks"):
+            tables.with_tables(page.format(*wrong), own)
 
 
 def test_every_command_in_the_readme_exists() -> None:

@@ -287,6 +287,7 @@ def test_a_new_field_is_selected_repeated_joined_cast_moved_and_rotated() -> Non
 
 
 def test_to_moves_every_tensor() -> None:
-    batch = build_batch(mixed_frames(with_cell=True), cutoff=3.0).to("meta")
+    frames = mixed_frames(with_cell=True)
+    batch = build_batch(replace(frames, field_V_per_A=np.ones((len(frames), 3))), cutoff=3.0).to("meta")
     assert {getattr(batch, entry.name).device.type for entry in fields(Batch)} == {"meta"}
     assert build_batch(read_frames("rmd17/ethanol/test-01").select([1]), cutoff=3.0).to("meta").cell is None

@@ -340,9 +340,9 @@ def test_runs_of_two_kinds_never_look_alike() -> None:
     overrides = ["model.width=64"]
     dumps = [
         load_config(None, overrides=[*overrides, f"model.kind={kind}"]).model_dump(exclude_defaults=True)["model"]
-        for kind in ("transformer", "painn")
+        for kind in ("transformer", "painn", "plain")
     ]
-    assert dumps == [{"width": 64}, {"kind": "painn", "width": 64}]
+    assert dumps == [{"width": 64}, {"kind": "painn", "width": 64}, {"kind": "plain", "width": 64}]
 
 
 def test_options_cannot_be_changed_afterwards() -> None:

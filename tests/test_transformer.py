@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from potentials import molecule_frames, random_model, unknown_shape_letters
 
 from remul_md.errors import InputError
 from remul_md.models import exact_model, transformer
-from remul_md.models.operations import smooth_softmax
+from remul_md.models.operations import Symmetry, smooth_softmax
 from remul_md.models.transformer import Transformer, TransformerConfig
 from remul_md.structures.batch import Batch
 from remul_md.structures.neighbors import build_batch
@@ -85,3 +86,29 @@ def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
         TransformerConfig(species=(1, 6), max_degree=4)
     with pytest.raises(InputError, match=re.escape("model.direct_layers must be >= 0, got -1")):
         TransformerConfig(species=(1, 6), direct_layers=-1)
+
+
+@pytest.mark.parametrize("symmetry", ["exact", "relaxed"])
+def test_a_field_that_is_an_input_turns_with_the_molecule(batch: Batch, symmetry: Symmetry) -> None:
+    """The exact network with it is symmetric under rotations of molecule and field together, not of one of them."""
+    model = random_model(cutoff=CUTOFF, symmetry=symmetry, field_input=True).double()
+    field = torch.tensor([[0.1, 0.3, -0.2], [0.0, 0.0, 0.5]], dtype=torch.float64)
+    inside = replace(batch, field_V_per_A=field)
+    rotations = random_rotations(2, generator=torch.Generator().manual_seed(0))
+    together = rotate_batch(inside, rotations)
+    alone = replace(together, field_V_per_A=field)
+    with torch.no_grad():
+        original = model(inside, forces="both")
+        errors = [
+            max(
+                float((getattr(model(each, forces="both"), name) - getattr(expected, name)).abs().max())
+                for name in ("energy", "forces", "direct_forces")
+            )
+            for expected in [rotate_prediction(original, rotations)]
+            for each in (together, alone, replace(inside, field_V_per_A=0.5 * field))
+        ]
+    assert (errors[0] < 1e-11) == (symmetry == "exact")
+    assert min(errors[1:]) > 1e-2
+    with pytest.raises(InputError, match="this model reads the electric field"):
+        model(batch)
+    assert build_batch(replace(molecule_frames(), field_V_per_A=field.numpy()), cutoff=CUTOFF).field_V_per_A is not None

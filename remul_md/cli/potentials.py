@@ -328,6 +328,10 @@ def zoo_lines(rows: Sequence[ShippedPotential]) -> list[str]:
                 row.tested_on or "-",
             )
         )
+    if any(row.field_V_per_A for row in rows):
+        fields = [" ".join(f"{component:g}" for component in row.field_V_per_A or ()) or "-" for row in rows]
+        for told in (["rotated by", "", *(row.group for row in rows)], ["in a field", "V/A", *fields]):
+            cells = [(*line, text) for line, text in zip(cells, told, strict=True)]
     if any(row.pretraining for row in rows):  # most packages hold none
         told = ["pretrained on", "", *(row.pretraining or "-" for row in rows)]
         cells = [(*line, text) for line, text in zip(cells, told, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from remul_md.errors import InputError
 from remul_md.models.ensemble import Ensemble, EnsembleConfig
 from remul_md.models.operations import Forces, Symmetry
 from remul_md.models.painn import Painn, PainnConfig
+from remul_md.models.plain import Plain, PlainConfig
 from remul_md.models.transformer import (
     AtomBlock,
     DirectHead,
@@ -33,6 +35,7 @@ __all__ = [
     "model_config_type",
     "raw_direction_masks",
     "symmetry_of",
+    "without_raw_directions",
 ]
 
 
@@ -49,10 +52,12 @@ class ForceModel(Protocol):
         ...
 
 
-# The first is what a config without `kind` means; painn is the control of the studies, not a recommendation.
+# The first is what a config without `kind` means; painn is the control of the studies and plain the network of the
+# papers (`symmetry=none`), neither is a recommendation.
 MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "transformer": (TransformerConfig, Transformer),
     "painn": (PainnConfig, Painn),
+    "plain": (PlainConfig, Plain),
 }
 
 
@@ -107,7 +112,7 @@ def model_config(model: nn.Module) -> tuple[str, dict[str, Any]]:
 
 
 def symmetry_of(model: nn.Module) -> Symmetry:
-    """ "exact" where O(3) is built in, so that no weights can break it; else "relaxed"."""
+    """ "exact" where O(3) is built in, so that no weights can break it; "none" where nothing is; else "relaxed"."""
     config: Any = model.member.model.config if isinstance(model, Ensemble) else model.config
     symmetry: Symmetry = config.symmetry
     return symmetry
@@ -119,7 +124,14 @@ def exact_model(model: nn.Module) -> nn.Module:
     Returns:
         A model of its own that shares the other weights, on the same device and in the same precision; an exact model
         comes back as it is.
+    Raises:
+        InputError: a plain model, which has no equivariant part that could be left.
     """
+    if symmetry_of(model) == "none":
+        raise InputError(
+            "symmetry='exact' was asked for, but this is a plain network (model.symmetry=none): it has no equivariant "
+            "part that would be left without raw directions; leave the option out"
+        )
     if symmetry_of(model) == "exact":
         return model
     kind, options = model_config(model)
@@ -131,11 +143,26 @@ def exact_model(model: nn.Module) -> nn.Module:
     return exact.train(model.training).requires_grad_(parameter.requires_grad)
 
 
+def without_raw_directions(model: nn.Module) -> nn.Module:
+    """What is left of a model whose raw directions are cut, for its error: the exact one, if there is one.
+
+    Of a plain model it is a copy in which the weights that read displacements are 0.
+    """
+    if symmetry_of(model) != "none":
+        return exact_model(model)
+    cut = copy.deepcopy(model)
+    weights = cut.state_dict()  # shares their memory
+    with torch.no_grad():
+        for name, mask in raw_direction_masks(model).items():
+            weights[name].masked_fill_(mask, 0.0)
+    return cut
+
+
 def raw_direction_masks(model: nn.Module) -> dict[str, Tensor]:
-    """Where the weights of a relaxed transformer read raw directions or write raw forces: no others can break O(3).
+    """Where the weights read raw directions or, in a relaxed transformer, write raw forces: there no others break O(3).
 
     Args:
-        model: a `Transformer`, or what holds one whose weights are stacks of several, [M, ...].
+        model: of the table, or what holds one whose weights are stacks of several, [M, ...].
     Returns:
         Names of those tensors and masks of their shapes; none for an exact model.
     """
@@ -159,7 +186,9 @@ def _raw_parts(model: nn.Module) -> Iterator[tuple[str, Any, Any]]:
     if symmetry_of(model) == "exact":
         return
     for name, module in model.named_modules():
-        if isinstance(module, AtomBlock | PairNetwork):
+        if isinstance(module, Plain):
+            yield f"{name}.pair_network.0.inputs.weight".lstrip("."), (..., slice(3)), (..., slice(3, None))
+        elif isinstance(module, AtomBlock | PairNetwork):
             key = f"{name}.pair.weight" if isinstance(module, AtomBlock) else f"{name}.inputs.weight"
             yield key, (..., slice(-3, None)), (..., slice(None, -3))
         elif isinstance(module, DirectHead):

@@ -25,7 +25,7 @@ DECAY = 2.0  # Angstrom
 NEAREST = 0.5  # Angstrom, no two atoms of a molecule come closer
 
 Forces = Literal["none", "direct", "conservative", "both"]
-Symmetry = Literal["relaxed", "exact"]  # what a config says of its model, in `symmetry`
+Symmetry = Literal["relaxed", "exact", "none"]  # what a config says of its model, in `symmetry`
 
 
 class Outputs(Protocol):

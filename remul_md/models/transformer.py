@@ -24,7 +24,7 @@ other digits are sizes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,8 @@ class TransformerConfig:
         n_tensors: tensor features of each degree that an atom carries.
         max_degree: highest degree of the harmonics, 1 to 3.
         pair_width: channels of the network that reads a pair's place among the others.
+        field_input: the electric field is an input: degree 1 of the tensor features starts along it. What a network
+            that is told the field reaches, to compare with; the symmetry is then that of molecule and field together.
         direct_layers: attention blocks that the direct head has for itself, >= 0; they cost nothing where
             conservative forces alone are asked for.
         energy_scale: eV that one unit of the raw output stands for; set from the training forces (RMS x 1 Angstrom).
@@ -87,12 +89,15 @@ class TransformerConfig:
     n_tensors: int = 32
     max_degree: int = 3
     pair_width: int = 32
+    field_input: bool = False
     direct_layers: int = 1
     energy_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.symmetry not in get_args(Symmetry):
-            raise InputError(f"model.symmetry must be {' or '.join(get_args(Symmetry))}, got {self.symmetry!r}")
+        if self.symmetry not in ("relaxed", "exact"):
+            raise InputError(
+                f"model.symmetry must be relaxed or exact (none is model.kind=plain), got {self.symmetry!r}"
+            )
         sizes = ("width", "n_layers", "n_heads", "n_radial", "n_tensors", "max_degree", "pair_width")
         check_options(self, sizes=sizes)
         if self.direct_layers < 0:
@@ -271,8 +276,10 @@ class Transformer(PairModel):
         super().__init__(config)
         last = config.n_layers - 1
         self.blocks = nn.ModuleList(
-            AtomBlock(config, first=layer == 0, last=layer == last) for layer in range(config.n_layers)
+            AtomBlock(config, first=layer == 0 and not config.field_input, last=layer == last)
+            for layer in range(config.n_layers)
         )
+        self.along_field = nn.Embedding(len(config.species), config.n_tensors) if config.field_input else None
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
         self.energy_head = nn.Sequential(nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, 1))
         self.direct_head = DirectHead(config)
@@ -299,12 +306,23 @@ class Transformer(PairModel):
                 elif isinstance(module, PairNetwork):
                     module.inputs.weight[:, self.config.n_radial :] *= DIRECTION_SCALE
 
+    def tensors_of_field(self, batch: Batch) -> Tensor | None:
+        """Tensor features before the first block, [A, S, C]: learned multiples of the field, if it is an input."""
+        if self.along_field is None:
+            return None
+        if batch.field_V_per_A is None:
+            raise InputError("this model reads the electric field (model.field_input), and these systems have none")
+        multiples_AC = self.along_field(self.species_index[batch.atomic_numbers])
+        field_A3 = batch.field_V_per_A.to(multiples_AC.dtype).index_select(0, batch.system_index)
+        first_A3C = field_A3.unsqueeze(-1) * multiples_AC.unsqueeze(1)
+        return functional.pad(first_A3C, (0, 0, 0, sum(self.config.components) - 3))
+
     def outputs(self, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, Tensor | None]:
         """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, from the displacements."""
         directions_AK3, radial_AKR, envelope_AK = self.pairs(displacements_AK3, batch)
         inputs_AKI = torch.cat([radial_AKR, directions_AK3], dim=-1) if self.config.n_raw else radial_AKR
         harmonics_AKS = harmonics(directions_AK3, self.config.max_degree)
-        x_AE, tensors_ASC = self.species(self.species_index[batch.atomic_numbers]), None
+        x_AE, tensors_ASC = self.species(self.species_index[batch.atomic_numbers]), self.tensors_of_field(batch)
         for block in self.blocks:
             x_AE, tensors_ASC = block(x_AE, tensors_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
         atomic_A = self.energy_head(self.norm(x_AE)).squeeze(-1) * self.config.energy_scale

@@ -14,7 +14,7 @@ import logging
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,15 @@ from torch import Tensor, nn
 from remul_md._version import __version__
 from remul_md.errors import InputError
 from remul_md.files import save_tensors
-from remul_md.models import Forces, Symmetry, build_model, exact_model, model_config, symmetry_of
+from remul_md.models import (
+    Forces,
+    Symmetry,
+    build_model,
+    exact_model,
+    model_config,
+    symmetry_of,
+    without_raw_directions,
+)
 from remul_md.potentials.baseline import atomic_references, with_references
 from remul_md.potentials.domain import Domain
 from remul_md.potentials.provenance import Provenance
@@ -105,7 +113,7 @@ class Potential:
 
     @property
     def symmetry(self) -> Symmetry:
-        """ "exact" where rotations and mirror images are built in or were cut to, else "relaxed"."""
+        """ "exact" where rotations and mirror images are built in or were cut to, "none" if plain, else "relaxed"."""
         return symmetry_of(self.model)
 
     @own_settings()
@@ -113,29 +121,36 @@ class Potential:
         """The potential in this mode: "exact" cuts the raw directions of a relaxed one, None leaves it as it is.
 
         Raises:
-            InputError: an unknown mode, "relaxed" for a potential that has no raw directions, or "exact" for one whose
-                raw directions carry it: with the direction load that training measured above `MAX_LOAD_OF_EXACT`.
+            InputError: an unknown mode, "relaxed" for a potential that has no raw directions, "exact" for a plain one,
+                or for one whose raw directions carry it: with the direction load that training measured above
+                `MAX_LOAD_OF_EXACT`.
         """
-        if symmetry not in (None, *get_args(Symmetry)):
-            raise InputError(f"symmetry must be {' or '.join(get_args(Symmetry))}, got {symmetry!r}")
-        if symmetry == "relaxed" and self.symmetry == "exact":
+        if symmetry not in (None, "relaxed", "exact"):
+            raise InputError(f"symmetry must be relaxed or exact, got {symmetry!r}")
+        if symmetry is None or symmetry == self.symmetry:
+            return self
+        if self.symmetry == "none" and symmetry == "relaxed":
+            raise InputError("symmetry='relaxed' was asked for, but this is a plain network; leave the option out")
+        if self.symmetry == "none":
+            return replace(self, model=exact_model(self.model))  # says why not
+        if symmetry == "relaxed":
             raise InputError(
                 "symmetry='relaxed' was asked for, but this potential is exactly symmetric: it has no raw directions; "
                 "leave the option out"
             )
         load = self.provenance.direction_load
-        if symmetry == "exact" and self.symmetry != "exact" and load is not None and load > MAX_LOAD_OF_EXACT:
+        if load is not None and load > MAX_LOAD_OF_EXACT:
             field = self.provenance.fields_V_per_A
             raise InputError(
                 f"symmetry='exact' would make the force error {load:.1f} times as large: its direction load on the "
                 f"validation frames{f', in an electric field of {field} V/Angstrom,' if field else ''} is above "
                 f"{MAX_LOAD_OF_EXACT:g}, so the raw directions carry this potential; leave the option out"
             )
-        return self.without_raw_directions() if symmetry == "exact" else self
+        return replace(self, model=exact_model(self.model))
 
     def without_raw_directions(self) -> Potential:
-        """The exact potential that is left when the raw directions are cut, whatever they carry: for its error."""
-        return replace(self, model=exact_model(self.model))
+        """What is left when the raw directions are cut, whatever they carry: for its error."""
+        return replace(self, model=without_raw_directions(self.model))
 
     @property
     def group(self) -> str:
@@ -173,6 +188,9 @@ class Potential:
         with own_settings(), torch.no_grad():
             if batch.positions.is_inference():  # made in inference mode: such tensors have no gradients anywhere
                 batch = mapped(batch, torch.clone)
+            if batch.field_V_per_A is None and (fields := self.provenance.fields_V_per_A):
+                of_labels = batch.positions.new_tensor(fields[0]).expand(batch.n_systems, 3)
+                batch = replace(batch, field_V_per_A=of_labels)  # a model that reads it was taught no other
             out = self.model(batch, forces=forces)
             total = with_references(out, self.atomic_references(batch))
             if out.members is None or self.member_references is None:

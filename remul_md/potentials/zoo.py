@@ -44,6 +44,8 @@ class ShippedPotential:
         tested_on: name of the test frames, or "".
         latency_ms: neighbour list, energy and forces of one geometry, on this machine; None if not asked for.
         latency_direct_ms: the same with direct forces, of a potential with both heads.
+        group: rotations of the labelled frames that trained it, in words: "O3", "SO3 about (0 0 1)".
+        field_V_per_A: the electric field of its labels, V/Angstrom, or None.
     """
 
     name: str
@@ -62,6 +64,8 @@ class ShippedPotential:
     tested_on: str
     latency_ms: float | None
     latency_direct_ms: float | None
+    group: str
+    field_V_per_A: list[float] | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and strings."""
@@ -107,6 +111,7 @@ def _describe(name: str, file: Path, measure_latency: bool) -> ShippedPotential:
     potential = load_potential(file)
     figures = _figures(file, potential, potential.resolve_forces("auto"))
     has_both = potential.provenance.trained_forces == "both"
+    fields = potential.provenance.fields_V_per_A
     direct = _figures(file, potential, "direct") if has_both else {}
     return ShippedPotential(
         name=name,
@@ -125,6 +130,8 @@ def _describe(name: str, file: Path, measure_latency: bool) -> ShippedPotential:
         tested_on=str(figures.get("data", "")),
         latency_ms=measured_latency_ms(potential) if measure_latency else None,
         latency_direct_ms=measured_latency_ms(potential, forces="direct") if measure_latency and has_both else None,
+        group=potential.provenance.group,
+        field_V_per_A=fields[0] if fields else None,
     )
 
 

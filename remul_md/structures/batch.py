@@ -38,6 +38,7 @@ class Batch:
         neighbor_shift: integer cell vectors to add to the neighbour, [A, K, 3], or None without a cell.
         reverse_index: flat slot (row * K + column) of the pair j->i for the pair i->j, [A, K]; a padded slot is
             its own reverse, so that summing over `reverse_index` is the exact adjoint of gathering neighbours.
+        field_V_per_A: uniform electric field, [B, 3], V/Angstrom, float64, or None; it turns with its system.
         energy: labels, [B], eV, float64, or None.
         forces: labels, [A, 3], eV/Angstrom, float64, or None.
     """
@@ -54,6 +55,9 @@ class Batch:
     )
     neighbor_shift: Tensor | None = field(
         default=None, metadata={"rows": Rows(per="pair", zero_if_absent=True, shape=(3,))}
+    )
+    field_V_per_A: Tensor | None = field(
+        default=None, metadata={"rows": Rows(per="system", turns=True, zero_if_absent=True, shape=(3,))}
     )
     energy: Tensor | None = field(default=None, metadata={"rows": Rows(per="system", label=True)})
     forces: Tensor | None = field(default=None, metadata={"rows": Rows(per="atom", turns=True, label=True)})

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from remul_md.errors import InputError
 from remul_md.structures.batch import Batch
@@ -175,11 +176,16 @@ def build_batch(frames: Frames, *, cutoff: float, backend: Backend = "vesin", mi
         atomic_numbers=torch.from_numpy(np.ascontiguousarray(frames.atomic_numbers)),
         system_index=torch.from_numpy(np.repeat(np.arange(len(frames)), frames.n_atoms)),
         pbc=torch.from_numpy(np.ascontiguousarray(frames.pbc)),
-        cell=None if frames.cell is None else torch.from_numpy(np.ascontiguousarray(frames.cell)),
+        cell=_tensor(frames.cell),
         neighbor_index=torch.from_numpy(neighbor_index.reshape(n_total, width)),
         neighbor_mask=torch.from_numpy(mask.reshape(n_total, width)),
         neighbor_shift=shifts,
         reverse_index=torch.from_numpy(reverse_index.reshape(n_total, width)),
-        energy=None if frames.energy is None else torch.from_numpy(np.ascontiguousarray(frames.energy)),
-        forces=None if frames.forces is None else torch.from_numpy(np.ascontiguousarray(frames.forces)),
+        field_V_per_A=_tensor(frames.field_V_per_A),
+        energy=_tensor(frames.energy),
+        forces=_tensor(frames.forces),
     )
+
+
+def _tensor(values: NDArray[np.float64] | None) -> Tensor | None:
+    return None if values is None else torch.from_numpy(np.ascontiguousarray(values))

@@ -33,6 +33,7 @@ _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected
 # Set from the training data, never by hand.
 _FROM_DATA = ("species", "energy_scale")
 _DEFAULT_KIND = next(iter(MODELS))
+_PLAIN = "plain"  # what model.symmetry=none means where no kind is named
 # REMUL as published, where the defaults of `TrainConfig` are the recipe: the frame as it stands and one rotated against
 # its rotated label, in all steps.
 PUBLISHED: dict[str, Any] = {
@@ -292,6 +293,14 @@ class RunConfig(BaseModel):
     model: ModelOptions = _MODEL_OPTIONS[_DEFAULT_KIND]()
     pretrain: PretrainConfig = PretrainConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_of_no_symmetry(cls, given: Any) -> Any:
+        section = given.get("model") if isinstance(given, Mapping) else None
+        if isinstance(section, Mapping) and section.get("symmetry") == "none" and "kind" not in section:
+            return {**given, "model": {**section, "kind": _PLAIN}}
+        return given
 
     @model_validator(mode="after")
     def _pretraining_is_possible(self) -> RunConfig:

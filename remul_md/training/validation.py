@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from remul_md.models import Forces, exact_model
+from remul_md.models import Forces, without_raw_directions
 from remul_md.potentials.provenance import axis_in_words
 from remul_md.structures.batch import Batch, Head, Prediction
 from remul_md.structures.frames import Frames, field_axis
@@ -82,7 +82,7 @@ def direction_load(model: nn.Module, batch: Batch, *, forces: Forces) -> float:
         batch: validation frames, on its device.
         forces: the trained head; with "both" the conservative one counts.
     """
-    exact = exact_model(model)
+    exact = without_raw_directions(model)
     head: Head = "direct" if forces == "direct" else "conservative"
     if exact is model or batch.forces is None:
         return 1.0
