@@ -519,7 +519,9 @@ def test_ctrl_c_is_one_line_and_130(workplace: Path, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "error: interrupted; `train`, `md`, `label` and `distill` go on where they were with --resume" in err
+    assert (
+        "error: interrupted; `train`, `md`, `label`, `distill` and `improve` go on where they were with --resume" in err
+    )
     assert "Traceback" not in err
 
 
@@ -546,7 +548,7 @@ def test_importing_is_quick_and_loads_nothing_heavy() -> None:
     assert seconds([sys.executable, "-c", "import remul_md"]) - seconds([sys.executable, "-c", "pass"]) < 0.3
 
 
-@pytest.mark.parametrize("command", ["md", "analyze", "distill", "audit", "study force-field"])
+@pytest.mark.parametrize("command", ["md", "analyze", "distill", "improve", "audit", "study force-field"])
 def test_help_names_every_option_in_full(command: str) -> None:
     """In the 80 columns of a plain terminal, too."""
     environment = {**os.environ, "COLUMNS": "80", "TERM": "dumb"}

@@ -30,6 +30,19 @@ if TYPE_CHECKING:
 SAVE_INTERVAL_S = 10.0  # a kill loses no more, or one label, if that takes longer
 
 
+class NoneLabelled(InputError):
+    """The method failed on every geometry.
+
+    Args:
+        message: what is told.
+        refused: of each geometry why.
+    """
+
+    def __init__(self, message: str, *, refused: Mapping[int, str]) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CalculatedLabels:
     """Frames with the labels of a calculator.
@@ -98,7 +111,8 @@ def calculate_labels(
     refused = {index: found for index, found in sorted(done.items()) if isinstance(found, str)}
     if not labels:
         reason = next(iter(refused.values()))
-        raise InputError(f"{frames.name}: {source.name} labelled none of {len(frames)} frames; the first: {reason}")
+        message = f"{frames.name}: {source.name} labelled none of {len(frames)} frames; the first: {reason}"
+        raise NoneLabelled(message, refused=refused)
     if refused:
         provenance["refused"] = {str(index): why for index, why in refused.items()}
     kept = geometries.select(list(labels))
