@@ -167,6 +167,22 @@ def torsion_chains(atomic_numbers: Numbers, pairs: NDArray[np.int64]) -> tuple[N
     return np.array(chains, dtype=np.int64).reshape(-1, 4), ["-".join(min(name, name[::-1])) for name in named]
 
 
+def side_of_bond(pairs: NDArray[np.int64], first: int, second: int) -> NDArray[np.int64]:
+    """Atoms that hang together with the second atom of a bond when it is cut; with the first, too, if it is in a ring.
+
+    Args:
+        pairs: bonds, [M, 2].
+        first: an atom of the bond.
+        second: the other one.
+    """
+    from networkx import Graph, node_connected_component
+
+    graph: Graph[int] = Graph()
+    graph.add_edges_from(np.asarray(pairs).reshape(-1, 2).tolist())
+    graph.remove_edge(first, second)
+    return np.array(sorted(node_connected_component(graph, second)), dtype=np.int64)
+
+
 def bond_angles(positions: NDArray[np.float64], chains: NDArray[np.int64]) -> NDArray[np.float64]:
     """Angles i-j-k at the middle atoms, [..., P], degrees, 0 to 180, of positions [..., N, 3] and chains [P, 3]."""
     one = positions[..., chains[:, 0], :] - positions[..., chains[:, 1], :]

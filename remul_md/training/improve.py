@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ase import Atoms
 
@@ -25,11 +24,12 @@ from remul_md.dynamics.description import structure_hash
 from remul_md.errors import InputError
 from remul_md.files import owned, replace_atomically
 from remul_md.labels.calculated import calculate_labels
+from remul_md.labels.rotated import unseen_torsions
 from remul_md.labels.sources import LabelSource
 from remul_md.potentials.domain import require_known_composition
 from remul_md.potentials.ensemble import members_of
 from remul_md.potentials.potential import Potential, find_potential, load_potential, resolve_device
-from remul_md.structures.frames import Frames, joined
+from remul_md.structures.frames import Frames, frames_from_atoms, joined
 from remul_md.training.config import TrainConfig
 from remul_md.training.improve_config import ImproveOptions, improve_training
 from remul_md.training.improve_data import (
@@ -47,7 +47,6 @@ from remul_md.training.improve_rounds import (
     chosen_geometries,
     first_geometries,
     force_errors,
-    frames_of,
     hot_runs,
     labelled_geometries,
     labels_of,
@@ -255,7 +254,6 @@ class _Run:
 
     def _geometries(self, entry: dict[str, Any]) -> Frames | None:
         """What is to be labelled; kept in the state, where every number has all its digits."""
-        numbers, charge = self.data[0].train.frame_numbers(0), self.data[0].train.charge
         if "geometries" not in entry:
             number = entry["round"]
             if number == 0:
@@ -267,17 +265,19 @@ class _Run:
                     folder=round_folder(self.folder, number),
                     options=self.options,
                     n_frames=min(self.options.labels_per_round, self._budget_left()),
+                    beside=unseen_torsions(self.data[0].train, seed=self.options.seed) if number == 1 else None,
                 )
-            entry["geometries"] = [] if chosen is None else chosen.positions.reshape(len(chosen), -1, 3).tolist()
-            entry["numbers"] = (numbers if chosen is None else chosen.frame_numbers(0)).tolist()
+            entry["geometries"] = [
+                {"numbers": chosen.frame_numbers(index).tolist(), "positions": chosen.frame_positions(index).tolist()}
+                for index in range(0 if chosen is None else len(chosen))
+            ]
             self.state.write()
         if not entry["geometries"]:
             return None
-        return frames_of(
-            np.array(entry["numbers"], dtype=np.int64),
-            [np.array(at, dtype=np.float64) for at in entry["geometries"]],
-            charge=None if charge is None else int(charge[0]),
-            name=f"round {entry['round']}",
+        charge = self.data[0].train.charge
+        info = {"charge": 0 if charge is None else int(charge[0])}
+        return frames_from_atoms(
+            [Atoms(**one, info=info) for one in entry["geometries"]], name=f"round {entry['round']}"
         )
 
     def _known(self, number: int) -> Frames:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from numpy.typing import NDArray
 
 from remul_md.analysis.calibration import calibration
 from remul_md.datasets import read_frames, write_frames
@@ -109,6 +108,7 @@ def chosen_geometries(
     folder: Path,
     options: ImproveOptions,
     n_frames: int,
+    beside: Frames | None = None,
 ) -> Frames | None:
     """Geometries from before the ends of those runs that ended early, far from all known frames and from each other.
 
@@ -118,28 +118,45 @@ def chosen_geometries(
         folder: of the round.
         options: of all rounds.
         n_frames: at most so many.
+        beside: further geometries to choose from, half of all at most.
     Returns:
-        Without labels; None where no run shows anything new.
+        Without labels; None where there is nothing new.
     """
-    candidates: list[NDArray[np.float64]] = []
-    numbers = known.frame_numbers(0)
+    chosen, compared = [], descriptors(known)
+    for pool, most in (
+        (beside, n_frames // 2),
+        (_before_the_end(runs, known, folder=folder, options=options), n_frames),
+    ):
+        if pool is None:
+            continue
+        found = descriptors(pool)
+        picked, _ = select_new(found, compared, n_frames=most - sum(map(len, chosen)))
+        if len(picked):
+            chosen.append(pool.select(picked))
+            compared = np.concatenate([compared, found[picked]])
+    return joined(chosen, name="chosen") if chosen else None
+
+
+def _before_the_end(
+    runs: Sequence[Mapping[str, Any]], known: Frames, *, folder: Path, options: ImproveOptions
+) -> Frames | None:
+    """Geometries from the last time of each run that ended early, evenly spread; None where there are none."""
+    candidates: list[Atoms] = []
+    charge = 0 if known.charge is None else int(known.charge[0])
     for run in runs:
         path = OutputFiles.for_output(replica_output(_output(folder, run["temperature_K"]), run["replica"])).trajectory
         if not run["cause"] or not path.is_file() or path.stat().st_size == 0:
             continue
         trajectory = read_trajectory(path)
-        numbers = trajectory.atomic_numbers
         n_last = min(len(trajectory), 1 + round(1000.0 * options.window_ps / options.frame_interval_fs))
-        last = np.unique(
-            np.linspace(len(trajectory) - n_last, len(trajectory) - 1, FRAMES_OF_A_RUN).round().astype(int)
-        )
-        candidates += [at for at in trajectory.positions[last] if is_plausible(numbers, at)]
-    if not candidates:
-        return None
-    charge = None if known.charge is None else int(known.charge[0])
-    pool = frames_of(numbers, candidates, charge=charge, name="hot runs")
-    chosen, _ = select_new(descriptors(pool), descriptors(known), n_frames=n_frames)
-    return pool.select(chosen) if len(chosen) else None
+        end = len(trajectory) - 1
+        last = np.unique(np.linspace(end + 1 - n_last, end, FRAMES_OF_A_RUN).round().astype(np.int64))
+        candidates += [
+            Atoms(numbers=trajectory.atomic_numbers, positions=at, info={"charge": charge})
+            for at in trajectory.positions[last]
+            if is_plausible(trajectory.atomic_numbers, at)
+        ]
+    return frames_from_atoms(candidates, name="hot runs") if candidates else None
 
 
 def first_geometries(data: Sequence[MemberData], *, options: ImproveOptions) -> Frames | None:
@@ -272,14 +289,6 @@ def force_errors(potential: Potential, frames: Frames) -> Errors:
     return Errors(
         force_mae=mae, error_over_std=calibration(errors, std).error_over_std, least_certain=float(of_frames.mean())
     )
-
-
-def frames_of(
-    numbers: NDArray[np.int64], positions: Sequence[NDArray[np.float64]], *, charge: int | None, name: str
-) -> Frames:
-    """Geometries [N, 3] of one isolated molecule as frames."""
-    structures = [Atoms(numbers=numbers, positions=at, info={"charge": charge or 0}) for at in positions]
-    return replace(frames_from_atoms(structures), name=name)
 
 
 def _output(folder: Path, temperature_K: float) -> Path:

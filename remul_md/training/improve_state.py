@@ -49,7 +49,7 @@ class ImproveState:
                 f"{folder}: its runs had to hold {before:g} ps, {now} are asked for; give as much, or a new --run-dir"
             )
         if content["ended"] and changed_values(content["asked"], asked):
-            for stage in ("runs", *(() if content["rounds"][-1].get("geometries") else ("geometries", "numbers"))):
+            for stage in ("runs", *(() if content["rounds"][-1].get("geometries") else ("geometries",))):
                 content["rounds"][-1].pop(stage, None)  # of the round that was the last one
         content |= {"asked": dict(asked), "ended": ""}
         return cls(folder, content)
