@@ -6,7 +6,7 @@ import io
 import json
 import multiprocessing
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -144,7 +144,7 @@ def calculation_record(frames: Frames, source: LabelSource) -> dict[str, Any]:
 
 def _labelled(
     frames: Frames, indices: Sequence[int], source: LabelSource, *, jobs: int
-) -> Iterator[tuple[int, _Found]]:
+) -> Generator[tuple[int, _Found], None, None]:
     """The label of each of these frames, or why it has none, as they come."""
     tasks = [(index, frames.atoms(index), f"{frames.name}, frame {index}") for index in indices]
     if jobs == 1 or len(tasks) < 2:

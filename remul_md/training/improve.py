@@ -267,10 +267,7 @@ class _Run:
                     n_frames=min(self.options.labels_per_round, self._budget_left()),
                     beside=unseen_torsions(self.data[0].train, seed=self.options.seed) if number == 1 else None,
                 )
-            entry["geometries"] = [
-                {"numbers": chosen.frame_numbers(index).tolist(), "positions": chosen.frame_positions(index).tolist()}
-                for index in range(0 if chosen is None else len(chosen))
-            ]
+            entry["geometries"] = [] if chosen is None else [_in_json(chosen, index) for index in range(len(chosen))]
             self.state.write()
         if not entry["geometries"]:
             return None
@@ -332,6 +329,10 @@ class _Run:
 
     def _timed(self, entry: dict[str, Any], stage: str) -> Clock:
         return Clock(entry["seconds"], stage)
+
+
+def _in_json(frames: Frames, index: int) -> dict[str, Any]:
+    return {"numbers": frames.frame_numbers(index).tolist(), "positions": frames.frame_positions(index).tolist()}
 
 
 def _check(potential: Potential, atoms: Atoms) -> None:

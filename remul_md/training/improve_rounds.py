@@ -122,7 +122,8 @@ def chosen_geometries(
     Returns:
         Without labels; None where there is nothing new.
     """
-    chosen, compared = [], descriptors(known)
+    chosen: list[Frames] = []
+    compared = descriptors(known)
     for pool, most in (
         (beside, n_frames // 2),
         (_before_the_end(runs, known, folder=folder, options=options), n_frames),
@@ -130,7 +131,7 @@ def chosen_geometries(
         if pool is None:
             continue
         found = descriptors(pool)
-        picked, _ = select_new(found, compared, n_frames=most - sum(map(len, chosen)))
+        picked, _ = select_new(found, compared, n_frames=most - sum(len(part) for part in chosen))
         if len(picked):
             chosen.append(pool.select(picked))
             compared = np.concatenate([compared, found[picked]])
@@ -225,8 +226,8 @@ def train_members(
     new, hot = labels_of(run_dir, range(number + 1)), labels_of(run_dir, range(1, number + 1))
     beside = [*([data[0].further] if data[0].further is not None else []), *new]
     if beside:
-        provenance = {"method": method, "rounds": number + 1}
-        write_frames(joined(beside, name="new"), folder / TRAINED_ON, provenance=provenance)
+        note = {"method": method, "rounds": number + 1}
+        write_frames(joined(beside, name="new"), folder / TRAINED_ON, provenance=note)
     files = []
     for place, (origin, own) in enumerate(zip(origins, data, strict=True)):
         files.append(folder / MEMBER.format(place))
@@ -284,10 +285,12 @@ def force_errors(potential: Potential, frames: Frames) -> Errors:
     mae = 1000.0 * float(np.abs(errors).mean())
     if not stds:
         return Errors(force_mae=mae, error_over_std=None, least_certain=None)
-    std = torch.cat(stds).numpy()
-    of_frames = np.maximum.reduceat(np.sqrt(np.square(std).mean(axis=1)), frames.first_atom)
+    all_stds = torch.cat(stds).numpy()
+    of_frames = np.maximum.reduceat(np.sqrt(np.square(all_stds).mean(axis=1)), frames.first_atom)
     return Errors(
-        force_mae=mae, error_over_std=calibration(errors, std).error_over_std, least_certain=float(of_frames.mean())
+        force_mae=mae,
+        error_over_std=calibration(errors, all_stds).error_over_std,
+        least_certain=float(of_frames.mean()),
     )
 
 

@@ -44,9 +44,9 @@ class ImproveState:
             raise InputError(f"{folder}: was begun with other options: {'; '.join(changed)}; use a new --run-dir")
         before = content["asked"]["until_ps"]
         if before > asked["until_ps"]:
-            now = f"{asked['until_ps']:g} ps"
+            least = f"{asked['until_ps']:g} ps"
             raise InputError(
-                f"{folder}: its runs had to hold {before:g} ps, {now} are asked for; give as much, or a new --run-dir"
+                f"{folder}: its runs had to hold {before:g} ps, {least} are asked for; give as much, or a new --run-dir"
             )
         if content["ended"] and changed_values(content["asked"], asked):
             for stage in ("runs", *(() if content["rounds"][-1].get("geometries") else ("geometries",))):
