@@ -223,7 +223,7 @@ def test_killed_after_each_stage_it_ends_with_the_same_files(
 
 
 def test_failures_are_passed_over_and_the_budget_is_held(water: Path, tmp_path: Path) -> None:
-    """Every third geometry does not converge; those are paid for, too."""
+    """Every third call does not converge; those geometries are paid for, too."""
     tried: list[int] = []
 
     def make() -> Any:
@@ -246,7 +246,7 @@ def test_failures_are_passed_over_and_the_budget_is_held(water: Path, tmp_path: 
     assert sum(n_tried) == 6 == len(tried) - 2
     assert n_tried[0] == 3
     refused = [row["refused"] for row in made.rows if "refused" in row]
-    assert sum(map(len, refused)) == 2
+    assert sum(map(len, refused)) == 3  # and O-H at 3 Angstrom, on which the method fails by itself
     assert "SCFError: went round in circles" in refused[0].values()
     assert [row["n_labels"] for row in made.rows[: len(refused)]] == [
         n - len(why) for n, why in zip(n_tried, refused, strict=False)
