@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from remul_md.files import write_json
 from remul_md.outputs import save_picture
 from remul_md.studies.record import provenance
 
-DATA = Path(__file__).parents[1] / "data" / "extrapolation_ethanol"
+DATA = Path(str(resources.files("remul_md.data.extrapolation_ethanol")))
 CURVES = {"H_removal": "OH_dist", "norm_mode_874": "displacement", "norm_mode_3005": "displacement"}
 JUDGED = (0.675, 3.0)  # Angstrom: where the O-H curve is held to the reference
 RISES_FROM = 1.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import NDArray
+from remul_md.calculators.copies import Copies, Geometries
 from torch import Tensor
 
 from remul_md.errors import InputError
@@ -27,13 +28,10 @@ from remul_md.structures.batch import Batch, Prediction
 from remul_md.structures.frames import Frames, frames_from_atoms, states_spin, total_charge
 from remul_md.structures.moving_systems import MAX_ATOMS_ALL_PAIRS, MovingSystems
 from remul_md.structures.neighbors import build_batch
-from remul_md.symmetry.rigid import RigidPart, without_net_force_and_torque
+from remul_md.symmetry.rigid import rigid_part_of
 from remul_md.symmetry.rotations import FixedSet, rotate_vectors, rotated_copies, symmetrizing_rotations
 
 logger = logging.getLogger(__name__)
-
-Geometries = NDArray[np.float64]  # [R, N, 3]
-Energies = NDArray[np.float64]  # [R]
 
 
 class RemulCalculator(Calculator):
@@ -67,10 +65,10 @@ class RemulCalculator(Calculator):
     `calc.diagnostics` holds what the last calculation says about itself: `forces` (the head used), `n_rotations`,
     with `symmetrize` `rotational_spread` (meV/Angstrom per component) and `energy_spread` (meV), the scatter
     over the rotations, and for an ensemble `forces_std` ([N, 3], eV/Angstrom) and `energy_std` (eV), the standard
-    deviations over its members. `outside_training` holds a line for each way in which the structure is unlike the
-    training data (a warning says the same). With `remove_net_torque` it holds what was taken off, `net_force`
-    (eV/Angstrom) and `net_torque` (eV), [3] each. It stands outside `results`, where ASE's exporters refuse unknown
-    keys.
+    deviations over its members. `in_domain` says whether an isolated molecule is like the training data,
+    `outside_training` holds a line for each way in which it is not (a warning says the same). With `remove_net_torque`
+    it holds what was taken off, `net_force` (eV/Angstrom) and `net_torque` (eV), [3] each. It stands outside `results`,
+    where ASE's exporters refuse unknown keys.
     """
 
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 (ASE's protocol)
@@ -198,11 +196,13 @@ class RemulCalculator(Calculator):
             batch = self._batch_of(structure)
             energy, forces = self._evaluate(batch)
         self.diagnostics["outside_training"] = outside
+        if not periodic:
+            self.diagnostics["in_domain"] = not outside
         if self._compile and not math.isfinite(energy):
             # Without a search nobody has looked at the geometry: this says which atoms are at one place, or nowhere.
             build_batch(frames_from_atoms([structure], name="structure"), cutoff=self.potential.cutoff)
         if self._remove_net_torque:
-            rest = self._without_rigid_part(forces, batch, torch.from_numpy(structure.get_masses()))
+            rest = rigid_part_of(forces, batch, torch.from_numpy(structure.get_masses()))
             self.diagnostics |= {"net_force": rest.net_force[0].numpy(), "net_torque": rest.net_torque[0].numpy()}
             forces = rest.forces
         self.results = {
@@ -219,45 +219,44 @@ class RemulCalculator(Calculator):
         Args:
             batch: on the potential's device.
         """
+        energies, forces, _ = self._of_batch(batch, with_std=False)
+        return energies, forces
+
+    def _of_batch(self, batch: Batch, *, with_std: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         with own_settings(n_threads=self._n_threads):
             orientations, rotations = self._orientations(batch)
             out = self._predict(orientations)
             energies, forces = self._rotated_back(out, rotations, batch.n_atoms)
-            return _mean(energies.view(-1, batch.n_systems)), _mean(forces)
+            std = self._std(out, rotations, batch)[1] if with_std and out.members is not None else None
+            return _mean(energies.view(-1, batch.n_systems)), _mean(forces), std
 
-    def copies(self, atoms: Atoms, *, n_copies: int) -> Callable[[Geometries], tuple[Energies, Geometries]]:
+    def copies(self, atoms: Atoms, *, n_copies: int, diagnose: bool = False) -> Copies:
         """A function of positions [R, N, 3], Angstrom, of R copies of `atoms`: energies [R], eV, and forces.
 
         All copies go through the model in one call, with the options of this calculator.
 
+        Args:
+            atoms: the molecule.
+            n_copies: R.
+            diagnose: keep in its `diagnostics` what is told of each copy, which runs with `stop_when` read.
         Raises:
             InputError: as `calculate`.
         """
         isolated = not self.require_known(atoms)
-        numbers = atoms.numbers.copy()
-        frames = frames_from_atoms([atoms] * n_copies, name="structure")
-        systems = self._fixed_systems(frames)
         masses = torch.from_numpy(np.tile(atoms.get_masses(), n_copies))
 
-        def evaluate(positions: Geometries) -> tuple[Energies, Geometries]:
-            if isolated:
-                self.outside_training(numbers, positions)
-            batch = systems.at(torch.from_numpy(positions).flatten(0, 1))
-            energies, forces = self.evaluate_batch(batch)
+        def evaluated(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+            energies, forces, std = self._of_batch(batch, with_std=diagnose)
             if self._remove_net_torque:
-                forces = self._without_rigid_part(forces, batch, masses).forces
-            return energies.cpu().numpy(), forces.double().cpu().numpy().reshape(positions.shape)
+                forces = rigid_part_of(forces, batch, masses).forces
+            return energies, forces, std
 
-        return evaluate
-
-    def _without_rigid_part(self, forces: Tensor, batch: Batch, masses: Tensor) -> RigidPart:
-        """On the CPU: a few flops, of which every one would be a launch on another device."""
-        return without_net_force_and_torque(
-            forces.cpu(),
-            batch.positions.cpu(),
-            masses,
-            system_index=batch.system_index.cpu(),
-            n_systems=batch.n_systems,
+        return Copies(
+            self._fixed_systems(frames_from_atoms([atoms] * n_copies, name="structure")),
+            atomic_numbers=atoms.numbers.copy(),
+            evaluated=evaluated,
+            warn=self.outside_training if isolated else None,
+            check=self._structures if diagnose else None,
         )
 
     def _batch_of(self, structure: Atoms) -> Batch:
@@ -313,10 +312,16 @@ class RemulCalculator(Calculator):
                 "energy_spread": 1000.0 * float(energies.std()) if several else 0.0,
             }
         if out.members is not None:
-            members = [self._rotated_back(member, rotations, batch.n_atoms) for member in out.members]
-            energy_std, forces_std = (torch.stack([_mean(member[k]) for member in members]).std(0) for k in (0, 1))
+            energy_std, forces_std = self._std(out, rotations, batch)
             self.diagnostics |= {"energy_std": float(energy_std), "forces_std": forces_std.double().cpu().numpy()}
         return float(_mean(energies)), _mean(forces)
+
+    def _std(self, out: Prediction, rotations: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Standard deviations over the members of energies [B] and forces [A, 3]."""
+        assert out.members is not None
+        members = [self._rotated_back(member, rotations, batch.n_atoms) for member in out.members]
+        energies = torch.stack([_mean(energy.view(-1, batch.n_systems)) for energy, _ in members])
+        return energies.std(0), torch.stack([_mean(forces) for _, forces in members]).std(0)
 
     def _rotated_back(self, out: Prediction, rotations: Tensor | None, n_atoms: int) -> tuple[Tensor, Tensor]:
         """Energies [G * B] and forces [G, N, 3] of the orientations, rotated back to the original orientation."""

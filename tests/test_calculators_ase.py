@@ -189,7 +189,8 @@ def test_the_head_is_the_trained_one_or_refused() -> None:
         calc = RemulCalculator(potential_for(trained_forces=trained), device="cpu", dtype="float64", forces=asked)  # type: ignore[arg-type]
         forces[trained, asked] = calc.get_forces(structure)
         expected = "direct" if "direct" in (trained, asked) else "conservative"
-        assert calc.diagnostics == {"forces": expected, "n_rotations": 1, "outside_training": ()}
+        told = {"forces": expected, "n_rotations": 1, "outside_training": (), "in_domain": True}
+        assert calc.diagnostics == told
     np.testing.assert_array_equal(forces["both", "direct"], forces["direct", "auto"])
     np.testing.assert_array_equal(forces["both", "auto"], forces["conservative", "auto"])
     assert np.abs(forces["both", "direct"] - forces["both", "auto"]).max() > 1e-3

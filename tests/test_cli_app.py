@@ -547,7 +547,7 @@ def test_importing_is_quick_and_loads_nothing_heavy() -> None:
     assert seconds([sys.executable, "-c", "import remul_md"]) - seconds([sys.executable, "-c", "pass"]) < 0.3
 
 
-@pytest.mark.parametrize("command", ["md", "analyze", "distill", "audit", "study force-field"])
+@pytest.mark.parametrize("command", ["md", "analyze", "distill", "improve", "audit", "study force-field"])
 def test_help_names_every_option_in_full(command: str) -> None:
     """In the 80 columns of a plain terminal, too."""
     environment = {**os.environ, "COLUMNS": "80", "TERM": "dumb"}

@@ -17,7 +17,7 @@ from ase.units import Bohr
 
 from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
-from remul_md.labels.calculated import calculate_labels
+from remul_md.labels.calculated import _Label, _save, calculate_labels, calculation_record
 from remul_md.labels.sources import LabelSource, label_source
 from remul_md.structures.frames import Frames, frames_from_atoms
 
@@ -220,3 +220,39 @@ def test_a_command_that_was_killed_goes_on_when_told_to(cli: Run, tmp_path: Path
     (tmp_path / f"notes{suffix}").write_bytes(frames.read_bytes() if suffix == ".extxyz" else output.read_bytes()[:50])
     code, _, err = cli("label", EMT_FACTORY, frames, tmp_path / f"notes{suffix}", "--resume")
     assert code == 2, err
+
+
+class EMTWithoutFives(EMT):
+    """A calculator of a user's module, which another process can import: it does not converge on five atoms."""
+
+    def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
+        if len(atoms) == 5:
+            raise SCFError("went round in circles")
+        super().calculate(atoms, properties, system_changes)
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_labels_of_one(tmp_path: Path) -> None:
+    frames = clusters().select([0, 2, 1, 0])
+    source = label_source("test_labels_calculated:EMTWithoutFives")
+    one = calculate_labels(frames, source, partial=tmp_path / "one.part")
+    with pytest.raises(InputError, match="jobs must be a whole number >= 1, got 0"):
+        calculate_labels(frames, source, partial=tmp_path / "two.part", jobs=0)
+    two = calculate_labels(frames, source, partial=tmp_path / "two.part", jobs=2)
+    np.testing.assert_array_equal(two.frames.energy, one.frames.energy)
+    np.testing.assert_array_equal(two.frames.forces, one.frames.forces)
+    np.testing.assert_array_equal(two.frames.positions, one.frames.positions)
+    assert two.refused == one.refused == {1: "SCFError: went round in circles"}
+    assert two.provenance == one.provenance
+
+
+def test_labels_that_are_there_are_not_computed_again_whatever_their_place(tmp_path: Path) -> None:
+    """Of several processes the third frame may be done before the first."""
+    frames, partial = clusters(), tmp_path / "labels.part"
+    provenance = calculation_record(frames, label_source(EMT_FACTORY))
+    far = _Label(energy=-7.5, forces=np.full((3, 3), 0.25), figures={})
+    _save(partial, {1: far}, provenance, figures=())
+    made = calculate_labels(frames, label_source(EMT_FACTORY), partial=partial)
+    assert made.frames.energy is not None
+    assert made.frames.energy[1] == -7.5
+    assert (made.frames.energy[[0, 2]] > 0).all()

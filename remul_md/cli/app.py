@@ -12,6 +12,7 @@ from remul_md.cli.analyze import analyze
 from remul_md.cli.audit import audit
 from remul_md.cli.config_flags import file_flags
 from remul_md.cli.data import data_app
+from remul_md.cli.improve import improve
 from remul_md.cli.md import md
 from remul_md.cli.options import (
     AxisOption,
@@ -173,7 +174,7 @@ def potentials(
 
 
 # After the commands that everybody needs.
-for _command in (audit, vibrations, compare, spectrum, timestep_scan, ensemble, _label, _distill):
+for _command in (audit, vibrations, compare, spectrum, timestep_scan, ensemble, _label, _distill, improve):
     app.command(_command.__name__.strip("_").replace("_", "-"))(_command)
 app.command("committee", hidden=True)(ensemble)  # the name it had
 
@@ -222,4 +223,6 @@ def main() -> None:
         # Inside a command typer turns Ctrl-C into a silent exit with code 130.
         if isinstance(stop, SystemExit) and stop.code != 130:
             raise
-        fail("interrupted; `train`, `md`, `label` and `distill` go on where they were with --resume", code=130)
+        fail(
+            "interrupted; `train`, `md`, `label`, `distill` and `improve` go on where they were with --resume", code=130
+        )

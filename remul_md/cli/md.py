@@ -38,6 +38,7 @@ FLAGS: tuple[str, ...] = (
     "friction_per_ps",
     "thermostat_time_fs",
     "frame_interval_fs",
+    "stop_when",
     "seed",
 )
 
@@ -117,7 +118,7 @@ def _md(
     table: Table | None
     kept: dict[str, Any] = {"output": output, "resume": resume, "overwrite": overwrite, "provenance": provenance}
     if replicas > 1:
-        evaluate = calculator.copies(atoms, n_copies=replicas)
+        evaluate = calculator.copies(atoms, n_copies=replicas, diagnose=options.stop_when is not None)
         table, failure = _run_many(atoms, options, n_replicas=replicas, evaluate=evaluate, **kept)
     else:
         table, failure = _run_one(atoms, options, potential=potential, fast=fast, **kept)

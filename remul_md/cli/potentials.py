@@ -81,6 +81,7 @@ def _label(
         typer.Option(metavar="SEED", min=0, help="Label the molecule with each kind of bond squeezed and stretched."),
     ] = None,
     n_threads: ThreadsOption = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Of methods: processes that label side by side.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped (or begin).")] = False,
     overwrite: OverwriteOption = False,
     **given: str | None,
@@ -106,8 +107,8 @@ def _label(
         if any(others.values()):
             wrong = next(name for name, is_given in others.items() if is_given)
             raise InputError(f"{wrong} is an option of potentials, {potential} takes none; leave it out")
-    elif spin is not None or field is not None:
-        wrong = "--spin" if spin is not None else "--field-V-per-A"
+    elif spin is not None or field is not None or jobs > 1:
+        wrong = "--spin" if spin is not None else "--field-V-per-A" if field is not None else "--jobs"
         raise InputError(f"{wrong} is an option of methods, {potential} is a potential; leave it out")
     partial = output.with_name(f"{output.name}.part")
     seeds = {"random_orientations": random_orientations, "stretched_bonds": stretched_bonds}
@@ -120,7 +121,7 @@ def _label(
         if names_calculator(potential):
             source = label_source(potential, spin=spin, field_V_per_A=field)
             read = _geometries(frames, options, ignore_cell=ignore_cell, **chosen)
-            said = _label_by_method(source, read, output, partial=partial, chosen=chosen, resume=resume)
+            said = _label_by_method(source, read, output, partial=partial, chosen=chosen, jobs=jobs, resume=resume)
         else:
             teacher = load_potential(potential, device=resolve_device(device), dtype=dtype)  # type: ignore[arg-type]
             made = teacher.provenance
@@ -162,7 +163,14 @@ def _geometries(
 
 
 def _label_by_method(
-    source: LabelSource, frames: Frames, output: Path, *, partial: Path, chosen: Mapping[str, int], resume: bool
+    source: LabelSource,
+    frames: Frames,
+    output: Path,
+    *,
+    partial: Path,
+    chosen: Mapping[str, int],
+    jobs: int,
+    resume: bool,
 ) -> str:
     """Write labels of a method, or see that they are there; says what was done."""
     from remul_md.datasets.writers import write_frames
@@ -170,7 +178,7 @@ def _label_by_method(
 
     refused: Mapping[int, str] = {}
     if not _are_there(output, {**calculation_record(frames, source), **chosen}, resume=resume):
-        made = calculate_labels(frames, source, partial=partial, progress=True)
+        made = calculate_labels(frames, source, partial=partial, jobs=jobs, progress=True)
         write_frames(made.frames, output, provenance={**made.provenance, **chosen}, per_frame=made.figures)
         refused = made.refused
     partial.unlink(missing_ok=True)

@@ -48,19 +48,20 @@ if TYPE_CHECKING:
 
 
 class SimulationStopped(RuntimeError):
-    """The run cannot go on: the molecule fell apart, or energy or forces are not finite.
+    """The run cannot go on: the molecule fell apart, energy or forces are not finite, or what `stop_when` names is so.
 
     All files are valid up to there, and the description says why.
 
     Args:
         reason: what happened, with values.
+        cause: bond, uncertainty, domain, or failure for everything else.
         phase: equilibration or production.
         step: of this phase.
         time_ps: of this phase.
     """
 
-    def __init__(self, reason: str, *, phase: str, step: int, time_ps: float) -> None:
-        self.reason, self.phase, self.step, self.time_ps = reason, phase, step, time_ps
+    def __init__(self, reason: str, *, phase: str, step: int, time_ps: float, cause: str = "failure") -> None:
+        self.reason, self.cause, self.phase, self.step, self.time_ps = reason, cause, phase, step, time_ps
         super().__init__(f"stopped at step {step} ({time_ps:g} ps) of {phase}: {reason}")
 
 
@@ -87,6 +88,7 @@ class Engine:
         if options.max_bond_stretch is not None and not self.periodic:
             self.bonds = bond_pairs(atoms.numbers, state.first_positions)
         self.first_lengths = bond_lengths(state.first_positions, self.bonds)
+        self.stops = options.stops
         self.constraints = constraints_of(atoms)
         set_bond_lengths(atoms, state.first_positions)
         # As they are: they obey the constraints, and a correction would change the last bit of a run that goes on.
@@ -177,6 +179,7 @@ class Engine:
             state.n_frames += 1
         if logs:
             self._check_bonds()  # after the row and the frame, which show what happened
+            self._check_calculator()
 
     def _switch(self) -> None:
         """From equilibration to production: momenta, energy and counted degrees of freedom of the ensemble."""
@@ -259,8 +262,16 @@ class Engine:
                 f"the molecule fell apart: bond {symbols[first]}{first}-{symbols[second]}{second} is "
                 f"{lengths[worst]:.3f} Angstrom long, {lengths[worst] / self.first_lengths[worst]:.2f} times its first "
                 f"length of {self.first_lengths[worst]:.3f}; lower the temperature or the time step, train the "
-                f"potential on such geometries, or raise max_bond_stretch ({limit})"
+                f"potential on such geometries, or raise max_bond_stretch ({limit})",
+                cause="bond",
             )
+
+    def _check_calculator(self) -> None:
+        if self.stops.max_uncertainty is None and not self.stops.domain:
+            return
+        cause, reason = self.stops.why(self.atoms.calc.diagnostics)  # of these positions: their energy was just asked
+        if cause:
+            raise self._stop(reason, cause=cause)
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
@@ -272,10 +283,10 @@ class Engine:
         except (InputError, CalculatorError, ArithmeticError, np.linalg.LinAlgError) as error:
             raise self._stop(f"the calculator failed: {error}") from error
 
-    def _stop(self, reason: str) -> SimulationStopped:
+    def _stop(self, reason: str, *, cause: str = "failure") -> SimulationStopped:
         state = self.state
         time_ps = self.options.time_ps(state.step, production=state.phase == "production")
-        return SimulationStopped(reason, phase=state.phase, step=state.step, time_ps=time_ps)
+        return SimulationStopped(reason, cause=cause, phase=state.phase, step=state.step, time_ps=time_ps)
 
     def _checkpoint(self) -> None:
         state, now = self.state, time.perf_counter()

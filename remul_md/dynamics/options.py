@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from remul_md.dynamics.stopping import StopWhen
 from remul_md.dynamics.velocities import Rotation
 from remul_md.errors import InputError
 
@@ -57,6 +58,10 @@ class MDOptions:
             loses no more than that.
         max_bond_stretch: stop when a bond of the first structure is longer than this many times its first length;
             None: never. Checked at each row of the log, for molecules only (not for periodic systems).
+        stop_when: further reasons to stop, separated by commas and checked at each row of the log:
+            `uncertainty=0.2`, the error bar of the least certain atom, of an ensemble, in eV/Angstrom; `domain`, the
+            structure left the training data; `bond`, as `max_bond_stretch` says. The calculator has to tell
+            (`remul_md.dynamics.stopping`).
     Raises:
         InputError: a value out of range, or two options that exclude each other.
     """
@@ -86,6 +91,9 @@ class MDOptions:
     )
     checkpoint_interval: int = 1000
     max_bond_stretch: float | None = 1.6
+    stop_when: str | None = field(
+        default=None, metadata={"help": "Stop early: uncertainty=0.2 (eV/A, of an ensemble),domain,bond."}
+    )
 
     def __post_init__(self) -> None:
         for name, choices in (("ensemble", Ensemble), ("rotation", Rotation), ("velocities", Velocities)):
@@ -98,8 +106,13 @@ class MDOptions:
         for name, lowest in (("log_interval", 1), ("checkpoint_interval", 1), ("seed", 0)):
             self._check_whole(name, lowest)
         self._check_multiple_time_steps()
+        stops = self.stops  # which must be understood
         if self.max_bond_stretch is not None:
             self._check_number("max_bond_stretch", above=1.0)
+        elif stops.bond:
+            raise InputError(
+                f"stop_when {self.stop_when!r} watches bonds, but max_bond_stretch is None; give it, or leave bond out"
+            )
         if self.n_steps < 1:
             raise InputError(
                 f"length_ps {self.length_ps} is shorter than one step of {self.step_fs} fs; run for longer"
@@ -171,6 +184,11 @@ class MDOptions:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
             raise InputError(f"{name} must be a whole number >= {lowest}, got {value!r}")
+
+    @property
+    def stops(self) -> StopWhen:
+        """What `stop_when` names."""
+        return StopWhen() if self.stop_when is None else StopWhen.parse(self.stop_when)
 
     @property
     def step_fs(self) -> float:

@@ -37,6 +37,7 @@ from remul_md.outputs import make_way
 from remul_md.progress import progress_bar
 
 Evaluate = Callable[[Array], tuple[Array, Array]]
+Answer = tuple[float, Array, dict[str, Any]]  # energy, forces, diagnostics
 
 
 class ReplicasAborted(RuntimeError):
@@ -70,7 +71,8 @@ def run_replicas(
         n_replicas: how many.
         output: replica k writes `run-k.traj` (for `run.traj`) and what `run_md` writes beside it.
         evaluate: positions [R, N, 3], Angstrom, to energies [R], eV, and forces [R, N, 3], eV/Angstrom, such as
-            `RemulCalculator.copies`; called from this thread, always with R = `n_replicas`.
+            `RemulCalculator.copies`; called from this thread, always with R = `n_replicas`. What its `diagnostics` say
+            of each copy after a call, if it has them, is what `options.stop_when` sees: each replica stops by itself.
         positions: where each replica starts, [R, N, 3], Angstrom; default: all where `atoms` is.
         resume: go on with those that were interrupted, begin those that had not begun.
         overwrite: remove runs that are there, and begin.
@@ -152,10 +154,10 @@ class _Exchange:
 
     def __init__(self, n_replicas: int) -> None:
         self.requests: SimpleQueue[_Request] = SimpleQueue()
-        self.answers: list[SimpleQueue[tuple[float, Array] | None]] = [SimpleQueue() for _ in range(n_replicas)]
+        self.answers: list[SimpleQueue[Answer | None]] = [SimpleQueue() for _ in range(n_replicas)]
         self.closed = False
 
-    def energy_and_forces(self, replica: int, positions: Array) -> tuple[float, Array]:
+    def energy_and_forces(self, replica: int, positions: Array) -> Answer:
         """Called by the threads of the replicas."""
         if not self.closed:
             self.requests.put(_Request(replica, positions))
@@ -184,8 +186,9 @@ class _Exchange:
                 if waiting:
                     begins = np.array_equal(positions, first_positions)  # forces before the first step
                     energies, forces = evaluate(positions)
+                    told = getattr(evaluate, "diagnostics", None) or [{}] * len(self.answers)
                     for replica in waiting:
-                        self.answers[replica].put((float(energies[replica]), forces[replica].copy()))
+                        self.answers[replica].put((float(energies[replica]), forces[replica].copy(), told[replica]))
                     bar.update(0 if begins else 1)
 
     def close(self) -> None:
@@ -203,6 +206,7 @@ class ReplicaCalculator(Calculator):
     def __init__(self, exchange: _Exchange, replica: int) -> None:
         super().__init__()
         self._exchange, self._replica = exchange, replica
+        self.diagnostics: dict[str, Any] = {}
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Dynamics moves atoms and changes nothing else; ASE's own check costs more than the share of a small model."""
@@ -218,6 +222,6 @@ class ReplicaCalculator(Calculator):
             ReplicasAborted: another replica or the potential failed.
         """
         assert atoms is not None
-        energy, forces = self._exchange.energy_and_forces(self._replica, atoms.get_positions())
+        energy, forces, self.diagnostics = self._exchange.energy_and_forces(self._replica, atoms.get_positions())
         self.atoms = atoms.copy()
         self.results = {"energy": energy, "forces": forces}

@@ -137,7 +137,7 @@ def run_owned(
             engine.run(progress=progress)
         except SimulationStopped as stop:
             recorder.close()
-            stopped = {"reason": stop.reason, "phase": stop.phase, "step": stop.step, "time_ps": stop.time_ps}
+            stopped = {name: getattr(stop, name) for name in ("reason", "cause", "phase", "step", "time_ps")}
             write_json(files.description, {**description, "status": "stopped", "stopped": stopped})
             raise
     if files.h5md is not None:

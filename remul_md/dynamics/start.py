@@ -90,7 +90,8 @@ def first_state(atoms: Atoms, options: MDOptions, *, fast: Calculator | None = N
     """The state before the first step; calls each calculator once, so a refused structure leaves no files.
 
     Raises:
-        InputError: energy or forces are not finite, or what the calculator raises.
+        InputError: energy or forces are not finite, the calculator does not tell what `options.stop_when` watches, or
+            what the calculator raises.
     """
     equilibrates = options.n_equilibration_steps > 0
     constraints = constraints_of(atoms)
@@ -109,6 +110,7 @@ def first_state(atoms: Atoms, options: MDOptions, *, fast: Calculator | None = N
             constraints=constraints,
         )
     forces = atoms.get_forces(md=True)
+    options.stops.require(getattr(atoms.calc, "diagnostics", None))
     inner = forces if fast is None else fast.get_forces(atoms)
     if not (np.isfinite(forces).all() and np.isfinite(inner).all() and np.isfinite(atoms.get_potential_energy())):
         raise InputError("energy or forces of the first structure are not finite; check structure and potential")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ class LabelSource:
         name: as it stands beside every figure of what was trained on its labels.
         version: package and version that compute them, or "" where only the user knows.
         neutral_only: whether it takes every molecule for neutral, whatever charge it states.
-        make: a new ASE calculator; one without a past gives the same labels again, whatever was labelled before.
+        make: a new ASE calculator; one without a past gives the same labels again, whatever was labelled before. Of a
+            source by name it can be sent to another process.
         conditions: what else decides the labels, JSON-able: `field_V_per_A`, `spin`.
         figures: further numbers that its `results` hold and that are kept with each label.
     """
@@ -85,18 +87,18 @@ def label_source(method: str, *, spin: int | None = None, field_V_per_A: Field |
         return LabelSource(
             name="PBE/def2-SVP",
             version=require_pyscf(),
-            make=lambda: PBECalculator(spin=spin, field_V_per_A=field_V_per_A),
+            make=partial(PBECalculator, spin=spin, field_V_per_A=field_V_per_A),
             conditions=conditions,
             figures=("spin_squared",),
             neutral_only=True,
         )
     if method != XTB:
         imported_calculator(method)  # what cannot work is refused before data are read
-        return LabelSource(name=method, version="", make=lambda: imported_calculator(method))
+        return LabelSource(name=method, version="", make=partial(imported_calculator, method))
     return LabelSource(
         name="GFN2-xTB",
         version=require_tblite(),
-        make=lambda: xtb_calculator(field_V_per_A=field_V_per_A),
+        make=partial(xtb_calculator, field_V_per_A=field_V_per_A),
         conditions=conditions,
         neutral_only=True,
     )

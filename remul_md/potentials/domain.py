@@ -12,6 +12,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
+from remul_md.potentials.torsions import merged_torsions, trained_torsions
 from remul_md.structures.alignment import angle_swept
 from remul_md.structures.topology import bond_kinds, bond_lengths, bond_pairs, matching_orders
 
@@ -40,6 +41,8 @@ class Domain:
         n_frames: training frames.
         periodic: whether any frame had a cell.
         charges: total charges seen, elementary charges; files that name none are of neutral molecules.
+        torsions: for each kind of torsion about a bond in no ring, which ranges of 30 degrees were seen, see
+            `remul_md.potentials.torsions`; empty where that is not known, as in files of before.
     """
 
     compositions: list[dict[str, int]]
@@ -53,10 +56,13 @@ class Domain:
     n_frames: int
     periodic: bool
     charges: list[int] = field(default_factory=lambda: [0])
+    torsions: dict[str, list[int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists and numbers; a charge is named where there is one."""
+        """Plain lists and numbers; a charge and torsions are named where there are some."""
         values = asdict(self)
+        if not self.torsions:
+            del values["torsions"]
         if self.charges == [0]:
             del values["charges"]
         return values
@@ -81,7 +87,7 @@ def domain_of(frames: Frames) -> Domain:
     chosen = 0 if frames.energy is None else int(np.argmin(frames.energy))
     numbers, reference = frames.frame_numbers(chosen), frames.frame_positions(chosen)
     bonds = bond_pairs(numbers, reference)
-    lengths, angles = [], []
+    lengths, angles, ordered = [], [], []
     for index in range(len(frames)):
         positions, own = frames.frame_positions(index), frames.frame_numbers(index)
         if formula(own) not in compositions:
@@ -94,6 +100,7 @@ def domain_of(frames: Frames) -> Domain:
             if order is not None:
                 lengths.append(bond_lengths(positions[order], bonds))
                 angles.append(superposition_angle(reference, positions[order]))
+                ordered.append(positions[order])
     measured = np.array(lengths).reshape(len(lengths), len(bonds))
     return Domain(
         compositions=compositions,
@@ -107,6 +114,7 @@ def domain_of(frames: Frames) -> Domain:
         n_frames=len(frames),
         periodic=bool(frames.pbc.any()),
         charges=[0] if frames.charge is None else np.unique(frames.charge).tolist(),
+        torsions={} if frames.pbc.any() else trained_torsions(numbers, bonds, np.array(ordered)),
     )
 
 
@@ -132,6 +140,7 @@ def merged_domain(domains: Mapping[str, Domain]) -> Domain:
     (first_name, first), *others = domains.items()
     bond_min, bond_max = np.array(first.bond_min), np.array(first.bond_max)
     ranges = {pair: list(limits) for pair, limits in first.distance_ranges.items()}
+    torsions = merged_torsions([domain.torsions for domain in domains.values()])
     for name, other in others:
         for what in ("compositions", "periodic", "charges"):
             ours, theirs = getattr(first, what), getattr(other, what)
@@ -145,7 +154,9 @@ def merged_domain(domains: Mapping[str, Domain]) -> Domain:
         for pair, (low, high) in other.distance_ranges.items():
             known = ranges.setdefault(pair, [low, high])
             ranges[pair] = [min(known[0], low), max(known[1], high)]
-    return replace(first, bond_min=bond_min.tolist(), bond_max=bond_max.tolist(), distance_ranges=ranges)
+    return replace(
+        first, bond_min=bond_min.tolist(), bond_max=bond_max.tolist(), distance_ranges=ranges, torsions=torsions
+    )
 
 
 def element_distance_ranges(

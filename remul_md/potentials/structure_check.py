@@ -1,4 +1,5 @@
-"""Every structure held against what training covered: bonds by their kind, distances by their elements, in any order.
+"""Every structure held against what training covered: bonds and torsions by their kind, distances by their elements,
+in any order of the atoms.
 
 Tables are kept from one structure to the next, verdicts are not: a molecule that was whole a step ago is looked at
 again. A structure inside its limits costs one comparison of all its distances.
@@ -16,6 +17,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from remul_md.potentials.domain import DISTANCE_MARGIN, Domain, formula, trained_bond_ranges
+from remul_md.potentials.torsions import TorsionLimits
 from remul_md.structures.topology import all_pairs, atom_kinds, bond_kinds, bond_lengths, bond_reach, matching_orders
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Limits:
         trained: shortest and longest distance seen, [P, 2], Angstrom.
         low: shortest distance without a warning, [P], Angstrom.
         high: longest, [P], Angstrom.
+        torsions: those of which training did not see all angles, or None.
 
     `key` is `atomic_numbers` as bytes, to tell molecules apart.
     """
@@ -51,6 +54,7 @@ class Limits:
     trained: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    torsions: TorsionLimits | None
     key: bytes = field(init=False)
     _tables: tuple[Any, ...] = field(init=False)
     _devices: dict[Any, tuple[Any, ...]] = field(init=False)
@@ -128,21 +132,25 @@ class StructureCheck:
             limits = self._limits_for(numbers, positions)
         if positions.ndim == 2:
             # From one step of dynamics to the next atoms hardly move, and two operations are a proof: all distances
-            # are as far from their limits as they were, less what two atoms can have moved.
+            # are as far from their limits as they were, less what two atoms can have moved; torsions likewise.
             if self._seen is not None:
                 moved = positions - self._seen
                 if 2.0 * np.vdot(moved, moved) < self._room:
                     return ()
             room = limits.room(positions)
+            if limits.torsions is not None and room > 0.0:
+                room = min(room, limits.torsions.room(positions))
             self._seen, self._room = (positions.copy(), room**2) if room > 0.0 else (None, 0.0)
             if room >= 0.0:
                 return ()
-        elif limits.inside(positions):
+        elif limits.inside(positions) and (limits.torsions is None or limits.torsions.inside(positions)):
             return ()
         return self._reasons(limits, positions.reshape(-1, *positions.shape[-2:]))
 
     def rows_outside(self, numbers: NDArray[np.int64], positions: Tensor) -> tuple[str, ...]:
-        """As `outside`, for [R, N, 3] on any device; only geometries outside come to the CPU."""
+        """As `outside`, for [R, N, 3] on any device; only geometries whose distances are outside come to the CPU, and
+        only of these torsions are looked at.
+        """
         limits = self._limits.get(numbers.tobytes())
         if limits is None:
             limits = self._limits_for(numbers, positions[0].cpu().numpy())
@@ -241,6 +249,7 @@ class StructureCheck:
             trained=trained,
             low=np.maximum(trained[:, 0] - DISTANCE_MARGIN, nearest),
             high=trained[:, 1] + DISTANCE_MARGIN,
+            torsions=TorsionLimits.of(numbers, pairs[bonded], self._domain.torsions) if knows_bonds else None,
         )
 
     def _reasons(self, limits: Limits, frames: NDArray[np.float64]) -> tuple[str, ...]:
@@ -248,22 +257,28 @@ class StructureCheck:
         numbers, pairs = limits.atomic_numbers, limits.pairs
         distances = bond_lengths(frames, pairs)
         known = np.isfinite(distances).all(axis=1)
-        distances = distances[known]
         graphs: list[str] = []
+        torsions: set[str] = set()
         worst: dict[str, tuple[float, float, float]] = {}
-        for row in distances:
+        for row, at in zip(distances[known], frames[known], strict=True):
             if (row >= limits.low).all() and (row <= limits.high).all():
+                torsions.update(() if limits.torsions is None else limits.torsions.outside(at))
                 continue
             own, why = self._judged(numbers, pairs, row)
             if own is None:  # no molecule that training saw, so that its distances have nothing to be held against
                 graphs.append(why)
                 continue
             self._limits[numbers.tobytes()] = self._last = own  # the same molecule may be numbered otherwise
+            torsions.update(() if own.torsions is None else own.torsions.outside(at))
             beyond = np.maximum(own.low - row, row - own.high)
             for pair in np.flatnonzero(beyond > 0.0):
                 entry = (float(beyond[pair]), *own.trained[pair].tolist())
                 worst[own.names[pair]] = max(worst.get(own.names[pair], entry), entry)
-        return (*sorted(set(graphs)), *(_line(name, *entry) for name, entry in sorted(worst.items())))
+        return (
+            *sorted(set(graphs)),
+            *(_line(name, *entry) for name, entry in sorted(worst.items())),
+            *sorted(torsions),
+        )
 
 
 def _line(name: str, beyond: float, low: float, high: float) -> str:

@@ -148,6 +148,41 @@ def bonded_chains(pairs: NDArray[np.int64], *, length: int) -> NDArray[np.int64]
     return np.array(once, dtype=np.int64).reshape(-1, length)
 
 
+def torsion_chains(atomic_numbers: Numbers, pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
+    """Torsions about bonds that are in no ring, chains of four atoms [P, 4], and the kind of each.
+
+    A kind is the kinds of its four atoms (`atom_kinds`), the same in either direction.
+
+    Args:
+        atomic_numbers: [N].
+        pairs: bonds, [M, 2].
+    """
+    from networkx import bridges
+
+    pairs = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
+    kinds = atom_kinds(atomic_numbers, pairs)
+    in_no_ring = {frozenset(bond) for bond in bridges(_bond_graph(np.asarray(atomic_numbers), pairs))}
+    chains = [chain for chain in bonded_chains(pairs, length=4).tolist() if frozenset(chain[1:3]) in in_no_ring]
+    named = [[kinds[atom] for atom in chain] for chain in chains]
+    return np.array(chains, dtype=np.int64).reshape(-1, 4), ["-".join(min(name, name[::-1])) for name in named]
+
+
+def side_of_bond(pairs: NDArray[np.int64], first: int, second: int) -> NDArray[np.int64]:
+    """Atoms that hang together with the second atom of a bond when it is cut; with the first, too, if it is in a ring.
+
+    Args:
+        pairs: bonds, [M, 2].
+        first: an atom of the bond.
+        second: the other one.
+    """
+    from networkx import Graph, node_connected_component
+
+    graph: Graph[int] = Graph()
+    graph.add_edges_from(np.asarray(pairs).reshape(-1, 2).tolist())
+    graph.remove_edge(first, second)
+    return np.array(sorted(node_connected_component(graph, second)), dtype=np.int64)
+
+
 def bond_angles(positions: NDArray[np.float64], chains: NDArray[np.int64]) -> NDArray[np.float64]:
     """Angles i-j-k at the middle atoms, [..., P], degrees, 0 to 180, of positions [..., N, 3] and chains [P, 3]."""
     one = positions[..., chains[:, 0], :] - positions[..., chains[:, 1], :]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from remul_md.structures.batch import sums_of_systems
+from remul_md.structures.batch import Batch, sums_of_systems
 
 # Below this ratio of the smallest to the largest moment of inertia a molecule counts as linear.
 LINEAR_RATIO = 1e-6
@@ -63,3 +63,14 @@ def without_net_force_and_torque(
     angular_acceleration = (axes @ along.unsqueeze(2)).squeeze(2)
     rigid = of_atoms(net_force / total_mass) + torch.linalg.cross(of_atoms(angular_acceleration), levers)
     return RigidPart(forces=forces - masses * rigid, net_force=net_force, net_torque=net_torque)
+
+
+def rigid_part_of(forces: Tensor, batch: Batch, masses: Tensor) -> RigidPart:
+    """`without_net_force_and_torque` for a batch, on the CPU: a few flops, each of them a launch on another device."""
+    return without_net_force_and_torque(
+        forces.cpu(),
+        batch.positions.cpu(),
+        masses,
+        system_index=batch.system_index.cpu(),
+        n_systems=batch.n_systems,
+    )
