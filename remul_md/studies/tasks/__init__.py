@@ -1,0 +1,29 @@
+"""The tasks of the studies, one file each: what is asked, the data, and what was published."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from remul_md.studies.lab import Task
+
+# Name on the command line -> file and what is asked; nothing is imported for a list or a help text.
+TASKS = {
+    "nbody": ("nbody", "four bodies under gravity: trained in few orientations, tested in others"),
+    "force-field": ("forcefield", "ways of training a force field on rMD17: accuracy, symmetry and dynamics"),
+}
+
+
+def find_task(name: str) -> Task[Any]:
+    """The task of this name.
+
+    Raises:
+        InputError: no such task; the nearest name is told.
+    """
+    from remul_md.studies.options import check_names
+
+    check_names([name], TASKS, kind="task")
+    module: Any = import_module(f"remul_md.studies.tasks.{TASKS[name][0]}")
+    task: Task[Any] = module.TASK
+    return task
