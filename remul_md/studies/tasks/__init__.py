@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 # Name on the command line -> file and what is asked; nothing is imported for a list or a help text.
 TASKS = {
     "nbody": ("nbody", "four bodies under gravity: trained in few orientations, tested in others"),
+    "charged": ("charged", "five charged particles in space, whose data stand in all orientations"),
+    "mocap": ("mocap", "people who walk and run: gravity and heading break the symmetry of all rotations"),
     "force-field": ("forcefield", "ways of training a force field on rMD17: accuracy, symmetry and dynamics"),
 }
 
