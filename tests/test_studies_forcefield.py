@@ -62,10 +62,10 @@ def test_each_run_is_trained_tested_and_moved(study: Path) -> None:
     assert [run["method"] for run in (augmentation, remul, painn)] == ["augmentation", "remul-1", "plain"]
     assert remul["history"][-1]["step"] == remul["learning"][-1]["step"] == 30
     assert remul["figures"] != augmentation["figures"]
-    assert painn["figures"]["percent"] < 1e-6 < remul["figures"]["percent"]
+    assert painn["figures"]["equivariance_percent"] < 1e-6 < remul["figures"]["equivariance_percent"]
     for run in (augmentation, remul, painn):
         figures = run["figures"]
-        assert 0 < figures["original"] < 2 * run["baselines"]["forces of 0"]
+        assert 0 < figures["force_mae_original"] < 2 * run["baselines"]["forces of 0"]
         assert run["baselines"]["forces of 0"] ** 2 < run["zero_error"]
         assert figures["nve"] == "whole"
         assert figures["rotational_error_along"] > 0
@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_numbers_beside_others(study: Path, tmp_pat
     )["runs"]
     first = json.loads(study.read_text())["runs"][1]
     assert without_times(again[0]) == without_times(first)
-    assert again[1]["figures"]["original"] != first["figures"]["original"]
+    assert again[1]["figures"]["force_mae_original"] != first["figures"]["force_mae_original"]
 
 
 @pytest.mark.slow

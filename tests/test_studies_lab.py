@@ -52,7 +52,7 @@ class SpringOptions(ParticleOptions):
     n_heads: int = 2
     egnn_width: int = 6
     egnn_layers: int = 2
-    batch_size: int = 5
+    batch_size: int = Field(5, ge=1)
     n_draws: int = 3
     n_draw_systems: int = 4
 
@@ -90,9 +90,7 @@ TASK = Task(
     models=PARTICLE_MODELS,
     exact=EXACT,
     methods=ALL_GROUP,
-    check=SPRINGS.check,
-    run=SPRINGS.run,
-    step=SPRINGS.step,
+    runner=SPRINGS,
     errors=("in", "rotated"),
     error_label="mean squared error",
     tables={
@@ -255,7 +253,7 @@ def noise(options: SpringOptions, case: str, seed: int) -> Splits:
 @pytest.mark.slow
 def test_last_weights_are_those_of_the_last_step(tmp_path: Path) -> None:
     particles: Particles[SpringOptions] = Particles(load=noise, baselines=baselines)
-    task, overrides, job = replace(TASK, run=particles.run), ["n_steps=120", "learning_rate=0.02"], a_job(n_steps=120)
+    task, overrides, job = replace(TASK, runner=particles), ["n_steps=120", "learning_rate=0.02"], a_job(n_steps=120)
     best, last = (
         run_job(task, study_options(TASK, overrides=[*overrides, f"weights={which}"]), job, str(tmp_path / which))
         for which in ("best", "last")

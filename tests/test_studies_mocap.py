@@ -43,6 +43,12 @@ def test_walks_are_split_by_trial(splits: dict[str, Splits]) -> None:
             assert starts.max() + HORIZON < lengths[trial]
 
 
+def test_fewer_samples_are_the_first_of_every_trial(splits: dict[str, Splits]) -> None:
+    few = load(study_options(TASK, overrides=["n_train=15", "n_validation=12", "n_test=30"]), "run", 0)
+    assert [len(part) for part in (few.train, few.validation, few.tests["test"])] == [15, 12, 30]
+    assert torch.equal(few.tests["test"].targets[10:20], splits["run"].tests["test"].targets[80:90])
+
+
 def test_samples_are_what_the_docstring_says(splits: dict[str, Splits]) -> None:
     arrays = load_arrays(mocap._file("cmu_run.npz"))
     split = load_arrays(mocap._file("cmu_run_split.npz"))

@@ -118,7 +118,7 @@ def test_the_losses_of_the_methods(method: str, bodies: Tokens, transformer: Pla
     """Each loss against a loop over the same draws."""
     batch, options = bodies.select(slice(7)), train_config(method)
     n_rotated = options.n_rotated if options.beta > 0 else 0
-    losses = TokenObjective.from_config(options)(transformer, batch, torch.Generator().manual_seed(3))
+    losses = TokenObjective(options)(transformer, batch, torch.Generator().manual_seed(3))
     assert set(losses) == ({"task"} if options.alpha else set()) | ({"equivariance"} if options.beta else set())
     if "task" in losses:
         assert losses["task"].item() == pytest.approx(mean_squared_error(transformer, batch), rel=1e-5)
@@ -137,7 +137,7 @@ def test_the_one_forward_method_estimates_the_losses_of_remul(bodies: Tokens, tr
     found, seen = {}, []
     counting = transformer.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     for method in ("remul-1", "remul-one-forward"):
-        objective = TokenObjective.from_config(train_config(method))
+        objective = TokenObjective(train_config(method))
         with torch.no_grad():
             draws = [objective(transformer, batch, generator) for _ in range(250)]
         found[method] = {name: torch.stack([draw[name] for draw in draws]).mean().item() for name in draws[0]}
@@ -172,10 +172,10 @@ def test_a_symmetry_about_an_axis_is_measured_about_it(bodies: Tokens) -> None:
 def test_consistency_turns_from_a_random_first_orientation(bodies: Tokens, transformer: PlainTransformer) -> None:
     """The gap between predictions of two drawn orientations, both rotated back: no label is in it."""
     batch, config = bodies.select(slice(9)), train_config("consistent-10")
-    losses = TokenObjective.from_config(config)(transformer, batch, torch.Generator().manual_seed(8))
+    losses = TokenObjective(config)(transformer, batch, torch.Generator().manual_seed(8))
     drawn = random_rotations(18, generator=torch.Generator().manual_seed(8)).view(2, 9, 3, 3)
     first, second = rotated_back(lambda systems: predict(transformer, systems), batch, turn=TOKEN_TURN, rotations=drawn)
     assert losses["equivariance"].item() == pytest.approx((first - second).square().mean().item(), rel=1e-5)
     assert losses["task"].item() == pytest.approx((first - batch.targets).square().mean().item(), rel=1e-5)
-    early = TokenObjective.from_config(train_config("recipe"), early=True)
+    early = TokenObjective(train_config("recipe"), early=True)
     assert set(early(transformer, batch, torch.Generator().manual_seed(8))) == {"task"}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from remul_md.errors import InputError
 from remul_md.files import owned
@@ -28,7 +28,7 @@ from remul_md.studies.jobs import (
     write_json,
 )
 from remul_md.studies.methods import METHODS, TWO
-from remul_md.studies.options import M, sized_options
+from remul_md.studies.options import M, StudyOptions, sized_options
 from remul_md.studies.record import provenance
 from remul_md.training.run_folder import RUN_FILES
 from remul_md.training.step_cost import seconds_in_turns
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 RUN_NAMES = (RESULT, *RUN_FILES, "nve.*", "labels-*.npz")
 CalculatorFactory = Callable[[str], "Calculator"]
+M_contra = TypeVar("M_contra", bound=StudyOptions, contravariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,28 @@ class Column:
     scale: float = 1.0
 
 
+class Runner(Protocol[M_contra]):
+    """How the jobs of a task are done."""
+
+    def check(self, options: M_contra, job: Job) -> object:
+        """Raise `InputError` if a job cannot be; called for all jobs before anything is read."""
+        ...
+
+    def step(self, options: M_contra, job: Job, study_dir: Path) -> Callable[[], None]:
+        """A function that takes the next training step of a job, to measure its time."""
+        ...
+
+    def run(self, options: M_contra, job: Job, folder: Path, calculator: CalculatorFactory | None) -> dict[str, Any]:
+        """Train and test one job in its folder.
+
+        Returns:
+            JSON-able: "figures" (name -> number, text or None), "history" and "learning" (rows with "step"),
+            "baselines" (label -> error), "zero_error" (that of an output of 0, in the unit of the history),
+            "n_parameters", "best_step", "train_seconds".
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task(Generic[M]):
     """An experiment, as the engine and the report know it.
@@ -86,11 +109,7 @@ class Task(Generic[M]):
         dynamics: whether its jobs need a calculator.
         exact: models that have the symmetry by construction: trained plainly, whatever the methods are.
         methods: names of `METHODS` that the task knows.
-        check: raises `InputError` if a job cannot be; called for all jobs before anything is read.
-        run: trains and tests one job in its folder: "figures" (name -> number, text or None), "history" and "learning"
-            (rows with "step"), "baselines" (label -> error), "zero_error" (that of an output of 0, in the unit of the
-            history), "n_parameters", "best_step", "train_seconds".
-        step: (options, job, folder of the study) -> a function that takes the next training step, to measure its time.
+        runner: does the jobs, such as `Particles` or `Potentials`.
         prepare: makes what the jobs of a study read, such as labels, in its folder; goes on where it was stopped.
         errors: figures that are errors in one unit, the first in the orientations of training; drawn in the pictures.
         tables: title -> columns by the name of their figure; the first table says what was compared.
@@ -110,9 +129,7 @@ class Task(Generic[M]):
     cases: Mapping[str, str]
     models: Mapping[str, str]
     methods: tuple[str, ...]
-    check: Callable[[M, Job], object]
-    run: Callable[[M, Job, Path, CalculatorFactory | None], dict[str, Any]]
-    step: Callable[[M, Job, Path], Callable[[], None]]
+    runner: Runner[M]
     errors: tuple[str, ...]
     tables: Mapping[str, Mapping[str, Column]]
     error_label: str
@@ -150,7 +167,7 @@ def study_options(
     known = {"cases": task.cases, "models": task.models, "methods": task.methods}
     options = sized_options(task.options, task.sizes, size, overrides=[*overrides, *given], known=known)
     for job in planned_jobs(task, options):
-        task.check(options, job)
+        task.runner.check(options, job)
     return options
 
 
@@ -259,7 +276,7 @@ def run_job(
     """Do one job, or read what an earlier call found; JSON-able.
 
     Raises:
-        InputError: the folder of the run holds another one; see `Task.run`.
+        InputError: the folder of the run holds another one; see `Runner.run`.
     """
     folder = Path(study_dir) / job.name
     of = {key: value for key, value in asdict(job).items() if key != "budgets"}
@@ -268,7 +285,7 @@ def run_job(
         done = finished_result(folder, fingerprint)
         budgets = sorted({*job.budgets, *(done or {}).get("budgets", ())})
         if done is None or done["budgets"] != budgets:
-            known = done or task.run(options, job, folder, calculator)
+            known = done or task.runner.run(options, job, folder, calculator)
             done = {"fingerprint": fingerprint, **of, **known, "budgets": budgets}
             write_json(folder / RESULT, done)
     return done
@@ -292,7 +309,7 @@ def _costs(task: Task[M], options: M, folder: Path) -> dict[str, dict[str, float
         new = {cost for cost in wanted if cost not in of_case}
         if new:
             # The reference is measured again beside whatever is new.
-            steps = {cost: task.step(options, wanted[cost], folder) for cost in sorted({*new, reference})}
+            steps = {cost: task.runner.step(options, wanted[cost], folder) for cost in sorted({*new, reference})}
             measured = seconds_in_turns(steps, on_cpu=options.device == "cpu")
             scale = of_case.get(reference, measured[reference]) / measured[reference]
             of_case |= {cost: scale * measured[cost] for cost in sorted(new)}

@@ -132,7 +132,7 @@ class Splits:
 
 @dataclass(frozen=True, kw_only=True)
 class Particles(Generic[P]):
-    """What a task of particles says of itself; its methods are `check`, `run` and `step` of a `Task`.
+    """What a task of particles says of itself; a `Runner`.
 
     Args:
         load: (options, case, seed) -> data.
@@ -155,7 +155,7 @@ class Particles(Generic[P]):
         config, splits = options.train_config(job), self.load(options, job.case, job.seed)
         source = splits.train.to(resolve_device(options.device))
         state = new_state(options.model(job.model, source, seed=job.seed).to(source.positions.device), config)
-        batch_of, objective = shuffled(source, config), TokenObjective.from_config(config)
+        batch_of, objective = shuffled(source, config), TokenObjective(config)
 
         def step() -> None:
             train_step(state, batch_of(state.step), objective=objective, config=config)
@@ -165,7 +165,7 @@ class Particles(Generic[P]):
         return step
 
     def run(self, options: P, job: Job, folder: Path, calculator: CalculatorFactory | None) -> dict[str, Any]:
-        """Train and test one job; see `Task.run`."""
+        """Train and test one job; see `Runner.run`."""
         config, device = options.train_config(job), resolve_device(options.device)
         splits = self.load(options, job.case, job.seed)
         model = options.model(job.model, splits.train, seed=job.seed).to(device)
@@ -180,8 +180,8 @@ class Particles(Generic[P]):
         result = fit(
             model,
             splits.train.to(device),
-            objective=TokenObjective.from_config(config),
-            early=TokenObjective.from_config(config, early=True) if config.equivariance_from > 0 else None,
+            objective=TokenObjective(config),
+            early=TokenObjective(config, early=True) if config.equivariance_from > 0 else None,
             validate=validate,
             validation_columns=("validation_mse",),
             monitor=lambda candidate: rescaled(

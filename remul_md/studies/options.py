@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from remul_md.errors import InputError
 
@@ -28,6 +28,11 @@ class StudyOptions(BaseModel):
     budgets: tuple[Budget, ...] = Field(("steps",), min_length=1, description="equal steps; equal computing time")
     n_steps: int = Field(ge=10, description="optimiser steps at equal steps, and of the reference at equal time")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
+
+    @field_validator("cases", mode="before")
+    @classmethod
+    def _numbers_are_names(cls, given: Any) -> Any:
+        return [str(each) for each in given] if isinstance(given, list) else given  # YAML reads [200] as a number
 
     @property
     def decisive(self) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from remul_md.symmetry.evaluate import rotated_back, statistics
 from remul_md.symmetry.measures import equivariance_norm, equivariance_percent
-from remul_md.symmetry.remul import ConsistencyTarget, Turn, one_forward_losses, remul_losses
-from remul_md.symmetry.rotations import Group, random_rotations
+from remul_md.symmetry.remul import Turn, one_forward_losses, remul_losses
+from remul_md.symmetry.rotations import random_rotations
 from remul_md.training.config import TrainConfig
 
 MAX_SYSTEMS = 4096  # in one pass without a graph
@@ -77,46 +77,25 @@ TOKEN_TURN: Turn[Tokens, Tensor] = Turn(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TokenObjective:
-    """REMUL for particles; call it with (model, batch, generator).
+    """REMUL for particles, as the options of a run say it; call it with (model, batch, generator).
 
     Args:
-        n_rotated: rotated orientations of each system and step, K; 0 trains on the data's own orientations alone.
-        original: whether the first orientation takes part (alpha > 0).
-        random_first: it is drawn like the rotated ones, and not as in the data.
-        group, axis: where the orientations are drawn from.
-        consistency_target: see `remul_losses`.
-        one_forward: None, or alpha/(alpha + beta): one orientation of each system, original with this probability.
+        config: of the run.
+        early: before `config.equivariance_from`: the first orientation and its labels, nothing else.
     """
 
-    n_rotated: int
-    original: bool
-    random_first: bool = False
-    group: Group = "SO3"
-    axis: tuple[float, float, float] | None = None
-    consistency_target: ConsistencyTarget = "label"
-    one_forward: float | None = None
-
-    @classmethod
-    def from_config(cls, config: TrainConfig, *, early: bool = False) -> TokenObjective:
-        """The objective that the options of a run ask for; `early`: before `config.equivariance_from`."""
-        return cls(
-            n_rotated=config.n_rotated if config.beta > 0 and not early else 0,
-            original=config.alpha > 0,
-            random_first=config.first_orientation == "random",
-            group=config.group,
-            axis=config.axis,
-            consistency_target="label" if early else config.consistency_target,
-            one_forward=config.alpha / (config.alpha + config.beta) if config.estimator == "one-forward" else None,
-        )
+    config: TrainConfig
+    early: bool = False
 
     def __call__(self, model: nn.Module, batch: Tokens, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses by name: mean squared error a coordinate, scalars with a graph."""
-        device, n_first = batch.positions.device, int(self.original and self.random_first)
-        n_drawn = (n_first + self.n_rotated) * len(batch)
-        drawn = random_rotations(n_drawn, generator=generator, group=self.group, axis=self.axis)
-        rotations = drawn.view(n_first + self.n_rotated, len(batch), 3, 3).to(device, non_blocking=True)
+        config, device, n = self.config, batch.positions.device, len(batch)
+        n_first = int(config.alpha > 0 and config.first_orientation == "random")
+        n_rotated = config.n_rotated if config.beta > 0 and not self.early else 0
+        drawn = random_rotations((n_first + n_rotated) * n, generator=generator, group=config.group, axis=config.axis)
+        rotations = drawn.view(n_first + n_rotated, n, 3, 3).to(device, non_blocking=True)
         terms: dict[str, Any] = {
             "predict": model,
             "inputs": batch,
@@ -124,20 +103,18 @@ class TokenObjective:
             "turn": TOKEN_TURN,
             "gap": squared_error,
         }
-        if self.one_forward is None:
+        if config.estimator == "paired":
             return remul_losses(
                 **terms,
                 rotations=rotations[n_first:],
-                consistency_target=self.consistency_target,
-                original=self.original,
+                consistency_target="label" if self.early else config.consistency_target,
+                original=config.alpha > 0,
                 first_rotations=rotations[0] if n_first else None,
             )
-        rotated = torch.rand(len(batch), generator=generator, dtype=torch.float64) >= self.one_forward
+        probability = config.alpha / (config.alpha + config.beta)
+        rotated = torch.rand(n, generator=generator, dtype=torch.float64) >= probability
         return one_forward_losses(
-            **terms,
-            rotations=rotations[0],
-            rotated=rotated.to(device, non_blocking=True),
-            probability=self.one_forward,
+            **terms, rotations=rotations[0], rotated=rotated.to(device, non_blocking=True), probability=probability
         )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 from pydantic import Field
 
-from remul_md.analysis.accuracy import Accuracy, evaluate_potential
+from remul_md.analysis.accuracy import evaluate_potential
 from remul_md.errors import InputError
 from remul_md.potentials.potential import load_potential, resolve_device
 from remul_md.studies.lab import CalculatorFactory, Column, Job
@@ -37,27 +37,19 @@ MODEL_LABELS = {name: label for name, (label, _) in MODELS.items()}
 EXACT = frozenset({"exact", "painn"})
 POTENTIAL_METHODS = (*ALL_GROUP, "torque")
 STEPS_TO_VALIDATE = 20
-ACCURACY = {
-    "original": "force_mae_original",
-    "rotated": "force_mae_rotated",
-    "energy": "energy_mae_rotated",
-    "rotational_error": "rotational_error",
-    "spread": "rotational_spread",
-    "equivariance_norm": "equivariance_norm",
-    "percent": "equivariance_percent",
-    "load": "direction_load",
-    "cut": "force_mae_exact",
-}
+ERRORS = ("force_mae_original", "force_mae_rotated")
+# Figures of `Accuracy` under their own names.
 ACCURACY_TABLE = {
     "Errors in meV/Å and meV": {
-        "original": Column(label="force MAE, original"),
-        "rotated": Column(label="force MAE, rotated"),
-        "energy": Column(label="energy MAE, rotated"),
+        "force_mae_original": Column(label="force MAE, original"),
+        "force_mae_rotated": Column(label="force MAE, rotated"),
+        "energy_mae_rotated": Column(label="energy MAE, rotated"),
         "rotational_error": Column(label="rotational error"),
-        "spread": Column(label="spread"),
+        "rotational_spread": Column(label="spread"),
         "equivariance_norm": Column(label="E'"),
-        "percent": Column(label="percent"),
-        "load": Column(label="direction load"),
+        "equivariance_percent": Column(label="percent"),
+        "direction_load": Column(label="direction load"),
+        "force_mae_exact": Column(label="force MAE, raw directions cut"),
     }
 }
 ERROR_LABEL = "force MAE, meV/Å"
@@ -125,7 +117,7 @@ Q = TypeVar("Q", bound=PotentialOptions)
 
 @dataclass(frozen=True, kw_only=True)
 class Potentials(Generic[Q]):
-    """What a task of potentials says of itself; its methods are `check`, `run` and `step` of a `Task`.
+    """What a task of potentials says of itself; a `Runner`.
 
     Args:
         data: (options, case, folder of the study) -> the data section of a run, without the validation frames.
@@ -146,7 +138,7 @@ class Potentials(Generic[Q]):
         return training_step(options.run_config(job, self.data(options, job.case, study_dir)))
 
     def run(self, options: Q, job: Job, folder: Path, calculator: CalculatorFactory | None) -> dict[str, Any]:
-        """Train, test and run one potential; see `Task.run`."""
+        """Train, test and run one potential; see `Runner.run`."""
         config = options.run_config(job, self.data(options, job.case, folder.parent))
         trained = train_potential(config, run_dir=folder, resume=True, progress=False)
         metrics = trained.provenance.metrics
@@ -160,7 +152,7 @@ class Potentials(Generic[Q]):
             "n_parameters": sum(p.numel() for p in trained.model.parameters()),
             "best_step": metrics["best_step"],
             "train_seconds": round(trained.provenance.seconds, 1),
-            "figures": _figures(accuracy)
+            "figures": {name: accuracy.to_json()[name] for columns in ACCURACY_TABLE.values() for name in columns}
             | ({} if self.dynamics is None else self.dynamics(options, job, folder, calculator)),
             "baselines": {"forces of 0": 1000.0 * float(np.abs(frames.forces).mean())},
             "zero_error": 1e6 * float(np.square(frames.forces).mean()),
@@ -179,8 +171,3 @@ class Potentials(Generic[Q]):
                 if "validation_force_mae" in row
             ],
         }
-
-
-def _figures(accuracy: Accuracy) -> dict[str, Any]:
-    found = accuracy.to_json()
-    return {name: found[key] for name, key in ACCURACY.items()}

@@ -134,7 +134,26 @@ def markdown_report(results: str | Path, *, task: Task[Any] | None = None) -> st
                 parts += [f"{title}:", "", *table, ""]
         if case in known.notes:
             parts += [known.notes[case], ""]
-    return "\n".join([*parts, *not_run(known, content)]).rstrip()
+    return "\n".join([*parts, *_by_case(known, content), *not_run(known, content)]).rstrip()
+
+
+def _by_case(task: Task[Any], content: Mapping[str, Any]) -> list[str]:
+    """The first error of every model and method beside that on the other cases, where there are several."""
+    found = [(case, group) for case, budget, each in tables_of(task, content) if budget == "steps" for group in each]
+    cases = [*dict.fromkeys(case for case, _ in found)]
+    if len(cases) < 2:
+        return []
+    rows: dict[str, dict[str, str]] = {}
+    for case, group in found:
+        rows.setdefault(group.label, {})[case] = _cell(group, task.errors[0])
+    head = ["model, method", *cases]
+    title = f"### {task.title}: {task.column(task.errors[0]).label}, {task.error_label}"
+    return [
+        title,
+        "",
+        *_table(head, [[label, *(row.get(case, "") for case in cases)] for label, row in rows.items()]),
+        "",
+    ]
 
 
 def _has(group: Group, figure: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from remul_md.analysis.trajectory import analyze_trajectory
 from remul_md.datasets import read_frames
@@ -16,6 +16,7 @@ from remul_md.studies.lab import CalculatorFactory, Column, Job, Task
 from remul_md.studies.potentials import (
     ACCURACY_TABLE,
     ERROR_LABEL,
+    ERRORS,
     EXACT,
     MODEL_LABELS,
     POTENTIAL_METHODS,
@@ -39,6 +40,11 @@ class ForceFieldOptions(PotentialOptions):
     nve_ps: float = Field(5.0, gt=0, description="length of the NVE run of each potential")
     equilibrate_ps: float = Field(2.0, ge=0, description="Langevin dynamics before it")
     temperature_K: float = Field(300.0, gt=0, description="of the NVE run")
+
+    @model_validator(mode="after")
+    def _dynamics_are_possible(self) -> ForceFieldOptions:
+        self.md_options(seed=0)
+        return self
 
     def md_options(self, *, seed: int) -> MDOptions:
         """Options of the NVE run of each potential."""
@@ -90,12 +96,6 @@ def dynamics(
     }
 
 
-def check(options: ForceFieldOptions, job: Job) -> None:
-    """Refuse a job that cannot be, its dynamics included."""
-    _POTENTIALS.check(options, job)
-    options.md_options(seed=job.seed)
-
-
 QUICK: dict[str, Any] = {
     "cases": ["ethanol"],
     "models": ["relaxed", "exact", "painn"],
@@ -118,13 +118,11 @@ TASK = Task(
     models=MODEL_LABELS,
     exact=EXACT,
     methods=POTENTIAL_METHODS,
-    check=check,
-    run=_POTENTIALS.run,
-    step=_POTENTIALS.step,
+    runner=_POTENTIALS,
     dynamics=True,
-    errors=("original", "rotated"),
+    errors=ERRORS,
     error_label=ERROR_LABEL,
-    ratio=("original", "rotated"),
+    ratio=ERRORS,
     tables={
         **ACCURACY_TABLE,
         "NVE with each potential": {

@@ -50,6 +50,8 @@ class MocapOptions(ParticleOptions):
     )
     batch_size: int = Field(12, ge=1, description="samples a step; each is seen in 1 + n_rotated orientations")
     n_train: int = Field(200, ge=10, description="training samples, evenly from the trials")
+    n_validation: int = Field(600, ge=10, description="validation samples, as many as there are")
+    n_test: int = Field(600, ge=10, description="test samples, as many as there are")
 
 
 def load(options: MocapOptions, case: str, seed: int) -> Splits:
@@ -60,11 +62,12 @@ def load(options: MocapOptions, case: str, seed: int) -> Splits:
     """
     arrays = load_arrays(_file(FILES[case]))
     positions, offsets = arrays["positions"], arrays["offsets"]
-    train, validation, test = _run_starts() if case == "run" else _walk_starts(np.diff(offsets))
-    each = max(1, options.n_train // len(train))
-    train = [(trial, starts[:each]) for trial, starts in train]
+    parts = _run_starts() if case == "run" else _walk_starts(np.diff(offsets))
     train, validation, test = (
-        samples(positions, offsets, starts, edges=arrays["edges"]) for starts in (train, validation, test)
+        samples(
+            positions, offsets, [(trial, starts[: n // len(part)]) for trial, starts in part], edges=arrays["edges"]
+        )
+        for part, n in zip(parts, (options.n_train, options.n_validation, options.n_test), strict=True)
     )
     return Splits(train=train, validation=validation, tests={"test": test})
 
@@ -136,9 +139,11 @@ def baselines(tokens: Tokens) -> dict[str, float]:
 
 
 QUICK: dict[str, Any] = {
-    "methods": ["plain", "augmentation", "augmentation-axis", "remul-0.1", "remul-1", "remul-1-axis"],
+    "methods": ["plain", "augmentation", "remul-0.1", "remul-1", "remul-1-axis"],
     "seeds": [0],
     "n_steps": 1000,
+    "n_validation": 60,
+    "n_test": 120,
     "n_draws": 20,
     "n_draw_systems": 50,
 }
@@ -154,9 +159,7 @@ TASK = Task(
     models=PARTICLE_MODELS,
     exact=EXACT,
     methods=(*ALL_GROUP, *ABOUT_AXIS),
-    check=_PARTICLES.check,
-    run=_PARTICLES.run,
-    step=_PARTICLES.step,
+    runner=_PARTICLES,
     errors=("test", "rotated_y", "rotated"),
     error_label="mean squared error x 1e-2",
     ratio=("test", "rotated_y"),

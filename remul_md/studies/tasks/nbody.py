@@ -7,6 +7,7 @@ systems, N bodies.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -162,10 +163,10 @@ def load(options: NBodyOptions, case: str, seed: int) -> Splits:
         own = _moved(own, CENTRE_SPREAD, torch.Generator().manual_seed(2 * seed + 3))
         tests = {name: _moved(tokens, CENTRE_SPREAD, shared) for name, tokens in tests.items()}
         near = tests["in"]
-        far = near.positions + torch.tensor([FAR_CENTRE, 0.0, 0.0])
-        tests["far"] = _with(near, positions=far)
+        tests["far"] = replace(near, positions=near.positions + torch.tensor([FAR_CENTRE, 0.0, 0.0]))
     if options.predicted == "positions":
-        own, tests = _of_positions(own), {name: _of_positions(tokens) for name, tokens in tests.items()}
+        own, *others = (replace(each, targets=each.positions + each.targets) for each in (own, *tests.values()))
+        tests = dict(zip(tests, others, strict=True))
     train, validation = own.select(slice(options.n_train)), own.select(slice(options.n_train, None))
     return Splits(train=train, validation=validation, tests=tests)
 
@@ -181,15 +182,7 @@ def _oriented(bodies: Tokens, band_deg: tuple[float, float] | None, generator: t
 
 def _moved(bodies: Tokens, spread: float, generator: torch.Generator) -> Tokens:
     centres = spread * torch.randn(len(bodies), 1, 3, generator=generator)
-    return _with(bodies, positions=bodies.positions + centres)
-
-
-def _of_positions(bodies: Tokens) -> Tokens:
-    return _with(bodies, targets=bodies.positions + bodies.targets)
-
-
-def _with(bodies: Tokens, **changed: torch.Tensor) -> Tokens:
-    return Tokens(**{**vars(bodies), **changed})
+    return replace(bodies, positions=bodies.positions + centres)
 
 
 def baselines(bodies: Tokens) -> dict[str, float]:
@@ -219,9 +212,7 @@ TASK = Task(
     models=PARTICLE_MODELS,
     exact=EXACT,
     methods=ALL_GROUP,
-    check=_LEARNING.check,
-    run=_LEARNING.run,
-    step=_LEARNING.step,
+    runner=_LEARNING,
     errors=("in", "out", "rotated"),
     error_label="mean squared error x 1e-3",
     ratio=("in", "out"),
