@@ -47,14 +47,12 @@ def test_more_frames_begin_with_the_fewer_and_are_tested_alike(tmp_path: Path) -
     options = study_options(
         freedom.TASK, models=["exact"], methods=["plain"], seeds=[0], overrides=[*TINY, "cases=[200]"]
     )
-    freedom.prepare(options, tmp_path)
-    fewer = read_frames(freedom.labels(tmp_path, "200"), allow_implausible=True)
-    more = study_options(freedom.TASK, overrides=[*TINY, "cases=[200]", "n_validation=30"])
-    freedom.prepare(more, tmp_path / "more")
-    larger = read_frames(freedom.labels(tmp_path / "more", "200"), allow_implausible=True)
+    results = run_study(freedom.TASK, options, run_dir=tmp_path / "study")
+    fewer = read_frames(freedom.labels(tmp_path / "study", "200"), allow_implausible=True)
+    freedom.prepare(study_options(freedom.TASK, overrides=[*TINY, "cases=[200]", "n_validation=30"]), tmp_path)
+    larger = read_frames(freedom.labels(tmp_path, "200"), allow_implausible=True)
     assert (len(fewer), len(larger)) == (204, 230)
     assert np.array_equal(larger.select(range(204)).positions, fewer.positions)
-    results = run_study(freedom.TASK, options, run_dir=tmp_path / "study")
     (run,) = json.loads(results.read_text())["runs"]
     assert run["figures"]["equivariance_percent"] < 1e-6
     assert "### ethanol, GFN2-xTB, 200 training frames, equal steps" in markdown_report(results)
