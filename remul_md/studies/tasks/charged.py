@@ -90,13 +90,13 @@ def forces(charges: Array, positions: Array) -> Array:
 
 def tokens_of(charges: Array, x: Array, v: Array, later: Array) -> Tokens:
     """Systems at a frame, centred, with the way to another frame as targets; pairs hold the products of charges."""
-    x, v, later, q = (torch.from_numpy(array) for array in (x, v, later, charges))
+    q, start, velocities, end = (torch.from_numpy(array) for array in (charges, x, v, later))
     return Tokens(
         scalars=q.float().unsqueeze(2),
-        positions=(x - x.mean(1, keepdim=True)).float(),
-        velocities=v.float(),
+        positions=(start - start.mean(1, keepdim=True)).float(),
+        velocities=velocities.float(),
         pairs=(q.unsqueeze(2) * q.unsqueeze(1)).float().unsqueeze(3),
-        targets=(later - x).float(),
+        targets=(end - start).float(),
     )
 
 
