@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from remul_md.cli.app import app
 from remul_md.errors import InputError
 from remul_md.outputs import GENERATOR
-from remul_md.studies.plots import write_plots
+from remul_md.studies.plots import _best_beta, write_plots
 from remul_md.studies.report import learned, markdown_report, read_results, step_of_percent, tables_of
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +104,17 @@ def test_a_percent_that_rises_again_has_not_been_reached(results: Path) -> None:
     assert [row["step"] for row in learned(found[1].runs[0])] == [10, 100]
 
 
+def test_the_best_beta_is_where_a_curve_is_1(results: Path) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    task, content = read_results(results)
+    _best_beta(axes, [found for _, _, found in tables_of(task, content)])
+    (line,) = axes.get_lines()
+    assert list(line.get_xdata()) == [0.1, 10.0]
+    assert list(line.get_ydata()) == pytest.approx([1.5, 1.0])
+
+
 @pytest.mark.slow
 def test_the_plots_show_every_method(results: Path, tmp_path: Path) -> None:
     paths = write_plots(results, tmp_path / "plots")
@@ -126,6 +137,18 @@ def test_the_command_makes_table_and_plots(results: Path, tmp_path: Path) -> Non
     assert table.read_text() == f"<!-- generator: {GENERATOR} -->\n{markdown_report(results)}\n"
     assert markdown_report(results) in done.output
     assert len(list(plots.glob("*.png"))) == 4
+
+
+def test_several_studies_give_one_figure_of_their_betas(results: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(results.read_text().replace('"case": "limited"', '"case": "haar"'))
+    done = CliRunner().invoke(app, ["study", "report", str(results), str(other), "--plots", str(tmp_path / "plots")])
+    assert done.exit_code == 0, done.output
+    assert "trained within 10 degrees" in done.output
+    assert "trained in all orientations" in done.output
+    written = {path.name for path in (tmp_path / "plots").glob("*.png")}
+    assert "error_against_beta_by_task.png" in written
+    assert len(written) == 9
 
 
 def test_the_commands_list_and_refuse(tmp_path: Path) -> None:

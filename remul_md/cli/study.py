@@ -108,21 +108,22 @@ def list_tasks() -> None:
 
 @study_app.command("report")
 def report(
-    results: Annotated[Path, typer.Argument(help="results.json of a study.")],
+    results: Annotated[list[Path], typer.Argument(help="results.json of a study, or of several.")],
     markdown: Annotated[Path | None, typer.Option(help="Write the tables to this file.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Write the plots (PNG) into this folder.")] = None,
 ) -> None:
     """The tables beside the published figures, and the plots, from a file of results."""
     from remul_md.outputs import check_reports, write_text
-    from remul_md.studies.plots import write_plots
+    from remul_md.studies.plots import write_beta_figure, write_plots
     from remul_md.studies.report import markdown_report
 
-    check_reports(markdown, inputs=(results,))
-    tables = markdown_report(results)
+    check_reports(markdown, inputs=results)
+    tables = "\n\n".join(markdown_report(each) for each in results)
     typer.echo(tables)
     if markdown is not None:
         write_text(markdown, tables + "\n")
         typer.echo(f"wrote {markdown}")
     if plots is not None:
-        for path in write_plots(results, plots):
+        written = [path for each in results for path in write_plots(each, plots)]
+        for path in [*written, *(write_beta_figure(results, plots) if len(results) > 1 else [])]:
             typer.echo(f"wrote {path}")

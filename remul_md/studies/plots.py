@@ -47,6 +47,32 @@ def write_plots(results: str | Path, folder: str | Path, *, task: Task[Any] | No
     return write_panels(folder, panels)
 
 
+def write_beta_figure(results: Sequence[str | Path], folder: str | Path) -> list[Path]:
+    """One curve a case of several studies: error against beta, over the lowest of the curve; where is the best beta?
+
+    Raises:
+        InputError: see `write_plots`.
+    """
+    curves = [
+        found
+        for each in results
+        for case, budget, found in tables_of(*read_results(each))
+        if budget == "steps" and sum(group.beta is not None for group in found) > 1
+    ]
+    return write_panels(folder, {"error_against_beta_by_task": partial(_best_beta, curves=curves)}) if curves else []
+
+
+def _best_beta(axes: Axes, curves: Sequence[list[Group]]) -> None:
+    for number, found in enumerate(curves):
+        task = found[0].task
+        swept = sorted((group for group in found if group.beta is not None), key=lambda group: group.beta or 0.0)
+        means = np.array([group.values(task.errors[0]).mean() for group in swept])
+        label = f"{task.title}, {task.cases[found[0].case]}: {task.column(task.errors[0]).label}"
+        axes.plot([group.beta or 0.0 for group in swept], means / means.min(), label=label, **style(number))
+    axes.set(xscale="log", yscale="log", xlabel="beta (alpha = 1)", ylabel="error over the lowest of the curve")
+    plain_numbers(axes)
+
+
 def _style(group: Group) -> dict[str, Any]:
     """Colour and marker: a method looks the same in all pictures of a task, models are told apart by the line."""
     place = [*group.task.models].index(group.model)
