@@ -76,7 +76,8 @@ def _best_beta(axes: Axes, curves: Sequence[list[Group]]) -> None:
 def _style(group: Group) -> dict[str, Any]:
     """Colour and marker: a method looks the same in all pictures of a task, models are told apart by the line."""
     place = [*group.task.models].index(group.model)
-    return {**style([*METHODS].index(group.method) + 3 * place), "ls": ("-", "--", ":", "-.")[place % 4]}
+    shift = 17 + 3 * place if place else 0  # unlike those of the methods of the first model
+    return {**style([*METHODS].index(group.method) + shift), "ls": ("-", "--", ":", "-.")[place % 4]}
 
 
 def _title(axes: Axes, found: Sequence[Group], text: str) -> None:
@@ -111,6 +112,7 @@ def _percent_against_step(axes: Axes, found: Sequence[Group]) -> None:
                 axes.plot(x, y, label=group.label if k == 0 else None, lw=1.2, ms=3, **_style(group))
     axes.axhline(SMALL_PERCENT, color=GREY, lw=0.9, ls="--", label=f"{SMALL_PERCENT:g} %")
     axes.set(xscale="log", yscale="log", xlabel="step", ylabel="share of the squared error, broken symmetry, %")
+    plain_numbers(axes)
     _title(axes, found, "from half the error of no output on")
 
 
@@ -135,6 +137,7 @@ def _error_against_symmetry(axes: Axes, found: Sequence[Group]) -> None:
     for label, fill in zip((task.column(name).label for name in shown), ("black", "none"), strict=False):
         axes.plot([], [], "o", color="black", mfc=fill, label=f"{'filled' if fill == 'black' else 'open'}: {label}")
     axes.set(xscale="log", yscale="log", xlabel=task.column(task.symmetry).label, ylabel=task.error_label)
+    plain_numbers(axes)
     _title(axes, found, "one point a seed")
 
 

@@ -20,6 +20,7 @@ SMALL_PERCENT = 2.0  # the share of the loss that is called small by Shen et al.
 # The percent is read from where a network has learned something: one whose output is near 0 passes trivially.
 LEARNED_SHARE = 0.5
 BUDGET_TITLES = {"steps": "equal steps", "time": "equal computing time"}
+RUN_KEYS = {"case", "model", "method", "figures", "baselines", "zero_error", "history", "learning"}
 History = Sequence[Mapping[str, float]]
 
 
@@ -75,7 +76,7 @@ def read_results(results: str | Path, *, task: Task[Any] | None = None) -> tuple
     if task is None and name not in TASKS:
         raise InputError(f"{path}: holds no results of a study; make them with `remul-md study TASK --run-dir DIR`")
     found = find_task(str(name)) if task is None else task
-    if not content.get("runs") or "figures" not in content["runs"][0]:
+    if not content.get("runs") or not content["runs"][0].keys() >= RUN_KEYS:
         raise InputError(f"{path}: holds no finished runs of this version; make them with `remul-md study {name}`")
     for key, known in (("case", found.cases), ("model", found.models), ("method", METHODS)):
         unknown = sorted({run[key] for run in content["runs"]} - set(known))
@@ -162,10 +163,10 @@ def _has(group: Group, figure: str) -> bool:
 
 def _first_table(found: Sequence[Group], columns: Mapping[str, Column]) -> list[str]:
     task, case = found[0].task, found[0].case
-    ratio = task.ratio is not None
     published = {key[1:]: value for key, value in task.published.items() if key[0] == case}
     head = ["model, method", "seeds", "steps", *(column.label for column in columns.values())]
-    head += ["second / first error"] * ratio + [task.published_label] * bool(published)
+    head += [" / ".join(task.column(name).label for name in reversed(task.ratio))] if task.ratio is not None else []
+    head += [task.published_label] * bool(published)
     head += [f"steps to {SMALL_PERCENT:g} %", "lowest percent (step)", "best step", "training, s"]
     rows = []
     for group in found:
