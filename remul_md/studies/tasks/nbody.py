@@ -84,7 +84,7 @@ def simulate_bodies(n: int, *, seed: int | list[int]) -> Tokens:
     n_kept = 0
     while n_kept < n:
         masses, start, velocities = _initial_state(max(64, n - n_kept), rng)
-        final = final_positions(masses, start, velocities)
+        final, _ = advanced(masses, start, velocities)
         # Close encounters without softening fling bodies away (about 1 system in 1,000); NaN compares as False.
         kept = (np.linalg.norm(final - start, axis=2) <= MAX_DISPLACEMENT).all(1)
         parts.append((masses[kept], start[kept], velocities[kept], (final - start)[kept]))
@@ -118,12 +118,12 @@ def _initial_state(n: int, rng: np.random.Generator) -> tuple[Array, ...]:
     return masses[rows, order], positions[rows, order], velocities[rows, order]
 
 
-def final_positions(masses: Array, positions: Array, velocities: Array) -> Array:
-    """Positions after `N_STEPS` symplectic Euler steps (kick, then drift), [B, N, 3]; no softening, G = 1."""
+def advanced(masses: Array, positions: Array, velocities: Array) -> tuple[Array, Array]:
+    """Positions and velocities after `N_STEPS` symplectic Euler steps (kick, then drift); no softening, G = 1."""
     for _ in range(N_STEPS):
         velocities = velocities + TIMESTEP * _accelerations(masses, positions)
         positions = positions + TIMESTEP * velocities
-    return positions
+    return positions, velocities
 
 
 def _accelerations(masses: Array, positions: Array) -> Array:
