@@ -137,7 +137,7 @@ def all_jobs() -> dict[str, Job]:
             ],
             result=distilled,
         ),
-        "study": Job(command=["study", "nbody", "--quick", *run, *sets(*bodies)], result=study),
+        "study": Job(command=["study", "nbody", "--size", "quick", *run, *sets(*bodies)], result=study),
     }
 
 

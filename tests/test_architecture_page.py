@@ -37,7 +37,7 @@ def is_path(token: str) -> bool:
 
 def is_example(token: str) -> bool:
     """What a reader of the guide makes."""
-    return any(name in token for name in ("mynet", "myformat", "mystudy"))
+    return any(name in token for name in ("mynet", "myformat", "mytask"))
 
 
 def items() -> list[str]:

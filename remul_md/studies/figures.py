@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +36,15 @@ def plain_numbers(axes: Axes) -> None:
         axis.set_minor_formatter(FuncFormatter(named))
 
 
-def write_panels(folder: str | Path, panels: Mapping[str, Callable[[Axes], None]]) -> list[Path]:
+Draw = Callable[["Axes"], None]
+
+
+def write_panels(folder: str | Path, panels: Mapping[str, Draw | Sequence[Draw]]) -> list[Path]:
     """One PNG a panel, named as it; returns the files.
 
     Args:
         folder: made if it is not there.
-        panels: name -> function that draws into the axes.
+        panels: name -> function that draws into the axes, or several, whose axes stand side by side.
     Raises:
         InputError: the folder cannot be written.
     """
@@ -49,13 +52,15 @@ def write_panels(folder: str | Path, panels: Mapping[str, Callable[[Axes], None]
     from matplotlib.figure import Figure
 
     target, written = Path(folder), []
-    for name, draw in panels.items():
-        figure = Figure(figsize=(6.4, 4.4), dpi=DPI, layout="constrained")
+    for name, given in panels.items():
+        draws = [given] if callable(given) else given
+        figure = Figure(figsize=(6.4 * len(draws), 4.4), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=7.5)
+        for place, draw in enumerate(draws):
+            axes = figure.add_subplot(1, len(draws), place + 1)
+            draw(axes)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(frameon=False, fontsize=7.5)
         path = target / f"{name}.png"
         save_picture(figure, path, dpi=DPI)
         written.append(path)

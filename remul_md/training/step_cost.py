@@ -44,18 +44,28 @@ def training_step(config: RunConfig, *, origin: Potential | None = None) -> Call
 
 
 def step_seconds(configs: Mapping[str, RunConfig], *, n_rounds: int = 20) -> dict[str, float]:
-    """Median seconds of one training step by each config, measured in turns.
-
-    On the CPU the time that this process computes, which other work on the machine changes little; on CUDA wall time.
+    """Median seconds of one training step by each config, measured in turns; see `seconds_in_turns`.
 
     Args:
         configs: name -> options of a run; the data are read and the model is built as for training.
-        n_rounds: steps of each that count, after `N_WARM` that do not.
+        n_rounds: steps of each that count.
     """
     steps = {name: training_step(config) for name, config in configs.items()}
     on_cpu = all(config.train.device == "cpu" for config in configs.values())
+    return seconds_in_turns(steps, on_cpu=on_cpu, n_rounds=n_rounds)
+
+
+def seconds_in_turns(steps: Mapping[str, Callable[[], None]], *, on_cpu: bool, n_rounds: int = 20) -> dict[str, float]:
+    """Median seconds of one call of each function, called in turns.
+
+    Args:
+        steps: name -> a function that takes a step of training.
+        on_cpu: measure the time that this process computes, which other work on the machine changes little; else wall
+            time.
+        n_rounds: calls of each that count, after `N_WARM` that do not.
+    """
     clock = time.process_time if on_cpu else time.perf_counter
-    seconds: dict[str, list[float]] = {name: [] for name in configs}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(N_WARM + n_rounds):
         for name, step in steps.items():
             began = clock()

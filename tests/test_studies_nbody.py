@@ -7,21 +7,15 @@ import pytest
 import torch
 
 from remul_md.errors import InputError
-from remul_md.studies.nbody import generator
-from remul_md.studies.nbody.generator import (
-    TOTAL_TIME,
-    Bodies,
-    baseline_errors,
-    make_splits,
-    rotate_bodies,
-    rotations_between,
-    simulate_bodies,
-)
-from remul_md.symmetry.rotations import random_rotations
+from remul_md.studies.lab import study_options
+from remul_md.studies.learn import Splits
+from remul_md.studies.particles import Tokens
+from remul_md.studies.tasks import nbody
+from remul_md.studies.tasks.nbody import TASK, TOTAL_TIME, baselines, load, rotations_between, simulate_bodies
 
 
 @pytest.fixture(scope="module")
-def bodies() -> Bodies:
+def bodies() -> Tokens:
     return simulate_bodies(4000, seed=7)
 
 
@@ -30,28 +24,29 @@ def angles_deg(rotations: torch.Tensor) -> torch.Tensor:
     return torch.rad2deg(cosine.clamp(-1, 1).acos())
 
 
-def test_the_baselines_are_those_of_the_reference_generator(bodies: Bodies) -> None:
+def test_the_baselines_are_those_of_the_reference_generator(bodies: Tokens) -> None:
     """Staying costs 16.1e-3 and flying straight 5.80e-3 there (5,000 systems); the spread of a sample is 2 %."""
-    errors = baseline_errors(bodies)
-    assert errors["copy"] == pytest.approx(16.1e-3, rel=0.05)
-    assert errors["straight_line"] == pytest.approx(5.80e-3, rel=0.06)
+    errors = baselines(bodies)
+    assert errors["no motion"] == pytest.approx(16.1e-3, rel=0.05)
+    assert errors["straight line x + 0.1 v"] == pytest.approx(5.80e-3, rel=0.06)
 
 
-def test_the_systems_are_what_the_docstring_says(bodies: Bodies) -> None:
+def test_the_systems_are_what_the_docstring_says(bodies: Tokens) -> None:
     assert bodies.positions.shape == (4000, 4, 3)
     assert bodies.positions.dtype == torch.float32
     assert bodies.positions.mean(1).abs().max() < 1e-6
-    star = bodies.masses.argmax(1)
+    masses = bodies.scalars.squeeze(2)
+    star = masses.argmax(1)
     assert set(star.tolist()) == {0, 1, 2, 3}  # the order is shuffled
     rows = torch.arange(len(bodies))
-    star_mass = bodies.masses[rows, star]
+    star_mass = masses[rows, star]
     assert 1.0 <= star_mass.min() < 1.01
     assert 9.9 < star_mass.max() <= 10.0
     assert star_mass.log().mean() == pytest.approx(np.log(10) / 2, rel=0.03)
     assert (bodies.velocities[rows, star] == 0).all()
     relative = bodies.positions - bodies.positions[rows, star].unsqueeze(1)
     planets = torch.arange(4) != star.unsqueeze(1)
-    planet_mass = bodies.masses[planets]
+    planet_mass = masses[planets]
     assert 0.01 <= planet_mass.min() < 0.0101
     assert 0.099 < planet_mass.max() <= 0.1
     assert planet_mass.log10().mean() == pytest.approx(-1.5, abs=0.02)
@@ -65,41 +60,60 @@ def test_the_systems_are_what_the_docstring_says(bodies: Bodies) -> None:
     assert (speed - circular).abs().mean() == pytest.approx(0.01 * (2 / np.pi) ** 0.5, rel=0.05)
     angular_momentum = torch.linalg.cross(relative, bodies.velocities)[..., 2][planets]
     assert (angular_momentum > 0).float().mean() == pytest.approx(0.5, abs=0.03)
-    assert bodies.displacements.norm(dim=2).max() <= 2.0
+    assert bodies.targets.norm(dim=2).max() <= 2.0
 
 
 def test_two_bodies_follow_kepler() -> None:
     """A light planet on a circle of radius r turns by t / r^1.5; the error of the integrator is of first order."""
     radius, mass = 0.6, 1.0
     speed = (mass / radius) ** 0.5
-    final = generator._final_positions(
+    final = nbody.advanced(
         np.array([[mass, 1e-9]]),
         np.array([[[0.0, 0.0, 0.0], [radius, 0.0, 0.0]]]),
         np.array([[[0.0, 0.0, 0.0], [0.0, speed, 0.0]]]),
-    )[0, 1]
+    )[0][0, 1]
     rotated = TOTAL_TIME / radius**1.5
     assert final == pytest.approx([radius * np.cos(rotated), radius * np.sin(rotated), 0.0], abs=3e-4)
     assert final != pytest.approx([radius, speed * TOTAL_TIME, 0.0], abs=5e-3)  # no straight line
 
 
-def test_momentum_is_kept(bodies: Bodies) -> None:
+def test_momentum_is_kept(bodies: Tokens) -> None:
     """Forces are mutual: sum m dx = t sum m v, to the rounding of float32."""
-    moved = (bodies.masses.unsqueeze(2) * bodies.displacements).sum(1)
-    expected = TOTAL_TIME * (bodies.masses.unsqueeze(2) * bodies.velocities).sum(1)
+    moved = (bodies.scalars * bodies.targets).sum(1)
+    expected = TOTAL_TIME * (bodies.scalars * bodies.velocities).sum(1)
     assert (moved - expected).abs().max() < 1e-6
 
 
+def test_energy_and_angular_momentum_are_kept() -> None:
+    """Of systems without a close encounter: symplectic steps of 1/60 of the shortest period or less."""
+    masses, x, v = nbody._initial_state(300, np.random.default_rng(6))
+    final_x, final_v = nbody.advanced(masses, x, v)
+    m = masses[..., None]
+
+    def energy(x: np.ndarray, v: np.ndarray) -> np.ndarray:
+        i, j = np.triu_indices(4, 1)
+        apart = np.linalg.norm(x[:, i] - x[:, j], axis=2)
+        return 0.5 * (m * np.square(v)).sum((1, 2)) - (masses[:, i] * masses[:, j] / apart).sum(1)
+
+    change = np.abs(energy(final_x, final_v) / energy(x, v) - 1)
+    assert np.median(change) < 1e-3
+    assert (change < 0.02).mean() > 0.95
+    turning = [(m * np.cross(*pair)).sum(1) for pair in ((x, v), (final_x, final_v))]
+    # The scheme keeps m x x v exactly: the kick is along the distances, the drift along v.
+    assert turning[1] == pytest.approx(turning[0], abs=1e-9)
+
+
 def test_encounters_are_rejected_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generator, "MAX_DISPLACEMENT", 0.25)
+    monkeypatch.setattr(nbody, "MAX_DISPLACEMENT", 0.25)
     calm = simulate_bodies(150, seed=3)
     assert len(calm) == 150
-    assert 0.2 < calm.displacements.norm(dim=2).max() <= 0.25
+    assert 0.2 < calm.targets.norm(dim=2).max() <= 0.25
 
 
 def test_the_same_seed_gives_the_same_systems() -> None:
     first, again, other = (simulate_bodies(70, seed=seed) for seed in ([1, 5], [1, 5], [1, 6]))
-    assert torch.equal(first.displacements, again.displacements)
-    assert not torch.equal(first.displacements, other.displacements)
+    assert torch.equal(first.targets, again.targets)
+    assert not torch.equal(first.targets, other.targets)
 
 
 def test_rotations_between_two_angles() -> None:
@@ -120,46 +134,53 @@ def test_rotations_between_two_angles() -> None:
     assert angles_deg(small).max() <= 10
 
 
+def splits_of(*overrides: str, case: str = "limited", seed: int = 5) -> Splits:
+    sizes = ["n_train=90", "n_validation=40", "n_test=300", "models=[transformer]"]
+    return load(study_options(TASK, overrides=[*sizes, *overrides]), case, seed)
+
+
+def normals(bodies: Tokens) -> torch.Tensor:
+    """Of the orbital plane: in its own frame it is the z axis."""
+    return torch.linalg.svd(bodies.positions - bodies.positions.mean(1, keepdim=True)).Vh[:, 2]
+
+
 def test_splits_hold_the_orientations_they_promise() -> None:
-    splits = make_splits(n_train=90, n_validation=40, n_test=300, law="limited", seed=5)
-    assert [len(part) for part in (splits.train, splits.validation, splits.in_distribution)] == [90, 40, 300]
-    # the normal of the orbital plane tilts with the orientation; in its own frame it is the z axis
-    for part, low, high in ((splits.train, 0, 10), (splits.in_distribution, 0, 10)):
-        normal = torch.linalg.svd(part.positions).Vh[:, 2]
-        tilt = torch.rad2deg(normal[:, 2].abs().clamp(max=1).acos())
-        assert low <= tilt.min() < tilt.max() < high + 0.1
-    far = torch.linalg.svd(splits.out_of_distribution.positions).Vh[:, 2]
-    assert torch.rad2deg(far[:, 2].abs().clamp(max=1).acos()).max() > 80
+    splits = splits_of()
+    near, out = splits.tests["in"], splits.tests["out"]
+    assert [len(part) for part in (splits.train, splits.validation, near)] == [90, 40, 300]
+    for part in (splits.train, near):
+        tilt = torch.rad2deg(normals(part)[:, 2].abs().clamp(max=1).acos())
+        assert 0 <= tilt.min() < tilt.max() < 10.1
+    assert torch.rad2deg(normals(out)[:, 2].abs().clamp(max=1).acos()).max() > 80
     # the same systems in both test sets: distances and masses agree, coordinates do not
-    near, out = splits.in_distribution, splits.out_of_distribution
-    assert torch.equal(near.masses, out.masses)
+    assert torch.equal(near.scalars, out.scalars)
     assert torch.allclose(
         torch.cdist(near.positions, near.positions), torch.cdist(out.positions, out.positions), atol=2e-5
     )
     assert (near.positions - out.positions).abs().mean() > 0.1
-    other = make_splits(n_train=90, n_validation=40, n_test=300, law="limited", seed=6)
-    assert torch.equal(other.in_distribution.positions, near.positions)
-    assert not torch.equal(other.train.masses, splits.train.masses)
-    assert not torch.isin(splits.validation.masses[:, 0], splits.train.masses[:, 0]).any()
-    haar = make_splits(n_train=90, n_validation=40, n_test=300, law="haar", seed=5)
-    normal = torch.linalg.svd(haar.train.positions).Vh[:, 2]
-    assert normal[:, 2].abs().mean().item() == pytest.approx(0.5, abs=0.1)  # uniform on the sphere
+    other = splits_of(seed=6)
+    assert torch.equal(other.tests["in"].positions, near.positions)
+    assert not torch.equal(other.train.scalars, splits.train.scalars)
+    assert not torch.isin(splits.validation.scalars[:, 0], splits.train.scalars[:, 0]).any()
+    haar = splits_of(case="haar")
+    assert normals(haar.train)[:, 2].abs().mean().item() == pytest.approx(0.5, abs=0.1)  # uniform on the sphere
 
 
-def test_turning_turns_everything_but_masses(bodies: Bodies) -> None:
-    few = bodies.select(slice(5))
-    rotations = random_rotations(2 * 5, generator=torch.Generator().manual_seed(1)).view(2, 5, 3, 3)
-    rotated = rotate_bodies(few, rotations)
-    assert torch.equal(rotated.masses, few.masses.repeat(2, 1))
-    for name in ("positions", "velocities", "displacements"):
-        expected = getattr(few, name)[3] @ rotations[1, 3].float().T
-        assert torch.allclose(getattr(rotated, name)[5 + 3], expected, atol=1e-6)
+def test_absolute_positions_and_predicted_positions_are_the_same_systems() -> None:
+    plain, absolute, final = splits_of(), splits_of("positions=absolute"), splits_of("predicted=positions")
+    centres = absolute.tests["in"].positions.mean(1)
+    assert centres.std().item() == pytest.approx(20.0, rel=0.1)
+    far = absolute.tests["far"].positions - absolute.tests["in"].positions
+    assert torch.allclose(far, torch.tensor([200.0, 0.0, 0.0]).expand_as(far), atol=1e-4)
+    for name in ("scalars", "velocities", "targets"):
+        assert torch.equal(getattr(absolute.tests["in"], name), getattr(plain.tests["in"], name))
+    assert torch.equal(final.train.targets, plain.train.positions + plain.train.targets)
+    with pytest.raises(InputError, match="predicted=positions is for the transformer"):
+        study_options(TASK, models=["egnn"], overrides=["predicted=positions"])
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(InputError, match="number of systems must be >= 1, got 0"):
         simulate_bodies(0, seed=0)
-    with pytest.raises(InputError, match="180 degrees, got 20 and 10"):
-        rotations_between(3, low_deg=20, high_deg=10, generator=torch.Generator())
-    with pytest.raises(InputError, match="orientations 'har' are unknown; choose one of limited, haar"):
-        make_splits(n_train=5, n_validation=2, n_test=2, law="har", seed=0)
+    with pytest.raises(InputError, match="case 'har' is unknown; did you mean haar"):
+        study_options(TASK, overrides=["cases=[har]"])

@@ -1,0 +1,150 @@
+"""The pictures of a study, from a file of results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from remul_md.studies.figures import COLORS, plain_numbers, style, write_panels
+from remul_md.studies.lab import Task
+from remul_md.studies.methods import METHODS
+from remul_md.studies.report import BUDGET_TITLES, SMALL_PERCENT, Group, learned, read_results, tables_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+GREY = "#66707a"
+ROUNDING = 1e-3  # percent: an exactly equivariant model has rounding only, which would squeeze everything else
+
+
+def write_plots(results: str | Path, folder: str | Path, *, task: Task[Any] | None = None) -> list[Path]:
+    """Error against beta, percent and error against step, error against E', learning curves; returns the PNG files.
+
+    Args:
+        results: file of results.
+        folder: where the pictures go; made if it is not there.
+        task: where it is none of `TASKS`.
+    Raises:
+        InputError: no file of results, or the folder cannot be written.
+    """
+    known, content = read_results(results, task=task)
+    panels: dict[str, Sequence[Callable[[Axes], None]]] = {}
+    for case, budget, found in tables_of(known, content):
+        time = "_equal_time" if budget == "time" else ""
+        name = f"{known.name}_{case}{time}".replace("-", "_")
+        if any(group.beta is not None for group in found):
+            panels[f"{name}_error_against_beta"] = [partial(_error_against_beta, found=found)]
+        panels[f"{name}_percent_against_step"] = [
+            partial(_percent_against_step, found=found),
+            partial(_error_against_step, found=found),
+        ]
+        panels[f"{name}_error_against_symmetry"] = [partial(_error_against_symmetry, found=found)]
+        panels[f"{name}_learning"] = [partial(_learning, found=found)]
+    return write_panels(folder, panels)
+
+
+def write_beta_figure(results: Sequence[str | Path], folder: str | Path) -> list[Path]:
+    """One curve a case of several studies: error against beta, over the lowest of the curve; where is the best beta?
+
+    Raises:
+        InputError: see `write_plots`.
+    """
+    curves = [
+        found
+        for each in results
+        for case, budget, found in tables_of(*read_results(each))
+        if budget == "steps" and sum(group.beta is not None for group in found) > 1
+    ]
+    return write_panels(folder, {"error_against_beta_by_task": partial(_best_beta, curves=curves)}) if curves else []
+
+
+def _best_beta(axes: Axes, curves: Sequence[list[Group]]) -> None:
+    for number, found in enumerate(curves):
+        task = found[0].task
+        swept = sorted((group for group in found if group.beta is not None), key=lambda group: group.beta or 0.0)
+        means = np.array([group.values(task.errors[0]).mean() for group in swept])
+        label = f"{task.title}, {task.cases[found[0].case]}: {task.column(task.errors[0]).label}"
+        axes.plot([group.beta or 0.0 for group in swept], means / means.min(), label=label, **style(number))
+    axes.set(xscale="log", yscale="log", xlabel="beta (alpha = 1)", ylabel="error over the lowest of the curve")
+    plain_numbers(axes)
+
+
+def _style(group: Group) -> dict[str, Any]:
+    """Colour and marker: a method looks the same in all pictures of a task, models are told apart by the line."""
+    place = [*group.task.models].index(group.model)
+    shift = 17 + 3 * place if place else 0  # unlike those of the methods of the first model
+    return {**style([*METHODS].index(group.method) + shift), "ls": ("-", "--", ":", "-.")[place % 4]}
+
+
+def _title(axes: Axes, found: Sequence[Group], text: str) -> None:
+    first = found[0]
+    axes.set_title(f"{first.task.cases[first.case]}, {BUDGET_TITLES[first.budget]}; {text}", fontsize=8, loc="left")
+
+
+def _error_against_beta(axes: Axes, found: Sequence[Group]) -> None:
+    task = found[0].task
+    swept = sorted((group for group in found if group.beta is not None), key=lambda group: group.beta or 0.0)
+    betas = [group.beta or 0.0 for group in swept]
+    # Beside the sweep its limits (no symmetry loss, nothing but rotated orientations) and what is exact.
+    limits = [group for group in found if group.method in ("plain", "augmentation", "augmentation-2")]
+    for color, name in zip(COLORS, task.errors[:2], strict=False):
+        label = task.column(name).label
+        values = [group.values(name) for group in swept]
+        means, spans = [v.mean() for v in values], [np.abs(v - v.mean()).max() for v in values]
+        axes.errorbar(betas, means, yerr=spans, color=color, marker="o", capsize=3, label=f"REMUL, {label}")
+        for group, dashes in zip(limits, ("-", "--", "-.", ":", (0, (1, 3)), (0, (5, 5))), strict=False):
+            axes.axhline(group.values(name).mean(), color=color, lw=0.9, ls=dashes, label=f"{group.label}, {label}")
+    axes.set(xscale="log", yscale="log", xlabel="beta (alpha = 1)", ylabel=task.error_label)
+    plain_numbers(axes)
+    _title(axes, found, "bars span the seeds")
+
+
+def _percent_against_step(axes: Axes, found: Sequence[Group]) -> None:
+    for group in found:
+        for k, run in enumerate(group.runs):
+            rows = [row for row in learned(run) if row["percent"] > ROUNDING]
+            if rows:
+                x, y = ([row[key] for row in rows] for key in ("step", "percent"))
+                axes.plot(x, y, label=group.label if k == 0 else None, lw=1.2, ms=3, **_style(group))
+    axes.axhline(SMALL_PERCENT, color=GREY, lw=0.9, ls="--", label=f"{SMALL_PERCENT:g} %")
+    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="share of the squared error, broken symmetry, %")
+    plain_numbers(axes)
+    _title(axes, found, "from half the error of no output on")
+
+
+def _error_against_step(axes: Axes, found: Sequence[Group]) -> None:
+    for group in found:
+        for run in group.runs:
+            x, y = ([row[key] for row in run["history"]] for key in ("step", "error"))
+            axes.plot(x, y, lw=1.2, ms=3, **_style(group))
+    axes.axhline(found[0].runs[0]["zero_error"], color=GREY, lw=0.9, ls=":", label="output of 0")
+    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="squared error a coordinate, all orientations")
+    axes.set_title("averaged weights, validation", fontsize=8, loc="left")
+
+
+def _error_against_symmetry(axes: Axes, found: Sequence[Group]) -> None:
+    task, shown = found[0].task, found[0].task.errors[:2]
+    for group in found:
+        look = {**_style(group), "ls": "none", "ms": 6}
+        symmetry = group.values(task.symmetry)
+        if symmetry.size and symmetry.max() > 0:
+            axes.plot(symmetry, group.values(shown[0]), label=group.label, **look)
+            axes.plot(symmetry, group.values(shown[-1]), mfc="none", **look)
+    for label, fill in zip((task.column(name).label for name in shown), ("black", "none"), strict=False):
+        axes.plot([], [], "o", color="black", mfc=fill, label=f"{'filled' if fill == 'black' else 'open'}: {label}")
+    axes.set(xscale="log", yscale="log", xlabel=task.column(task.symmetry).label, ylabel=task.error_label)
+    plain_numbers(axes)
+    _title(axes, found, "one point a seed")
+
+
+def _learning(axes: Axes, found: Sequence[Group]) -> None:
+    for group in found:
+        for k, run in enumerate(group.runs):
+            x, y = ([row[key] for row in run["learning"]] for key in ("step", "error"))
+            axes.plot(x, y, label=group.label if k == 0 else None, lw=1.2, ms=3, **_style(group))
+    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="validation error that chooses the weights")
+    _title(axes, found, "averaged weights")

@@ -1,0 +1,188 @@
+"""The tables and the pictures say what the file of results says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import pytest
+from typer.testing import CliRunner
+
+from remul_md.cli.app import app
+from remul_md.errors import InputError
+from remul_md.outputs import GENERATOR
+from remul_md.studies.plots import _best_beta, write_plots
+from remul_md.studies.report import learned, markdown_report, read_results, step_of_percent, tables_of
+
+ROOT = Path(__file__).parents[1]
+ZERO_ERROR = 16e-3
+Course = dict[int, tuple[float, float]]  # step -> percent and error
+
+
+def a_run(
+    method: str, seed: int, *, inside: float, outside: float, course: Course, model: str = "transformer"
+) -> dict[str, Any]:
+    return {
+        "case": "limited",
+        "model": model,
+        "method": method,
+        "seed": seed,
+        "n_steps": 100,
+        "budgets": ["steps"],
+        "best_step": 10,
+        "train_seconds": 40.0,
+        "figures": {
+            "train": 0.5 * inside,
+            "in": inside,
+            "out": outside,
+            "rotated": 0.9 * outside,
+            "equivariance_norm": 0.2 * outside**0.5,
+            "percent": course[max(course)][0],
+        },
+        "baselines": {"no motion": ZERO_ERROR, "straight line x + 0.1 v": 5.8e-3},
+        "zero_error": ZERO_ERROR,
+        "history": [
+            {"step": float(step), "percent": percent, "error": error, "equivariance_norm": 0.1}
+            for step, (percent, error) in course.items()
+        ],
+        "learning": [{"step": 5.0, "error": 2 * inside}, {"step": 10.0, "error": inside}],
+    }
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    runs = [
+        a_run("plain", 0, inside=8e-3, outside=20e-3, course={1: (60, 3e-3), 10: (70, 3e-3), 100: (80, 3e-3)}),
+        a_run("plain", 1, inside=10e-3, outside=34e-3, course={1: (61, 3e-3), 10: (71, 3e-3), 100: (81, 3e-3)}),
+        # the first row is that of an output near 0, whose percent says nothing
+        a_run("remul-0.1", 0, inside=3e-3, outside=6e-3, course={1: (0.1, 16e-3), 10: (1.0, 3e-3), 100: (1.5, 1e-3)}),
+        a_run("remul-one-forward", 0, inside=3.3e-3, outside=6e-3, course={1: (60, 3e-3), 100: (1.7, 3e-3)}),
+        a_run("remul-10", 0, inside=2e-3, outside=2.9e-3, course={1: (1.9, 3e-3), 10: (3.0, 3e-3), 100: (0.5, 3e-3)}),
+        a_run("plain", 0, inside=2e-3, outside=2e-3, course={1: (0.0, 16e-3), 100: (1e-9, 15e-3)}, model="egnn"),
+    ]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"study": "nbody", "runs": runs}))
+    return path
+
+
+def cells_of(text: str, begin: str) -> list[str]:
+    line = next(line for line in text.splitlines() if line.startswith(f"| {begin}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_table_holds_means_deviations_and_what_was_published(results: Path) -> None:
+    text = markdown_report(results)
+    plain = cells_of(text, "transformer, plain")
+    assert plain[1:3] == ["2", "100"]
+    assert plain[4:6] == ["9 ± 1.4", "27 ± 9.9"]
+    assert plain[9] == "3.00"
+    assert plain[10] == "8.99 / 27.06"
+    assert plain[11:14] == ["never, never", "60 (1), 61 (1)", "10, 10"]
+    assert cells_of(text, "transformer, REMUL, beta = 0.1")[10:13] == ["1.94 / 1.83", "10", "1 (10)"]
+    assert cells_of(text, "EGNN, plain")[10:13] == ["", "never", "nothing learned"]
+    assert cells_of(text, "no motion")[4:6] == ["16", "16"]
+    assert cells_of(text, "GATr (not run)")[10] == "1.49 / 1.41"
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+    missing = text.splitlines()[-1]
+    assert missing.startswith("Not run: cases haar; models se3; methods augmentation,")
+    assert "remul-10," not in missing
+
+
+def test_a_percent_that_rises_again_has_not_been_reached(results: Path) -> None:
+    task, content = read_results(results)
+    ((_, _, found),) = tables_of(task, content)
+    steps = {(group.model, group.method): [step_of_percent(run) for run in group.runs] for group in found}
+    assert steps["transformer", "plain"] == [None, None]
+    assert steps["transformer", "remul-0.1"] == [10]  # at step 1 nothing was learned
+    assert steps["transformer", "remul-10"] == [100]  # 1.9 at step 1 was an accident
+    assert steps["egnn", "plain"] == [None]
+    betas = {(group.model, group.method): group.beta for group in found}
+    assert betas["transformer", "remul-0.1"] == 0.1
+    assert betas["transformer", "remul-one-forward"] is None  # not a point of the sweep
+    assert [row["step"] for row in learned(found[1].runs[0])] == [10, 100]
+
+
+def test_the_best_beta_is_where_a_curve_is_1(results: Path) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    task, content = read_results(results)
+    _best_beta(axes, [found for _, _, found in tables_of(task, content)])
+    (line,) = axes.get_lines()
+    assert list(line.get_xdata()) == [0.1, 10.0]
+    assert list(line.get_ydata()) == pytest.approx([1.5, 1.0])
+
+
+@pytest.mark.slow
+def test_the_plots_show_every_method(results: Path, tmp_path: Path) -> None:
+    paths = write_plots(results, tmp_path / "plots")
+    assert [path.name for path in paths] == [
+        "nbody_limited_error_against_beta.png",
+        "nbody_limited_percent_against_step.png",
+        "nbody_limited_error_against_symmetry.png",
+        "nbody_limited_learning.png",
+    ]
+    for path in paths:
+        pixels = matplotlib.image.imread(path)
+        colours = {tuple((pixel * 255).astype(int)) for pixel in pixels[::3, ::3, :3].reshape(-1, 3)}
+        assert (35, 40, 45) in colours  # the first colour is drawn
+
+
+def test_the_command_makes_table_and_plots(results: Path, tmp_path: Path) -> None:
+    table, plots = tmp_path / "new" / "table.md", tmp_path / "plots"
+    done = CliRunner().invoke(app, ["study", "report", str(results), "--markdown", str(table), "--plots", str(plots)])
+    assert done.exit_code == 0, done.output
+    assert table.read_text() == f"<!-- generator: {GENERATOR} -->\n{markdown_report(results)}\n"
+    assert markdown_report(results) in done.output
+    assert len(list(plots.glob("*.png"))) == 4
+
+
+def test_several_studies_give_one_figure_of_their_betas(results: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(results.read_text().replace('"case": "limited"', '"case": "haar"'))
+    done = CliRunner().invoke(app, ["study", "report", str(results), str(other), "--plots", str(tmp_path / "plots")])
+    assert done.exit_code == 0, done.output
+    assert "trained within 10 degrees" in done.output
+    assert "trained in all orientations" in done.output
+    written = {path.name for path in (tmp_path / "plots").glob("*.png")}
+    assert "error_against_beta_by_task.png" in written
+    assert len(written) == 9
+
+
+def test_the_commands_list_and_refuse(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["study", "list"])
+    assert done.exit_code == 0, done.output
+    assert "nbody: four bodies under gravity" in done.output
+    for arguments, message in (
+        (["nbdy"], "task 'nbdy' is unknown; did you mean nbody"),
+        (["nbody", "--methods", "plan"], "did you mean plain"),
+        (["nbody", "--models", "egn"], "did you mean egnn"),
+        (["nbody", "--size", "papr"], "did you mean paper"),
+        (["nbody", "--seeds", "0,one"], "--seeds takes whole numbers"),
+    ):
+        done = CliRunner().invoke(app, ["study", *arguments, "--run-dir", str(tmp_path / "run")])
+        assert isinstance(done.exception, InputError), done.output
+        assert message in str(done.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_result_is_refused(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.json: cannot be read as JSON"):
+        markdown_report(tmp_path / "none.json")
+    other = tmp_path / "other.json"
+    other.write_text('{"study": "bodies", "runs": []}')
+    with pytest.raises(InputError, match="holds no results of a study"):
+        markdown_report(other)
+    other.write_text('{"study": "nbody", "runs": [{"method": "plain", "id_mse": 0.1}]}')
+    with pytest.raises(InputError, match="holds no finished runs of this version"):
+        markdown_report(other)
+    other.write_text("[1, 2]")
+    with pytest.raises(InputError, match="holds a list, expected a JSON object; make it with `remul-md study`"):
+        markdown_report(other)
+    other.write_text(results.read_text().replace("remul-10", "remul-11"))
+    with pytest.raises(InputError, match="methods remul-11 are unknown to this version"):
+        markdown_report(other)
+    with pytest.raises(InputError, match="cannot be written"):
+        write_plots(results, results / "plots")
