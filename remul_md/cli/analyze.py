@@ -227,7 +227,7 @@ def _print_analysis(result: TrajectoryAnalysis) -> None:
 
 
 def _verdict_line(verdict: Verdict) -> str:
-    value = f"{verdict.value:.4g} {verdict.unit} (limit {verdict.threshold:g})"
+    value = f"{verdict.value:.4g} {verdict.unit} (limit {verdict.limit})"
     return f"{verdict_word(verdict.passed):9} {value} {verdict.why}"
 
 
