@@ -26,7 +26,7 @@ def test_every_limit_that_is_printed_has_the_unit_of_its_value(judged) -> None:
         assert verdict.limit.endswith(verdict.unit)
         assert f"(limit {verdict.limit})" in _verdict_line(verdict)
     assert judged["energy conserved"].limit == "±0.05 meV/atom/ps"
-    assert judged["forces turn with the molecule"].limit == "at most 2 meV/Å"
+    assert judged["forces turn with the molecule"].limit == "≤ 2 meV/Å"
 
 
 def test_a_temperature_is_a_temperature() -> None:
@@ -39,7 +39,7 @@ def test_a_temperature_is_a_temperature() -> None:
 def test_a_quantity_has_the_unit_of_its_plot(judged) -> None:
     analysis = shown_run()[0]
     torque, angular = judged["no torque from nowhere"], judged["angular momentum kept"]
-    assert (torque.unit, torque.limit) == ("meV", "at most 25 meV")
+    assert (torque.unit, torque.limit) == ("meV", "≤ 25 meV")
     assert torque.value == pytest.approx(1e3 * analysis.net_torque_rms_eV)
     assert angular.unit == "%"
     assert angular.value == pytest.approx(100.0 * analysis.momentum.max_relative_change)

@@ -25,6 +25,7 @@ INTACT = "molecule intact"
 INSIDE = "inside the training data"
 TORQUE = "no torque from nowhere"
 ANGULAR = "angular momentum kept"
+TEMPERATURE = "temperature as asked"
 OF_PLACES = (ROTATION, INTACT, INSIDE, TORQUE, ANGULAR)  # what wrapped coordinates make meaningless
 # The four that a reader asks first, and what is missing where a run has no verdict on them.
 QUESTIONS = {
@@ -91,10 +92,10 @@ class Verdict:
 
     @property
     def limit(self) -> str:
-        """The limit with its unit: `at most 2 meV/Å`, `±0.05 meV/atom/ps`, `300 ± 30 K`."""
+        """The limit with its unit: `≤ 2 meV/Å`, `±0.05 meV/atom/ps`, `300 ± 30 K`."""
         size = f"{self.threshold:g} {self.unit}".rstrip().replace("-", "−")
         if self.sense != "within":
-            return f"{self.sense} {size}"
+            return f"{'≤' if self.sense == 'at most' else '≥'} {size}"
         return f"{self.target:g} ± {size}" if self.target else f"±{size}"
 
 
@@ -180,8 +181,8 @@ def range_verdict(departure: RangeDeparture, *, time_ps: NDArray[np.float64]) ->
         n_beyond = int(np.count_nonzero(~(departure.departure_A <= DISTANCE_MARGIN)))
         moment = f"after {time_ps[worst] - time_ps[0]:.4g} ps"
         why = (
-            f"Nothing beyond the margin of {DISTANCE_MARGIN:g} Å about the distances of the training frames; nearest to "
-            f"its edge were those of {departure.worst_pair}, {moment}."
+            f"Nothing beyond the margin of {DISTANCE_MARGIN:g} Å about the distances of the training frames; nearest "
+            f"to its edge were those of {departure.worst_pair}, {moment}."
         )
         if not passed:
             why = (
@@ -213,7 +214,7 @@ def wrapped_verdict(verdict: Verdict, box_A: Mapping[str, float]) -> Verdict:
 def temperature_verdict(mean_K: float, *, asked_K: float, n_dof: int, bounds: Bounds) -> Verdict:
     """Whether the mean temperature is the one that was asked for."""
     return Verdict(
-        name="temperature as asked",
+        name=TEMPERATURE,
         passed=abs(mean_K - asked_K) <= bounds.temperature_share * asked_K,
         value=mean_K,
         threshold=bounds.temperature_share * asked_K,
