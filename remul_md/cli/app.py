@@ -44,6 +44,15 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
 
+
+def _template(value: bool) -> None:
+    if value:
+        from remul_md.training.template import config_template
+
+        typer.echo(config_template(), nl=False)
+        raise typer.Exit
+
+
 PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
 
 
@@ -59,6 +68,12 @@ def train(
     pretrain: Annotated[
         str | None, typer.Option(help="Train on cheap labels first: xtb, or MODULE:FACTORY (docs/few-labels.md).")
     ] = None,
+    template: Annotated[
+        bool,
+        typer.Option(
+            "--template", callback=_template, is_eager=True, help="Print a config with all options, commented, and end."
+        ),
+    ] = False,
 ) -> None:
     """Train a potential; writes RUN_DIR/potential.pt, metrics.csv, tensorboard/ and the resolved config.yaml."""
     from remul_md.training.config import dump_config, load_config
