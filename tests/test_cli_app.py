@@ -102,8 +102,11 @@ def test_train_with_a_molecule_a_config_and_a_start(cli: Run, potential: Path, t
     code, out, err = cli("train", config, *options, *SETTINGS, "--set", "train.beta=0.5")
     assert code == 0, err
     assert "molecule: ethanol" in out
-    assert "source: null" in out
     assert "beta: 0.5" in out
+    assert "patience" not in out  # what stands at its default is in the file
+    written = (tmp_path / "deep" / "run" / "config.yaml").read_text()
+    assert "source: null" in written
+    assert "patience: null" in written
     assert (tmp_path / "deep" / "run" / "potential.pt").is_file()
 
 

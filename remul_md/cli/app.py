@@ -91,7 +91,8 @@ def train(
     chosen = [] if molecule is None else [f"data.molecule={molecule}", "data.source=null"]
     chosen += [] if pretrain is None else [f"pretrain.method={pretrain}"]
     options = load_config(config, overrides=[*chosen, *(set_ or [])])
-    typer.echo(dump_config(options))
+    typer.echo(f"options that are not the defaults (all of them: {run_dir / CONFIG}):")
+    typer.echo(dump_config(options, changed_only=True))
     potential = train_potential(options, run_dir=run_dir, resume=resume, overwrite=overwrite, init_from=init_from)
     line = training_line(
         potential.provenance, direct=options.train.trained != "all" and options.train.forces == "direct"
