@@ -33,7 +33,7 @@ def main() -> None:
     analysis = analyze_trajectory(result.trajectory, atoms=atoms, n_rotation_frames=10, n_draws=4)
     for verdict in analysis.verdicts:
         word = {True: "yes", False: "NO", None: "undecided"}[verdict.passed]
-        print(f"{verdict.name}: {word}, {verdict.value:.3g} {verdict.unit} (limit {verdict.threshold:g})")
+        print(f"{verdict.name}: {word}, {verdict.value:.3g} {verdict.unit} (limit {verdict.limit})")
     for note in analysis.notes:
         print(f"note: {note}")
 

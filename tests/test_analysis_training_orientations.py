@@ -56,7 +56,7 @@ def test_a_run_is_held_against_the_training_orientation_and_not_against_its_star
     np.testing.assert_allclose(analysis.orientations.angle_deg, ANGLES[::-1], atol=1e-5)
     np.testing.assert_allclose(analysis.angle_swept_deg, 180.0 - ANGLES[::-1], atol=1e-5)
     assert analysis.to_json()["angle_from_training_deg"] == pytest.approx(180.0, abs=1e-5)
-    figure = {figure.key: figure for figure in report_figures(analysis)}["rotational-error-angle"]
+    figure = {figure.key: figure for figure in report_figures(analysis)}["rotational-error"]
     assert figure.x_title == "angle from the training orientation (degrees)"
     assert "within 113°" in figure.reading
     error, spread = figure.traces
@@ -76,7 +76,7 @@ def test_without_a_reference_frame_the_first_one_serves():
     assert orientation_angles(rotated_frames().positions, TRAINED) is None
     analysis = analysed_run()
     assert analysis.orientations is None
-    figure = {figure.key: figure for figure in report_figures(analysis)}["rotational-error-angle"]
+    figure = {figure.key: figure for figure in report_figures(analysis)}["rotational-error"]
     assert figure.x_title == "angle from the first frame (degrees)"
 
 

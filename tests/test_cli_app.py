@@ -27,6 +27,7 @@ from messages import pattern
 from remul_md._version import __version__
 from remul_md.datasets import read_frames
 from remul_md.outputs import GENERATOR
+from remul_md.training.config import RunConfig, load_config
 
 Run = Callable[..., tuple[int, str, str]]
 SCRIPT = Path(sys.executable).with_name("remul-md")
@@ -101,8 +102,11 @@ def test_train_with_a_molecule_a_config_and_a_start(cli: Run, potential: Path, t
     code, out, err = cli("train", config, *options, *SETTINGS, "--set", "train.beta=0.5")
     assert code == 0, err
     assert "molecule: ethanol" in out
-    assert "source: null" in out
     assert "beta: 0.5" in out
+    assert "patience" not in out  # what stands at its default is in the file
+    written = (tmp_path / "deep" / "run" / "config.yaml").read_text()
+    assert "source: null" in written
+    assert "patience: null" in written
     assert (tmp_path / "deep" / "run" / "potential.pt").is_file()
 
 
@@ -236,6 +240,27 @@ def test_md_of_replicas_in_a_ramp_and_without_net_torque(cli: Run, potential: Pa
     assert code == 2
     assert "run-0.traj' exists already" in err
     assert cli("md", potential, *options, "--resume")[0] == 0
+
+
+def test_the_template_of_a_config_is_the_default_and_explains_every_option(cli: Run, tmp_path: Path) -> None:
+    code, out, _ = cli("train", "--template")
+    assert code == 0
+    path = tmp_path / "all.yaml"
+    path.write_text(out)
+    assert load_config(path) == load_config(None)
+    assert "pair distance limit, Angstrom\n  cutoff: 6.0" in out  # of the network, by its own docstring
+    for section in ("data", "train", "pretrain"):
+        for name, option in RunConfig.model_fields[section].annotation.model_fields.items():
+            assert f"\n  {name}: " in out
+            assert " ".join(option.description.split()) in " ".join(out.replace("\n  # ", " ").split()), name
+    # The six lines at its head are a config that says where the frames are.
+    six = "\n".join(
+        line.removeprefix("# ") for line in out.split("\n\ndata:")[0].splitlines() if line[2:3] and line[2] in "dt "
+    )
+    path.write_text(six)
+    assert len(six.splitlines()) == 6
+    config = load_config(path)
+    assert (config.data.source, config.train.n_steps) == ("frames.extxyz", 12_000)
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "md", "analyze", "data", "data list", "data fetch"])

@@ -425,3 +425,30 @@ def test_a_dump_says_along_which_axes_it_is_periodic(tmp_path, flags, pbc):
     alone = next(open_trajectory(tmp_path / "run.lammpstrj", **opened, ignore_cell=True).blocks())
     assert not alone.pbc.any()
     assert not alone.cell.any()
+
+
+def test_a_run_as_extended_xyz_is_its_trajectory(tmp_path):
+    chosen = MDOptions(length_ps=0.1, equilibrate_ps=0.0, frame_interval_fs=2.5, seed=4)
+    result = run_md(spring_molecule(), chosen, output=tmp_path / "run.extxyz", progress=False)
+    assert result.extxyz == tmp_path / "run.extxyz"
+    text, binary = read_trajectory(result.extxyz), read_trajectory(result.trajectory)
+    assert len(text) == len(binary) == 41
+    for name in FIELDS:
+        if name != "masses":  # of the elements
+            np.testing.assert_allclose(getattr(text, name), getattr(binary, name), atol=1e-7, err_msg=name)
+    plain = run_md(spring_molecule(), chosen, output=tmp_path / "plain.traj", progress=False)
+    assert plain.extxyz is None
+    assert plain.trajectory.read_bytes() == result.trajectory.read_bytes()
+
+
+def test_a_structure_in_extended_xyz_is_no_file_of_the_run(tmp_path):
+    """`run.extxyz` may be what the run starts from."""
+    mine = tmp_path / "run.extxyz"
+    mine.write_text("mine")
+    chosen = MDOptions(length_ps=0.01, equilibrate_ps=0.0)
+    run_md(spring_molecule(), chosen, output=tmp_path / "run.traj", progress=False)
+    run_md(spring_molecule(), chosen, output=tmp_path / "run.traj", overwrite=True, progress=False)
+    assert mine.read_text() == "mine"
+    with pytest.raises(InputError, match="exists already"):
+        run_md(spring_molecule(), chosen, output=mine, progress=False)
+    assert mine.read_text() == "mine"

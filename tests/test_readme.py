@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 from typer.main import get_command
 
 from remul_md.cli.app import app
+from remul_md.training.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -85,7 +88,51 @@ def test_the_first_python_block_runs_as_it_stands(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_config_for_own_frames_is_complete(tmp_path: Path) -> None:
+    (text,) = blocks("yaml")
+    assert len(text.splitlines()) == 6
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    config = load_config(path)
+    assert config.data.source == "frames.extxyz"
+    assert config.data.n_train + config.data.n_validation == 1000
+
+
+def test_a_stranger_runs_the_lines_of_the_first_screen_in_their_order() -> None:
+    """`tests/stranger.sh` copies them: as they stand, and in short form with shorter options behind them."""
+    script = ROOT / "tests" / "stranger.sh"
+    install, lines = (
+        [line[2:].split("  #")[0].strip() for line in block.splitlines()] for block in blocks("console")[:2]
+    )
+    assert install == ["make install", "source .venv/bin/activate"]
+    assert len(lines) == 5
+    said = {}
+    for form in ("", "1"):
+        environment = {**os.environ, "DRY": "1", "FULL": form, "INSTALLED": ""}
+        done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, check=True)
+        said[form] = done.stdout.splitlines()
+        assert said[form][:2] == install
+        assert blocks("python")[0].splitlines()[0] in said[form][2]
+    assert said["1"][3:] == lines
+    assert all(short.startswith(line) for short, line in zip(said[""][3:], lines, strict=True))
+    main = get_command(app)
+    for line in (*said["1"][3:], *said[""][3:]):
+        program, name, *options = shlex.split(line)
+        assert program == "remul-md"
+        command = main.commands[name]  # type: ignore[attr-defined]
+        command.make_context(name, options)  # names of options and their number of values
+
+
+def test_remul_is_spelled_out_once_and_the_install_has_its_size() -> None:
+    assert README.count("Relaxed Equivariance via Multitask Learning") == 1
+    assert re.search(r"\d+ packages, [\d.]+ GB, of which torch", README)
+
+
 def test_the_first_screen_says_what_a_user_must_know() -> None:
-    screen = "\n".join(README.splitlines()[:60])
+    screen = "\n".join(README.splitlines()[:75])
     told = {"PBE/def2-SVP", "source .venv/bin/activate", "alpha = 0", 'symmetry="exact"', "make demo", "make test"}
     assert not {needed for needed in told if needed not in screen}

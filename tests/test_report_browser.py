@@ -40,7 +40,7 @@ def test_every_plot_is_drawn_and_nothing_overflows(browser, report, size, dark):
              room: plot.getBoundingClientRect().width,
            }))"""
     )
-    assert len(plots) == 8
+    assert len(plots) == 6
     for plot in plots:
         assert len(plot["lengths"]) == plot["expected"] >= 1, plot
         assert min(plot["lengths"]) >= 7, plot  # a line of two points is the shortest there is
@@ -78,7 +78,55 @@ def test_colours_follow_the_scheme_and_verdicts_do_not_rest_on_colour(browser, r
     assert inks[0][0] != inks[1][0]
     assert inks[0][1] != inks[1][1]
     badges = [element.text for element in browser.find_elements("css selector", ".badge")]
-    assert len(badges) == 6
-    assert set(badges) == {"✓ Yes", "✗ No"}
-    lines = browser.execute_script("return document.querySelector('#energies').data.map(trace => trace.line.dash)")
-    assert len(set(lines)) == 2
+    assert {"✓ Yes", "✗ No"} < set(badges)
+    marks = browser.execute_script(
+        "return document.querySelector('#rotational-error').data.map(trace => trace.marker.symbol)"
+    )
+    assert len(set(marks)) == 2
+
+
+CONTRASTS = """const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const bright = c => c.slice(0, 3).map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
+  const behind = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
+    if (c.length === 3 || c[3] > 0) return c; } return [255, 255, 255]; };
+  document.querySelectorAll("details").forEach(part => { part.open = true; });
+  return [...document.querySelectorAll("main *")].filter(e => e.getClientRects().length && !e.closest(".hidden")
+      && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())).map(e => {
+    const style = getComputedStyle(e), inside = e.closest("svg") !== null;
+    const [a, b] = [bright(parse(inside ? style.fill : style.color)), bright(behind(e))];
+    return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.textContent.trim().slice(0, 40)];
+  });"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_all_text_can_be_read(browser, report, dark):
+    """Also that of the plots and of what is folded: contrast of at least 4.5 (WCAG 2, level AA)."""
+    opened(browser, report, size=WIDE, dark=dark)
+    found = browser.execute_script(CONTRASTS)
+    assert len(found) > 100
+    assert [each for each in found if each[0] < 4.5] == []
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE])
+def test_the_table_of_contents_stays_and_leads(browser, report, size):
+    opened(browser, report, size=size)
+    links = browser.execute_script(
+        "return [...document.querySelectorAll('nav a')].map(a => [a.hash.slice(1), a.getBoundingClientRect().top])"
+    )
+    assert [key for key, _ in links] == ["accuracy", "energy", "symmetry", "stability", "domain", "origin"]
+    assert len({round(top) for _, top in links}) == 1  # one line
+    for key, _ in links[1:4]:
+        browser.execute_script(f"document.querySelector('nav a[href=\"#{key}\"]').click()")
+        nav, heading = browser.execute_script(
+            "return [document.querySelector('nav').getBoundingClientRect(),"
+            f" document.querySelector('#{key} h2').getBoundingClientRect()].map(box => [box.top, box.bottom])"
+        )
+        assert abs(nav[0]) <= 1
+        assert nav[1] - 1 <= heading[0] < 200
+
+
+def test_the_page_is_short(browser, report):
+    opened(browser, report, size=(1400, 900))
+    assert browser.execute_script("return document.documentElement.scrollHeight") < 4850  # it was 9,700
+    assert report.stat().st_size < 6e6

@@ -16,7 +16,7 @@ from spring_molecule import spring_molecule
 import remul_md.analysis.report.content as content_module
 from remul_md.analysis.report import RunContent, collect_content, report_data, write_report
 from remul_md.analysis.report.figures import report_figures
-from remul_md.analysis.report.molecule import MAX_FRAMES, molecule_view
+from remul_md.analysis.report.molecule import MAX_FRAMES, first_view, molecule_view
 from remul_md.analysis.report.spectrum import spectrum_figure
 from remul_md.analysis.spectrum import trajectory_spectrum
 from remul_md.analysis.trajectory import analyze_frames
@@ -103,7 +103,7 @@ def test_ten_thousand_frames_make_less_than_ten_megabytes(tmp_path):
     analysis = analyze_frames(frames, atoms=tilted_ethanol(), n_rotation_frames=50, n_draws=2)
     content = collect_content([frames], analysis)
     path = write_report(analysis, tmp_path / "long.html", content=content, training=training_rows())
-    assert path.stat().st_size < 7e6  # 4.8 of them are the plot script
+    assert path.stat().st_size < 6e6  # 4.8 of them are the plot script
     text = path.read_text(encoding="utf-8")
     assert "Thinned to 500 of 10,000 frames." in text
     assert re.search(r"Thinned to [\d,]+ of 10,000 points; the lowest and highest of each interval are kept", text)
@@ -164,20 +164,35 @@ def test_what_is_missing_has_its_reason(tmp_path, monkeypatch):
     asked = collect_content([frames], analysis, atoms=spring_molecule("CH3CH2OH"), any_size=True)
     assert asked.vibrations.relaxed
     bare = write_report(analysis, tmp_path / "bare.html").read_text(encoding="utf-8")
-    assert "<h2>Frequencies" not in bare
-    assert "The molecule</h2>" not in bare
+    assert 'id="scene"' not in bare
+    assert 'id="spectrum"' not in bare
     assert RunContent().to_json() == {"molecule": None, "spectrum": None, "vibrations": None, "missing": {}}
 
 
 def test_a_ensemble_is_plotted_beside_the_rotational_error():
     analysis, _ = shown_run()
-    plain = {figure.key: figure for figure in report_figures(analysis)}["rotational-error-time"]
+    plain = {figure.key: figure for figure in report_figures(analysis)}["rotational-error"]
     assert len(plain.traces) == 2
     std = np.linspace(3.0, 9.0, len(analysis.rotation_frames))
     told = replace(analysis, rotational=replace(analysis.rotational, ensemble_std_meV_per_A=std))
-    figure = {figure.key: figure for figure in report_figures(told)}["rotational-error-time"]
+    figure = {figure.key: figure for figure in report_figures(told)}["rotational-error"]
     assert figure.log_y
     assert not plain.log_y
-    np.testing.assert_array_equal(figure.traces[2].y, std)
+    order = np.argsort(analysis.angle_swept_deg[analysis.rotation_frames])
+    np.testing.assert_array_equal(figure.traces[2].y, std[order])
     np.testing.assert_array_equal(figure.traces[2].x, figure.traces[0].x)
+    np.testing.assert_array_equal(figure.traces[0].moments, analysis.time_ps[analysis.rotation_frames][order])
     assert "ensemble spread 6.29 meV/Å" in figure.description
+
+
+def test_the_first_view_lays_the_two_longest_axes_into_the_plane():
+    generator = np.random.default_rng(4)
+    flat = generator.normal(size=(11, 3)) * [0.2, 3.0, 1.1]
+    seen = flat @ first_view(flat).T
+    assert np.ptp(seen[:, 0]) > np.ptp(seen[:, 1]) > np.ptp(seen[:, 2])
+    rotation = first_view(flat)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(rotation) == pytest.approx(1.0)  # no image in a mirror
+    line = np.array([[0.0, 0.0, -0.6], [0.0, 0.0, 0.6]])  # two atoms have one axis
+    assert np.linalg.det(first_view(line)) == pytest.approx(1.0)
+    assert abs((line @ first_view(line).T)[1, 0]) == pytest.approx(0.6)

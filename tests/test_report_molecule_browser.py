@@ -163,3 +163,22 @@ def test_an_atom_tells_its_number_without_colour(browser, report):
     atom = [f"{symbol}{number}" for number, symbol in enumerate(content.molecule.symbols)].index(name)
     assert float(value) == pytest.approx(analysis.rotational.atom_error_meV_per_A[0, atom], rel=0.06)
     assert pixels(browser)[1] != before
+
+
+def test_elements_have_their_colours_and_errors_lie_over_them_on_demand(browser, report):
+    opened(browser, report, size=WIDE)
+    red = """const c = document.getElementById("scene");
+      const p = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+      let n = 0;
+      for (let i = 0; i < p.length; i += 4) if (p[i] > 150 && p[i + 1] < 90 && p[i + 2] < 90) n++;
+      return n;"""
+    assert browser.execute_script(red) > 200  # the oxygen
+    before = pixels(browser)[1]
+    scale = browser.find_element("id", "scale")
+    assert not scale.is_displayed()
+    browser.execute_script("document.getElementById('errors').click()")
+    assert pixels(browser)[1] != before
+    assert scale.is_displayed()
+    assert "meV/Å" in scale.text
+    browser.execute_script("document.getElementById('errors').click()")
+    assert pixels(browser)[1] == before

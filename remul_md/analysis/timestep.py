@@ -206,6 +206,7 @@ def _verdict(exponent: float, ci95: tuple[float, float] | None, *, n_lost: int) 
         threshold=ORDER_BOUND,
         unit="",
         why=why + lost,
+        sense="within",
     )
 
 

@@ -56,6 +56,7 @@ class TrajectoryAnalysis:
         n_dof: degrees of freedom the temperature counts.
         n_dof_source: who counted them.
         n_vibrations: internal degrees of freedom of the molecule in frame 0.
+        ensemble: of the run, such as nve; empty where its record does not say.
         asked_temperature_K: what the run was asked for.
         angle_swept_deg: rotation angle from frame 0, [T].
         torque_frames: frames that the net force and torque belong to, [F].
@@ -84,6 +85,7 @@ class TrajectoryAnalysis:
     n_dof: int | None
     n_dof_source: str
     n_vibrations: int
+    ensemble: str
     asked_temperature_K: float | None
     angle_swept_deg: Array
     torque_frames: NDArray[np.int64]
@@ -139,7 +141,7 @@ class TrajectoryAnalysis:
         Units: drift and its interval meV/atom/ps, fluctuation meV/atom, temperature K, rotational error meV/Å,
         net torque eV, angles degrees (the largest from frame 0, and from the training data), bond deviation Å, heating
         rate K/ps, times ps; the change of the angular momentum is the largest one, relative to the start
-        (dimensionless, see `MomentumChange`).
+        (dimensionless, see `MomentumChange`). Verdicts name the unit of their value, which is the one that is printed.
         """
         heating = self.heating_K_per_ps
         return {
@@ -319,6 +321,7 @@ def analyze_frames(
         n_dof=n_dof,
         n_dof_source=n_dof_source,
         n_vibrations=n_vibrations(first.positions[0], first.masses, constraints=constraints, isolated=isolated),
+        ensemble=str(options.get("ensemble", "")),
         # A mean says nothing about a ramp, so it is not judged.
         asked_temperature_K=None if options.get("final_temperature_K") is not None else options.get("temperature_K"),
         angle_swept_deg=measured.angle_swept_deg,

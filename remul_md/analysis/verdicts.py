@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ INTACT = "molecule intact"
 INSIDE = "inside the training data"
 TORQUE = "no torque from nowhere"
 ANGULAR = "angular momentum kept"
+TEMPERATURE = "temperature as asked"
 OF_PLACES = (ROTATION, INTACT, INSIDE, TORQUE, ANGULAR)  # what wrapped coordinates make meaningless
 # The four that a reader asks first, and what is missing where a run has no verdict on them.
 QUESTIONS = {
@@ -74,6 +76,8 @@ class Verdict:
         unit: empty for a plain ratio.
         why: one or two sentences for a reader who does not know the measure.
         limit_from: where the threshold comes from; empty where `why` says it.
+        sense: whether the value is to be at most or at least the threshold, or within that of `target` on either side.
+        target: what a value that may miss it on either side should be, in `unit`.
     """
 
     name: str
@@ -83,6 +87,16 @@ class Verdict:
     unit: str
     why: str
     limit_from: str = ""
+    sense: Literal["at most", "at least", "within"] = "at most"
+    target: float = 0.0
+
+    @property
+    def limit(self) -> str:
+        """The limit with its unit: `≤ 2 meV/Å`, `±0.05 meV/atom/ps`, `300 ± 30 K`."""
+        size = f"{self.threshold:g} {self.unit}".rstrip().replace("-", "−")
+        if self.sense != "within":
+            return f"{'≤' if self.sense == 'at most' else '≥'} {size}"
+        return f"{self.target:g} ± {size}" if self.target else f"±{size}"
 
 
 def energy_verdict(
@@ -98,13 +112,13 @@ def energy_verdict(
             f"judged: {low:.2g} to {high:.2g} meV/atom/ps. It"
         )
     if conservation == "conserves":
-        why = f"{interval} lies within ±{bound:g}, as it must for conservative forces and a short enough step."
+        why = f"{interval} lies within the limit, as it must for conservative forces and a short enough step."
     elif conservation == "drifts":
         pace = "" if heating_K_per_ps is None else f" by about {abs(heating_K_per_ps):.2g} K/ps"
         word = "heats" if drift.slope_meV_per_atom_ps > 0.0 else "cools"
-        why = f"{interval} lies beyond ±{bound:g}: the run {word}{pace}. Try conservative forces or a shorter step."
+        why = f"{interval} lies beyond the limit: the run {word}{pace}. Try conservative forces or a shorter step."
     else:
-        why = f"{interval} reaches both inside and outside of ±{bound:g}, so neither is shown: run longer."
+        why = f"{interval} reaches both inside and outside of the limit, so neither is shown: run longer."
     return Verdict(
         name=ENERGY,
         passed={"conserves": True, "drifts": False, "undecided": None}[conservation],
@@ -118,6 +132,7 @@ def energy_verdict(
             f"a drift this large warms a free molecule by about {1e-3 * bound / (3.0 * boltzmann_eV_per_K()):.1g} K in "
             "each picosecond",
         ),
+        sense="within",
     )
 
 
@@ -164,11 +179,16 @@ def range_verdict(departure: RangeDeparture, *, time_ps: NDArray[np.float64]) ->
         why = "No distance between two atoms was ever shorter or longer than training saw for their elements."
     else:
         n_beyond = int(np.count_nonzero(~(departure.departure_A <= DISTANCE_MARGIN)))
+        moment = f"after {time_ps[worst] - time_ps[0]:.4g} ps"
         why = (
-            f"Distances of {departure.worst_pair} left the trained range by most, after "
-            f"{time_ps[worst] - time_ps[0]:.4g} ps"
+            f"Nothing beyond the margin of {DISTANCE_MARGIN:g} Å about the distances of the training frames; nearest "
+            f"to its edge were those of {departure.worst_pair}, {moment}."
         )
-        why += "." if passed else f"; {n_beyond:,} of {len(time_ps):,} frames are beyond the limit: the model guesses."
+        if not passed:
+            why = (
+                f"Distances of {departure.worst_pair} left the trained range by most, {moment}; {n_beyond:,} of "
+                f"{len(time_ps):,} frames are beyond the limit: the model guesses."
+            )
     return Verdict(
         name=INSIDE,
         passed=passed,
@@ -194,13 +214,15 @@ def wrapped_verdict(verdict: Verdict, box_A: Mapping[str, float]) -> Verdict:
 def temperature_verdict(mean_K: float, *, asked_K: float, n_dof: int, bounds: Bounds) -> Verdict:
     """Whether the mean temperature is the one that was asked for."""
     return Verdict(
-        name="temperature as asked",
+        name=TEMPERATURE,
         passed=abs(mean_K - asked_K) <= bounds.temperature_share * asked_K,
-        value=mean_K - asked_K,
+        value=mean_K,
         threshold=bounds.temperature_share * asked_K,
         unit="K",
         why=f"Mean temperature {mean_K:.1f} K over {n_dof} degrees of freedom, asked {asked_K:g} K.",
         limit_from=_source(bounds, "temperature_share", "a tenth of what was asked"),
+        sense="within",
+        target=asked_K,
     )
 
 
@@ -234,12 +256,12 @@ def torque_verdict(net_torque_rms_eV: float, *, bounds: Bounds, axis: Sequence[f
     return Verdict(
         name=TORQUE,
         passed=passed,
-        value=net_torque_rms_eV,
-        threshold=bounds.net_torque_eV,
-        unit="eV",
+        value=1e3 * net_torque_rms_eV,
+        threshold=1e3 * bounds.net_torque_eV,
+        unit="meV",
         why=f"{_where(axis)} the net torque is zero. What is left is the slope of the energy under rotation: "
         + ("small" if passed else "not small")
-        + " against the thermal energy of 0.025 eV.",
+        + " against the thermal energy of 25 meV.",
         limit_from=_source(bounds, "net_torque_eV", "the thermal energy at 290 K for a turn by one radian"),
     )
 
@@ -251,9 +273,9 @@ def angular_momentum_verdict(change: MomentumChange, *, bounds: Bounds, axis: Se
     return Verdict(
         name=ANGULAR,
         passed=value <= bounds.angular_momentum_change,
-        value=value,
-        threshold=bounds.angular_momentum_change,
-        unit="",
+        value=100.0 * value,
+        threshold=100.0 * bounds.angular_momentum_change,
+        unit="%",
         why=f"Largest change{part} {change.angular_change_hbar.max():.3g} ħ against {change.reference_hbar:.3g} ħ "
         f"({change.reference}). Only the net torque of an inexact model changes it.",
         limit_from=_source(

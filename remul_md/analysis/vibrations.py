@@ -270,6 +270,7 @@ def _verdicts(modes: NormalModes, *, relaxed: bool, max_force: float) -> tuple[V
             if relaxed
             else f"The structure is not relaxed (a force of {max_force:.2g} eV/Å is left): allow more steps."
         ),
+        sense="at least",
     )
     found = [minimum]
     for name, values, of in (
@@ -286,6 +287,7 @@ def _verdicts(modes: NormalModes, *, relaxed: bool, max_force: float) -> tuple[V
                 unit="1/cm",
                 why=f"The energy of a free molecule does not depend on {of}, so this is zero but for residual forces "
                 f"(below 5 1/cm if relaxed); the limit is a tenth of kT at 300 K.",
+                sense="within",
             )
         )
     return tuple(found)

@@ -33,7 +33,10 @@ def analyze(
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
-    evaluation: Annotated[Path | None, typer.Option(help="JSON of `remul-md evaluate`, shown in the report.")] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="JSON of `remul-md evaluate` for the report; default: what ships with the potential."),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file: all that the report shows.")
     ] = None,
@@ -59,7 +62,7 @@ def analyze(
     read = _inputs(trajectory, potential, topology, evaluation)
     check_reports(report, json_file, picture=picture, inputs=read)
     figures = None if evaluation is None else _read_evaluation(evaluation)
-    atoms, statistics, training, calculator = None, None, None, None
+    atoms, statistics, training, calculator, record = None, None, None, None, None
     provenance: dict[str, Any] = {"trajectory": str(trajectory), **_made_by(trajectory)}
     reading: dict[str, Any] = {
         "topology": topology,
@@ -71,6 +74,8 @@ def analyze(
     if potential is not None:
         import torch
 
+        from remul_md.analysis.report import PotentialRecord
+
         torch.set_num_threads(n_threads)
         calculator = _run_calculator(trajectory, potential, device=device, n_threads=n_threads)
         known = calculator.potential
@@ -81,6 +86,7 @@ def analyze(
         if not atoms.pbc.any():
             statistics = TrainingStatistics.of(known.domain, numbers=atoms.numbers, positions=atoms.positions)
         run = known.provenance.run_of(calculator.head)  # of the forces that are tested
+        record = PotentialRecord.of(known, forces=calculator.head)
         training = run["metrics"].get("history")
         split = run["data"].get("split") or {}
         provenance |= {
@@ -129,7 +135,12 @@ def analyze(
             "versions": _versions(),
         }
         content = collect_content(opened.blocks(), result, atoms=exact, any_size=bool(vibrations))
-        shown: dict[str, Any] = {"evaluation": figures, "training": training, "provenance": provenance}
+        shown: dict[str, Any] = {
+            "evaluation": figures,
+            "training": training,
+            "provenance": provenance,
+            "record": record,
+        }
         if report is not None:
             write_report(result, report, content=content, **shown)
         if json_file is not None:
@@ -227,7 +238,7 @@ def _print_analysis(result: TrajectoryAnalysis) -> None:
 
 
 def _verdict_line(verdict: Verdict) -> str:
-    value = f"{verdict.value:.4g} {verdict.unit} (limit {verdict.threshold:g})"
+    value = f"{verdict.value:.4g} {verdict.unit} (limit {verdict.limit})"
     return f"{verdict_word(verdict.passed):9} {value} {verdict.why}"
 
 

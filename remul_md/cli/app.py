@@ -45,6 +45,15 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
 
+
+def _template(value: bool) -> None:
+    if value:
+        from remul_md.training.template import config_template
+
+        typer.echo(config_template(), nl=False)
+        raise typer.Exit
+
+
 PotentialArgument = Annotated[str, typer.Argument(help="A *.pt file, or the name of a shipped potential.")]
 
 
@@ -60,6 +69,12 @@ def train(
     pretrain: Annotated[
         str | None, typer.Option(help="Train on cheap labels first: xtb, or MODULE:FACTORY (docs/few-labels.md).")
     ] = None,
+    template: Annotated[
+        bool,
+        typer.Option(
+            "--template", callback=_template, is_eager=True, help="Print a config with all options, commented, and end."
+        ),
+    ] = False,
 ) -> None:
     """Train a potential; writes RUN_DIR/potential.pt, metrics.csv, tensorboard/ and the resolved config.yaml."""
     from remul_md.training.config import dump_config, load_config
@@ -77,7 +92,8 @@ def train(
     chosen = [] if molecule is None else [f"data.molecule={molecule}", "data.source=null"]
     chosen += [] if pretrain is None else [f"pretrain.method={pretrain}"]
     options = load_config(config, overrides=[*chosen, *(set_ or [])])
-    typer.echo(dump_config(options))
+    typer.echo(f"options that are not the defaults (all of them: {run_dir / CONFIG}):")
+    typer.echo(dump_config(options, changed_only=True))
     potential = train_potential(options, run_dir=run_dir, resume=resume, overwrite=overwrite, init_from=init_from)
     line = training_line(
         potential.provenance, direct=options.train.trained != "all" and options.train.forces == "direct"

@@ -46,7 +46,7 @@ FLAGS: tuple[str, ...] = (
 def _md(
     potential: PotentialArgument,
     structure: Annotated[str, typer.Option(help="A file, a packaged molecule, or rmd17/ethanol/test-01:17.")],
-    output: Annotated[Path, typer.Option(help="run.traj or run.h5md; the log and run.json go beside it.")],
+    output: Annotated[Path, typer.Option(help="run.traj, run.h5md or run.extxyz; the log and run.json go beside it.")],
     config: Annotated[Path | None, typer.Option(help="YAML file with a section md.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="md.KEY=VALUE, such as md.log_interval=10.")] = None,
     forces: Annotated[str, typer.Option(help="auto, conservative or direct.")] = "auto",
@@ -189,6 +189,7 @@ def _run_one(
                 f"{result.steps_per_s:.0f} steps/s" + (", plain ones and outer ones together" if mixed else ""),
             ),
             *([("H5MD", str(result.h5md))] if result.h5md else []),
+            *([("extxyz", str(result.extxyz))] if result.extxyz else []),
             (
                 "next",
                 command_line("analyze", result.trajectory, "--potential", potential, "--report", "report.html"),

@@ -186,5 +186,5 @@ def _structure_with(
 
 def _print_verdicts(verdicts: Iterable[Verdict]) -> None:
     for verdict in verdicts:
-        value = f"{verdict.value:.3g} {verdict.unit} (limit {verdict.threshold:g})"
+        value = f"{verdict.value:.3g} {verdict.unit} (limit {verdict.limit})"
         typer.echo(f"  {verdict.name}: {verdict_word(verdict.passed)}, {value} {verdict.why}")

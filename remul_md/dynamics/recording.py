@@ -40,6 +40,7 @@ LOG_COLUMNS = (
     "angular_momentum_z_amu_A2_per_fs",
 )
 THERMOSTAT_COLUMN = "thermostat_energy_eV"  # after the others, where the thermostat has one
+OUTPUTS = (".traj", ".h5md", ".extxyz")
 GO_ON = "choose another output, then go on with resume (what was written up to the last checkpoint is kept)"
 TRAJECTORY_HEADER_BYTES = 48  # magic, tag, version, number of frames, where the table of frames stands
 
@@ -55,17 +56,20 @@ class OutputFiles:
     checkpoint: Path
     h5md: Path | None
     topology: Path | None
+    extxyz: Path | None
 
     @classmethod
     def for_output(cls, output: str | Path) -> OutputFiles:
-        """Files for `run.traj` or `run.h5md`.
+        """Files for `run.traj`, `run.h5md` or `run.extxyz`; the latter two are copies made at the end.
 
         Raises:
             InputError: another extension.
         """
         path = Path(output)
-        if path.suffix not in (".traj", ".h5md"):
-            raise InputError(f"output {str(path)!r} must end in .traj (ASE) or .h5md (MDAnalysis and others)")
+        if path.suffix not in OUTPUTS:
+            raise InputError(
+                f"output {str(path)!r} must end in .traj (ASE), .h5md (MDAnalysis and others) or .extxyz (text)"
+            )
         h5md = path if path.suffix == ".h5md" else None
         return cls(
             trajectory=path.with_suffix(".traj"),
@@ -75,12 +79,17 @@ class OutputFiles:
             checkpoint=path.with_suffix(".checkpoint.npz"),
             h5md=h5md,
             topology=h5md.with_suffix(".topology.pdb") if h5md else None,
+            extxyz=path if path.suffix == ".extxyz" else None,
         )
 
     def all(self) -> list[Path]:
-        """Every file that a run of this name can have, the H5MD copy included: an old one must not pass for the new."""
+        """Every file that a run of this name can have, the H5MD copy included: an old one must not pass for the new.
+
+        An extxyz file is among them only where it was asked for: one of that name may well be the structure.
+        """
         paths = [self.trajectory, self.log, self.equilibration_log, self.description, self.checkpoint]
-        return [*paths, *(self.trajectory.with_suffix(suffix) for suffix in (".h5md", ".topology.pdb"))]
+        copies = [self.trajectory.with_suffix(suffix) for suffix in (".h5md", ".topology.pdb")]
+        return [*paths, *copies, *([self.extxyz] if self.extxyz else [])]
 
     def existing(self) -> list[Path]:
         """Those that are there already."""

@@ -96,6 +96,8 @@ def run_replicas(
             f"positions must have the shape ({n_replicas}, {len(atoms)}, 3), a start for each replica, "
             f"got {initial_positions.shape}"
         )
+    if Path(output).suffix != ".traj":
+        raise InputError(f"replicas are written as ASE trajectories: output must end in .traj, got {str(output)!r}")
     files = [OutputFiles.for_output(replica_output(output, replica)) for replica in range(n_replicas)]
     exchange = _Exchange(n_replicas)
     structures = []

@@ -31,6 +31,7 @@ class MDResult:
         log: CSV in float64, columns `remul_md.dynamics.recording.LOG_COLUMNS`.
         description: JSON with options, versions, provenance.
         h5md: the same trajectory as H5MD, if the output was asked so; its topology stands beside it.
+        extxyz: the same as extended XYZ, to eight decimals, if the output was asked so.
         n_steps: production steps; with multiple time steps outer ones.
         n_frames: frames of the trajectory, the first one included.
         n_degrees_of_freedom: of production, which the temperatures count.
@@ -44,6 +45,7 @@ class MDResult:
     log: Path
     description: Path
     h5md: Path | None
+    extxyz: Path | None
     n_steps: int
     n_frames: int
     n_degrees_of_freedom: int
@@ -73,7 +75,7 @@ def run_md(
         atoms: structure with a calculator attached. Not modified; velocities it may have are used with
             `options.velocities="given"` only.
         options: what to run.
-        output: `*.traj`, or `*.h5md` to get an H5MD copy of the trajectory at the end.
+        output: `*.traj`, or `*.h5md` or `*.extxyz` to get a copy of the trajectory in that format at the end.
         fast: with `options.n_inner` the calculator of the inner steps, such as the direct head of the potential whose
             conservative forces `atoms.calc` gives; another object than `atoms.calc`.
         resume: go on with an interrupted run; begins anew if there is none; a finished one is returned as it is, or
@@ -115,7 +117,7 @@ def run_owned(
     system.calc = atoms.calc
     if resume and files.checkpoint.exists() and files.description.exists():
         state = load_checkpoint(files.checkpoint)
-        if description["finished"] and (files.h5md is None or files.h5md.exists()):
+        if description["finished"] and all(copy is None or copy.exists() for copy in (files.h5md, files.extxyz)):
             return _result(files, description)
     elif leftover := [path for path in files.existing() if path != files.description]:
         # Without a description nobody knows what made them; without a checkpoint nobody knows where they end.
@@ -144,6 +146,10 @@ def run_owned(
         from remul_md.dynamics.readers.h5md import export_h5md
 
         export_h5md(files.trajectory, files.h5md)
+    if files.extxyz is not None:
+        from remul_md.dynamics.readers.ase_files import export_extxyz
+
+        export_extxyz(files.trajectory, files.extxyz)
     description = {**description, **engine.summary(), "status": "finished", "finished": True}
     write_json(files.description, description)
     return _result(files, description)
@@ -155,6 +161,7 @@ def _result(files: OutputFiles, description: Mapping[str, Any]) -> MDResult:
         log=files.log,
         description=files.description,
         h5md=files.h5md,
+        extxyz=files.extxyz,
         n_steps=MDOptions(**description["options"]).n_steps,
         **{
             key: description[key]

@@ -280,7 +280,7 @@ def find_potential(path: str | Path) -> Path:
         return file
     shipped = shipped_potentials()
     if str(path) in (file.stem, file.name) and file.stem in shipped and file.suffix in ("", ".pt"):
-        logger.info("%s is no file here; using the potential shipped with remul-md %s", path, __version__)
+        logger.info("potential %s, shipped with remul-md %s", file.stem, __version__)
         return shipped[file.stem]
     if file.is_dir():
         raise InputError(f"{file}: is a folder; give the potential inside it, such as {file / 'potential.pt'}")

@@ -350,9 +350,9 @@ def validated_config(values: dict[str, Any], *, origin: str) -> RunConfig:
         raise InputError(f"{origin}: " + "; ".join(_explain(entry) for entry in error.errors())) from error
 
 
-def dump_config(config: RunConfig) -> str:
-    """The resolved options as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+def dump_config(config: RunConfig, *, changed_only: bool = False) -> str:
+    """The resolved options as YAML; `changed_only` leaves out those at their defaults."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=changed_only), sort_keys=False)
 
 
 def _explain(entry: Any) -> str:

@@ -14,8 +14,8 @@ from remul_md.analysis.audit.limits import TEMPERATURE_K, REACHABLE_eV
 from remul_md.analysis.audit.nve import ShortRun
 from remul_md.analysis.audit.run import AuditResult
 from remul_md.analysis.audit.smoothness import Scan
+from remul_md.analysis.report.banner import SUBSCRIPTS
 from remul_md.analysis.report.figures import MAX_POINTS, Figure, Trace, drift_traces
-from remul_md.analysis.report.page import SUBSCRIPTS
 from remul_md.analysis.report.parts import (
     figure_block,
     number_text,
@@ -110,7 +110,6 @@ def _card(check: Check) -> str:
         value=check.value,
         threshold=check.threshold,
         unit=check.unit,
-        sign="",
         why=check.why,
     )
 

@@ -8,5 +8,6 @@ from __future__ import annotations
 from remul_md.analysis.report.content import RunContent, collect_content
 from remul_md.analysis.report.page import report_data, write_report
 from remul_md.analysis.report.picture import write_summary_png
+from remul_md.analysis.report.record import PotentialRecord
 
-__all__ = ["RunContent", "collect_content", "report_data", "write_report", "write_summary_png"]
+__all__ = ["PotentialRecord", "RunContent", "collect_content", "report_data", "write_report", "write_summary_png"]

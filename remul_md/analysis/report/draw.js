@@ -28,12 +28,26 @@
         mode: trace.marks ? "markers" : "lines",
         x: trace.x,
         y: trace.y,
+        customdata: trace.moments,
+        hovertemplate: trace.moments ? "%{y:.3g} at %{x:.1f}, %{customdata:.3f} ps<extra>%{fullData.name}</extra>" : undefined,
         name: trace.name,
         showlegend: figure.traces.length > 1 && trace.name !== "",
         line: { color: colour(look.colour), width: look.width, dash: look.dash },
         marker: { color: colour(look.colour), size: 7, symbol: look.symbol, opacity: 0.85 },
       };
     });
+  }
+
+  /* Whole labels at 1, 2, 5 of each power of ten, or at the powers alone where there are many. */
+  function logTicks(figure) {
+    const values = figure.traces.flatMap((trace) => trace.y).filter((value) => value !== null && value > 0);
+    const [low, high] = [Math.min(...values), Math.max(...values)].map(Math.log10);
+    const steps = high - low > 2 ? [1] : [1, 2, 5];
+    const ticks = [];
+    for (let power = Math.floor(low) - 1; power <= Math.ceil(high); power++) {
+      steps.forEach((step) => ticks.push(step * Math.pow(10, power)));
+    }
+    return { tickvals: ticks, ticktext: ticks.map((tick) => String(Number(tick.toPrecision(1)))) };
   }
 
   function layout(figure) {
@@ -44,17 +58,17 @@
       automargin: true,
     };
     return {
-      height: window.innerWidth < 600 ? 300 : 340,
+      height: window.innerWidth < 600 ? 260 : 290,
       margin: { l: 8, r: 12, t: 8, b: 8 },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: family, size: 13, color: colour("--ink") },
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 13 } },
       xaxis: Object.assign({}, axis, { title: { text: figure.x_title, standoff: 8, font: { size: 13 } } }),
-      yaxis: Object.assign({}, axis, {
+      yaxis: Object.assign({}, axis, figure.log_y ? logTicks(figure) : { nticks: 6 }, {
         title: { text: figure.y_title, standoff: 8, font: { size: 13 } },
         type: figure.log_y ? "log" : "linear",
-        exponentformat: figure.log_y ? "none" : "power",
+        exponentformat: "power",
         rangemode: figure.traces.every(function (t) { return t.y.every(function (v) { return v === null || v >= 0; }); })
           ? "tozero" : "normal",
       }),
@@ -69,11 +83,15 @@
   }
 
   draw();
+  // Paper has no line to open what is folded.
+  window.addEventListener("beforeprint", function () {
+    document.querySelectorAll("details").forEach(function (part) { part.open = true; });
+  });
   // A point of this plot is a frame of the 3D view.
-  const moments = document.getElementById("rotational-error-time");
+  const moments = document.getElementById("rotational-error");
   if (moments && document.getElementById("scene")) {
     moments.on("plotly_click", function (event) {
-      document.dispatchEvent(new CustomEvent("show-time", { detail: event.points[0].x }));
+      document.dispatchEvent(new CustomEvent("show-time", { detail: event.points[0].customdata }));
       document.getElementById("molecule").scrollIntoView();
     });
   }

@@ -16,23 +16,26 @@ from numpy.typing import NDArray
 
 from remul_md.analysis.energy import Drift
 from remul_md.analysis.trajectory import TrajectoryAnalysis
+from remul_md.potentials.domain import DISTANCE_MARGIN
 
 MAX_POINTS = 2000  # in one plot; a browser on a phone draws that at once
 BAND_POINTS = 21  # of a fitted line and of both edges of its interval
-ENERGY_WINDOW_PS = 0.4
+
+ALIKE = "points at one height mean that all orientations are served alike."
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """One curve: `role` decides its look, `marks` draws points instead of a line."""
+    """One curve: `role` decides its look, `marks` draws points instead of a line, `moments` are their times in ps."""
 
     x: Array
     y: Array
     name: str
     role: str
     marks: bool = False
+    moments: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,7 @@ class Figure:
                     "name": trace.name,
                     "role": trace.role,
                     "marks": trace.marks,
+                    **({} if trace.moments is None else {"moments": [_short(value) for value in trace.moments]}),
                 }
                 for trace in self.traces
             ],
@@ -85,26 +89,33 @@ def thin(x: Array, y: Array, *, at_most: int) -> tuple[Array, Array]:
     """At most that many points, keeping the lowest and the highest of each interval, so that no spike is lost."""
     if len(x) <= at_most:
         return x, y
-    edges = np.linspace(0, len(x), at_most // 2 + 1).astype(np.int64)
-    kept = []
+    kept = kept_places(y, at_most=at_most)
+    return x[kept], y[kept]
+
+
+def kept_places(y: Array, *, at_most: int) -> NDArray[np.int64]:
+    """Places of the points that `thin` keeps, ascending."""
+    if len(y) <= at_most:
+        return np.arange(len(y))
+    edges = np.linspace(0, len(y), at_most // 2 + 1).astype(np.int64)
+    kept: list[int] = []
     for start, stop in pairwise(edges):
         ends = {start + int(np.argmin(y[start:stop])), start + int(np.argmax(y[start:stop]))}
         kept.extend(sorted(ends))
-    return x[kept], y[kept]
+    return np.array(kept, dtype=np.int64)
 
 
 def report_figures(
     analysis: TrajectoryAnalysis, *, training: Sequence[Mapping[str, float]] | None = None
 ) -> list[Figure]:
-    """The plots that the analysis has data for, in the order of the page."""
+    """The plots that the analysis has data for, in the order of the page; what is zero throughout is not plotted."""
     made = [
         _total_energy(analysis),
-        _error_against_angle(analysis),
-        _error_against_time(analysis),
-        _energies(analysis),
-        _torque(analysis),
         _temperature(analysis),
+        _rotational_error(analysis),
+        _torque(analysis),
         _bonds(analysis),
+        _departure(analysis),
         None if not training else learning_curve(training),
     ]
     return [figure for figure in made if figure is not None]
@@ -162,68 +173,6 @@ def _total_energy(analysis: TrajectoryAnalysis) -> Figure | None:
     )
 
 
-def _energies(analysis: TrajectoryAnalysis) -> Figure | None:
-    energies = analysis.energies
-    if energies is None:
-        return None
-    # A whole run would be a black bar: the mirror shows over a few vibrations.
-    shown = energies.time_ps <= energies.time_ps[0] + ENERGY_WINDOW_PS
-    time = energies.time_ps[shown]
-    potential = (energies.potential_energy - energies.potential_energy.mean())[shown]
-    kinetic = (energies.kinetic_energy - energies.kinetic_energy.mean())[shown]
-    x, y = thin(time, potential, at_most=MAX_POINTS // 2)
-    kinetic_x, kinetic_y = thin(time, kinetic, at_most=MAX_POINTS // 2)
-    part = "" if shown.all() else f", first {ENERGY_WINDOW_PS:g} ps"
-    return Figure(
-        key="energies",
-        title=f"Potential and kinetic energy{part}",
-        reading="The two mirror each other: what one gains the other gives, and only their sum tells of drift.",
-        description=f"Potential and kinetic energy about their means; standard deviations over the whole run "
-        f"{energies.potential_energy.std():.3g} and {energies.kinetic_energy.std():.3g} eV.",
-        x_title="time (ps)",
-        y_title="energy − mean (eV)",
-        traces=(
-            Trace(x=x, y=y, name="potential", role="main"),
-            Trace(x=kinetic_x, y=kinetic_y, name="kinetic", role="second"),
-        ),
-        thinned=_thinned(len(time), len(x)),
-    )
-
-
-def _error_against_time(analysis: TrajectoryAnalysis) -> Figure | None:
-    if analysis.rotational is None:
-        return None
-    time = analysis.time_ps[analysis.rotation_frames]
-    rotational = analysis.rotational
-    x, y = thin(time, rotational.error_meV_per_A, at_most=MAX_POINTS // 3)
-    spread_x, spread_y = thin(time, rotational.spread_meV_per_A, at_most=MAX_POINTS // 3)
-    traces = [
-        Trace(x=x, y=y, name="rotational error", role="accent", marks=True),
-        Trace(x=spread_x, y=spread_y, name="spread over orientations", role="second", marks=True),
-    ]
-    beside, reading, ensemble = "", "", rotational.ensemble_std_meV_per_A
-    if ensemble is not None:
-        std_x, std_y = thin(time, ensemble, at_most=MAX_POINTS // 3)
-        traces.append(Trace(x=std_x, y=std_y, name="spread of the ensemble", role="third", marks=True))
-        beside = f"; ensemble spread {float(np.sqrt(np.mean(ensemble**2))):.3g} meV/Å"
-        reading = " The members of the ensemble differ by what none of them knows, symmetry or not."
-    return Figure(
-        key="rotational-error-time",
-        title="Rotational error against time",
-        reading="Each frame was rotated at random: no trend means that the forces turn equally well along the run."
-        + reading,
-        description=f"Rotational error on {len(time)} frames, mean {rotational.mean_error_meV_per_A:.3g}, "
-        f"largest {rotational.error_meV_per_A.max():.3g} meV/Å; spread {rotational.rms_spread_meV_per_A:.3g} meV/Å"
-        f"{beside}.",
-        x_title="time (ps)",
-        y_title="force error (meV/Å)",
-        traces=tuple(traces),
-        thinned=_thinned(len(time), len(x)),
-        # The ensemble's spread is the larger one by far where the forces turn well.
-        log_y=ensemble is not None and float(min(y.min(), spread_y.min(), ensemble.min())) > 0.0,
-    )
-
-
 def orientation_angles(analysis: TrajectoryAnalysis) -> tuple[Array, str]:
     """Angles of the frames that were rotated, [R], degrees, and from what: the training data where they are known."""
     if analysis.orientations is not None:
@@ -231,39 +180,54 @@ def orientation_angles(analysis: TrajectoryAnalysis) -> tuple[Array, str]:
     return analysis.angle_swept_deg[analysis.rotation_frames], "the first frame"
 
 
-def _error_against_angle(analysis: TrajectoryAnalysis) -> Figure | None:
-    if analysis.rotational is None:
+def _rotational_error(analysis: TrajectoryAnalysis) -> Figure | None:
+    """Against the orientation; a point knows the time of its frame."""
+    rotational = analysis.rotational
+    if rotational is None:
         return None
     angle, origin = orientation_angles(analysis)
     order = np.argsort(angle)
-    x, y = thin(angle[order], analysis.rotational.error_meV_per_A[order], at_most=MAX_POINTS // 2)
-    spread = thin(angle[order], analysis.rotational.spread_meV_per_A[order], at_most=MAX_POINTS // 2)
-    alike = "points at one height mean that all orientations are served alike."
-    reading = f"How wrong the forces turn, against how far the molecule has rotated since the start: {alike}"
+    angle, time = angle[order], analysis.time_ps[analysis.rotation_frames][order]
+    wanted = [
+        (rotational.error_meV_per_A, "rotational error", "accent"),
+        (rotational.spread_meV_per_A, "spread over orientations", "second"),
+    ]
+    reading = f"How wrong the forces turn, against how far the molecule has rotated since the start: {ALIKE}"
     if analysis.orientations is not None:
         reading = (
             "How wrong the forces turn, against how far the molecule is rotated away from the orientation of the "
-            f"training data (half of them lie within {analysis.orientations.median_of_training_deg:.0f}° of it; in "
-            f"random orientations it would be 132°): {alike}"
+            f"training data (half of them lie within {analysis.orientations.median_of_training_deg:.0f}° of it): "
+            + ALIKE
         )
+    beside, ensemble = "", rotational.ensemble_std_meV_per_A
+    if ensemble is not None:
+        wanted.append((ensemble, "spread of the ensemble", "third"))
+        beside = f"; ensemble spread {float(np.sqrt(np.mean(ensemble**2))):.3g} meV/Å"
+        reading += " The members of the ensemble differ by what none of them knows, symmetry or not."
+    traces = []
+    for values, name, role in wanted:
+        kept = kept_places(values[order], at_most=MAX_POINTS // 3)
+        x, y, moments = angle[kept], values[order][kept], time[kept]
+        traces.append(Trace(x=x, y=y, name=name, role=role, marks=True, moments=moments))
+    error = rotational.error_meV_per_A
     return Figure(
-        key="rotational-error-angle",
+        key="rotational-error",
         title="Rotational error against orientation",
         reading=reading,
-        description=f"Rotational error of the forces, {y.min():.3g} to {y.max():.3g} meV/Å, at angles from "
-        f"{angle.min():.0f} to {angle.max():.0f} degrees from {origin}.",
+        description=f"Rotational error of the forces on {len(angle)} frames, {error.min():.3g} to {error.max():.3g}, "
+        f"mean {rotational.mean_error_meV_per_A:.3g} meV/Å, at angles from {angle[0]:.0f} to {angle[-1]:.0f} degrees "
+        f"from {origin}; spread {rotational.rms_spread_meV_per_A:.3g} meV/Å{beside}.",
         x_title=f"angle from {origin} (degrees)",
         y_title="force error (meV/Å)",
-        traces=(
-            Trace(x=x, y=y, name="rotational error", role="accent", marks=True),
-            Trace(x=spread[0], y=spread[1], name="spread over orientations", role="second", marks=True),
-        ),
-        thinned=_thinned(len(angle), len(x)),
+        traces=tuple(traces),
+        thinned=_thinned(len(angle), len(traces[0].x)),
+        # The ensemble's spread is the larger one by far where the forces turn well.
+        log_y=ensemble is not None and all(float(trace.y.min()) > 0.0 for trace in traces),
     )
 
 
 def _torque(analysis: TrajectoryAnalysis) -> Figure | None:
-    if analysis.net_torque_eV is None:
+    if analysis.net_torque_eV is None or not analysis.net_torque_eV.any():
         return None
     size = 1e3 * np.linalg.norm(analysis.net_torque_eV, axis=1)
     x, y = thin(analysis.time_ps[analysis.torque_frames], size, at_most=MAX_POINTS)
@@ -288,7 +252,7 @@ def _temperature(analysis: TrajectoryAnalysis) -> Figure | None:
     x, y = thin(time, analysis.temperature_K, at_most=MAX_POINTS - 4)
     ends = time[[0, -1]]
     traces = [
-        Trace(x=x, y=y, name="temperature", role="main"),
+        Trace(x=x, y=y, name="temperature", role="noise"),
         Trace(x=ends, y=np.full(2, mean), name=f"mean {mean:.0f} K", role="accent"),
     ]
     if analysis.asked_temperature_K:
@@ -309,7 +273,7 @@ def _temperature(analysis: TrajectoryAnalysis) -> Figure | None:
 
 def _bonds(analysis: TrajectoryAnalysis) -> Figure | None:
     bonds = analysis.bonds
-    if bonds is None:
+    if bonds is None or not bonds.deviation_A.any():
         return None
     x, y = thin(analysis.time_ps, bonds.deviation_A, at_most=MAX_POINTS - 2)
     ends = analysis.time_ps[[0, -1]]
@@ -335,8 +299,30 @@ def _bonds(analysis: TrajectoryAnalysis) -> Figure | None:
     )
 
 
+def _departure(analysis: TrajectoryAnalysis) -> Figure | None:
+    departure = analysis.departure
+    if departure is None or not departure.departure_A.any():
+        return None
+    x, y = thin(analysis.time_ps, departure.departure_A, at_most=MAX_POINTS - 2)
+    return Figure(
+        key="departure",
+        title="Distances beyond those of the training data",
+        reading="Zero means that every distance of two atoms is one that training saw for their elements; beyond the "
+        "dashed line the model guesses.",
+        description=f"Largest distance beyond the trained ranges: at most {departure.max_departure_A:.3g} Å, limit "
+        f"{DISTANCE_MARGIN:g} Å.",
+        x_title="time (ps)",
+        y_title="beyond the range (Å)",
+        traces=(
+            Trace(x=x, y=y, name="largest departure", role="main"),
+            Trace(x=analysis.time_ps[[0, -1]], y=np.full(2, DISTANCE_MARGIN), name="limit", role="bound"),
+        ),
+        thinned=_thinned(len(analysis.time_ps), len(x)),
+    )
+
+
 def learning_curve(training: Sequence[Mapping[str, float]]) -> Figure | None:
-    """Validation force MAE and losses against the step; None if no row has any of them."""
+    """Validation force MAE and losses against the step, each where two rows or more have it; None if none has."""
     wanted = (
         ("validation_force_mae", "validation force MAE (meV/Å)", "accent", True),
         ("task", "task loss", "main", False),
@@ -345,7 +331,7 @@ def learning_curve(training: Sequence[Mapping[str, float]]) -> Figure | None:
     traces, thinned = [], ""
     for column, name, role, marks in wanted:
         rows = [(row["step"], row[column]) for row in training if row.get(column, 0.0) > 0.0]
-        if rows:
+        if len(rows) > 1:
             table = np.array(rows, dtype=np.float64)
             x, y = thin(table[:, 0], table[:, 1], at_most=MAX_POINTS // len(wanted))
             traces.append(Trace(x=x, y=y, name=name, role=role, marks=marks))

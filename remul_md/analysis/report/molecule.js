@@ -6,6 +6,7 @@
   const context = canvas.getContext("2d");
   const slider = document.getElementById("frame");
   const tested = run.tested.length > 0;
+  const overlay = document.getElementById("errors"); // errors as colours; there where any are known
   // Cividis: from dark blue to yellow, the same for all kinds of colour vision, and ordered in grey too.
   const scale = ["#00224e", "#213b6e", "#4c556c", "#6c6e72", "#8e8978", "#b2a570", "#d9c55c", "#fee838"].map(rgb);
   const elements = { H: "#e8e8e8", C: "#565b60", N: "#3b62c4", O: "#c8352b", S: "#d8b13a", P: "#d97b29", F: "#5aa34d" };
@@ -13,7 +14,7 @@
   const labels = run.symbols.map((symbol, atom) => symbol + atom);
   const reach = 0.6 + run.positions_A.reduce((most, frame) =>
     frame.reduce((r, p) => Math.max(r, Math.hypot(p[0], p[1], p[2])), most), 0);
-  const start = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
+  const start = run.first_view; // the two largest axes in the plane
   const view = { rotation: start, zoom: 1, reach: reach, radii: run.radii_A, width: 0, height: 0 };
   let places = [];
   let picked = null;
@@ -61,7 +62,8 @@
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     places = Scene.draw(context, {
       positions: run.positions_A[frame],
-      fills: run.symbols.map((symbol, atom) => tested ? onScale(errors[atom]) : rgb(elements[symbol] || "#a879b8")),
+      fills: run.symbols.map((symbol, atom) =>
+        overlay && overlay.checked ? onScale(errors[atom]) : rgb(elements[symbol] || "#a879b8")),
       labels: labels,
       bonds: Scene.bonds(run.positions_A[frame], run.radii_A, run.bond_scale),
       worst: tested ? order[0] : null,
@@ -188,6 +190,12 @@
     }
   });
   slider.addEventListener("input", draw);
+  if (overlay) {
+    overlay.addEventListener("change", function () {
+      document.getElementById("scale").hidden = !overlay.checked;
+      draw();
+    });
+  }
   document.getElementById("play").addEventListener("click", () => play(playing === null));
   document.getElementById("home").addEventListener("click", function () {
     [view.rotation, view.zoom] = [start, 1];

@@ -64,6 +64,7 @@ class MoleculeView:
             "positions_A": np.round(self.positions, 2).tolist(),
             "tested": self.tested.tolist(),
             "atom_error_meV_per_A": [[float(f"{x:.4g}") for x in row] for row in self.atom_error_meV_per_A],
+            "first_view": np.round(first_view(self.positions[0]), 6).tolist(),
             "n_frames": self.n_frames,
             "thinned": self.thinned,
         }
@@ -130,35 +131,45 @@ def shown_frames(analysis: TrajectoryAnalysis) -> tuple[NDArray[np.int64], NDArr
     return np.union1d(tested, others).astype(np.int64), errors
 
 
-def molecule_section(view: MoleculeView | None, missing: str) -> str:
+def first_view(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Principal axes as the rows of a rotation, [3, 3]: those along which the atoms reach furthest lie in the plane."""
+    _, _, axes = np.linalg.svd(positions - positions.mean(axis=0), full_matrices=True)
+    # Signs do not matter to the extent, but an image in a mirror would be another molecule.
+    axes[2] = np.cross(axes[0], axes[1])
+    return axes
+
+
+def molecule_block(view: MoleculeView | None, missing: str, *, name: str) -> str:
     """The view with its controls, or why there is none; nothing where nobody asked."""
     if view is None:
-        return f'<section><h2>The molecule</h2><p class="note">{escape(missing)}</p></section>' if missing else ""
-    if len(view.tested):
-        meaning = (
-            "Colour and numbers are the rotational error of the force on each atom: how much it changes when the "
-            "molecule is rotated, though it should only turn along. A dashed ring marks the atom with the largest. "
-            f"{len(view.tested):,} of these frames were rotated at random; the others show the nearest one's errors."
-        )
-    else:
-        meaning = "Colours tell the elements: no potential was given, so the rotational errors are not known."
-    jump = '<button type="button" id="worst-frame">Largest error</button>' if len(view.tested) else ""
+        return f'<p class="note">{escape(missing)}</p>' if missing else ""
+    known = bool(len(view.tested))
+    meaning = (
+        f"{len(view.tested):,} of these frames were rotated at random: how much the force on each atom then changed, "
+        "though it should only turn along, is its rotational error. The other frames show the nearest one's."
+        if known
+        else "No potential was given, so rotational errors are not known."
+    )
+    overlay = '<label><input type="checkbox" id="errors"> colour by error</label>' if known else ""
+    jump = '<button type="button" id="worst-frame">Largest error</button>' if known else ""
     table = (
         '<table id="worst-atoms"><caption>Largest errors in this frame</caption><thead><tr><th scope="col">atom</th>'
         '<th scope="col">rotational error, meV/Å</th></tr></thead><tbody></tbody></table>'
-        if len(view.tested)
+        if known
         else ""
     )
     return (
-        f'<section id="molecule"><h2 id="molecule-title">The molecule</h2><p>{meaning}</p><figure>'
-        '<canvas id="scene" tabindex="0" role="img" aria-labelledby="molecule-title" '
+        f'<figure id="molecule"><figcaption><h3 id="molecule-title">{escape(name)}</h3><p>Colours tell the elements. '
+        f"{meaning}</p></figcaption>"
+        '<div class="view"><div><canvas id="scene" tabindex="0" role="img" aria-labelledby="molecule-title" '
         'aria-describedby="scene-help moment"></canvas>'
-        '<div id="scale"></div><div class="controls"><button type="button" id="play">▶ Play</button>'
+        '<div class="controls"><button type="button" id="play">▶ Play</button>'
         f'<input type="range" id="frame" min="0" max="{len(view.frames) - 1}" value="0" step="1" '
         'aria-describedby="moment" title="Frame">'
-        f'{jump}<button type="button" id="home">Reset view</button></div>'
-        '<p><output id="moment"></output></p><p id="picked" role="status">Point at an atom, or tap it, for its number.'
-        f'</p>{table}<p class="note" id="scene-help">Drag, or use the arrow keys, to turn; two fingers, the wheel with '
-        "Ctrl, or + and − to zoom; Page Up and Page Down to step through the frames. Atoms are named by element and "
-        f"number, counted from 0. {escape(view.thinned)}</p></figure></section>"
+        f'{jump}<button type="button" id="home">Reset view</button>{overlay}</div></div>'
+        '<div><p><output id="moment"></output></p><p id="picked" role="status">Point at an atom, or tap it, for its '
+        f'number.</p>{table}<div id="scale" hidden></div><p class="note" id="scene-help">Drag, or use the arrow keys, '
+        "to turn; two fingers, the wheel with Ctrl, or + and − to zoom; Page Up and Page Down to step through the "
+        f"frames. Atoms are named by element and number, counted from 0. {escape(view.thinned)}</p></div></div>"
+        "</figure>"
     )

@@ -75,20 +75,15 @@ def json_element(name: str, content: Any) -> str:
     return f'<script type="application/json" id="{name}">{data.replace("<", chr(92) + "u003c")}</script>'
 
 
-def verdict_item(verdict: Verdict, *, sign: str) -> str:
-    """The card of a verdict; `sign` stands before its threshold."""
-    style, word = {True: ("pass", "✓ Yes"), False: ("fail", "✗ No"), None: ("open", "? Undecided")}[verdict.passed]
-    return verdict_card(
-        style=style,
-        word=word,
-        title=verdict.name.capitalize(),
-        value=verdict.value,
-        threshold=verdict.threshold,
-        unit=verdict.unit,
-        sign=sign,
-        why=verdict.why,
-        limit_from=verdict.limit_from,
-    )
+def verdict_badge(passed: bool | None) -> tuple[str, str]:
+    """Class of a verdict and the word on its badge, with a sign that tells it without colour."""
+    return {True: ("pass", "✓ Yes"), False: ("fail", "✗ No"), None: ("open", "? Undecided")}[passed]
+
+
+def verdict_value(verdict: Verdict) -> tuple[str, str]:
+    """The number of a verdict and its unit; a temperature to a tenth."""
+    number = f"{verdict.value:.1f}" if verdict.unit == "K" else number_text(verdict.value)
+    return number, verdict.unit
 
 
 def verdict_card(
@@ -99,9 +94,7 @@ def verdict_card(
     value: float | None,
     threshold: float | None,
     unit: str,
-    sign: str,
     why: str,
-    limit_from: str = "",
 ) -> str:
     """One verdict as a list item.
 
@@ -111,21 +104,18 @@ def verdict_card(
         title: what is judged.
         value, threshold: in `unit`; no number is shown where either is None.
         unit: of both, may be empty.
-        sign: before the threshold, such as ± where the value may miss on either side.
         why: one or two sentences.
-        limit_from: where the threshold comes from, if `why` does not say it.
     """
     suffix = escape(f" {unit}" if unit else "")
     number = ""
     if value is not None and threshold is not None:
         number = (
             f'<div class="number">{number_text(value)}<span class="unit">{suffix}</span>'
-            f"<small>limit {sign}{number_text(threshold)}{suffix}</small></div>"
+            f"<small>limit {number_text(threshold)}{suffix}</small></div>"
         )
-    source = f'<p class="source">Why this limit: {escape(limit_from)}.</p>' if limit_from else ""
     return (
         f'<li class="verdict {style}"><span class="badge">{word}</span><h3>{escape(title)}</h3>'
-        f"{number}<p>{escape(why)}</p>{source}</li>"
+        f"{number}<p>{escape(why)}</p></li>"
     )
 
 
@@ -139,20 +129,21 @@ def figure_block(figure: Figure) -> str:
     )
 
 
-def notes_section(notes: Sequence[str]) -> str:
-    """What a reader should know besides; nothing where there is nothing."""
-    if not notes:
-        return ""
-    return "<section><h2>Notes</h2>" + "".join(f"<p>{escape(note)}</p>" for note in notes) + "</section>"
+def folded(title: str, content: str) -> str:
+    """What few readers need: behind a line that opens it, and open in print."""
+    return f"<details><summary>{escape(title)}</summary>{content}</details>"
 
 
 def provenance_section(provenance: Mapping[str, Any]) -> str:
     """What made the numbers, as it is; nothing where nothing is known."""
-    if not provenance:
-        return ""
+    return f"<section><h2>Provenance</h2>{provenance_list(provenance)}</section>" if provenance else ""
+
+
+def provenance_list(provenance: Mapping[str, Any]) -> str:
+    """The same without a heading."""
     shown = {key: _plain(value) for key, value in provenance.items()}
     rows = "".join(f"<dt>{escape(str(key))}</dt><dd>{escape(value)}</dd>" for key, value in shown.items())
-    return f"<section><h2>Provenance</h2><dl>{rows}</dl></section>"
+    return f"<dl>{rows}</dl>"
 
 
 def _plain(value: Any) -> str:

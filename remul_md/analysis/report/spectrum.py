@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.analysis.report.figures import MAX_POINTS, Figure, Trace, thin
-from remul_md.analysis.report.parts import number_text, verdict_item
+from remul_md.analysis.report.parts import folded, number_text, verdict_badge
 from remul_md.analysis.spectrum import FASTEST_PER_CM, Spectrum
 from remul_md.analysis.vibrations import Vibrations
 
@@ -26,8 +26,8 @@ def spectrum_figure(spectrum: Spectrum | None, vibrations: Vibrations | None) ->
         height = float(y.max())
         thinned = "" if len(x) == wanted.sum() else f"Thinned to {len(x):,} of {int(wanted.sum()):,} points."
         reading.append(
-            "Where the atoms of the run move; the area is the number of degrees of freedom, and a sharp line is "
-            f"{spectrum.resolution_per_cm:.0f} 1/cm wide."
+            "Where the atoms of the run move; the area under the density is the number of degrees of freedom, and a "
+            f"sharp line is {spectrum.resolution_per_cm:.0f} 1/cm wide."
         )
         description.append(
             f"Density of states with {spectrum.integral:.1f} degrees of freedom, highest near {x[np.argmax(y)]:.0f} "
@@ -53,7 +53,7 @@ def spectrum_figure(spectrum: Spectrum | None, vibrations: Vibrations | None) ->
         reading=" ".join(reading),
         description=" ".join(description),
         x_title="wavenumber (1/cm)",
-        y_title="degrees of freedom per 1000 1/cm",
+        y_title="density (per 1000 1/cm)",
         traces=tuple(traces),
         thinned=thinned,
     )
@@ -65,7 +65,7 @@ def _lines(wavenumbers_per_cm: NDArray[np.float64], *, depth: float) -> tuple[ND
     return np.repeat(wavenumbers_per_cm, 3), np.tile([0.0, -depth, np.nan], n)
 
 
-def frequencies_section(figure: str, *, vibrations: Vibrations | None, missing: tuple[str, ...], warning: str) -> str:
+def frequencies_block(figure: str, *, vibrations: Vibrations | None, missing: tuple[str, ...], warning: str) -> str:
     """The plot, the verdicts on the minimum and the table of wavenumbers; what is missing is said.
 
     Args:
@@ -77,13 +77,18 @@ def frequencies_section(figure: str, *, vibrations: Vibrations | None, missing: 
     if not figure and not missing:
         return ""
     notes = "".join(f'<p class="note">{escape(line)}</p>' for line in (*missing, warning) if line)
-    return f"<section><h2>Frequencies</h2>{figure}{notes}{_minimum(vibrations)}</section>"
+    return f"{figure}{notes}{_minimum(vibrations)}"
 
 
 def _minimum(found: Vibrations | None) -> str:
     if found is None:
         return ""
-    cards = [verdict_item(verdict, sign="≥ " if verdict.name == "minimum" else "±") for verdict in found.verdicts]
+    judged = "".join(
+        f'<li class="{verdict_badge(verdict.passed)[0]}"><span class="badge">{verdict_badge(verdict.passed)[1]}</span> '
+        f"<b>{escape(verdict.name.capitalize())}.</b> {number_text(verdict.value)} {verdict.unit}, limit "
+        f"{escape(verdict.limit)}. {escape(verdict.why)}</li>"
+        for verdict in found.verdicts
+    )
     modes = found.modes
     rows = (
         ("Translations, 1/cm", modes.translations_per_cm, "zero, because no place is special"),
@@ -97,11 +102,13 @@ def _minimum(found: Vibrations | None) -> str:
     table = "".join(f"<dt>{name}</dt><dd>{_numbers(values)} ({what})</dd>" for name, values, what in rows)
     state = "relaxed" if found.relaxed else "not relaxed"
     left = f"a largest force of {number_text(1e3 * found.max_force)} meV/Å"
-    return (
-        f'<h3 class="below">At the nearest minimum</h3><p>The first frame, {state} in {found.n_steps} steps to {left}; '
-        f"zero-point energy {number_text(modes.zero_point_energy)} eV (harmonic).</p>"
-        f'<ul class="verdicts">{"".join(cards)}</ul><dl>{table}</dl>'
+    inside = (
+        f"<p>The first frame, {state} in {found.n_steps} steps to {left}; zero-point energy "
+        f"{number_text(modes.zero_point_energy)} eV (harmonic).</p>"
+        f'<ul class="findings">{judged}</ul><dl>{table}</dl>'
     )
+    failed = [verdict.name for verdict in found.verdicts if verdict.passed is not True]
+    return folded("The nearest minimum" + (f", not as it should be: {', '.join(failed)}" if failed else ""), inside)
 
 
 def _numbers(values: NDArray[np.float64]) -> str:

@@ -51,7 +51,7 @@ def read_ase(path: Path, options: FileOptions, *, with_labels: bool = True) -> F
         forces_keys = (options.forces_key,) if options.forces_key else _FORCES_KEYS
         energies = _labels(structures, keys=energy_keys, option="energy_key", path=path)
         forces = _labels(structures, keys=forces_keys, option="forces_key", path=path)
-    logger.info("%s: %s, %d frames, %s", path, FORMATS[path.suffix.lower()], len(frames), units)
+    logger.info("read %d frames from %s (%s; %s)", len(frames), path, FORMATS[path.suffix.lower()], units)
     return replace(
         frames,
         positions=frames.positions * units.to_angstrom,

@@ -115,7 +115,7 @@ def read_npz(path: Path, options: FileOptions, *, with_labels: bool = True) -> F
             path, energy_key, float(np.abs(energy).max()), units.energy,
             float(np.spacing(np.abs(energy).max())), units.energy,
         )  # fmt: skip
-    logger.info("%s: %s layout, %d frames of %d atoms, %s", path, layout.name, n_frames, n_atoms, units)
+    logger.info("read %d frames of %d atoms from %s (%s layout; %s)", n_frames, n_atoms, path, layout.name, units)
     return Frames(
         positions=positions.reshape(-1, 3).astype(np.float64) * units.to_angstrom,
         atomic_numbers=np.tile(whole.astype(np.int64), n_frames),

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from remul_md.datasets.readers import xyz
 from remul_md.datasets.readers.ends import check_traj_end
+from remul_md.dynamics.recording import writing
 from remul_md.dynamics.trajectory import TrajectoryArrays, frame_arrays
 from remul_md.errors import InputError
+from remul_md.files import written_beside
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -47,6 +49,22 @@ def xyz_frames(path: Path) -> Iterator[Atoms]:
     """Frames of an extended XYZ file, one at a time."""
     with _reading(path):
         yield from xyz.read_xyz(path)
+
+
+def export_extxyz(trajectory: Path, output: Path) -> None:
+    """Copy an ASE trajectory to extended XYZ, frame by frame: positions, momenta and forces to eight decimals.
+
+    Args:
+        trajectory: `.traj`; not modified.
+        output: replaced at once when it is complete.
+    Raises:
+        InputError: a trajectory that cannot be read, an output that cannot be written.
+    """
+    from ase.io.extxyz import write_extxyz
+
+    with writing(output), written_beside(output) as temporary, temporary.open("w", encoding="utf-8") as handle:
+        for frame in traj_frames(trajectory):
+            write_extxyz(handle, [frame])
 
 
 def blocks_of(
