@@ -251,6 +251,13 @@ def test_failures_are_passed_over_and_the_budget_is_held(water: Path, tmp_path: 
     assert [row["n_labels"] for row in made.rows[: len(refused)]] == [
         n - len(why) for n, why in zip(n_tried, refused, strict=False)
     ]
+    # A larger budget goes on where the smaller one ended.
+    more = improve(
+        tmp_path / "run", water, source=source, budget_labels=7, max_rounds=None, labels_per_round=3, resume=True
+    )
+    assert [len(row.get("geometries", ())) for row in more.rows] == [*n_tried[:-1], 1, 0]
+    assert more.rows[: len(n_tried) - 1] == made.rows[: len(n_tried) - 1]
+    assert len(tried) == 9
 
 
 def test_runs_that_hold_end_the_rounds_and_may_be_asked_for_more(water: Path, tmp_path: Path) -> None:

@@ -48,9 +48,12 @@ class ImproveState:
             raise InputError(
                 f"{folder}: its runs had to hold {before:g} ps, {least} are asked for; give as much, or a new --run-dir"
             )
-        if content["ended"] and changed_values(content["asked"], asked):
-            for stage in ("runs", *(() if content["rounds"][-1].get("geometries") else ("geometries",))):
-                content["rounds"][-1].pop(stage, None)  # of the round that was the last one
+        if content["ended"]:  # the round that was the last one goes on
+            last = content["rounds"][-1]
+            if asked["until_ps"] > before:
+                last.pop("runs", None)
+            if not last.get("geometries"):
+                last.pop("geometries", None)
         content |= {"asked": dict(asked), "ended": ""}
         return cls(folder, content)
 
