@@ -189,8 +189,8 @@ def test_killed_after_each_stage_it_ends_with_the_same_files(
 
     killed = 0
 
-    def write_and_die(state: ImproveState) -> None:
-        write(state)
+    def write_and_die(state: ImproveState, **options: Any) -> None:
+        write(state, **options)
         raise Killed
 
     source = replace(label_source("xtb"), make=make)

@@ -57,11 +57,11 @@ class ImproveState:
         content |= {"asked": dict(asked), "ended": ""}
         return cls(folder, content)
 
-    def write(self) -> None:
-        """Write the file and the page."""
+    def write(self, *, runs_are_new: bool = False) -> None:
+        """Write the file and the page; its picture, which shows the runs alone, where these are new."""
         write_figures(self.folder / STATE, self.content, hint="choose another --run-dir")
         if self.rows():
-            write_page(self.folder, self.content)
+            write_page(self.folder, self.content, draw=runs_are_new)
 
     def rows(self) -> list[dict[str, Any]]:
         """The entries of all rounds that have begun."""
