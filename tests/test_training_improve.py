@@ -286,6 +286,8 @@ def test_an_ensemble_is_improved_with_the_splits_of_its_members(cli: Run, water:
     code, out, err = cli(*command, "--data", water / "water.npz", "--no-stretched", "--max-rounds", "1")
     assert code == 0, err
     assert f"{tmp_path / 'run' / 'potential.pt'}: " in out
+    # Without labels in round 0 there is nothing that the members could learn.
+    assert load_potential(tmp_path / "run" / "round-0" / "member-1.pt").provenance.earlier == []
     made = load_potential(tmp_path / "run" / "potential.pt")
     splits = [member["data"]["split"] for member in made.provenance.members]
     before = [member["data"]["split"] for member in load_potential(both).provenance.members]
