@@ -189,8 +189,8 @@ def test_killed_after_each_stage_it_ends_with_the_same_files(
 
     killed = 0
 
-    def write_and_die(state: ImproveState) -> None:
-        write(state)
+    def write_and_die(state: ImproveState, **options: Any) -> None:
+        write(state, **options)
         raise Killed
 
     source = replace(label_source("xtb"), make=make)
@@ -251,6 +251,13 @@ def test_failures_are_passed_over_and_the_budget_is_held(water: Path, tmp_path: 
     assert [row["n_labels"] for row in made.rows[: len(refused)]] == [
         n - len(why) for n, why in zip(n_tried, refused, strict=False)
     ]
+    # A larger budget goes on where the smaller one ended.
+    more = improve(
+        tmp_path / "run", water, source=source, budget_labels=7, max_rounds=None, labels_per_round=3, resume=True
+    )
+    assert [len(row.get("geometries", ())) for row in more.rows] == [*n_tried[:-1], 1, 0]
+    assert more.rows[: len(n_tried) - 1] == made.rows[: len(n_tried) - 1]
+    assert len(tried) == 9
 
 
 def test_runs_that_hold_end_the_rounds_and_may_be_asked_for_more(water: Path, tmp_path: Path) -> None:
@@ -279,6 +286,8 @@ def test_an_ensemble_is_improved_with_the_splits_of_its_members(cli: Run, water:
     code, out, err = cli(*command, "--data", water / "water.npz", "--no-stretched", "--max-rounds", "1")
     assert code == 0, err
     assert f"{tmp_path / 'run' / 'potential.pt'}: " in out
+    # Without labels in round 0 there is nothing that the members could learn.
+    assert load_potential(tmp_path / "run" / "round-0" / "member-1.pt").provenance.earlier == []
     made = load_potential(tmp_path / "run" / "potential.pt")
     splits = [member["data"]["split"] for member in made.provenance.members]
     before = [member["data"]["split"] for member in load_potential(both).provenance.members]

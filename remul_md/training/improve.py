@@ -229,7 +229,7 @@ class _Run:
             if any(run["cause"] for run in runs):
                 break
         entry["runs"] = runs
-        self.state.write()
+        self.state.write(runs_are_new=True)
 
     def _limit(self, number: int, ensemble: Potential) -> float:
         """The uncertainty at which a run ends, eV/Angstrom: so many times that of the validation frames.

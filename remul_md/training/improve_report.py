@@ -24,8 +24,8 @@ COLUMNS = (
 )
 
 
-def write_page(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write `improve.md` and `improve.png` from what `improve.json` holds."""
+def write_page(folder: Path, content: Mapping[str, Any], *, draw: bool = True) -> None:
+    """Write `improve.md` and, if asked to, `improve.png` from what `improve.json` holds."""
     asked, rounds = content["asked"], content["rounds"]
     lines = [
         f"# {asked['method']}, {asked['temperature_K']} K, until {asked['until_ps']:g} ps",
@@ -41,7 +41,7 @@ def write_page(folder: Path, content: Mapping[str, Any]) -> None:
     ]
     write_text(folder / PAGE, "\n".join(lines))
     sampled = [row for row in rounds if "runs" in row]
-    if sampled:
+    if draw and sampled:
         _draw(folder / PICTURE, sampled, until_ps=asked["until_ps"])
 
 

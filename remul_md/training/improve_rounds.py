@@ -20,6 +20,7 @@ from remul_md.datasets import read_frames, write_frames
 from remul_md.dynamics import MDResult, read_trajectory
 from remul_md.dynamics.recording import OutputFiles
 from remul_md.dynamics.replicas import replica_output, run_replicas
+from remul_md.files import replace_atomically
 from remul_md.labels.calculated import NoneLabelled, calculate_labels
 from remul_md.labels.selection import descriptors, is_plausible, select_new
 from remul_md.labels.sources import LabelSource
@@ -211,6 +212,8 @@ def train_members(
 ) -> Potential:
     """Train each member on from its origin on its old data and all new labels; the ensemble of them.
 
+    Members of an ensemble stay as they are until there are new labels.
+
     Args:
         origins: files that the members start from.
         data: of each member.
@@ -232,6 +235,9 @@ def train_members(
     for place, (origin, own) in enumerate(zip(origins, data, strict=True)):
         files.append(folder / MEMBER.format(place))
         if files[-1].is_file():
+            continue
+        if not new and len(set(origins)) == len(origins):  # the members of an ensemble, and nothing to learn yet
+            replace_atomically(files[-1], origin.read_bytes())
             continue
         stretched = str(folder / TRAINED_ON) if beside else None
         config = RunConfig(

@@ -48,17 +48,20 @@ class ImproveState:
             raise InputError(
                 f"{folder}: its runs had to hold {before:g} ps, {least} are asked for; give as much, or a new --run-dir"
             )
-        if content["ended"] and changed_values(content["asked"], asked):
-            for stage in ("runs", *(() if content["rounds"][-1].get("geometries") else ("geometries",))):
-                content["rounds"][-1].pop(stage, None)  # of the round that was the last one
+        if content["ended"]:  # the round that was the last one goes on
+            last = content["rounds"][-1]
+            if asked["until_ps"] > before:
+                last.pop("runs", None)
+            if not last.get("geometries"):
+                last.pop("geometries", None)
         content |= {"asked": dict(asked), "ended": ""}
         return cls(folder, content)
 
-    def write(self) -> None:
-        """Write the file and the page."""
+    def write(self, *, runs_are_new: bool = False) -> None:
+        """Write the file and the page; its picture, which shows the runs alone, where these are new."""
         write_figures(self.folder / STATE, self.content, hint="choose another --run-dir")
         if self.rows():
-            write_page(self.folder, self.content)
+            write_page(self.folder, self.content, draw=runs_are_new)
 
     def rows(self) -> list[dict[str, Any]]:
         """The entries of all rounds that have begun."""
