@@ -65,6 +65,6 @@ def shipped_figures(potential: Potential, *, forces: Literal["conservative", "di
             exact = figures.get("force_mae_exact")
             if potential.symmetry != "exact" or exact is None:
                 return None
-            kept = {key: figures[key] for key in ("data", "n_frames", "forces") if key in figures}
+            kept: dict[str, Any] = {key: figures[key] for key in ("data", "n_frames", "forces") if key in figures}
             return {**kept, "symmetry": "exact", "force_mae_original": exact, "force_mae_rotated": exact}
     return None
