@@ -295,8 +295,8 @@ def beyond_table() -> str:
     """Ethanol where no training frame is, from `benchmarks/beyond_the_data.py`."""
     result = measured("beyond_the_data")
     lines = [
-        "| potential | O-H pulled off: largest error to 3 Å, eV | deepest fall on the way out, eV | RMSE to 6.6 Å, eV | "
-        "mode 874, RMSE, eV | mode 3005, RMSE, eV |",
+        "| potential | O-H pulled off: largest error to 3 Å, eV | deepest fall on the way out, eV | RMSE to 6.6 Å, eV "
+        "| mode 874, RMSE, eV | mode 3005, RMSE, eV |",
         "|---|---|---|---|---|---|",
     ]
     for name, row in result["figures"].items():

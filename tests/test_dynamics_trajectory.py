@@ -13,6 +13,7 @@ from ase.io import read, write
 from ase.io.trajectory import Trajectory
 from spring_molecule import spring_molecule
 
+from remul_md.analysis.trajectory import analyze_trajectory
 from remul_md.dynamics import MDOptions, export_h5md, read_trajectory, run_md
 from remul_md.dynamics.read import open_trajectory
 from remul_md.dynamics.readers import h5md
@@ -438,6 +439,12 @@ def test_a_run_as_extended_xyz_is_its_trajectory(tmp_path):
             np.testing.assert_allclose(getattr(text, name), getattr(binary, name), atol=1e-7, err_msg=name)
     plain = run_md(spring_molecule(), chosen, output=tmp_path / "plain.traj", progress=False)
     assert plain.extxyz is None
+    # It is analysed with the log and the record of its run, and one that no record names is not.
+    known = analyze_trajectory(result.extxyz)
+    assert (known.energies.source, known.ensemble, known.asked_temperature_K) == ("log", "nve", 300.0)
+    (tmp_path / "plain.extxyz").write_bytes(result.extxyz.read_bytes())
+    other = analyze_trajectory(tmp_path / "plain.extxyz")
+    assert (other.energies.source, other.ensemble) == ("frames", "")
     assert plain.trajectory.read_bytes() == result.trajectory.read_bytes()
 
 

@@ -11,7 +11,7 @@ from report_cases import EVALUATION, shown_run
 from remul_md import load_potential
 from remul_md.analysis import verdicts as judge
 from remul_md.analysis.report import PotentialRecord, write_report
-from remul_md.analysis.report.banner import IN_WORDS, SECTION_OF, banner, cards, counted, verdict_in_words
+from remul_md.analysis.report.banner import IN_WORDS, MEASURE, SECTION_OF, banner, cards, counted, verdict_in_words
 from remul_md.analysis.report.record import shipped_figures
 from remul_md.analysis.verdicts import QUESTIONS
 
@@ -54,6 +54,9 @@ def test_what_failed_or_is_open_stands_in_the_headline(run) -> None:
     assert verdict_in_words(judged(run, energy=None), RECORD)[0] == "open"
     left = text_of(banner(judged(run, inside=False), RECORD))
     assert "within its training data" not in left  # a scope that the checks deny
+    assert "Scope" not in left
+    many = verdict_in_words(judged(run, energy=False, forces=False, molecule=False, angular=False), RECORD)[1]
+    assert many.endswith("; and 2 more")
     for verdict in run.verdicts:
         assert verdict.name in IN_WORDS
         assert verdict.name in SECTION_OF
@@ -97,7 +100,8 @@ def test_every_card_has_its_unit_and_a_temperature_is_one(run) -> None:
     numbers = re.findall(r'class="number">([^<]+)<span class="unit"> ([^<]+)</span>', shown)
     assert len(numbers) == 1 + len(run.verdicts)
     assert (f"{run.mean_temperature_K:.1f}", "K") in numbers
-    assert "limit 300 ± 30 K" in shown
+    assert "mean, limit 300 ± 30 K" in shown
+    assert {verdict.name for verdict in run.verdicts} == set(MEASURE)  # each number says what it is of
     assert "−0" not in [number for number, _ in numbers]
 
 

@@ -202,7 +202,7 @@ def analyze_trajectory(
         InputError: options out of range, files that cannot be read, a calculator for another structure.
     """
     from remul_md.dynamics.read import open_trajectory
-    from remul_md.dynamics.recording import OutputFiles, read_json
+    from remul_md.dynamics.recording import files_of, read_json
 
     if n_rotation_frames < 1:
         raise InputError(f"n_rotation_frames must be at least 1, got {n_rotation_frames}; 50 is the default")
@@ -211,8 +211,7 @@ def analyze_trajectory(
         raise InputError("atoms were given without a calculator; attach one, or leave atoms out")
     frames = open_trajectory(path, topology=topology, frame_interval_fs=frame_interval_fs, ignore_cell=ignore_cell)
     log, run = None, {}
-    if Path(path).suffix in (".traj", ".h5md"):
-        files = OutputFiles.for_output(path)
+    if (files := files_of(path)) is not None:
         log = read_log(files.log) if files.log.exists() else None
         run = read_json(files.description) if files.description.exists() else {}
     return analyze_frames(

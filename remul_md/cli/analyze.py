@@ -180,20 +180,18 @@ def _run_calculator(
 
 def _record(trajectory: Path) -> dict[str, Any]:
     """What `remul-md md` wrote beside its trajectory; empty for the runs of others."""
-    from remul_md.dynamics.recording import OutputFiles, read_json
+    from remul_md.dynamics.recording import files_of, read_json
 
-    if trajectory.suffix not in (".traj", ".h5md"):
-        return {}
-    record = OutputFiles.for_output(trajectory).description
-    return read_json(record) if record.exists() else {}
+    files = files_of(trajectory)
+    return {} if files is None or not files.description.exists() else read_json(files.description)
 
 
 def _inputs(trajectory: Path, *others: str | Path | None) -> list[str | Path | None]:
     """What is read, and all that belongs to the run of the trajectory."""
-    from remul_md.dynamics.recording import OutputFiles
+    from remul_md.dynamics.recording import files_of
 
-    own = trajectory.suffix in (".traj", ".h5md")
-    return [trajectory, *(OutputFiles.for_output(trajectory).all() if own else ()), *others]
+    own = files_of(trajectory)
+    return [trajectory, *(own.all() if own is not None else ()), *others]
 
 
 def _made_by(trajectory: Path) -> dict[str, Any]:

@@ -122,6 +122,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return read_object(path, hint="it is no description of a run, put back the one that `remul-md md` wrote")
 
 
+def files_of(trajectory: str | Path) -> OutputFiles | None:
+    """The files of the run whose trajectory this is; None for what no run of this package wrote under that name.
+
+    An extxyz file belongs to a run only where the description of the run names it: others have files of that kind, too.
+    """
+    path = Path(trajectory)
+    if path.suffix not in OUTPUTS:
+        return None
+    files = OutputFiles.for_output(path)
+    if files.extxyz is None:
+        return files
+    described = files.trajectory.exists() and files.description.exists()
+    return files if described and read_json(files.description).get("extxyz") == path.name else None
+
+
 class Recorder:
     """The growing files of a run, open for appending. Use as a context manager."""
 

@@ -150,7 +150,8 @@ def run_owned(
         from remul_md.dynamics.readers.ase_files import export_extxyz
 
         export_extxyz(files.trajectory, files.extxyz)
-    description = {**description, **engine.summary(), "status": "finished", "finished": True}
+    copied = {} if files.extxyz is None else {"extxyz": files.extxyz.name}
+    description = {**description, **engine.summary(), **copied, "status": "finished", "finished": True}
     write_json(files.description, description)
     return _result(files, description)
 

@@ -69,7 +69,9 @@ def write_audit_report(result: AuditResult, path: str | Path, *, provenance: Map
         "<section><h2>What lies behind</h2>",
         f"<p>Limits count in two scales: the thermal energy at {TEMPERATURE_K:g} K, 25.9 meV, and the RMS force "
         f"component of this structure, {number_text(result.force_scale_meV_per_A)} meV/Å.</p>",
+        '<div class="pair">',
         *(figure_block(figure) for figure in figures),
+        "</div>",
         "</section>",
         provenance_section(
             {**(provenance or {}), "calculations": f"{result.n_calls:,} in {result.wall_s:.0f} s", "seed": result.seed}

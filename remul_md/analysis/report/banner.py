@@ -18,12 +18,23 @@ SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 IN_WORDS = {
     judge.ENERGY: ("the energy drifts", "whether the energy is conserved"),
     judge.ROTATION: ("the forces do not turn with the molecule", "whether the forces turn with the molecule"),
-    judge.INTACT: ("a bond broke or went too far", "whether the molecule held"),
+    judge.INTACT: ("a bond went beyond its limit", "whether the molecule held"),
     judge.INSIDE: ("the run left the training data", "whether the run stayed in the training data"),
     judge.TEMPERATURE: ("the temperature is not the one asked for", "whether the temperature is the one asked for"),
     judge.TORQUE: ("a torque comes from nowhere", "whether a torque comes from nowhere"),
     judge.ANGULAR: ("the angular momentum is not kept", "whether the angular momentum is kept"),
 }
+# What the number of a check is.
+MEASURE = {
+    judge.ENERGY: "drift",
+    judge.ROTATION: "rotational error",
+    judge.INTACT: "longest way of a bond from its range",
+    judge.INSIDE: "longest way of a distance from its range",
+    judge.TEMPERATURE: "mean",
+    judge.TORQUE: "net torque",
+    judge.ANGULAR: "largest change",
+}
+MAX_TOLD = 2  # in the headline; the list under it has all
 # The section in which a check is explained.
 SECTION_OF = {
     judge.ENERGY: "energy",
@@ -61,9 +72,9 @@ def verdict_in_words(analysis: TrajectoryAnalysis, record: PotentialRecord | Non
     if not analysis.verdicts:
         return "open", f"Nothing to judge: {run}"
     if failed:
-        return "fail", f"Does not hold: {'; '.join(failed)}"
+        return "fail", f"Does not hold: {_told(failed)}"
     if unsure:
-        return "open", f"Not decided: {'; '.join(unsure)}"
+        return "open", f"Not decided: {_told(unsure)}"
     if set(QUESTIONS) - {verdict.name for verdict in analysis.verdicts}:
         return "open", f"Holds as far as it was checked: {run}"
     return "pass", f"Holds for {run}"
@@ -79,7 +90,9 @@ def scope_in_words(analysis: TrajectoryAnalysis, record: PotentialRecord | None)
     beyond = "hotter runs"
     if record is not None and record.data_temperature_K is not None:
         beyond = f"runs hotter than its data, {record.data_temperature_K:g} K"
-    said = f"Scope: {run_in_words(analysis, record)}{where}; not bond breaking, other molecules or {beyond}."
+    said = f"The run: {run_in_words(analysis, record)}{where}."
+    if verdict_in_words(analysis, record)[0] == "pass":
+        said = f"Scope: {run_in_words(analysis, record)}{where}; not bond breaking, other molecules or {beyond}."
     if analysis.axis is not None:
         said += f" Rotations, torque and angular momentum were judged about {axis_in_words(analysis.axis)} only."
     return said
@@ -129,6 +142,11 @@ def cards(analysis: TrajectoryAnalysis, *, evaluation: Mapping[str, Any] | None,
     return f'<ul class="cards">{_force_card(evaluation, record)}{judged}</ul>'
 
 
+def _told(reasons: Sequence[str]) -> str:
+    further = len(reasons) - MAX_TOLD
+    return "; ".join(reasons[:MAX_TOLD]) + (f"; and {further} more" if further > 0 else "")
+
+
 def _words(verdict: Verdict, place: int) -> str:
     known = IN_WORDS.get(verdict.name)
     return known[place] if known else f"{verdict.name}: {'no' if place == 0 else 'not known'}"
@@ -137,11 +155,12 @@ def _words(verdict: Verdict, place: int) -> str:
 def _card(verdict: Verdict) -> str:
     style, word = verdict_badge(verdict.passed)
     number, unit = verdict_value(verdict)
+    measure = f"{MEASURE[verdict.name]}, " if verdict.name in MEASURE else ""
     return (
         f'<li class="{style}"><a href="#{SECTION_OF.get(verdict.name, "origin")}">'
         f'<span class="badge">{word}</span><span class="name">{escape(verdict.name.capitalize())}</span>'
         f'<span class="number">{number}<span class="unit"> {escape(unit)}</span></span>'
-        f'<span class="limit">limit {escape(verdict.limit)}</span></a></li>'
+        f'<span class="limit">{escape(measure)}limit {escape(verdict.limit)}</span></a></li>'
     )
 
 

@@ -96,4 +96,5 @@
     });
   }
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  window.matchMedia("print").addEventListener("change", draw); // paper is white, whatever the screen was
 })();
