@@ -14,7 +14,14 @@ from remul_md.cli.app import app
 from remul_md.errors import InputError
 from remul_md.outputs import GENERATOR
 from remul_md.studies.plots import _best_beta, write_plots
-from remul_md.studies.report import learned, markdown_report, read_results, step_of_percent, tables_of
+from remul_md.studies.report import (
+    learned,
+    markdown_report,
+    mean_and_deviation,
+    read_results,
+    step_of_percent,
+    tables_of,
+)
 
 ROOT = Path(__file__).parents[1]
 ZERO_ERROR = 16e-3
@@ -88,6 +95,23 @@ def test_the_table_holds_means_deviations_and_what_was_published(results: Path) 
     missing = text.splitlines()[-1]
     assert missing.startswith("Not run: cases haar; models se3; methods augmentation,")
     assert "remul-10," not in missing
+
+
+def test_the_documented_tables_are_those_of_the_committed_results() -> None:
+    assert markdown_report(ROOT / "results" / "mocap_quick.json") in (ROOT / "docs" / "studies.md").read_text()
+
+
+def test_the_committed_results_name_nothing_private() -> None:
+    content = json.loads((ROOT / "results" / "mocap_quick.json").read_text())
+    assert content["command"] == "remul-md study mocap --size quick --run-dir runs/mocap-quick --resume"
+    assert set(content["machine"]) == {"system", "architecture", "cores", "jobs", "cuda"}
+    assert len(content["versions"]["commit"]) == 40
+
+
+def test_large_numbers_are_written_out() -> None:
+    assert mean_and_deviation([1370.4]) == "1370"
+    assert mean_and_deviation([1000.0, 4000.0]) == "2500 ± 2121"
+    assert mean_and_deviation([0.01234]) == "0.0123"
 
 
 def test_a_percent_that_rises_again_has_not_been_reached(results: Path) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GREY = "#66707a"
-ROUNDING = 1e-3  # percent: an exactly equivariant model has rounding only, which would squeeze everything else
+ROUNDING = 1e-3  # percent, or of the largest E': an exactly equivariant model would squeeze everything else
 
 
 def write_plots(results: str | Path, folder: str | Path, *, task: Task[Any] | None = None) -> list[Path]:
@@ -77,7 +77,8 @@ def _style(group: Group) -> dict[str, Any]:
     """Colour and marker: a method looks the same in all pictures of a task, models are told apart by the line."""
     place = [*group.task.models].index(group.model)
     shift = 17 + 3 * place if place else 0  # unlike those of the methods of the first model
-    return {**style([*METHODS].index(group.method) + shift), "ls": ("-", "--", ":", "-.")[place % 4]}
+    line = "-." if METHODS[group.method].about_axis else ("-", "--", ":")[place % 3]
+    return {**style([*METHODS].index(group.method) + shift), "ls": line}
 
 
 def _title(axes: Axes, found: Sequence[Group], text: str) -> None:
@@ -128,12 +129,15 @@ def _error_against_step(axes: Axes, found: Sequence[Group]) -> None:
 
 def _error_against_symmetry(axes: Axes, found: Sequence[Group]) -> None:
     task, shown = found[0].task, found[0].task.errors[:2]
+    largest = max(group.values(task.symmetry).max(initial=0.0) for group in found)
     for group in found:
-        look = {**_style(group), "ls": "none", "ms": 6}
-        symmetry = group.values(task.symmetry)
-        if symmetry.size and symmetry.max() > 0:
-            axes.plot(symmetry, group.values(shown[0]), label=group.label, **look)
-            axes.plot(symmetry, group.values(shown[-1]), mfc="none", **look)
+        look, symmetry = _style(group), group.values(task.symmetry)
+        if symmetry.max(initial=0.0) < ROUNDING * largest:
+            level = group.values(shown[0]).mean()
+            axes.axhline(level, color=look["color"], lw=0.9, ls="--", label=f"{group.label}: exact")
+            continue
+        axes.plot(symmetry, group.values(shown[0]), label=group.label, **{**look, "ls": "none", "ms": 6})
+        axes.plot(symmetry, group.values(shown[-1]), **{**look, "ls": "none", "ms": 6, "mfc": "none"})
     for label, fill in zip((task.column(name).label for name in shown), ("black", "none"), strict=False):
         axes.plot([], [], "o", color="black", mfc=fill, label=f"{'filled' if fill == 'black' else 'open'}: {label}")
     axes.set(xscale="log", yscale="log", xlabel=task.column(task.symmetry).label, ylabel=task.error_label)

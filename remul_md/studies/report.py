@@ -189,7 +189,7 @@ def _first_table(found: Sequence[Group], columns: Mapping[str, Column]) -> list[
     scale = task.column(task.errors[0]).scale
     for label in found[0].runs[0]["baselines"]:
         error = scale * np.mean([run["baselines"][label] for group in found for run in group.runs])
-        cells = [label, "", "", *(f"{error:.3g}" if name in task.errors else "" for name in columns)]
+        cells = [label, "", "", *(_number(float(error)) if name in task.errors else "" for name in columns)]
         rows.append([*cells, *[""] * (len(head) - len(cells))])
     for (model, _), figures in published.items():
         if model not in task.models:
@@ -217,8 +217,12 @@ def mean_and_deviation(values: Sequence[float] | NDArray[np.float64]) -> str:
     """Mean ± standard deviation over seeds; a single value stands alone."""
     array = np.asarray(values, dtype=np.float64)
     if len(array) == 1:
-        return f"{array[0]:.3g}"
-    return f"{array.mean():.3g} ± {array.std(ddof=1):.2g}"
+        return _number(array[0])
+    return f"{_number(array.mean())} ± {_number(array.std(ddof=1), digits=2)}"
+
+
+def _number(value: float, *, digits: int = 3) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"  # 1370, not 1.37e+03
 
 
 def learned(run: Mapping[str, Any]) -> list[dict[str, float]]:
