@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "relaxed": ("relaxed transformer", {"symmetry": "relaxed"}),
     "exact": ("exact transformer", {"symmetry": "exact"}),
+    "none": ("plain transformer", {"symmetry": "none"}),
     "painn": ("PaiNN (equivariant)", {"kind": "painn"}),
 }
 MODEL_LABELS = {name: label for name, (label, _) in MODELS.items()}
