@@ -203,6 +203,7 @@ def test_a_molecule_that_falls_apart_stops_the_run(tmp_path):
     said = json.loads(output.with_suffix(".json").read_text())
     assert (said["status"], said["finished"]) == ("stopped", False)
     assert said["stopped"] == {
+        "cause": "bond",
         "reason": stop.reason,
         "phase": "production",
         "step": stop.step,

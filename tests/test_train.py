@@ -20,10 +20,13 @@ from ase.io import write
 from potentials import untrained_potential
 
 from remul_md.datasets import make_split, read_frames
+from remul_md.datasets.isolated_atoms import packaged_isolated_atoms
 from remul_md.errors import InputError
 from remul_md.files import save_tensors
+from remul_md.models.short_range import reaches
 from remul_md.models.transformer import Transformer, TransformerConfig
-from remul_md.potentials.baseline import fit_reference_energies
+from remul_md.potentials.baseline import binding_energies, fit_reference_energies
+from remul_md.potentials.domain import shortest_distances
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.structures.batch import BatchStore
 from remul_md.structures.frames import Frames
@@ -139,7 +142,9 @@ def test_a_run_of_the_published_losses_is_a_plain_loop_over_the_two(tmp_path: Pa
     train = frames.select(split.train)
     assert train.forces is not None
     scale = float(np.sqrt(np.square(train.forces).mean()))
-    references = fit_reference_energies(train, (1, 6, 8))
+    atoms = packaged_isolated_atoms("rmd17/ethanol/train-01")
+    assert atoms is not None
+    references = fit_reference_energies(train, (1, 6, 8), isolated_eV=atoms.energies_eV)
     batch = build_batch(train, cutoff=6.0)
     assert batch.energy is not None
     assert batch.forces is not None
@@ -152,6 +157,10 @@ def test_a_run_of_the_published_losses_is_a_plain_loop_over_the_two(tmp_path: Pa
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         model = Transformer(TransformerConfig(species=(1, 6, 8), energy_scale=scale, **TINY_MODEL))
+    model.set_short_range(
+        binding=binding_energies(references, (1, 6, 8), isolated_eV=atoms.energies_eV),
+        reach=reaches((1, 6, 8), shortest_distances(train)),
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.05, fused=True)
     generator = torch.Generator().manual_seed(options.seed)
     for step in range(20):
@@ -181,7 +190,13 @@ def test_provenance_says_where_the_weights_come_from(trained: Path) -> None:
     frames = read_frames("rmd17/ethanol/train-01")
     split = make_split(frames, n_train=300, n_validation=20, seed=0)
     provenance = potential.provenance
-    assert provenance.data == {"name": frames.name, "split": json.loads(json.dumps(split.to_json()))}
+    atoms = packaged_isolated_atoms(frames.name)
+    assert atoms is not None
+    assert provenance.data == {
+        "name": frames.name,
+        "split": json.loads(json.dumps(split.to_json())),
+        "isolated_atoms": atoms.to_json(),
+    }
     assert provenance.data["split"]["data_hash"] == frames.content_hash()
     assert provenance.config == yaml.safe_load((trained / "config.yaml").read_text())
     assert provenance.trained_forces == "conservative"
