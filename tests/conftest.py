@@ -19,6 +19,15 @@ settings.register_profile(
 settings.register_profile("search", parent=settings.get_profile("seeded"), derandomize=False, max_examples=400)
 settings.load_profile("seeded")
 
+# Files of few tests that take long. Begun last, one process would end minutes after the other.
+BEGUN_FIRST = ("cuda_check", "compiled", "potentials_compiled", "soak", "train_resume", "studies_lab", "train")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; `make test` gives files to its processes in this order."""
+    ranks = {f"test_{name}": rank for rank, name in enumerate(BEGUN_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))  # stable: the rest stays as it was
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_is_heard() -> None:
