@@ -10,7 +10,7 @@ import torch
 from potentials import random_model
 
 from remul_md import read_frames
-from remul_md.models.short_range import nuclear_tables, reaches, screened_repulsion
+from remul_md.models.short_range import nuclear_tables, reaches, repulsion_slope, screened_repulsion
 from remul_md.structures.batch import Batch
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
@@ -49,7 +49,7 @@ def test_two_protons_repel_as_the_screening_function_says() -> None:
     assert 1.0 / inverse_length[0, 0] == pytest.approx(0.46853 / 2, rel=1e-4)
     x = torch.tensor([1e-9, 1.0, 10.0], dtype=torch.float64)
     distances = x / inverse_length[0, 1]
-    energy, _ = screened_repulsion(distances, strength[0, 1], inverse_length[0, 1], torch.tensor(1e9).double())
+    energy = screened_repulsion(distances, strength[0, 1], inverse_length[0, 1], torch.tensor(1e9).double())
     screening = energy * distances / strength[0, 1]
     assert screening[0] == pytest.approx(1.0, abs=1e-4)  # the published coefficients add up to 1.00000
     by_hand = 0.18175 * np.exp(-3.1998) + 0.50986 * np.exp(-0.94229) + 0.28022 * np.exp(-0.4029)
@@ -60,7 +60,8 @@ def test_two_protons_repel_as_the_screening_function_says() -> None:
 
 def test_the_slope_is_the_derivative_and_all_ends_smoothly() -> None:
     r = torch.linspace(0.2, 0.99, 400, dtype=torch.float64, requires_grad=True)
-    energy, slope = screened_repulsion(r, torch.tensor(115.2), torch.tensor(5.5), torch.tensor(0.8).double())
+    pair = (torch.tensor(115.2), torch.tensor(5.5), torch.tensor(0.8).double())
+    energy, slope = screened_repulsion(r, *pair), repulsion_slope(r, *pair)
     (derivative,) = torch.autograd.grad(energy.sum(), r, create_graph=True)
     torch.testing.assert_close(slope, derivative, rtol=1e-9, atol=1e-12)
     (second,) = torch.autograd.grad(derivative.sum(), r)
@@ -129,9 +130,9 @@ def test_both_heads_push_pressed_atoms_apart() -> None:
     batch = pair([8, 1], 0.45)
     ours, theirs = model(batch, forces="both"), without(batch, forces="both")
     along = torch.tensor([2.0, -1.0, 2.0], dtype=torch.float64) / 3.0
-    energy, slope = screened_repulsion(
-        torch.tensor(0.45).double(), *(table[0, 2] for table in nuclear_tables(SPECIES)), torch.tensor(0.64).double()
-    )
+    tables = (*(table[0, 2] for table in nuclear_tables(SPECIES)), torch.tensor(0.64).double())
+    distance = torch.tensor(0.45).double()
+    energy, slope = screened_repulsion(distance, *tables), repulsion_slope(distance, *tables)
     assert (ours.energy - theirs.energy).item() == pytest.approx(energy.item(), rel=1e-5)
     for name in ("forces", "direct_forces"):
         added = getattr(ours, name) - getattr(theirs, name)

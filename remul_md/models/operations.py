@@ -16,7 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from remul_md.errors import InputError
-from remul_md.models.short_range import SURROUNDED, nuclear_tables, screened_repulsion, smooth_envelope
+from remul_md.models.short_range import (
+    SURROUNDED,
+    nuclear_tables,
+    repulsion_slope,
+    screened_repulsion,
+    smooth_envelope,
+)
 from remul_md.structures.batch import Batch, Prediction, sums_of_systems
 
 # The Gaussian radial functions are even in exp(-r / DECAY), so they are narrow where bonds are (0.2 Angstrom at 1.1)
@@ -204,18 +210,16 @@ class PairModel(nn.Module):
         of_atom = self.species_index[batch.atomic_numbers]
         of_neighbor = of_atom.index_select(0, batch.neighbor_index.flatten()).view_as(batch.neighbor_index)
         pairs = (of_atom.unsqueeze(1) * len(self.config.species) + of_neighbor).flatten()
-        strength, inverse_length, reach = (
-            table.flatten().index_select(0, pairs).view_as(distances)
-            for table in (self.strength, self.inverse_length, self.reach)
-        )
         # A reach of 0 is none: far inside the first slot of any distance, where nothing comes.
-        repulsion, slope = screened_repulsion(distances, strength, inverse_length, reach.clamp(min=1e-3))
+        tables = torch.stack([self.strength, self.inverse_length, self.reach.clamp(min=1e-3)])
+        of_pairs = tables.flatten(1).index_select(1, pairs).view(3, *distances.shape).unbind()
+        repulsion = screened_repulsion(distances, *of_pairs)
         alone = smooth_envelope(smooth_envelope(distances, self.config.cutoff).sum(1), SURROUNDED)
         binding = self.binding.index_select(0, of_atom)
         atomic_energies = (1.0 - alone) * atomic_energies - alone * binding + 0.5 * repulsion.sum(1)
         if direct_forces is not None:
-            directions = displacements / distances.unsqueeze(-1)
-            direct_forces = direct_forces + (slope.unsqueeze(-1) * directions).sum(1)
+            along = repulsion_slope(distances, *of_pairs) / distances
+            direct_forces = direct_forces + (along.unsqueeze(-1) * displacements).sum(1)
         return atomic_energies, direct_forces
 
     def set_short_range(self, *, binding: Tensor, reach: Tensor) -> None:

@@ -12,8 +12,9 @@ import torch
 from ase.data import chemical_symbols, covalent_radii
 from torch import Tensor
 
-# Screening function of Ziegler, Biersack and Littmark (1985): coefficients and exponents of its four exponentials.
-SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
+# Screening function of Ziegler, Biersack and Littmark (1985): its four exponentials.
+COEFFICIENTS = (0.18175, 0.50986, 0.28022, 0.02817)
+EXPONENTS = (3.19980, 0.94229, 0.40290, 0.20162)
 SCREENING_LENGTH = 0.8854 * 0.529177210903  # Angstrom, times 1 / (Z_i^0.23 + Z_j^0.23)
 COULOMB = 14.399645  # e^2 / (4 pi epsilon_0), eV Angstrom
 # The repulsion begins at this fraction of the shortest distance of two elements in the training data.
@@ -35,10 +36,8 @@ def smooth_envelope(distances: Tensor, cutoff: Tensor | float) -> Tensor:
     return left * left * left * (1.0 + x * (3.0 + 6.0 * x))
 
 
-def screened_repulsion(
-    distances: Tensor, strength: Tensor, inverse_length: Tensor, reach: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Energy of each pair, eV, and its slope, eV/Angstrom: `strength / r * phi(r * inverse_length) * envelope(r)`.
+def screened_repulsion(distances: Tensor, strength: Tensor, inverse_length: Tensor, reach: Tensor) -> Tensor:
+    """Energy of each pair, eV: `strength / r * phi(r * inverse_length) * envelope(r / reach)`.
 
     The screened Coulomb repulsion of two nuclei, tapered so that it vanishes with two derivatives at `reach`. It knows
     neither spin nor bonds, and attracts nowhere.
@@ -51,18 +50,28 @@ def screened_repulsion(
     Source: universal screening function of Ziegler, Biersack and Littmark, The Stopping and Range of Ions in Solids
         (1985).
     """
-    coulomb = strength / distances
-    screening, slope = torch.zeros_like(distances), torch.zeros_like(distances)
-    for coefficient, exponent in SCREENING:
-        part = coefficient * torch.exp(-exponent * inverse_length * distances)
-        screening = screening + part
-        slope = slope - exponent * inverse_length * part
+    parts = _screening_parts(distances * inverse_length)
+    return strength / distances * parts.sum(-1) * smooth_envelope(distances, reach)
+
+
+def repulsion_slope(distances: Tensor, strength: Tensor, inverse_length: Tensor, reach: Tensor) -> Tensor:
+    """Derivative of `screened_repulsion` by the distance, eV/Angstrom, for forces that are no gradient."""
+    parts = _screening_parts(distances * inverse_length)
+    screening = parts.sum(-1)
+    slope = -inverse_length * (parts * _constants(EXPONENTS, parts)).sum(-1)
     envelope = smooth_envelope(distances, reach)
     x = (distances / reach).clamp(max=1.0)
-    left = 1.0 - x
-    envelope_slope = -30.0 * x * x * left * left / reach
-    energy = coulomb * screening * envelope
-    return energy, coulomb * (slope * envelope + screening * (envelope_slope - envelope / distances))
+    envelope_slope = -30.0 * x * x * (1.0 - x) * (1.0 - x) / reach
+    return strength / distances * (slope * envelope + screening * (envelope_slope - envelope / distances))
+
+
+def _screening_parts(x: Tensor) -> Tensor:
+    """The four exponentials of the screening function, whose sum it is, [..., 4]."""
+    return _constants(COEFFICIENTS, x) * torch.exp(-_constants(EXPONENTS, x) * x.unsqueeze(-1))
+
+
+def _constants(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)
 
 
 def nuclear_tables(species: Sequence[int]) -> tuple[Tensor, Tensor]:
