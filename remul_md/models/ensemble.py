@@ -63,9 +63,10 @@ class _Outputs(nn.Module):
 
     def forward(self, scale: Tensor, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, ...]:
         model: Any = self.model
-        atomic_A, direct_A3 = model.outputs(displacements_AK3, batch, direct=direct)
+        pairs = model.pairs(displacements_AK3, batch)
+        atomic_A, direct_A3 = model.network(pairs, batch, direct=direct)
         scaled = (atomic_A * scale, None if direct_A3 is None else direct_A3 * scale)
-        atomic_A, direct_A3 = model.with_short_range(*scaled, displacements_AK3, batch)
+        atomic_A, direct_A3 = model.with_short_range(*scaled, pairs, batch)
         return (atomic_A, direct_A3) if direct else (atomic_A,)
 
 

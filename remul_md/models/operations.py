@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -144,8 +144,26 @@ def pair_displacements(batch: Batch, *, padding: float) -> Tensor:
     return torch.where(batch.neighbor_mask.unsqueeze(-1), displacements, place)
 
 
+class Pairs(NamedTuple):
+    """The geometry of all pairs, formed once a call; lengths in Angstrom.
+
+    Args:
+        displacements: [A, K, 3].
+        distances: [A, K].
+        directions: [A, K, 3].
+        radial: radial functions, [A, K, R].
+        envelope: 0 at the cutoff and for padding, [A, K].
+    """
+
+    displacements: Tensor
+    distances: Tensor
+    directions: Tensor
+    radial: Tensor
+    envelope: Tensor
+
+
 class PairModel(nn.Module):
-    """What models of atoms and their pairs have in common; a model adds its blocks and `outputs`, an `Outputs`.
+    """What models of atoms and their pairs have in common; a model adds its blocks and `network`.
 
     Args:
         config: with `species`, `cutoff`, `width` and `n_radial`.
@@ -179,7 +197,7 @@ class PairModel(nn.Module):
     def forward(self, batch: Batch, *, forces: Forces = "none", create_graph: bool = False) -> Prediction:
         """Residual energies and the forces asked for; see `energies_and_forces`."""
         return energies_and_forces(
-            self.bounded_outputs,
+            self.outputs,
             batch,
             cutoff=self.config.cutoff,
             dtype=self.species.weight.dtype,
@@ -187,13 +205,13 @@ class PairModel(nn.Module):
             create_graph=create_graph,
         )
 
-    def bounded_outputs(self, displacements: Tensor, batch: Batch, /, *, direct: bool) -> tuple[Tensor, Tensor | None]:
-        """`outputs` of the network with what holds under it; see `with_short_range`."""
-        atomic, forces = self.outputs(displacements, batch, direct=direct)
-        return self.with_short_range(atomic, forces, displacements, batch)
+    def outputs(self, displacements: Tensor, batch: Batch, /, *, direct: bool) -> tuple[Tensor, Tensor | None]:
+        """As `Outputs`: what the network says, with what holds under it; see `with_short_range`."""
+        pairs = self.pairs(displacements, batch)
+        return self.with_short_range(*self.network(pairs, batch, direct=direct), pairs, batch)
 
     def with_short_range(
-        self, atomic_energies: Tensor, direct_forces: Tensor | None, displacements: Tensor, batch: Batch
+        self, atomic_energies: Tensor, direct_forces: Tensor | None, pairs: Pairs, batch: Batch
     ) -> tuple[Tensor, Tensor | None]:
         """Outputs of the network, faded out for atoms that are alone, and the repulsion of atoms pressed together.
 
@@ -203,23 +221,23 @@ class PairModel(nn.Module):
         Args:
             atomic_energies: [A], eV.
             direct_forces: [A, 3], eV/Angstrom, or None.
-            displacements: [A, K, 3], Angstrom.
+            pairs: of the systems.
             batch: the systems.
         """
-        distances = displacements.square().sum(-1).sqrt()
+        distances = pairs.distances
         of_atom = self.species_index[batch.atomic_numbers]
         of_neighbor = of_atom.index_select(0, batch.neighbor_index.flatten()).view_as(batch.neighbor_index)
-        pairs = (of_atom.unsqueeze(1) * len(self.config.species) + of_neighbor).flatten()
+        kinds = (of_atom.unsqueeze(1) * len(self.config.species) + of_neighbor).flatten()
         # A reach of 0 is none: far inside the first slot of any distance, where nothing comes.
         tables = torch.stack([self.strength, self.inverse_length, self.reach.clamp(min=1e-3)])
-        of_pairs = tables.flatten(1).index_select(1, pairs).view(3, *distances.shape).unbind()
+        of_pairs = tables.flatten(1).index_select(1, kinds).view(3, *distances.shape).unbind()
         repulsion = screened_repulsion(distances, *of_pairs)
-        alone = smooth_envelope(smooth_envelope(distances, self.config.cutoff).sum(1), SURROUNDED)
+        alone = smooth_envelope(pairs.envelope.sum(1), SURROUNDED)
         binding = self.binding.index_select(0, of_atom)
         atomic_energies = (1.0 - alone) * atomic_energies - alone * binding + 0.5 * repulsion.sum(1)
         if direct_forces is not None:
             along = repulsion_slope(distances, *of_pairs) / distances
-            direct_forces = direct_forces + (along.unsqueeze(-1) * displacements).sum(1)
+            direct_forces = direct_forces + (along.unsqueeze(-1) * pairs.displacements).sum(1)
         return atomic_energies, direct_forces
 
     def set_short_range(self, *, binding: Tensor, reach: Tensor) -> None:
@@ -228,15 +246,16 @@ class PairModel(nn.Module):
         self.reach.copy_(reach)
 
     @abstractmethod
-    def outputs(self, displacements: Tensor, batch: Batch, /, *, direct: bool) -> tuple[Tensor, Tensor | None]:
-        """As `Outputs`."""
+    def network(self, pairs: Pairs, batch: Batch, /, *, direct: bool) -> tuple[Tensor, Tensor | None]:
+        """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, if asked for, of the network alone."""
 
-    def pairs(self, displacements: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Directions [A, K, 3], radial functions [A, K, R] and envelopes [A, K] of all pairs."""
+    def pairs(self, displacements: Tensor, batch: Batch) -> Pairs:
+        """The geometry of all pairs from their displacements, [A, K, 3], Angstrom."""
         distances = displacements.square().sum(-1).sqrt()
         directions = displacements / distances.unsqueeze(-1)
         envelope = smooth_envelope(distances, self.config.cutoff) * batch.neighbor_mask
-        return directions, radial_functions(distances, self.centers, self.inverse_width), envelope
+        radial = radial_functions(distances, self.centers, self.inverse_width)
+        return Pairs(displacements, distances, directions, radial, envelope)
 
 
 class MappedBatch(Batch):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from remul_md.models.operations import PairModel, Symmetry, check_options, gather_neighbors, sum_over_pairs
+from remul_md.models.operations import PairModel, Pairs, Symmetry, check_options, gather_neighbors, sum_over_pairs
 from remul_md.structures.batch import Batch
 
 # The length of a vector is sqrt(|v|^2 + SOFTENING^2): at v = 0, where an atom has no neighbour, it stays smooth.
@@ -156,9 +156,9 @@ class Painn(PairModel):
             nn.init.normal_(last.weight, std=0.02)
             nn.init.zeros_(last.bias)
 
-    def outputs(self, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, Tensor | None]:
-        """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, from the displacements."""
-        directions_AK3, radial_AKR, envelope_AK = self.pairs(displacements_AK3, batch)
+    def network(self, pairs: Pairs, batch: Batch, /, *, direct: bool) -> tuple[Tensor, Tensor | None]:
+        """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, from the pairs."""
+        _, _, directions_AK3, radial_AKR, envelope_AK = pairs
         x_AE, vectors_A3E = self.species(self.species_index[batch.atomic_numbers]), None
         for message, update in zip(self.messages, self.updates, strict=True):
             x_AE, vectors_A3E = message(x_AE, vectors_A3E, radial_AKR, directions_AK3, envelope_AK, batch)

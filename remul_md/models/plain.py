@@ -28,6 +28,7 @@ from torch.nn import functional
 from remul_md.errors import InputError
 from remul_md.models.operations import (
     PairModel,
+    Pairs,
     Symmetry,
     check_options,
     gather_neighbors,
@@ -162,9 +163,9 @@ class Plain(PairModel):
             nn.init.normal_(last.weight, std=0.02)
             nn.init.zeros_(last.bias)
 
-    def outputs(self, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, Tensor | None]:
-        """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, from the displacements."""
-        _, radial_AKR, envelope_AK = self.pairs(displacements_AK3, batch)
+    def network(self, pairs: Pairs, batch: Batch, /, *, direct: bool) -> tuple[Tensor, Tensor | None]:
+        """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, from the pairs."""
+        displacements_AK3, _, _, radial_AKR, envelope_AK = pairs
         if self.config.distances:
             pairs_AKP = self.pair_network(torch.cat([displacements_AK3, radial_AKR], dim=-1))
         else:

@@ -34,6 +34,7 @@ from remul_md.errors import InputError
 from remul_md.models.harmonics import COMPONENTS, harmonics
 from remul_md.models.operations import (
     PairModel,
+    Pairs,
     Symmetry,
     check_options,
     gather_neighbors,
@@ -317,9 +318,9 @@ class Transformer(PairModel):
         first_A3C = field_A3.unsqueeze(-1) * multiples_AC.unsqueeze(1)
         return functional.pad(first_A3C, (0, 0, 0, sum(self.config.components) - 3))
 
-    def outputs(self, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, Tensor | None]:
-        """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, from the displacements."""
-        directions_AK3, radial_AKR, envelope_AK = self.pairs(displacements_AK3, batch)
+    def network(self, pairs: Pairs, batch: Batch, /, *, direct: bool) -> tuple[Tensor, Tensor | None]:
+        """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, from the pairs."""
+        _, _, directions_AK3, radial_AKR, envelope_AK = pairs
         inputs_AKI = torch.cat([radial_AKR, directions_AK3], dim=-1) if self.config.n_raw else radial_AKR
         harmonics_AKS = harmonics(directions_AK3, self.config.max_degree)
         x_AE, tensors_ASC = self.species(self.species_index[batch.atomic_numbers]), self.tensors_of_field(batch)
