@@ -22,13 +22,14 @@ import numpy as np
 from scipy.stats import chi2
 from script import run_script
 
-from remul_md.analysis.distributions import density_gap, pair_distance_distribution
-from remul_md.analysis.structure import BOUND_STABLE_A
+from remul_md.analysis.distributions import Distribution, density_gap, pair_distance_distribution
+from remul_md.analysis.structure import BondRanges, bond_deviation
 from remul_md.datasets import read_frames
 from remul_md.dynamics.read import read_trajectory
 from remul_md.dynamics.replicas import replica_output
 from remul_md.errors import InputError
 from remul_md.files import read_json, write_json
+from remul_md.potentials.domain import Domain
 from remul_md.potentials.potential import load_potential
 from remul_md.structures.topology import bond_lengths
 from remul_md.studies.record import provenance
@@ -46,26 +47,28 @@ def rate_interval(n_breaks: int, nanoseconds: float) -> tuple[float, float]:
     return low / nanoseconds, high / nanoseconds
 
 
-def replica(path: Path, name: str, potential: str) -> dict[str, Any]:
-    """What became of one copy: time until the first break, or all of it, and its pair distances."""
-    domain = load_potential(potential).domain
+def replica(path: Path, domain: Domain, reference: Distribution) -> dict[str, Any]:
+    """What became of one copy: time until the first break, or all of it, and its pair distances.
+
+    Args:
+        path: of its trajectory.
+        domain: of its potential, which knows the bonds.
+        reference: pair distances of the test frames.
+    """
     numbers, bonds = np.array(domain.reference_numbers), np.array(domain.bonds)
-    middle = 0.5 * (np.array(domain.bond_min) + np.array(domain.bond_max))
     run = read_trajectory(path)
-    lengths = bond_lengths(run.positions, bonds)
-    off = ~(np.abs(lengths - middle) <= BOUND_STABLE_A)
-    gone = (lengths > HYDROGEN_GONE_A) & (numbers[bonds] == 1).any(axis=1)
+    ranges = BondRanges(pairs=bonds, min_A=np.array(domain.bond_min), max_A=np.array(domain.bond_max))
+    deviation = bond_deviation(run.positions, bonds, ranges=ranges)
+    assert deviation is not None
+    gone = (bond_lengths(run.positions, bonds) > HYDROGEN_GONE_A) & (numbers[bonds] == 1).any(axis=1)
     times = run.time_ps - run.time_ps[0]
     stopped = read_json(path.with_suffix(".json"), hint="remove the run and begin again").get("stopped")
-    broken = int(np.argmax(off.any(axis=1))) if off.any() else None
-    ended = float(times[-1]) if broken is None else float(times[broken])
+    broken = deviation.first_off_frame
     whole = run.positions[: broken or len(times)]
-    test = read_frames(f"rmd17/{name}/test-01")
-    reference = pair_distance_distribution(test.positions.reshape(len(test), -1, 3))
     return {
-        "intact_ps": ended,
+        "intact_ps": float(times[-1 if broken is None else broken]),
         "broken": broken is not None or stopped is not None,
-        "bond": None if broken is None else bonds[int(np.argmax(off[broken]))].tolist(),
+        "bond": None if deviation.first_off_pair is None else list(deviation.first_off_pair),
         "hydrogen_gone": bool(gone.any()),
         "stopped": stopped,
         "pair_distance_gap": density_gap(pair_distance_distribution(whole), reference),
@@ -86,11 +89,13 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     paths = [replica_output(output, copy) for copy in copies] if options.replicas > 1 else [output]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise InputError(f"{name}: {', '.join(missing)} was not written; look at what the run said")
-    rows = [replica(path, name, potential) for path in paths]
+    run_by, test = load_potential(potential), read_frames(f"rmd17/{name}/test-01")
+    reference = pair_distance_distribution(test.positions.reshape(len(test), -1, 3))
+    rows = [replica(path, run_by.domain, reference) for path in paths]
     nanoseconds = sum(row["intact_ps"] for row in rows) / 1000.0
     n_breaks = sum(row["broken"] for row in rows)
     return {
-        "potential_sha256": load_potential(potential).sha256,
+        "potential_sha256": run_by.sha256,
         "command": shlex.join(command).replace(str(options.run_dir), "FOLDER"),
         "nanoseconds": nanoseconds,
         "n_breaks": n_breaks,

@@ -86,10 +86,11 @@ def read_isolated_atoms(source: str | Path, *, options: FileOptions) -> Isolated
 
 
 def packaged_isolated_atoms(source: str) -> IsolatedAtoms | None:
-    """Those that the package has for a registered data set: of rMD17; None for other names and for files."""
-    if Path(source).is_file() or source not in ENTRIES or not source.startswith("rmd17/"):
+    """Those that the package has at the level of a registered data set; None where it has none, and for files."""
+    entry = None if Path(source).is_file() else ENTRIES.get(source)
+    if entry is None or not entry.isolated_atoms:
         return None
-    path = Path(str(resources.files(PACKAGED_DATA))) / "isolated_atoms.extxyz"
+    path = Path(str(resources.files(PACKAGED_DATA))) / entry.isolated_atoms
     return read_isolated_atoms(path, options=FileOptions(energy_unit="eV", length_unit="Angstrom"))
 
 

@@ -36,6 +36,7 @@ class DatasetEntry:
         layout: of the npz, rMD17 or sGDML; both in kcal/mol and Angstrom.
         note: what else one should know, or empty.
         temperature_K: of the dynamics that the frames are from, or None where they are from no one temperature.
+        isolated_atoms: packaged file of isolated atoms at the same level of theory, or empty.
     """
 
     name: str
@@ -48,6 +49,7 @@ class DatasetEntry:
     layout: Literal["rMD17", "sGDML"]
     note: str = ""
     temperature_K: float | None = None
+    isolated_atoms: str = ""
 
     @property
     def file_name(self) -> str:
@@ -113,6 +115,7 @@ def _rmd17_entries() -> list[DatasetEntry]:
             layout="rMD17",
             note="the fetched file also holds float64 positions and the old MD17 labels",
             temperature_K=500.0,
+            isolated_atoms="isolated_atoms.extxyz",
         )
         for key, parts in _RMD17_SHA256.items()
         for part, sha256 in parts.items()

@@ -174,13 +174,14 @@ def element_distance_ranges(
     return ranges
 
 
-def shortest_distances(frames: Frames) -> dict[str, float]:
+def shortest_distances(*parts: Frames) -> dict[str, float]:
     """Shortest distance of each pair of elements in any of the frames, Angstrom; keys such as "C-H"."""
     found: dict[str, float] = {}
-    for index in range(len(frames)):
-        ranges = element_distance_ranges(frames.frame_numbers(index), frames.frame_positions(index))
-        for pair, (low, _) in ranges.items():
-            found[pair] = min(low, found.get(pair, low))
+    for frames in parts:
+        for index in range(len(frames)):
+            ranges = element_distance_ranges(frames.frame_numbers(index), frames.frame_positions(index))
+            for pair, (low, _) in ranges.items():
+                found[pair] = min(low, found.get(pair, low))
     return found
 
 

@@ -26,7 +26,7 @@ from remul_md.potentials.baseline import atomic_references, binding_energies, fi
 from remul_md.potentials.domain import shortest_distances
 from remul_md.potentials.potential import Potential, resolve_device
 from remul_md.structures.batch import Batch, BatchStore, concatenate
-from remul_md.structures.frames import Frames, joined
+from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
 from remul_md.training.config import RunConfig
 from remul_md.training.data_config import DataConfig
@@ -87,8 +87,8 @@ def prepare_training(
     split = split_of(config, frames)
     train, validation = frames.select(split.train), frames.select(split.validation)
     stretched = None if data.stretched is None else _stretched_frames(data, train)
-    seen = train if stretched is None else joined([train, stretched], name=train.name)
-    model, references = _initial_model(config, train, origin, atoms=atoms, seen=seen)
+    shortest = shortest_distances(*(part for part in (train, stretched) if part is not None))
+    model, references = _initial_model(config, train, origin, atoms=atoms, shortest=shortest)
     model.to(device)
     _, model_options = model_config(model)
     species, cutoff = model_options["species"], model_options["cutoff"]
@@ -157,7 +157,12 @@ def split_of(config: RunConfig, frames: Frames) -> Split:
 
 
 def _initial_model(
-    config: RunConfig, train: Frames, origin: Potential | None, *, atoms: IsolatedAtoms | None, seen: Frames
+    config: RunConfig,
+    train: Frames,
+    origin: Potential | None,
+    *,
+    atoms: IsolatedAtoms | None,
+    shortest: dict[str, float],
 ) -> tuple[nn.Module, torch.Tensor]:
     """The model that training starts from, and the reference energies that are taken off its labels."""
     species = tuple(int(number) for number in np.unique(train.atomic_numbers))
@@ -169,7 +174,7 @@ def _initial_model(
         with torch.random.fork_rng(devices=[]):  # the seed decides the weights, the caller's random state is kept
             torch.manual_seed(config.train.seed)
             model = build_model(kind, {**options, "species": species, "energy_scale": _force_scale(train)})
-        _set_short_range(model, binding_energies(references, species, isolated_eV=isolated_eV), seen=seen)
+        _set_short_range(model, binding_energies(references, species, isolated_eV=isolated_eV), shortest=shortest)
         return model, references
     if set(species) - set(origin.species):
         raise InputError(
@@ -185,13 +190,13 @@ def _initial_model(
         # The same totals, shared out anew: how one composition shares them is no more than a choice.
         totals = replace(train, energy=train.energy - _residual_energies(train, origin.species, references))
         references = fit_reference_energies(totals, origin.species, isolated_eV=isolated_eV)
-    _set_short_range(model, binding_energies(references, origin.species, isolated_eV=isolated_eV), seen=seen)
+    _set_short_range(model, binding_energies(references, origin.species, isolated_eV=isolated_eV), shortest=shortest)
     return model, references
 
 
-def _set_short_range(model: Any, binding: torch.Tensor, *, seen: Frames) -> None:
+def _set_short_range(model: Any, binding: torch.Tensor, *, shortest: dict[str, float]) -> None:
     """What the frames say of lone atoms and of short distances; a model that saw shorter ones before keeps these."""
-    reach = reaches(model.config.species, shortest_distances(seen)).to(model.reach)
+    reach = reaches(model.config.species, shortest).to(model.reach)
     known = model.reach > 0
     model.set_short_range(binding=binding, reach=torch.where(known, torch.minimum(model.reach, reach), reach))
 
