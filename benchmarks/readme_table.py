@@ -169,7 +169,7 @@ def table() -> str:
         *in_a_field(),
         "",
         "Dynamics and speed of the shipped ethanol potential, 5 ps of NVE at 300 K where no other length is given.",
-        "Runs of 100 ps, PBE labels, differences and call times are from before its raw directions were trained on by",
+        "Runs of 100 ps, PBE labels and differences are from before its raw directions were trained on by",
         "consistency; all other weights are the same.",
         "",
         "| what | measured | command |",
