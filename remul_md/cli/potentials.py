@@ -76,6 +76,10 @@ def _label(
         int | None,
         typer.Option(metavar="SEED", min=0, help="Rotate each geometry at random first: in a field all occur."),
     ] = None,
+    n_orientations: Annotated[
+        int | None,
+        typer.Option(metavar="K", min=1, help="With --random-orientations: all frames in these K orientations only."),
+    ] = None,
     stretched_bonds: Annotated[
         int | None,
         typer.Option(metavar="SEED", min=0, help="Label the molecule with each kind of bond squeezed and stretched."),
@@ -111,8 +115,11 @@ def _label(
         wrong = "--spin" if spin is not None else "--field-V-per-A" if field is not None else "--jobs"
         raise InputError(f"{wrong} is an option of methods, {potential} is a potential; leave it out")
     partial = output.with_name(f"{output.name}.part")
-    seeds = {"random_orientations": random_orientations, "stretched_bonds": stretched_bonds}
-    chosen = {"every": every} | {name: seed for name, seed in seeds.items() if seed is not None}
+    if n_orientations is not None and random_orientations is None:
+        raise InputError(f"--n-orientations {n_orientations} needs --random-orientations SEED, which draws them")
+    further = {"random_orientations": random_orientations, "n_orientations": n_orientations}
+    further["stretched_bonds"] = stretched_bonds
+    chosen = {"every": every} | {name: value for name, value in further.items() if value is not None}
     check_no_input([output, partial], [potential, frames])
     with owned(output, also=[partial]):
         check_existing([path for path in (output, partial) if path.exists()], resume=resume, overwrite=overwrite)
@@ -146,6 +153,7 @@ def _geometries(
     ignore_cell: bool,
     every: int,
     random_orientations: int | None = None,
+    n_orientations: int | None = None,
     stretched_bonds: int | None = None,
 ) -> Frames:
     import numpy as np
@@ -159,7 +167,9 @@ def _geometries(
     read = read.select(np.arange(0, len(read), every))
     if stretched_bonds is not None:
         read = stretched.stretched_bonds(read, seed=stretched_bonds)
-    return read if random_orientations is None else in_random_orientations(read, seed=random_orientations)
+    if random_orientations is None:
+        return read
+    return in_random_orientations(read, seed=random_orientations, n_orientations=n_orientations)
 
 
 def _label_by_method(
