@@ -89,7 +89,7 @@ def test_another_file_in_the_place_of_kept_labels_is_told(tmp_path: Path) -> Non
     with partial.open("wb") as file:
         np.savez(file, energy=np.zeros(2), forces=np.zeros((6, 3)))
     before = partial.read_bytes()
-    with pytest.raises(InputError, match="labels.part: lacks"):
+    with pytest.raises(InputError, match=r"labels\.part: lacks"):
         calculate_labels(clusters(), label_source(EMT_FACTORY), partial=partial)
     assert partial.read_bytes() == before
 
