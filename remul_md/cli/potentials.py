@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 def ensemble(
     output: Annotated[Path, typer.Argument(metavar="OUT.pt", help="The ensemble, one file.")],
     members: Annotated[list[str], typer.Argument(help="Potentials of one architecture, at least two.")],
+    calibrate: Annotated[
+        str | None,
+        typer.Option(metavar="FRAMES", help="Labelled frames that no member saw: the error bar gets their size."),
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make one potential of several: their mean, with their scatter as error bar (forces_std)."""
@@ -41,8 +45,29 @@ def ensemble(
     with owned(output):
         check_existing([output] if output.exists() else [], resume=None, overwrite=overwrite)
         made = make_ensemble(members)
+        said = f"{made.n_members} members, {made.provenance.trained_forces} forces"
+        if calibrate is not None:
+            made, told = _calibrated(made, calibrate)
+            said += told
         made.save(output)
-    typer.echo(f"{output}: {made.n_members} members, {made.provenance.trained_forces} forces")
+    typer.echo(f"{output}: {said}")
+
+
+def _calibrated(ensemble: Potential, source: str) -> tuple[Potential, str]:
+    """The ensemble with error bars of the size of its errors on labelled frames, and what to say of it."""
+    from remul_md.analysis.calibration import calibration, force_errors_of, std_scale
+    from remul_md.datasets import read_frames
+    from remul_md.potentials.ensemble import with_std_scale
+
+    frames = read_frames(source)
+    head = ensemble.resolve_forces("auto")
+    errors, stds = force_errors_of(ensemble, frames, head=head)
+    assert stds is not None
+    scale = std_scale(errors, stds)
+    before = calibration(errors, stds)
+    record = {"name": frames.name, "n_frames": len(frames), "content_sha256": frames.content_hash(), "head": head}
+    told = f"; error bars times {scale:.2f}: {before.within_2_std:.0f} % of {errors.size:,} errors lay within two"
+    return with_std_scale(ensemble, scale, record=record), told
 
 
 @file_flags
