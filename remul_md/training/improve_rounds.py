@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 MEMBER, ENSEMBLE, TRAINED_ON = "member-{}.pt", "ensemble.pt", "training.extxyz"
 LABELS, PARTIAL = "labels.extxyz", "labels.part"
 FRAMES_OF_A_RUN = 30  # candidates from a run that ended early, evenly spread over its last picosecond
-MAX_ATOMS = 4096  # atoms in one pass, all members together
 SEEDS_OF_A_ROUND = 10_000  # no two runs of any rounds and temperatures share one
 
 
