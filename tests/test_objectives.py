@@ -112,6 +112,28 @@ def test_frames_with_very_large_forces_count_less_and_others_as_ever(batch: Batc
     assert float(large[1]) == pytest.approx(float(bare) * 3.0 * scale / rms, rel=1e-4)
 
 
+def test_frames_above_the_energies_of_the_data_count_less_and_others_keep_their_bits(batch: Batch) -> None:
+    """Half at 0.5 eV above, a tenth at 4.5 eV above; a rotated copy has the same weight."""
+    prediction, target = full_prediction(batch), labels(batch, forces="conservative")
+    assert target.energy is not None
+    assert prediction.energy is not None
+    objective = PotentialObjective(forces="conservative", force_scale=0.7, energy_weight=0.3)
+    as_ever = objective.gap(prediction, target)
+    low, high = sorted(target.energy.tolist())
+    first = int(target.energy.argmax())
+    for above, weight in ((0.5, 0.5), (4.5, 0.1)):
+        capped = replace(objective, highest_energy=high - above)
+        shifted = target.energy.clone()
+        shifted[1 - first] = high - above  # at the edge, and not above
+        found = capped.gap(
+            replace(prediction, energy=prediction.energy + shifted - target.energy), replace(target, energy=shifted)
+        )
+        assert found[first].item() == pytest.approx(weight * as_ever[first].item(), rel=1e-6)
+        assert found[1 - first].item() == pytest.approx(as_ever[1 - first].item(), rel=1e-6)
+    assert torch.equal(replace(objective, highest_energy=high).gap(prediction, target), as_ever)
+    assert low < high
+
+
 def test_gap_has_no_unit(batch: Batch) -> None:
     """Energies, forces and the scale in meV instead of eV give the same number: nothing in it is hidden in eV."""
     prediction, target = full_prediction(batch), labels(batch, forces="both")

@@ -25,6 +25,7 @@ from remul_md.structures.frames import Frames
 from remul_md.structures.topology import bond_lengths, bond_pairs
 from remul_md.training.config import RunConfig, validated_config
 from remul_md.training.prepare import prepare_training
+from remul_md.training.schedule import frame_order
 from remul_md.training.train import train_potential
 
 TINY_MODEL = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 6, "n_radial": 5, "n_tensors": 3}
@@ -139,6 +140,16 @@ def test_packaged_stretched_bonds_go_by_the_name_of_their_molecule(tmp_path: Pat
     assert (above[longest] > 3.0).all()
     assert (above[longest] < 6.0).all()
     assert np.median(above[thermal]) < 1.2
+    train = prepare_training(config_of(molecule="ethanol"))
+    assert train.objective.highest_energy is None
+    highest = prepared.objective.highest_energy
+    assert highest is not None
+    energies = read_frames("rmd17/ethanol/train-01").select(prepared.split.train).energy
+    assert energies is not None
+    # Energies of labels less that of the atoms, which one molecule has once.
+    assert highest - float(prepared.batches(0).energy[0]) == pytest.approx(
+        energies.max() - energies[frame_order(0, n_frames=17, batch_size=3, seed=0)[0]], abs=1e-3
+    )
     with pytest.raises(InputError, match="is no file, and the package has those of"):
         prepare_training(config_of(molecule="ethanol", stretched="ethanl"))
 

@@ -27,6 +27,9 @@ FLOOR = 1e-6
 # RMS force of a frame over that of the data, beyond which its losses count less, in proportion. No frame of a run at
 # 500 K reaches it; a squeezed bond has twenty times the usual forces, and its error would drown all others.
 LARGE_FORCES = 3.0
+# Of a frame beside the data, by how much its energy is above their highest when its losses count half, eV: a bond that
+# is pulled off must be right to some tenths of 4 eV, and its many atoms must not cost accuracy inside the data.
+HALF_WEIGHT_eV = 0.5
 FirstOrientation = Literal["original", "random"]
 
 
@@ -47,6 +50,8 @@ class PotentialObjective:
         one_forward: None, or alpha/(alpha + beta): one orientation of each frame, original with this probability.
         force_loss: of the force error e of an atom in units of `force_scale`: |e| (l2) or mean squared component (mse).
         torque: whether the net torque of the conservative forces is a loss too.
+        highest_energy: of the training data, less the references, eV: frames above it count the less the farther they
+            are, see `HALF_WEIGHT_eV`. None: all energies count alike.
     """
 
     forces: TrainedForces
@@ -61,6 +66,7 @@ class PotentialObjective:
     one_forward: float | None = None
     force_loss: ForceLoss = "l2"
     torque: bool = False
+    highest_energy: float | None = None
 
     def __call__(
         self, model: ForceModel, batch: Batch | PartlyLabelled, generator: torch.Generator
@@ -142,7 +148,8 @@ class PotentialObjective:
         """Loss of each system, [B]: mean over atoms of `force_loss` plus the weighted absolute energy error.
 
         By default the length of the error vector, not its square: robust to the few frames with very large forces.
-        Frames whose forces are more than `LARGE_FORCES` times as large as usual count less.
+        Frames whose forces are more than `LARGE_FORCES` times as large as usual count less, and so do those above
+        `highest_energy`.
         """
         assert prediction.energy is not None
         assert target.energy is not None
@@ -159,6 +166,9 @@ class PotentialObjective:
             total = total + mean_over_systems(of_atoms, target.system_index, n_systems=n_systems)
             mean_square = mean_over_systems(wanted.detach().square().mean(1), target.system_index, n_systems=n_systems)
             weight = (LARGE_FORCES * self.force_scale / (mean_square.sqrt() + FLOOR)).clamp(max=1.0)
+        if self.highest_energy is not None:
+            above = (target.energy.detach() - self.highest_energy).clamp(min=0.0)
+            weight = weight * HALF_WEIGHT_eV / (HALF_WEIGHT_eV + above)
         return total * weight / self.force_scale
 
     def net_torque(self, prediction: Prediction, batch: Batch) -> Tensor:
@@ -196,8 +206,13 @@ class PotentialObjective:
         return (errors.square().sum(1) + (FLOOR * scale) ** 2).sqrt()
 
 
-def make_objective(config: TrainConfig, *, force_scale: float) -> PotentialObjective:
-    """The objective of a run; `force_scale` is the RMS force component of its training data, eV/Angstrom."""
+def make_objective(
+    config: TrainConfig, *, force_scale: float, highest_energy: float | None = None
+) -> PotentialObjective:
+    """The objective of a run; `force_scale` is the RMS force component of its training data, eV/Angstrom.
+
+    `highest_energy`: see `PotentialObjective`.
+    """
     return PotentialObjective(
         forces=config.forces,
         force_scale=force_scale,
@@ -212,6 +227,7 @@ def make_objective(config: TrainConfig, *, force_scale: float) -> PotentialObjec
         one_forward=config.alpha / (config.alpha + config.beta) if config.estimator == "one-forward" else None,
         force_loss=config.force_loss,
         torque=config.torque_weight > 0,
+        highest_energy=highest_energy,
     )
 
 

@@ -97,15 +97,17 @@ def prepare_training(
         for part in (train, stretched)
         if part is not None
     )
-    batches = shuffled(known, config.train)
+    batches, highest = shuffled(known, config.train), None
     if further:
+        assert known.batch.energy is not None
+        highest = float(known.batch.energy.max())
         batches = _both(
             batches, shuffled(further[0], config.train, batch_size=config.train.stretched_batch_size, beside=2)
         )
     return PreparedTraining(
         model=model,
         reference_energies=references,
-        objective=make_objective(config.train, force_scale=_force_scale(train)),
+        objective=make_objective(config.train, force_scale=_force_scale(train), highest_energy=highest),
         batches=batches,
         validation=_residual_batch(validation, references, species, cutoff=cutoff).to(device),
         frames=train,
