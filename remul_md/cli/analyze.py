@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,7 +135,17 @@ def analyze(
             "version": __version__,
             "versions": _versions(),
         }
-        content = collect_content(opened.blocks(), result, atoms=exact, any_size=bool(vibrations))
+        compared = None
+        if calculator is not None and record is not None:
+            from remul_md.analysis.parity import known_parity
+
+            compared = partial(
+                known_parity,
+                calculator.potential,
+                forces=calculator.head,
+                evaluation=record.figures if figures is None else figures,
+            )
+        content = collect_content(opened.blocks(), result, atoms=exact, any_size=bool(vibrations), parity=compared)
         shown: dict[str, Any] = {
             "evaluation": figures,
             "training": training,
