@@ -11,6 +11,12 @@
     band: { colour: "--accent", width: 1.2, dash: "dot", symbol: "circle" },
     bound: { colour: "--soft", width: 1.5, dash: "dash", symbol: "circle" },
     lines: { colour: "--accent", width: 1.5, dash: "solid", symbol: "circle" },
+    "run-0": { colour: "--run-0", width: 1.6, dash: "solid", symbol: "circle" },
+    "run-1": { colour: "--run-1", width: 1.6, dash: "dash", symbol: "diamond-open" },
+    "run-2": { colour: "--run-2", width: 1.8, dash: "dot", symbol: "square-open" },
+    "run-3": { colour: "--run-3", width: 1.6, dash: "dashdot", symbol: "triangle-up-open" },
+    "run-4": { colour: "--run-4", width: 1.6, dash: "longdash", symbol: "x-open" },
+    "run-5": { colour: "--run-5", width: 1.6, dash: "longdashdot", symbol: "cross-open" },
   };
 
   function colour(name) {
