@@ -73,7 +73,7 @@ def test_compare_potentials_side_by_side(cli: Run, tmp_path: Path) -> None:
     code, _, err = cli(*words)
     assert code == 0, err
     written = json.loads((tmp_path / "page.json").read_text())
-    errors = {name: run["rotational_error_meV_per_A"] for name, run in written["runs"].items()}
+    errors = {name: run["rotational_error"] for name, run in written["runs"].items()}
     assert errors["ethanol@exact"] < 0.01 < 0.1 < errors["ethanol@direct"]
     known = {name: run["force_error_meV_per_A"] for name, run in written["runs"].items()}
     assert known["ethanol@exact"] < 5.0 < known["ethanol@direct"]

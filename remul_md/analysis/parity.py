@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from remul_md.datasets.file_options import FileOptions
 from remul_md.datasets.read import read_frames, recorded_options
 from remul_md.errors import InputError
 from remul_md.potentials.domain import require_known_frames
-from remul_md.potentials.potential import Potential
+from remul_md.potentials.potential import Potential, shipped_potentials
 from remul_md.structures.batch import BatchStore
 from remul_md.structures.frames import Frames
 from remul_md.structures.neighbors import build_batch
@@ -120,22 +121,25 @@ def known_parity(
     """
     made = potential.provenance
     run = made.run_of(forces)
-    source, places, what = str(run["data"].get("name", "")), None, ""
-    if evaluation is not None:
-        if evaluation.get("potential_sha256", potential.sha256) != potential.sha256:
-            raise InputError("the evaluation is of another potential than this run's")
-        source = str(evaluation.get("data", ""))
+    name = str(run["data"].get("name", ""))
+    split, places = run["data"].get("split") or {}, None
+    if evaluation is None:
+        source, places = name, split.get("validation")
+    elif evaluation.get("potential_sha256", potential.sha256) != potential.sha256:
+        raise InputError("the evaluation is of another potential than this run's")
     else:
-        split = run["data"].get("split") or {}
-        places, what = split.get("validation"), "those that chose the weights of its training"
+        source = str(evaluation.get("data", ""))
+        if not Path(source).is_file():  # frames may lie beside a shipped potential
+            folders = {file.parent for file in shipped_potentials().values()}
+            source = next((str(folder / source) for folder in folders if (folder / source).is_file()), source)
     if not source or (evaluation is None and not places):
         raise InputError("the labelled frames are not named; give --evaluation")
-    options = recorded_options(
-        source, FileOptions(), record=made.file_options, trained_on=str(made.data.get("name", ""))
-    )
+    options = recorded_options(source, FileOptions(), record=made.file_options, trained_on=name)
     frames = read_frames(source, **asdict(options), require=("energy", "forces"))
+    called = Path(source).name if Path(source).is_file() else source
     if places is not None:
-        if max(places) >= len(frames):
-            raise InputError(f"{source}: has {len(frames)} frames now, fewer than the training read")
-        frames = frames.select(np.asarray(places))
-    return parity(potential, frames, forces=forces, data=f"{source} ({what})" if what else source)
+        if frames.content_hash() != split.get("data_hash"):
+            raise InputError(f"{source}: is not what the training read any more")
+        frames = frames.select(places)
+        called = f"{called}, those that chose the weights of its training"
+    return parity(potential, frames, forces=forces, data=called)
