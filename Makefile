@@ -23,7 +23,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
 	touch $@
 
-# Train on packaged data, evaluate, run NVE, analyse: the commands a user would type. Resumes where it was stopped.
+# Train on packaged data, evaluate, run NVE, analyse: the commands a user would type. Resumes where it was stopped. The
+# picture is that of README, drawn anew.
 demo: install
 	mkdir -p $(DEMO)
 	$(BIN)/remul-md train demo-ethanol --run-dir $(DEMO)/run --resume
@@ -31,7 +32,7 @@ demo: install
 	$(BIN)/remul-md md $(DEMO)/run/potential.pt --structure ethanol --ensemble nve --temperature-K 300 \
 	    --rotation thermal --timestep-fs 0.5 --equilibrate-ps 2 --length-ps 5 --output $(DEMO)/nve.traj --resume
 	$(BIN)/remul-md analyze $(DEMO)/nve.traj --potential $(DEMO)/run/potential.pt --evaluation $(DEMO)/evaluation.json \
-	    --report $(DEMO)/report.html --picture $(DEMO)/picture.png --json $(DEMO)/analysis.json
+	    --report $(DEMO)/report.html --picture docs/demo.png --json $(DEMO)/analysis.json
 
 # The site: build/site/index.html. Sphinx stands in a folder of its own, and the environment of the package as it was.
 docs: install build/docs-packages/.installed
@@ -51,7 +52,7 @@ SHOT := ../../docs/images
 screenshots: docs
 	mkdir -p $(SHOTS)
 	cd $(SHOTS) && PATH=$(CURDIR)/$(BIN):$$PATH && \
-	remul-md md ethanol --structure ethanol --length-ps 2 --output run.traj --resume && \
+	remul-md md ethanol --structure ethanol --length-ps 1 --output run.traj --resume && \
 	remul-md analyze run.traj --potential ethanol --report report.html && \
 	remul-md compare ethanol ethanol@exact ethanol@direct --structure ethanol --report compare.html && \
 	remul-md spectrum run.traj --picture $(SHOT)/spectrum.png && \

@@ -19,7 +19,9 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["images"]
 html_theme = "furo"
 html_show_copyright = False
+html_copy_source = False
 html_theme_options = {
+    "top_of_page_buttons": [],
     # Fonts that exist everywhere and the colours of the reports.
     "light_css_variables": {"color-brand-primary": "#b8431f", "color-brand-content": "#9c3414"},
     "dark_css_variables": {"color-brand-primary": "#f08a5d", "color-brand-content": "#f08a5d"},
@@ -30,7 +32,8 @@ highlight_language = "none"
 default_role = "code"  # docstrings are plain text: one backtick is code
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
+python_maximum_signature_line_length = 100  # longer ones have a line for each argument
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 
 

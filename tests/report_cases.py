@@ -11,6 +11,7 @@ from analysis_runs import TILT, ethanol_run, tilted_ethanol
 from ase import units
 from spring_molecule import spring_molecule
 
+from remul_md.analysis.parity import Parity
 from remul_md.analysis.report import PotentialRecord, RunContent, Subject, collect_content
 from remul_md.analysis.structure import BondRanges
 from remul_md.analysis.training_statistics import TrainingStatistics
@@ -67,6 +68,24 @@ def shown_run() -> tuple[TrajectoryAnalysis, RunContent]:
             path, atoms=tilted_ethanol(), n_rotation_frames=11, n_draws=3, training_statistics=TRAINED
         )
         return analysis, collect_content([read_trajectory(path)], analysis, atoms=tilted_ethanol(tilt=0.05 * TILT))
+
+
+def drawn_parity() -> Parity:
+    """900 force components with errors of 4 meV/Angstrom, three of them far off; 30 energies, 1 meV too high."""
+    generator = np.random.default_rng(3)
+    label = generator.normal(size=900)
+    error = 0.004 * generator.normal(size=900)
+    error[[5, 77, 400]] = 0.3, -0.5, 0.4
+    energy = generator.normal(size=30) - 4000.0
+    return Parity(
+        forces=label,
+        predicted_forces=label + error,
+        energy=energy,
+        predicted_energy=energy + 0.001,
+        data="drawn",
+        n_frames=30,
+        head="conservative",
+    )
 
 
 def side_by_side() -> list[Subject]:

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from report_cases import drawn_parity
 
-from remul_md.analysis.parity import MAX_FRAMES, Parity, known_parity, parity
+from remul_md.analysis.parity import MAX_FRAMES, known_parity, parity
 from remul_md.analysis.report.parity import parity_figures
 from remul_md.datasets.read import read_frames
 from remul_md.errors import InputError
@@ -45,15 +46,8 @@ def test_the_record_names_the_frames(ethanol):
 
 
 def test_a_density_counts_every_point_in_its_frame():
-    generator = np.random.default_rng(3)
-    label = generator.normal(size=900)
-    error = 0.004 * generator.normal(size=900)
-    error[[5, 77, 400]] = 0.3, -0.5, 0.4
-    energy = generator.normal(size=30) - 4000.0
-    found = Parity(
-        forces=label, predicted_forces=label + error, energy=energy, predicted_energy=energy + 0.001,
-        data="drawn", n_frames=30, head="conservative",
-    )  # fmt: skip
+    found = drawn_parity()
+    error = found.predicted_forces - found.forces
     forces, energies = parity_figures(found)
     (density, line) = forces.traces
     assert density.counts.shape == (len(density.y), len(density.x))

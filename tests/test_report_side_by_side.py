@@ -31,6 +31,13 @@ def test_the_headline_tells_who_and_why():
     assert told == "B: the energy drifts. a and d hold"
 
 
+def test_an_axis_is_told(tmp_path):
+    one, other = side_by_side()
+    about = replace(other, analysis=replace(other.analysis, axis=(0.0, 0.0, 1.0)))
+    page = write_side_by_side([one, about], tmp_path / "page.html", comparisons={}, reference="shown").read_text()
+    assert "judged about an axis only: shown about" in page
+
+
 def test_every_run_has_a_column_and_a_look(tmp_path):
     shown = side_by_side()
     path = write_side_by_side(

@@ -26,6 +26,7 @@ from remul_md.analysis.spectrum import Spectrum
 from remul_md.analysis.trajectory import TrajectoryAnalysis
 from remul_md.analysis.verdicts import Verdict
 from remul_md.errors import InputError
+from remul_md.potentials.provenance import axis_in_words
 
 MAX_RUNS = 6  # as many looks as `draw.js` has for them
 # In the order of a reader's questions; others follow as they come.
@@ -188,6 +189,10 @@ def _banner(subjects: Sequence[Subject], title: str) -> str:
         else (f"{min(lengths):.3g} to {max(lengths):.3g} ps")
     )
     said = f"{_and(runs)}, {length} each; the same checks and limits for all of them."
+    about = {each.name: axis_in_words(each.analysis.axis) for each in subjects if each.analysis.axis is not None}
+    if about:
+        told = "; ".join(f"{name} about {axis}" for name, axis in about.items())
+        said += f" Rotations, torque and angular momentum were judged about an axis only: {told}."
     return (
         f'<header class="banner {style}"><p class="kicker">Side by side: '
         f"{escape(molecule_name(first.analysis, first.record))}</p><h1>{escape(title)}</h1>"
