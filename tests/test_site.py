@@ -59,7 +59,7 @@ def test_every_page_stands_in_one_list_of_contents() -> None:
 
 
 def headings(page: Path) -> set[str]:
-    """Anchors as GitHub and the site make them."""
+    """Link targets as GitHub and the site make them."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     titles = re.findall(r"^#{1,4} (.*)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
@@ -68,11 +68,11 @@ def headings(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
 def test_links_and_pictures_are_there(page: Path) -> None:
     text = re.sub(r"`[^`\n]*`", "", re.sub(r"```(?!\{).*?```", "", page.read_text(), flags=re.DOTALL))
-    for target, _, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(#([^)\s]*))?\)", text):
+    for target, _, part in re.findall(r"\]\((?!https?:)([^)#\s]*)(#([^)\s]*))?\)", text):
         other = page if not target else page.parent / target
         assert other.exists(), f"{page.name}: {target}"
-        if anchor:
-            assert anchor in headings(other), f"{page.name}: {target}#{anchor}"
+        if part:
+            assert part in headings(other), f"{page.name}: {target}#{part}"
     for target in re.findall(r"\{literalinclude\} (\S+)", text):
         assert (page.parent / target).is_file(), target
 
