@@ -108,6 +108,7 @@ def _compare(
     if any(target.base for target in named):
         import torch
 
+        from remul_md.cli.audit import calculator_of
         from remul_md.datasets.structure_source import read_structure
         from remul_md.dynamics.options import MDOptions
 
@@ -116,18 +117,17 @@ def _compare(
         torch.set_num_threads(n_threads)
         options = MDOptions(length_ps=length_ps, equilibrate_ps=equilibrate_ps, temperature_K=temperature, seed=seed)
         atoms = read_structure(structure, ignore_cell=ignore_cell)
-        from remul_md.cli.audit import calculator_of
-
         # All of them first: what cannot be loaded must not cost the runs of the others.
         calculators = {
             target.name: calculator_of(target.base, options=target.options, n_threads=n_threads)
             for target in named
             if target.base
         }
-        for name, calculator in calculators.items():
-            files[name] = _run(
-                name, calculator, atoms, options, folder=report.with_name(f"{report.stem}-runs"), structure=structure
-            )
+        folder = report.with_name(f"{report.stem}-runs")
+        for target in named:
+            if target.base:
+                calculator = calculators[target.name]
+                files[target.name] = _run(target, calculator, atoms, options, folder=folder, structure=structure)
     *others, last = files
     found = {
         name: compare_files(files[name], files[last], options=FileOptions(**given), ignore_cell=ignore_cell)
@@ -179,28 +179,23 @@ def _check(named: list[Target], *, report: Path | None, picture: Path | None, st
         raise InputError(f"--picture draws two, {len(words)} are named; use --report")
 
 
-def _run(name: str, calculator: Any, atoms: Atoms, options: Any, *, folder: Path, structure: str) -> Path:
+def _run(target: Target, calculator: Any, atoms: Atoms, options: Any, *, folder: Path, structure: str) -> Path:
     """Run a potential, or go on with its run; a molecule that fell apart is shown as far as it came."""
     from remul_md.cli.md import taught
     from remul_md.dynamics import SimulationStopped, run_md
 
-    path = folder / f"{re.sub(r'[^A-Za-z0-9.@,-]+', '_', name)}.traj"
-    facts: dict[str, Any] = {"potential": name.split("@")[0], "structure": structure}
+    path = folder / f"{re.sub(r'[^A-Za-z0-9.@,-]+', '_', target.name)}.traj"
+    facts: dict[str, Any] = {"potential": target.base, "structure": structure, **target.options}
     known = getattr(calculator, "potential", None)
     if known is not None:
-        facts |= {
-            "potential_sha256": known.sha256,
-            "forces": calculator.head,
-            "symmetry": known.symmetry,
-            **taught(known),
-        }
+        facts |= {"potential_sha256": known.sha256, "forces": calculator.head, **taught(known)}
     started = atoms.copy()
     started.calc = calculator
-    typer.echo(f"{name}: {options.length_ps:g} ps of NVE in {path}")
+    typer.echo(f"{target.name}: {options.length_ps:g} ps of NVE in {path}")
     try:
         run_md(started, options, output=path, resume=True, provenance=facts)
     except SimulationStopped as stop:
-        typer.echo(f"note: {name} stopped: {stop}")
+        typer.echo(f"note: {target.name} stopped: {stop}")
     return path
 
 
