@@ -16,7 +16,7 @@ SERIES = (
     *(INK, ACCENT, "#2f6f8f", "#7a8b2f", "#8a4f9e", "#c98a1b", "#4f7a6a", "#9a5a4a", "#5a6a9a"),
     *("#d6336c", "#0b9e8e", "#6b4e16", "#3b5bdb"),
 )
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib, so a picture is the same everywhere
     "font.size": 8.5,
     "text.color": INK,
