@@ -161,7 +161,7 @@ compare = _compare
 
 
 def _check(named: list[Target], *, report: Path | None, picture: Path | None, structure: str | None) -> None:
-    from remul_md.analysis.report.side_by_side import MAX_RUNS
+    from remul_md.analysis.report.subject import MAX_RUNS
 
     words = [target.name for target in named]
     if len(words) < 2:

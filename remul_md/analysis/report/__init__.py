@@ -10,7 +10,8 @@ from remul_md.analysis.report.content import RunContent, collect_content
 from remul_md.analysis.report.page import report_data, write_report
 from remul_md.analysis.report.picture import write_summary_png
 from remul_md.analysis.report.record import PotentialRecord
-from remul_md.analysis.report.side_by_side import Subject, side_by_side_data, write_side_by_side
+from remul_md.analysis.report.side_by_side import side_by_side_data, write_side_by_side
+from remul_md.analysis.report.subject import Subject
 
 __all__ = [
     "PotentialRecord",

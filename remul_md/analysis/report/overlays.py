@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +10,8 @@ from numpy.typing import NDArray
 from remul_md.analysis.comparison import Comparison
 from remul_md.analysis.distributions import PAIR_DISTANCES
 from remul_md.analysis.report.figures import MAX_POINTS, Figure, Trace, orientation_angles, thin
+from remul_md.analysis.report.subject import Subject
 from remul_md.analysis.spectrum import FASTEST_PER_CM
-
-if TYPE_CHECKING:
-    from remul_md.analysis.report.side_by_side import Subject
 
 N_BLOCKS = 60  # means over them: the vibration of the total energy would hide what drifts
 
