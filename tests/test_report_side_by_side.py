@@ -26,9 +26,9 @@ def judged(passed):
 def test_the_headline_tells_who_and_why():
     good, bad, unsure = (Subject(name=n, analysis=judged(p)) for n, p in (("a", True), ("b", False), ("c", None)))
     assert headline([good, replace(good, name="d")]) == "Both hold"
-    assert headline([good, unsure]).startswith("Not decided for c")
+    assert headline([good, unsure]) == "Not decided for c: whether the energy is conserved; a holds"
     told = headline([good, bad, replace(good, name="d"), unsure])
-    assert told == "B: the energy drifts. a and d hold"
+    assert told == "B: the energy drifts; not decided for c: whether the energy is conserved; a and d hold"
 
 
 def test_an_axis_is_told(tmp_path):

@@ -113,16 +113,20 @@ def side_by_side_data(
 
 def headline(subjects: Sequence[Subject]) -> str:
     """Who holds and who does not, with the first reasons in words."""
-    failed = {each.name: _failures(each) for each in subjects}
-    bad = {name: words for name, words in failed.items() if words}
-    unsure = [each.name for each in subjects if _standing(each) == "open"]
-    if bad:
-        told = "; ".join(f"{name}: {', '.join(words[:MAX_TOLD])}" for name, words in bad.items())
-        good = [name for name, words in failed.items() if not words and name not in unsure]
-        return told[:1].upper() + told[1:] + (f". {_and(good)} {'hold' if len(good) > 1 else 'holds'}" if good else "")
-    if unsure:
-        return f"Not decided for {_and(unsure)}; nothing failed"
-    return f"{'Both' if len(subjects) == 2 else f'All {len(subjects)}'} hold" if len(subjects) > 1 else "It holds"
+    failed = {each.name: words for each in subjects if (words := _reasons(each, passed=False))}
+    unsure = {
+        each.name: _reasons(each, passed=None) or ["nothing was judged"]
+        for each in subjects
+        if each.name not in failed and _standing(each) == "open"
+    }
+    good = [each.name for each in subjects if _standing(each) == "pass"]
+    if len(good) == len(subjects):
+        return "It holds" if len(good) == 1 else "Both hold" if len(good) == 2 else f"All {len(good)} hold"
+    told = [f"{name}: {', '.join(words[:MAX_TOLD])}" for name, words in failed.items()]
+    told += [f"not decided for {name}: {', '.join(words[:MAX_TOLD])}" for name, words in unsure.items()]
+    told += [f"{_and(good)} {'hold' if len(good) > 1 else 'holds'}"] if good else []
+    text = "; ".join(told)
+    return text[:1].upper() + text[1:]
 
 
 def _standing(subject: Subject) -> str:
@@ -130,11 +134,13 @@ def _standing(subject: Subject) -> str:
     return "fail" if False in passed else "open" if None in passed or not passed else "pass"
 
 
-def _failures(subject: Subject) -> list[str]:
+def _reasons(subject: Subject, *, passed: bool | None) -> list[str]:
+    """In words: the checks that failed (False), or those that the run cannot decide (None)."""
+    place = 1 if passed is None else 0
     return [
-        IN_WORDS[verdict.name][0] if verdict.name in IN_WORDS else f"{verdict.name}: no"
+        IN_WORDS[verdict.name][place] if verdict.name in IN_WORDS else verdict.name
         for verdict in subject.analysis.verdicts
-        if verdict.passed is False
+        if verdict.passed is passed
     ]
 
 
