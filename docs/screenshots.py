@@ -28,13 +28,15 @@ def main(arguments: list[str]) -> None:
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--hide-scrollbars"):
         options.add_argument(flag)
     browser = webdriver.Chrome(options=options)
+    browser.command_executor.client_config.timeout = 600  # seconds, for a machine with much else to do
+    browser.set_page_load_timeout(500)
     try:
         for picture, width, height, page in zip(*[iter(arguments)] * 4, strict=True):
             _set_size(browser, int(width), int(height) or 900)
             scheme = [{"name": "prefers-color-scheme", "value": "light"}]
             browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
             browser.get(Path(page).resolve().as_uri())
-            WebDriverWait(browser, 60).until(
+            WebDriverWait(browser, 500).until(
                 lambda shown: shown.execute_script(
                     "return document.readyState === 'complete' && (!document.getElementById('figures') "
                     "|| 'drawn' in document.documentElement.dataset)"
