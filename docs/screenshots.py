@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -24,10 +25,14 @@ def main(arguments: list[str]) -> None:
 
     if not arguments or len(arguments) % 4:
         sys.exit(__doc__)
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        sys.exit("Chromium or its driver is not installed (Debian: apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
+    options.binary_location = chromium
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--hide-scrollbars"):
         options.add_argument(flag)
-    browser = webdriver.Chrome(options=options)
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
     browser.command_executor.client_config.timeout = 600  # seconds, for a machine with much else to do
     browser.set_page_load_timeout(500)
     try:
