@@ -190,7 +190,9 @@ def _table(subjects: Sequence[Subject]) -> str:
         rows.append(_row(name.capitalize(), what, [_cell(verdict) for verdict in verdicts]))
     calls = [each.call_ms for each in subjects]
     if any(call is not None for call in calls):
-        rows.append(_row("Time of a call", "energy and forces of one geometry, here", [_plain(c, "ms") for c in calls]))
+        rows.append(
+            _row("CPU time of a call", "energy and forces of one geometry, here", [_plain(c, "ms") for c in calls])
+        )
     return (
         f'<div class="scroll"><table class="side" style="--n: {len(subjects)}"><thead><tr><th scope="col">'
         f'<span class="hidden">measure</span></th>{"".join(names)}</tr></thead><tbody>{"".join(rows)}</tbody>'

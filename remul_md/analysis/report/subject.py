@@ -22,7 +22,7 @@ class Subject:
         analysis: of the run.
         record: of its potential, where that is known.
         spectrum: density of states of the run.
-        call_ms: wall time of energy and forces of one geometry; None where no calculator is known.
+        call_ms: CPU time of energy and forces of one geometry; None where no calculator is known.
         provenance: what made it, as it is.
     """
 
