@@ -325,7 +325,7 @@ def write_comparison_png(comparison: Comparison, path: str | Path, *, labels: tu
                 shown = slice(
                     min(one.filled().start, other.filled().start), max(one.filled().stop, other.filled().stop)
                 )
-                look = {"color": SERIES[number % len(SERIES)], "linewidth": 1.1}
+                look: dict[str, Any] = {"color": SERIES[number % len(SERIES)], "linewidth": 1.1}
                 axes.plot(one.centers[shown], one.density[shown], label=name.split()[-1], **look)
                 axes.plot(other.centers[shown], other.density[shown], "--", **look)
             unit = comparison.one[names[0]].bins.unit
