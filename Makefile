@@ -12,7 +12,7 @@ JOBS ?= 2
 MOLECULE ?= aspirin benzene ethanol malonaldehyde naphthalene salicylic toluene
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo potentials direct-heads types test test-fast test-wheel cuda-check torch-cluster clean
+.PHONY: install demo docs screenshots potentials direct-heads types test test-fast test-wheel cuda-check torch-cluster clean
 
 install: $(VENV)/.installed
 
@@ -23,7 +23,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
 	touch $@
 
-# Train on packaged data, evaluate, run NVE, analyse: the commands a user would type. Resumes where it was stopped.
+# Train on packaged data, evaluate, run NVE, analyse: the commands a user would type. Resumes where it was stopped. The
+# picture is that of README, drawn anew.
 demo: install
 	mkdir -p $(DEMO)
 	$(BIN)/remul-md train demo-ethanol --run-dir $(DEMO)/run --resume
@@ -31,7 +32,34 @@ demo: install
 	$(BIN)/remul-md md $(DEMO)/run/potential.pt --structure ethanol --ensemble nve --temperature-K 300 \
 	    --rotation thermal --timestep-fs 0.5 --equilibrate-ps 2 --length-ps 5 --output $(DEMO)/nve.traj --resume
 	$(BIN)/remul-md analyze $(DEMO)/nve.traj --potential $(DEMO)/run/potential.pt --evaluation $(DEMO)/evaluation.json \
-	    --report $(DEMO)/report.html --picture $(DEMO)/picture.png --json $(DEMO)/analysis.json
+	    --report $(DEMO)/report.html --picture docs/demo.png --json $(DEMO)/analysis.json
+
+# The site: build/site/index.html. Sphinx stands in a folder of its own, and the environment of the package as it was.
+docs: install build/docs-packages/.installed
+	PYTHONPATH=build/docs-packages $(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/site
+	@echo build/site/index.html
+
+build/docs-packages/.installed: pyproject.toml constraints.txt
+	rm -rf build/docs-packages
+	$(BIN)/pip install -q -c constraints.txt --target build/docs-packages $$($(BIN)/python -c \
+	    'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	touch $@
+
+# Pictures of README and site, docs/images: runs of two minutes, their pages in Chromium (apt-get install chromium
+# chromium-driver), and what the commands draw.
+SHOTS := build/screenshots
+SHOT := ../../docs/images
+screenshots: docs
+	mkdir -p $(SHOTS)
+	cd $(SHOTS) && PATH=$(CURDIR)/$(BIN):$$PATH && \
+	remul-md md ethanol --structure ethanol --length-ps 1 --output run.traj --resume && \
+	remul-md analyze run.traj --potential ethanol --report report.html && \
+	remul-md compare ethanol ethanol@exact ethanol@direct --structure ethanol --report compare.html && \
+	remul-md spectrum run.traj --picture $(SHOT)/spectrum.png && \
+	remul-md compare run.traj rmd17/ethanol/test-01 --picture $(SHOT)/structures.png && \
+	python ../../docs/screenshots.py $(SHOT)/report-wide.png 1400 1500 report.html \
+	    $(SHOT)/report-phone.png 390 1400 report.html $(SHOT)/compare.png 1400 1500 compare.html \
+	    $(SHOT)/site.png 1400 900 ../site/index.html
 
 # Retrain what ships: make potentials MOLECULE="ethanol aspirin" RUNS=FOLDER. Preset: data/presets/NAME.yaml. Resumes
 # where it was stopped. Evaluated by its name, so that the figures beside the potential hold no path of this machine.

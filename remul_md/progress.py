@@ -41,3 +41,16 @@ def progress_bar(
         mininterval=0.2 if sys.stderr.isatty() else 10.0,
         dynamic_ncols=True,
     )
+
+
+def update_untimed(bar: tqdm[Any]) -> None:
+    """Count a unit that took much longer than the others will, such as a step that was compiled first.
+
+    It is done, but the clock of the bar begins after it: else the first estimates would be hours too long.
+    """
+    if bar.disable:
+        return
+    bar.n += 1
+    bar.initial += 1
+    bar.last_print_n += 1
+    bar.unpause()

@@ -11,7 +11,8 @@ from analysis_runs import TILT, ethanol_run, tilted_ethanol
 from ase import units
 from spring_molecule import spring_molecule
 
-from remul_md.analysis.report import RunContent, collect_content
+from remul_md.analysis.parity import Parity
+from remul_md.analysis.report import PotentialRecord, RunContent, Subject, collect_content
 from remul_md.analysis.structure import BondRanges
 from remul_md.analysis.training_statistics import TrainingStatistics
 from remul_md.analysis.trajectory import TrajectoryAnalysis, analyze_trajectory
@@ -67,6 +68,34 @@ def shown_run() -> tuple[TrajectoryAnalysis, RunContent]:
             path, atoms=tilted_ethanol(), n_rotation_frames=11, n_draws=3, training_statistics=TRAINED
         )
         return analysis, collect_content([read_trajectory(path)], analysis, atoms=tilted_ethanol(tilt=0.05 * TILT))
+
+
+def drawn_parity() -> Parity:
+    """900 force components with errors of 4 meV/Angstrom, three of them far off; 30 energies, 1 meV too high."""
+    generator = np.random.default_rng(3)
+    label = generator.normal(size=900)
+    error = 0.004 * generator.normal(size=900)
+    error[[5, 77, 400]] = 0.3, -0.5, 0.4
+    energy = generator.normal(size=30) - 4000.0
+    return Parity(
+        forces=label,
+        predicted_forces=label + error,
+        energy=energy,
+        predicted_energy=energy + 0.001,
+        data="drawn",
+        n_frames=30,
+        head="conservative",
+    )
+
+
+def side_by_side() -> list[Subject]:
+    """Both runs as `remul-md compare` hands them to its page."""
+    run, content = shown_run()
+    record = PotentialRecord(molecule="ethanol", validation_force_mae_meV_per_A=7.31)
+    return [
+        Subject(name="tilted", analysis=analysed_run(), call_ms=12.5),
+        Subject(name="shown", analysis=run, record=record, spectrum=content.spectrum, provenance={"sha256": "ab" * 32}),
+    ]
 
 
 def thermal_frames(n_frames: int, *, interval_fs: float = 3.0, seed: int = 11) -> TrajectoryArrays:

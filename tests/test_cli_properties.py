@@ -56,11 +56,46 @@ def test_compare(cli: Run, tmp_path: Path) -> None:
     assert code == 0, err
     assert "structure as in the reference: yes" in out
     figures = json.loads((tmp_path / "c.json").read_text())
-    assert 0.0 < figures["h_r_mae"] < 0.1
-    assert figures["distributions"]["bond C-O"]["trajectory"]["n_values"] == 1000
+    (found,) = figures["comparisons"]
+    assert 0.0 < found["h_r_mae"] < 0.1
+    assert found["distributions"]["bond C-O"]["trajectory"]["n_values"] == 1000
     assert (tmp_path / "c.png").stat().st_size > 20000
     code, _, err = cli("compare", "rmd17/ethanol/test-01", "rmd17/aspirin/test-01")
     assert (code, "give the same molecule" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_compare_potentials_side_by_side(cli: Run, tmp_path: Path) -> None:
+    """Each is run once from one structure, the same command again goes on with what is there."""
+    words = ("compare", "ethanol@direct", "ethanol@exact", "rmd17/ethanol/test-01", "--structure", "ethanol")
+    words += ("--report", tmp_path / "page.html", "--json", tmp_path / "page.json", "--n-rotation-frames", "2")
+    words += ("--length-ps", "0.02", "--equilibrate-ps", "0", "--seed", "3")
+    code, _, err = cli(*words)
+    assert code == 0, err
+    written = json.loads((tmp_path / "page.json").read_text())
+    errors = {name: run["rotational_error"] for name, run in written["runs"].items()}
+    assert errors["ethanol@exact"] < 0.01 < 0.1 < errors["ethanol@direct"]
+    known = {name: run["force_error_meV_per_A"] for name, run in written["runs"].items()}
+    assert known["ethanol@exact"] < 5.0 < known["ethanol@direct"]
+    assert min(run["call_ms"] for run in written["runs"].values()) > 0.1
+    assert [each["reference"] for each in written["comparisons"]] == ["rmd17/ethanol/test-01"] * 2
+    runs = sorted((tmp_path / "page-runs").glob("*.traj"))
+    assert len(runs) == 2
+    before = [run.stat().st_mtime_ns for run in runs]
+    assert cli(*words)[0] == 0
+    assert [run.stat().st_mtime_ns for run in runs] == before
+
+
+def test_compare_refuses_before_it_runs(cli: Run, tmp_path: Path) -> None:
+    for wrong, told in {
+        ("compare", "ethanol", "ethanol@exact"): "--report",
+        ("compare", "ethanol", "ethanol@exact", "--report", tmp_path / "new.html"): "--structure",
+        ("compare", "ethanol", "ethanol@upright", "--report", tmp_path / "new.html"): "no mode",
+        ("compare", "ethanol"): "two or more",
+    }.items():
+        code, _, err = cli(*wrong)
+        assert (code, told in err) == (2, True), err
+    assert not (tmp_path / "new.html").exists()
 
 
 def test_spectrum(cli: Run, tmp_path: Path) -> None:

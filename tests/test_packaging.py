@@ -89,7 +89,8 @@ def test_pins_have_no_local_suffix_and_no_range(pins: dict[str, str]) -> None:
 
 
 def test_pins_cover_and_satisfy_what_the_package_needs(project: dict[str, Any], pins: dict[str, str]) -> None:
-    needed = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["dev"]]
+    extras = project["project"]["optional-dependencies"]
+    needed = [*project["project"]["dependencies"], *extras["dev"], *extras["docs"]]
     needed += project["build-system"]["requires"]
     assert len(needed) > 20
     for text in needed:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from browser_session import PHONE, WIDE, needs_browser, opened
-from report_cases import EVALUATION, analysed_run, training_rows
+from report_cases import EVALUATION, analysed_run, drawn_parity, side_by_side, training_rows
 
-from remul_md.analysis.report import write_report
+from remul_md.analysis.report import RunContent, write_report, write_side_by_side
 
 pytestmark = [*needs_browser, pytest.mark.slow]
 
@@ -19,6 +21,7 @@ def report(tmp_path_factory):
         folder / "report.html",
         evaluation=EVALUATION,
         training=training_rows(),
+        content=RunContent(parity=drawn_parity()),
         provenance={"potential": "a-potential-with-a-very-long-name-" * 5, "sha256": "0123456789abcdef" * 4},
     )
 
@@ -32,7 +35,9 @@ def test_every_plot_is_drawn_and_nothing_overflows(browser, report, size, dark):
     plots = browser.execute_script(
         """return [...document.querySelectorAll(".plot")].map(plot => ({
              key: plot.id,
-             expected: plot.data.length,
+             expected: plot.data.filter(trace => trace.type !== "heatmap").length,
+             densities: [plot.data.filter(trace => trace.type === "heatmap").length,
+               plot.querySelectorAll(".heatmaplayer image").length],
              lengths: [...plot.querySelectorAll(".scatterlayer .trace")].map(trace =>
                [...trace.querySelectorAll("path.js-line")].reduce((n, p) => n + p.getAttribute("d").length, 0)
                + trace.querySelectorAll("path.point").length),
@@ -40,7 +45,8 @@ def test_every_plot_is_drawn_and_nothing_overflows(browser, report, size, dark):
              room: plot.getBoundingClientRect().width,
            }))"""
     )
-    assert len(plots) == 6
+    assert len(plots) == 8
+    assert [plot["densities"] for plot in plots if plot["densities"] != [0, 0]] == [[1, 1], [1, 1]]
     for plot in plots:
         assert len(plot["lengths"]) == plot["expected"] >= 1, plot
         assert min(plot["lengths"]) >= 7, plot  # a line of two points is the shortest there is
@@ -106,6 +112,22 @@ def test_all_text_can_be_read(browser, report, dark):
     found = browser.execute_script(CONTRASTS)
     assert len(found) > 100
     assert [each for each in found if each[0] < 4.5] == []
+
+
+def test_runs_side_by_side_fit_and_can_be_read(browser, tmp_path):
+    shown = [replace(each, name=f"{each.name}-{k}") for k in range(2) for each in side_by_side()]
+    page = write_side_by_side(shown, tmp_path / "page.html", comparisons={}, reference="shown-1")
+    for size, dark in ((WIDE, True), (PHONE, False)):
+        opened(browser, page, size=size, dark=dark)
+        assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= size[0]
+        assert [each for each in browser.execute_script(CONTRASTS) if each[0] < 4.5] == []
+        drawn = browser.execute_script(
+            """return [...document.querySelectorAll(".plot")].map(plot => [plot.data.length,
+                 plot.querySelectorAll(".scatterlayer .trace").length])"""
+        )
+        assert len(drawn) >= 3
+        assert all(wanted == found for wanted, found in drawn)
 
 
 @pytest.mark.parametrize("size", [WIDE, PHONE])

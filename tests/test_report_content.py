@@ -166,7 +166,13 @@ def test_what_is_missing_has_its_reason(tmp_path, monkeypatch):
     bare = write_report(analysis, tmp_path / "bare.html").read_text(encoding="utf-8")
     assert 'id="scene"' not in bare
     assert 'id="spectrum"' not in bare
-    assert RunContent().to_json() == {"molecule": None, "spectrum": None, "vibrations": None, "missing": {}}
+    assert RunContent().to_json() == {
+        "molecule": None,
+        "spectrum": None,
+        "vibrations": None,
+        "parity": None,
+        "missing": {},
+    }
 
 
 def test_a_ensemble_is_plotted_beside_the_rotational_error():

@@ -85,7 +85,7 @@ class Accuracy:
         symmetry: relaxed, or exact where O(3) is built in or was cut to.
         direction_load: force MAE with the raw directions cut over the force MAE as it is, both in the original
             orientation: 1 where exact symmetry is free, large where the raw directions carry the potential, 1 for exact
-                potentials.
+            potentials.
         force_mae_exact: the first of the two, meV/Angstrom.
         n_members: 1, or the members of an ensemble.
         forces_std: of an ensemble, its error bar against the errors of the original forces, by component, in

@@ -17,6 +17,7 @@ from remul_md.analysis.distributions import (
     sampling_gap,
     streamed_distributions,
 )
+from remul_md.analysis.drawing import SERIES, drawn_panels
 from remul_md.analysis.temperature import mean_temperature_K
 from remul_md.analysis.verdicts import Verdict
 from remul_md.datasets.file_options import FileOptions
@@ -310,34 +311,32 @@ def write_comparison_png(comparison: Comparison, path: str | Path, *, labels: tu
     Raises:
         InputError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     groups = {"pair distances": "h(r)", "bond": "bonds", "angle": "angles", "dihedral": "dihedral angles"}
     panels = {
         title: names
         for word, title in groups.items()
         if (names := [name for name in comparison.one if name.startswith(word)])
     }
-    figure = Figure(figsize=(11.0, 3.6 * ((len(panels) + 1) // 2)), layout="constrained")
-    FigureCanvasAgg(figure)
-    for place, (title, names) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot((len(panels) + 1) // 2, min(len(panels), 2), place)
-        for number, name in enumerate(names):
-            one, other = comparison.one[name], comparison.other[name]
-            shown = slice(min(one.filled().start, other.filled().start), max(one.filled().stop, other.filled().stop))
-            colour = f"C{number % 10}"
-            axes.plot(one.centers[shown], one.density[shown], color=colour, linewidth=1.1, label=name.split()[-1])
-            axes.plot(other.centers[shown], other.density[shown], "--", color=colour, linewidth=1.1)
-        unit = comparison.one[names[0]].bins.unit
-        axes.set(title=title, xlabel=f"{'distance' if unit == 'Å' else 'angle'}, {unit}", ylabel=f"density, 1/{unit}")
-        axes.set_ylim(bottom=0.0)
-        axes.spines[["top", "right"]].set_visible(False)
-        if len(names) > 1:
-            axes.legend(frameon=False, fontsize=8, ncols=1 + len(names) // 7)
-    figure.suptitle(
-        f"solid: {labels[0]} ({comparison.n_frames[0]} frames); dashed: {labels[1]} ({comparison.n_frames[1]}); "
-        f"h(r) MAE {comparison.pair_distance_mae:.3f}",
-        fontsize=10,
-    )
-    save_picture(figure, path)
+    size = (11.0, 3.6 * ((len(panels) + 1) // 2))
+    with drawn_panels(len(panels), n_columns=min(len(panels), 2), inches=size) as (figure, places):
+        for axes, (title, names) in zip(places, panels.items(), strict=True):
+            for number, name in enumerate(names):
+                one, other = comparison.one[name], comparison.other[name]
+                shown = slice(
+                    min(one.filled().start, other.filled().start), max(one.filled().stop, other.filled().stop)
+                )
+                look: dict[str, Any] = {"color": SERIES[number % len(SERIES)], "linewidth": 1.1}
+                axes.plot(one.centers[shown], one.density[shown], label=name.split()[-1], **look)
+                axes.plot(other.centers[shown], other.density[shown], "--", **look)
+            unit = comparison.one[names[0]].bins.unit
+            what = "distance" if unit == "Å" else "angle"
+            axes.set(title=title, xlabel=f"{what} ({unit})", ylabel=f"density (1/{unit})")
+            axes.set_ylim(bottom=0.0)
+            if len(names) > 1:
+                axes.legend(ncols=1 + len(names) // 7)
+        figure.suptitle(
+            f"solid: {labels[0]} ({comparison.n_frames[0]} frames); dashed: {labels[1]} ({comparison.n_frames[1]}); "
+            f"h(r) MAE {comparison.pair_distance_mae:.3f}",
+            fontsize=9.5,
+        )
+        save_picture(figure, path)

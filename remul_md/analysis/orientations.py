@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from remul_md.analysis.drawing import INK, SERIES, drawn_panels
 from remul_md.errors import InputError
 from remul_md.outputs import save_picture, write_figures
 from remul_md.potentials.potential import ForcesChoice, Potential
@@ -196,36 +197,28 @@ def write_orientation_errors(errors: OrientationErrors, path: Path) -> None:
     if path.suffix == ".json":
         write_figures(path, errors.to_json(), hint="choose another file")
     else:
-        save_picture(_figure(errors), path)
+        _draw(errors, path)
 
 
-def _figure(errors: OrientationErrors) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.0, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    left.plot(errors.angles_deg, errors.force_mae, "k-", marker=".", label="force MAE, any axis")
-    left.plot(errors.angles_deg, errors.rotational_error, "k--", marker=".", label="rotational error, any axis")
-    for axis, colour in zip(AXES, ("tab:red", "tab:green", "tab:blue"), strict=True):
-        left.plot(errors.angles_deg, errors.axis_force_mae[axis], color=colour, linewidth=1, label=f"force MAE, {axis}")
-        left.plot(errors.angles_deg, errors.axis_rotational_error[axis], "--", color=colour, linewidth=1)
-        right.axhline(errors.axis_percent[axis], color=colour, linewidth=1, label=f"all turns about {axis}")
-    left.set(xlabel="angle from the original orientation, degrees", ylabel="meV/Angstrom", title="errors of the forces")
-    left.set_ylim(bottom=0.0)
-    left.legend(frameon=False, fontsize=8)
-    right.plot(errors.angles_deg, errors.percent, "k-", marker=".", label="turns by this angle, any axis")
-    right.axhline(PERCENT_LINE, color="black", linestyle=":", linewidth=1, label=f"{PERCENT_LINE:g} %")
-    right.set(
-        xlabel="angle from the original orientation, degrees",
-        ylabel="equivariance percent",
-        title="share of broken symmetry",
-    )
-    right.set_ylim(bottom=0.0)
-    right.legend(frameon=False, fontsize=8)
-    for panel in (left, right):
-        panel.set_xlim(0.0, 180.0)
-        panel.set_xticks(range(0, 181, 30))
-    figure.suptitle(f"{errors.forces} forces, {errors.n_frames} frames", fontsize=10)
-    return figure
+def _draw(errors: OrientationErrors, path: Path) -> None:
+    with drawn_panels(2, n_columns=2, inches=(10.0, 4.2)) as (figure, (left, right)):
+        any_axis: dict[str, Any] = {"color": INK, "marker": ".", "linewidth": 1.4}
+        left.plot(errors.angles_deg, errors.force_mae, label="force MAE, any axis", **any_axis)
+        left.plot(errors.angles_deg, errors.rotational_error, "--", label="rotational error, any axis", **any_axis)
+        for axis, colour in zip(AXES, SERIES[1:], strict=False):
+            look: dict[str, Any] = {"color": colour, "linewidth": 1}
+            left.plot(errors.angles_deg, errors.axis_force_mae[axis], label=f"force MAE, {axis}", **look)
+            left.plot(errors.angles_deg, errors.axis_rotational_error[axis], "--", **look)
+            right.axhline(errors.axis_percent[axis], label=f"all turns about {axis}", **look)
+        right.plot(errors.angles_deg, errors.percent, label="turns by this angle, any axis", **any_axis)
+        right.axhline(PERCENT_LINE, color=INK, linestyle=":", linewidth=1, label=f"{PERCENT_LINE:g} %")
+        left.set(title="errors of the forces", ylabel="meV/Å")
+        right.set(title="share of broken symmetry", ylabel="equivariance percent")
+        for panel in (left, right):
+            panel.set_xlabel("angle from the original orientation (degrees)")
+            panel.set_xlim(0.0, 180.0)
+            panel.set_xticks(range(0, 181, 30))
+            panel.set_ylim(bottom=0.0)
+            panel.legend()
+        figure.suptitle(f"{errors.forces} forces, {errors.n_frames} frames", fontsize=9.5)
+        save_picture(figure, path)

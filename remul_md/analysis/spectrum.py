@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from remul_md.analysis.drawing import INK, drawn_panels
 from remul_md.analysis.temperature import counted_degrees_of_freedom
 from remul_md.dynamics.constraints import SeenConstraints
 from remul_md.dynamics.momenta import kinetic_energy_eV
@@ -313,15 +314,9 @@ def write_spectrum_png(spectrum: Spectrum, path: str | Path, *, title: str) -> N
     Raises:
         InputError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.plot(spectrum.wavenumbers_per_cm, 1e3 * spectrum.density, color="black", linewidth=1.0)
-    axes.set(xlabel="wavenumber, 1/cm", ylabel="degrees of freedom per 1000 1/cm", title=title)
-    axes.set_xlim(0.0, min(float(spectrum.wavenumbers_per_cm[-1]), 4200.0))
-    axes.set_ylim(bottom=0.0)
-    axes.spines[["top", "right"]].set_visible(False)
-    save_picture(figure, path)
+    with drawn_panels(1, n_columns=1, inches=(9.0, 3.8)) as (figure, (axes,)):
+        axes.plot(spectrum.wavenumbers_per_cm, 1e3 * spectrum.density, color=INK, linewidth=1.0)
+        axes.set(xlabel="wavenumber (1/cm)", ylabel="density (per 1000 1/cm)", title=title)
+        axes.set_xlim(0.0, min(float(spectrum.wavenumbers_per_cm[-1]), FASTEST_PER_CM))
+        axes.set_ylim(bottom=0.0)
+        save_picture(figure, path)

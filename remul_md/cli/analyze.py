@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,10 @@ from remul_md.errors import InputError
 from remul_md.outputs import check_reports, write_figures
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ase import Atoms
+
     from remul_md.analysis.trajectory import TrajectoryAnalysis
     from remul_md.analysis.verdicts import Verdict
     from remul_md.calculators import RemulCalculator
@@ -55,14 +60,12 @@ def analyze(
     n_threads: ThreadsOption = 1,
 ) -> None:
     """Does the run conserve energy, do its forces turn with the molecule, does the molecule stay intact?"""
-    from remul_md.analysis.training_statistics import TrainingStatistics
-    from remul_md.analysis.trajectory import analyze_trajectory
     from remul_md.dynamics.read import open_trajectory
 
     read = _inputs(trajectory, potential, topology, evaluation)
     check_reports(report, json_file, picture=picture, inputs=read)
     figures = None if evaluation is None else _read_evaluation(evaluation)
-    atoms, statistics, training, calculator, record = None, None, None, None, None
+    training, calculator, record = None, None, None
     provenance: dict[str, Any] = {"trajectory": str(trajectory), **_made_by(trajectory)}
     reading: dict[str, Any] = {
         "topology": topology,
@@ -77,14 +80,8 @@ def analyze(
         from remul_md.analysis.report import PotentialRecord
 
         torch.set_num_threads(n_threads)
-        calculator = _run_calculator(trajectory, potential, device=device, n_threads=n_threads)
+        calculator = run_calculator(trajectory, potential, device=device, n_threads=n_threads)
         known = calculator.potential
-        opened = open_trajectory(trajectory, **reading)
-        atoms = next(opened.blocks()).atoms(0)
-        atoms.calc = calculator
-        atoms.info["charge"] = known.domain.charges[0]  # trajectories carry none
-        if not atoms.pbc.any():
-            statistics = TrainingStatistics.of(known.domain, numbers=atoms.numbers, positions=atoms.positions)
         run = known.provenance.run_of(calculator.head)  # of the forces that are tested
         record = PotentialRecord.of(known, forces=calculator.head)
         training = run["metrics"].get("history")
@@ -101,17 +98,8 @@ def analyze(
             **({"pretrained on": known.provenance.pretraining} if known.provenance.pretraining else {}),
             "trained with": f"remul-md {run['package_version']}",
         }
-    recorded = _record(trajectory).get("provenance", {}).get("axis")
-    if recorded is None and calculator is not None:
-        recorded = calculator.potential.provenance.axis
-    result = analyze_trajectory(
-        trajectory,
-        atoms=atoms,
-        **reading,
-        n_rotation_frames=n_rotation_frames,
-        seed=seed,
-        axis=chosen_axis(axis, recorded),
-        training_statistics=statistics,
+    result, atoms = judged_run(
+        trajectory, calculator, axis=axis, reading=reading, n_rotation_frames=n_rotation_frames, seed=seed
     )
     _print_analysis(result)
     if picture is not None:
@@ -124,7 +112,7 @@ def analyze(
         exact = None
         if atoms is not None and calculator is not None and vibrations is not False:
             exact = atoms.copy()
-            exact.calc = _run_calculator(
+            exact.calc = run_calculator(
                 trajectory, calculator.potential, device=device, n_threads=n_threads, dtype="float64"
             )
         opened = open_trajectory(trajectory, **reading)
@@ -134,7 +122,17 @@ def analyze(
             "version": __version__,
             "versions": _versions(),
         }
-        content = collect_content(opened.blocks(), result, atoms=exact, any_size=bool(vibrations))
+        compared = None
+        if calculator is not None and record is not None:
+            from remul_md.analysis.parity import known_parity
+
+            compared = partial(
+                known_parity,
+                calculator.potential,
+                forces=calculator.head,
+                evaluation=record.figures if figures is None else figures,
+            )
+        content = collect_content(opened.blocks(), result, atoms=exact, any_size=bool(vibrations), parity=compared)
         shown: dict[str, Any] = {
             "evaluation": figures,
             "training": training,
@@ -150,7 +148,52 @@ def analyze(
             typer.echo(f"wrote {written}")
 
 
-def _run_calculator(
+def judged_run(
+    trajectory: Path,
+    calculator: Any,
+    *,
+    axis: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+    n_rotation_frames: int = 50,
+    seed: int = 0,
+) -> tuple[TrajectoryAnalysis, Atoms | None]:
+    """The analysis of a run, and its first frame with the calculator, if there is one.
+
+    Args:
+        trajectory: the run.
+        calculator: any of ASE; of a potential its training data are held against the run. None: no forces are tested.
+        axis: as `--axis`; default: what the record of the run or the potential says.
+        reading: options of `open_trajectory`.
+        n_rotation_frames, seed: as `analyze_trajectory`.
+    """
+    from remul_md.analysis.training_statistics import TrainingStatistics
+    from remul_md.analysis.trajectory import analyze_trajectory
+    from remul_md.dynamics.read import open_trajectory
+
+    atoms, statistics = None, None
+    recorded = run_record(trajectory).get("provenance", {}).get("axis")
+    if calculator is not None:
+        atoms = next(open_trajectory(trajectory, **(reading or {})).blocks()).atoms(0)
+        atoms.calc = calculator
+        known = getattr(calculator, "potential", None)
+        if known is not None:
+            atoms.info["charge"] = known.domain.charges[0]  # trajectories carry none
+            recorded = known.provenance.axis if recorded is None else recorded
+            if not atoms.pbc.any():
+                statistics = TrainingStatistics.of(known.domain, numbers=atoms.numbers, positions=atoms.positions)
+    analysis = analyze_trajectory(
+        trajectory,
+        atoms=atoms,
+        **(reading or {}),
+        n_rotation_frames=n_rotation_frames,
+        seed=seed,
+        axis=chosen_axis(axis, recorded),
+        training_statistics=statistics,
+    )
+    return analysis, atoms
+
+
+def run_calculator(
     trajectory: Path, potential: Any, *, device: str, n_threads: int, dtype: Dtype | None = None
 ) -> RemulCalculator:
     """The calculator that made the trajectory, where its record says how; else the potential as it is.
@@ -163,7 +206,7 @@ def _run_calculator(
     """
     from remul_md.calculators import RemulCalculator
 
-    facts = _record(trajectory).get("provenance", {})
+    facts = run_record(trajectory).get("provenance", {})
     symmetrize = facts.get("symmetrize")
     return RemulCalculator(
         potential,
@@ -178,7 +221,7 @@ def _run_calculator(
     )
 
 
-def _record(trajectory: Path) -> dict[str, Any]:
+def run_record(trajectory: Path) -> dict[str, Any]:
     """What `remul-md md` wrote beside its trajectory; empty for the runs of others."""
     from remul_md.dynamics.recording import files_of, read_json
 
@@ -196,7 +239,7 @@ def _inputs(trajectory: Path, *others: str | Path | None) -> list[str | Path | N
 
 def _made_by(trajectory: Path) -> dict[str, Any]:
     """The run's own record in a few lines for the provenance."""
-    record = _record(trajectory)
+    record = run_record(trajectory)
     facts, options = record.get("provenance", {}), record.get("options", {})
     keys = ("ensemble", "temperature_K", "final_temperature_K", "timestep_fs", "length_ps", "equilibrate_ps", "seed")
     found = {

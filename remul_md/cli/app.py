@@ -10,6 +10,7 @@ import typer
 from remul_md._version import __version__
 from remul_md.cli.analyze import analyze
 from remul_md.cli.audit import audit
+from remul_md.cli.compare import compare
 from remul_md.cli.config_flags import file_flags
 from remul_md.cli.data import data_app
 from remul_md.cli.improve import improve
@@ -26,7 +27,7 @@ from remul_md.cli.options import (
 )
 from remul_md.cli.potentials import _distill, _label, ensemble, training_line
 from remul_md.cli.printing import fail, print_table, write_figures
-from remul_md.cli.properties import compare, spectrum, timestep_scan, vibrations
+from remul_md.cli.properties import spectrum, timestep_scan, vibrations
 from remul_md.cli.study import study_app
 from remul_md.errors import InputError
 from remul_md.outputs import check_reports

@@ -110,7 +110,7 @@ def _md(
         "structure": structure,
         # Only where they are on: runs made before the options existed go on.
         **({"symmetry": symmetry} if symmetry is not None else {}),
-        **_taught(calculator.potential),
+        **taught(calculator.potential),
         **({"remove_net_torque": True} if remove_net_torque else {}),
         **({"fast_forces": fast.head} if fast is not None else {}),
         **({"compiled": True} if compiled else {}),
@@ -131,7 +131,7 @@ def _md(
 md = flags_of(MDOptions, FLAGS)(_md)
 
 
-def _taught(potential: Potential) -> dict[str, Any]:
+def taught(potential: Potential) -> dict[str, Any]:
     """Of a potential of a field or about an axis: both, and the rotations that it knows; `analyze` judges by them."""
     made = potential.provenance
     if made.axis is None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from remul_md.analysis.verdicts import Verdict
 
 
 def command_line(*words: str | Path) -> str:
@@ -25,6 +30,13 @@ def print_table(title: str, rows: list[tuple[str, str]]) -> None:
 def verdict_word(passed: bool | None) -> str:
     """How a verdict reads."""
     return {True: "yes", False: "NO", None: "undecided"}[passed]
+
+
+def print_verdicts(verdicts: Iterable[Verdict]) -> None:
+    """A line for each: its word, its number beside the limit, and why."""
+    for verdict in verdicts:
+        value = f"{verdict.value:.3g} {verdict.unit} (limit {verdict.limit})"
+        typer.echo(f"  {verdict.name}: {verdict_word(verdict.passed)}, {value} {verdict.why}")
 
 
 def write_figures(path: Path | None, content: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The commands `remul-md vibrations`, `compare`, `spectrum` and `timestep-scan`; heavy imports wait until needed."""
+"""The commands `remul-md vibrations`, `spectrum` and `timestep-scan`; heavy imports wait until needed."""
 
 from __future__ import annotations
 
@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remul_md.cli.config_flags import file_flags
 from remul_md.cli.options import IgnoreCellOption, JsonOption, ThreadsOption
-from remul_md.cli.printing import verdict_word, write_figures
+from remul_md.cli.printing import print_verdicts, write_figures
 from remul_md.errors import InputError
 from remul_md.outputs import check_reports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ase import Atoms
-
-    from remul_md.analysis.verdicts import Verdict
 
 TargetArgument = Annotated[
     str, typer.Argument(metavar="POTENTIAL|MODULE:FACTORY", help="A potential, or what makes an ASE calculator.")
@@ -59,44 +54,8 @@ def vibrations(
     ):
         typer.echo(f"  {name:20} {' '.join(f'{value:.1f}' for value in values)}")
     typer.echo(f"  zero-point energy    {modes.zero_point_energy:.4f} eV (harmonic)")
-    _print_verdicts(found.verdicts)
+    print_verdicts(found.verdicts)
     write_figures(json_file, {"potential": potential, "structure": structure, **found.to_json()})
-
-
-@file_flags
-def _compare(
-    trajectory: Annotated[str, typer.Argument(help="run.traj, run.h5md, or a data set.")],
-    other: Annotated[str, typer.Argument(metavar="OTHER|DATA", help="Another one, or rmd17/ethanol/test-01.")],
-    json_file: JsonOption = None,
-    ignore_cell: IgnoreCellOption = False,
-    picture: Annotated[Path | None, typer.Option(help="Write one PNG picture.")] = None,
-    **given: str | None,
-) -> None:
-    """Are the structures of a run those of a data set or another run? Pair distances, bonds, angles, dihedrals.
-
-    Both have to be at one temperature.
-    """
-    from remul_md.analysis.comparison import compare_files, write_comparison_png
-    from remul_md.datasets.file_options import FileOptions
-
-    check_reports(json_file, picture=picture, inputs=(trajectory, other))
-    found = compare_files(trajectory, other, options=FileOptions(**given), ignore_cell=ignore_cell)
-    typer.echo(f"\n{trajectory}: {found.n_frames[0]} frames, {other}: {found.n_frames[1]} frames")
-    width = max(len(gap.name) for gap in found.gaps)
-    typer.echo(f"  {'':{width}}  gap (0 to 2)  of that sampling  difference of means")
-    for gap in found.gaps:
-        mean = "" if gap.mean_difference is None else f"{gap.mean_difference:+.4f} {gap.unit}"
-        typer.echo(f"  {gap.name:{width}}  {gap.gap:12.3f}  {gap.sampling:16.3f}  {mean}")
-    _print_verdicts([found.verdict])
-    for note in found.notes:
-        typer.echo(f"note: {note}")
-    write_figures(json_file, {"trajectory": trajectory, "reference": other, **found.to_json()})
-    if picture is not None:
-        write_comparison_png(found, picture, labels=(trajectory, other))
-        typer.echo(f"wrote {picture}")
-
-
-compare = _compare
 
 
 def spectrum(
@@ -158,7 +117,7 @@ def timestep_scan(
     for run in found.runs:
         value = "blew up" if run.fluctuation_meV_per_atom is None else f"{run.fluctuation_meV_per_atom:.3g} meV/atom"
         typer.echo(f"  {run.timestep_fs:8g} fs  {value}")
-    _print_verdicts([found.verdict])
+    print_verdicts([found.verdict])
     write_figures(
         json_file, {"potential": potential, "structure": structure, "length_ps": length_ps, **found.to_json()}
     )
@@ -182,9 +141,3 @@ def _structure_with(
     atoms = read_structure(structure, ignore_cell=ignore_cell)
     atoms.calc = calculator
     return atoms
-
-
-def _print_verdicts(verdicts: Iterable[Verdict]) -> None:
-    for verdict in verdicts:
-        value = f"{verdict.value:.3g} {verdict.unit} (limit {verdict.limit})"
-        typer.echo(f"  {verdict.name}: {verdict_word(verdict.passed)}, {value} {verdict.why}")

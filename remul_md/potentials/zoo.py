@@ -109,10 +109,10 @@ def measured_latency_ms(potential: Potential, *, forces: ForcesChoice = "auto") 
 
 def _describe(name: str, file: Path, measure_latency: bool) -> ShippedPotential:
     potential = load_potential(file)
-    figures = _figures(file, potential, potential.resolve_forces("auto"))
+    figures = _told_figures(file, potential, forces=potential.resolve_forces("auto"))
     has_both = potential.provenance.trained_forces == "both"
     fields = potential.provenance.fields_V_per_A
-    direct = _figures(file, potential, "direct") if has_both else {}
+    direct = _told_figures(file, potential, forces="direct") if has_both else {}
     return ShippedPotential(
         name=name,
         molecule=", ".join(_formula(entry) for entry in potential.domain.compositions),
@@ -139,21 +139,37 @@ def _formula(composition: dict[str, int]) -> str:
     return "".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in sorted(composition.items()))
 
 
-def _figures(file: Path, potential: Potential, head: Literal["conservative", "direct"]) -> dict[str, Any]:
-    """The stored test figures of a head; none if they are missing or belong to another file or head."""
-    served = head == potential.resolve_forces("auto")
-    stored = file.with_suffix(".json" if served else f".{head}.json")
-    chosen = [] if served else ["--forces", head]
+def stored_figures(
+    file: Path, potential: Potential, *, forces: Literal["conservative", "direct"]
+) -> tuple[dict[str, Any], str]:
+    """The figures of `remul-md evaluate` that lie beside a file, for this potential and these forces.
+
+    Args:
+        file: of a shipped potential.
+        potential: as it was loaded, from this file or another.
+        forces: the kind that was evaluated.
+    Returns:
+        The figures, empty where there are none for them; then also why, and what makes them.
+    Raises:
+        InputError: they cannot be read.
+    """
+    served = forces == potential.resolve_forces("auto")
+    stored = file.with_suffix(".json" if served else f".{forces}.json")
+    chosen = [] if served else ["--forces", forces]
     again = f"`{shlex.join(['remul-md', 'evaluate', file.stem, 'TEST', *chosen, '--json', stored.name])}` makes them"
     if not stored.is_file():
-        what = "test figures" if served else f"test figures of its {head} forces"
-        logger.warning("%s: no %s beside it; %s", file.name, what, again)
-        return {}
+        what = "test figures" if served else f"test figures of its {forces} forces"
+        return {}, f"{file.name}: no {what} beside it; {again}"
     figures = read_json(stored, hint=again)
     if figures.get("potential_sha256") != potential.sha256:
-        logger.warning("%s: are figures of another file than %s and not shown; %s", stored.name, file.name, again)
-        return {}
-    if figures.get("forces", head) != head:
-        logger.warning("%s: are figures of %s forces and not shown; %s", stored.name, figures["forces"], again)
-        return {}
+        return {}, f"{stored.name}: are figures of another file than {file.name} and not shown; {again}"
+    if figures.get("forces", forces) != forces:
+        return {}, f"{stored.name}: are figures of {figures['forces']} forces and not shown; {again}"
+    return figures, ""
+
+
+def _told_figures(file: Path, potential: Potential, *, forces: Literal["conservative", "direct"]) -> dict[str, Any]:
+    figures, why = stored_figures(file, potential, forces=forces)
+    if why:
+        logger.warning("%s", why)
     return figures

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from remul_md.studies.figures import COLORS, plain_numbers, style, write_panels
+from remul_md.analysis.drawing import SERIES, SOFT
+from remul_md.studies.figures import plain_numbers, style, write_panels
 from remul_md.studies.lab import Task
 from remul_md.studies.methods import METHODS
 from remul_md.studies.report import BUDGET_TITLES, SMALL_PERCENT, Group, learned, read_results, tables_of
@@ -17,7 +18,6 @@ from remul_md.studies.report import BUDGET_TITLES, SMALL_PERCENT, Group, learned
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-GREY = "#66707a"
 ROUNDING = 1e-3  # percent, or of the largest E': an exactly equivariant model would squeeze everything else
 
 
@@ -92,7 +92,7 @@ def _error_against_beta(axes: Axes, found: Sequence[Group]) -> None:
     betas = [group.beta or 0.0 for group in swept]
     # Beside the sweep its limits (no symmetry loss, nothing but rotated orientations) and what is exact.
     limits = [group for group in found if group.method in ("plain", "augmentation", "augmentation-2")]
-    for color, name in zip(COLORS, task.errors[:2], strict=False):
+    for color, name in zip(SERIES, task.errors[:2], strict=False):
         label = task.column(name).label
         values = [group.values(name) for group in swept]
         means, spans = [v.mean() for v in values], [np.abs(v - v.mean()).max() for v in values]
@@ -111,7 +111,7 @@ def _percent_against_step(axes: Axes, found: Sequence[Group]) -> None:
             if rows:
                 x, y = ([row[key] for row in rows] for key in ("step", "percent"))
                 axes.plot(x, y, label=group.label if k == 0 else None, lw=1.2, ms=3, **_style(group))
-    axes.axhline(SMALL_PERCENT, color=GREY, lw=0.9, ls="--", label=f"{SMALL_PERCENT:g} %")
+    axes.axhline(SMALL_PERCENT, color=SOFT, lw=0.9, ls="--", label=f"{SMALL_PERCENT:g} %")
     axes.set(xscale="log", yscale="log", xlabel="step", ylabel="share of the squared error, broken symmetry, %")
     plain_numbers(axes)
     _title(axes, found, "from half the error of no output on")
@@ -122,7 +122,7 @@ def _error_against_step(axes: Axes, found: Sequence[Group]) -> None:
         for run in group.runs:
             x, y = ([row[key] for row in run["history"]] for key in ("step", "error"))
             axes.plot(x, y, lw=1.2, ms=3, **_style(group))
-    axes.axhline(found[0].runs[0]["zero_error"], color=GREY, lw=0.9, ls=":", label="output of 0")
+    axes.axhline(found[0].runs[0]["zero_error"], color=SOFT, lw=0.9, ls=":", label="output of 0")
     axes.set(xscale="log", yscale="log", xlabel="step", ylabel="squared error a coordinate, all orientations")
     axes.set_title("averaged weights, validation", fontsize=8, loc="left")
 

@@ -71,6 +71,11 @@ class CompiledLosses:
         self._compiled: dict[Shape, tuple[Callable[..., Any], list[str]]] = {}
         require_compiler(self._device, option="train.compile=true")
 
+    @property
+    def n_compiled(self) -> int:
+        """Shapes that were compiled so far."""
+        return len(self._compiled)
+
     def knows(self, batch: Any) -> bool:
         """Whether a batch has one of these shapes."""
         return shape_of(batch) in self._shapes

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from remul_md.errors import InputError
 from remul_md.files import save_tensors
-from remul_md.progress import progress_bar
+from remul_md.progress import progress_bar, update_untimed
 from remul_md.training.checkpoint import SYMMETRY, MetricsLog, TrainState, read_checkpoint
 from remul_md.training.compiled import CompiledLosses, compile_losses
 from remul_md.training.config import TrainConfig
@@ -155,7 +155,7 @@ def fit(
 
     late, first_late = stage(objective), equivariance_step(config)
     begun = late if early is None else stage(early)
-    before, started = state.seconds, time.perf_counter()
+    before, started, first = state.seconds, time.perf_counter(), state.step
     bar = progress_bar(shown=progress, total=config.n_steps, initial=state.step, unit="step")
     sums: dict[str, tuple[Tensor | float, int]] = {}  # since the last row: a sum on the device, and how many
     shown = ""
@@ -164,13 +164,18 @@ def fit(
             due, (trained, compiled) = state.step + 1 in monitored, begun if state.step < first_late else late
             if state.step == first_late > 0:
                 state.best_score, state.n_worse = math.inf, 0  # what was not trained for symmetry is not kept
+            ready = 0 if compiled is None else compiled.n_compiled
             losses = train_step(
                 state, batch_of(state.step), objective=trained, config=config, diagnose=due, compiled=compiled
             )
             for name, value in losses.items():
                 total, n = sums.get(name, (0.0, 0))
                 sums[name] = (total + value, n + 1)
-            bar.update()
+            # What is compiled or loaded at first takes up to minutes, and no step after it does.
+            if state.step == first + 1 or (compiled is not None and compiled.n_compiled > ready):
+                update_untimed(bar)
+            else:
+                bar.update()
             last = state.step == config.n_steps
             state.seconds = before + time.perf_counter() - started
             validating = last or state.step % config.validate_every == 0

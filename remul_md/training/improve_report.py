@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from remul_md.analysis.drawing import SERIES, SOFT, drawn_panels
 from remul_md.outputs import save_picture, write_text
 
 PAGE, PICTURE = "improve.md", "improve.png"
@@ -91,28 +92,23 @@ def _told(value: float | None, form: str) -> str:
 
 
 def _draw(path: Path, sampled: Sequence[Mapping[str, Any]], *, until_ps: float) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for place, temperature in enumerate(sorted({run["temperature_K"] for row in sampled for run in row["runs"]})):
-        points = [
-            (row["round"] + 0.08 * place, run["stable_ps"], bool(run["cause"]))
-            for row in sampled
-            for run in row["runs"]
-            if run["temperature_K"] == temperature
-        ]
-        color = f"C{place}"
-        axes.plot([], [], "o", color=color, label=f"{temperature:g} K")
-        for ended, filled in ((True, color), (False, "none")):
-            chosen = [(x, y) for x, y, cause in points if cause == ended]
-            axes.plot(*zip(*chosen, strict=True) if chosen else ([], []), "o", color=color, markerfacecolor=filled)
-    axes.axhline(until_ps, color="0.6", linewidth=1.0)
-    axes.set_yscale("symlog", linthresh=0.01)
-    axes.set_ylim(bottom=0.0)
-    axes.set_xlabel("round")
-    axes.set_ylabel("held, ps (open: until the runs of the round were ended)")
-    axes.legend(frameon=False)
-    save_picture(figure, path)
+    with drawn_panels(1, n_columns=1, inches=(6.4, 4.0)) as (figure, (axes,)):
+        for place, temperature in enumerate(sorted({run["temperature_K"] for row in sampled for run in row["runs"]})):
+            points = [
+                (row["round"] + 0.08 * place, run["stable_ps"], bool(run["cause"]))
+                for row in sampled
+                for run in row["runs"]
+                if run["temperature_K"] == temperature
+            ]
+            color = SERIES[place % len(SERIES)]
+            axes.plot([], [], "o", color=color, label=f"{temperature:g} K")
+            for ended, filled in ((True, color), (False, "none")):
+                chosen = [(x, y) for x, y, cause in points if cause == ended]
+                axes.plot(*zip(*chosen, strict=True) if chosen else ([], []), "o", color=color, markerfacecolor=filled)
+        axes.axhline(until_ps, color=SOFT, linewidth=1.0)
+        axes.set_yscale("symlog", linthresh=0.01)
+        axes.set_ylim(bottom=0.0)
+        axes.set_xlabel("round")
+        axes.set_ylabel("held (ps; open: until the runs of the round were ended)")
+        axes.legend()
+        save_picture(figure, path)

@@ -1,14 +1,15 @@
-"""What a report shows besides the analysis: the molecule in 3D, the spectrum of the run, vibrations at a minimum."""
+"""What a report shows besides the analysis: the molecule in 3D, spectrum, vibrations at a minimum, parity."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from remul_md.analysis.parity import Parity
 from remul_md.analysis.report.molecule import MoleculeView, molecule_view
 from remul_md.analysis.spectrum import Spectrum, trajectory_spectrum
 from remul_md.analysis.trajectory import TrajectoryAnalysis
@@ -34,17 +35,24 @@ class RunContent:
         molecule: for the 3D view.
         spectrum: density of states of the run.
         vibrations: at the minimum nearest to its first frame.
-        missing: sentences, by `molecule`, `spectrum`, `vibrations`.
+        parity: labels of known frames beside the forces and energies of the potential.
+        missing: sentences, by `molecule`, `spectrum`, `vibrations`, `parity`.
     """
 
     molecule: MoleculeView | None = None
     spectrum: Spectrum | None = None
     vibrations: Vibrations | None = None
+    parity: Parity | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; null where a part is missing."""
-        parts = {"molecule": self.molecule, "spectrum": self.spectrum, "vibrations": self.vibrations}
+        parts = {
+            "molecule": self.molecule,
+            "spectrum": self.spectrum,
+            "vibrations": self.vibrations,
+            "parity": self.parity,
+        }
         return {
             **{name: None if part is None else part.to_json() for name, part in parts.items()},
             "missing": dict(self.missing),
@@ -57,6 +65,7 @@ def collect_content(
     *,
     atoms: Atoms | None = None,
     any_size: bool = False,
+    parity: Callable[[], Parity] | None = None,
 ) -> RunContent:
     """Make what can be made; never fails for a part that the run has no data for.
 
@@ -65,9 +74,10 @@ def collect_content(
         analysis: of it.
         atoms: a frame with a calculator in double precision: its minimum is sought and its vibrations are computed.
         any_size: vibrations of more than 30 atoms too.
+        parity: predicts known frames; an `InputError` of it says why there is no such plot.
     """
     missing: dict[str, str] = {}
-    molecule = spectrum = harmonic = None
+    molecule = spectrum = harmonic = compared = None
     heads: list[TrajectoryArrays] = []
     momenta: list[Array | None] = []
     stream = _keeping_momenta(blocks, heads, momenta)
@@ -91,7 +101,12 @@ def collect_content(
             harmonic = vibrations(atoms)
         except InputError as error:
             missing["vibrations"] = f"No vibrations: {error}."
-    return RunContent(molecule=molecule, spectrum=spectrum, vibrations=harmonic, missing=missing)
+    if parity is not None:
+        try:
+            compared = parity()
+        except InputError as error:
+            missing["parity"] = f"No parity plot: {error}."
+    return RunContent(molecule=molecule, spectrum=spectrum, vibrations=harmonic, parity=compared, missing=missing)
 
 
 def _keeping_momenta(

@@ -11,10 +11,22 @@
     band: { colour: "--accent", width: 1.2, dash: "dot", symbol: "circle" },
     bound: { colour: "--soft", width: 1.5, dash: "dash", symbol: "circle" },
     lines: { colour: "--accent", width: 1.5, dash: "solid", symbol: "circle" },
+    "run-0": { colour: "--run-0", width: 1.6, dash: "solid", symbol: "circle" },
+    "run-1": { colour: "--run-1", width: 1.6, dash: "dash", symbol: "diamond-open" },
+    "run-2": { colour: "--run-2", width: 1.8, dash: "dot", symbol: "square-open" },
+    "run-3": { colour: "--run-3", width: 1.6, dash: "dashdot", symbol: "triangle-up-open" },
+    "run-4": { colour: "--run-4", width: 1.6, dash: "longdash", symbol: "x-open" },
+    "run-5": { colour: "--run-5", width: 1.6, dash: "longdashdot", symbol: "cross-open" },
   };
 
   function colour(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  }
+
+  /* From a third of the way between card and accent, where a single point is still seen, to the accent. */
+  function scale() {
+    const [from, to] = ["--card", "--accent"].map((name) => colour(name).match(/[0-9a-f]{2}/gi).map((v) => parseInt(v, 16)));
+    return [0.3, 1].map((share, place) => [place, "rgb(" + from.map((v, k) => Math.round(v + share * (to[k] - v))).join(",") + ")"]);
   }
 
   // Plotly measures labels in the family that it is told: "inherit" would clip the legend.
@@ -22,6 +34,21 @@
 
   function traces(figure) {
     return figure.traces.map(function (trace) {
+      if (trace.counts) {
+        return {
+          type: "heatmap",
+          x: trace.x,
+          y: trace.y,
+          z: trace.counts.map((row) => row.map((count) => count === null ? null : Math.log10(count))),
+          customdata: trace.counts,
+          colorscale: scale(),
+          zmin: 0,
+          showscale: false,
+          hoverongaps: false,
+          hovertemplate: "%{customdata} points near %{x:.3g}, %{y:.3g}<extra></extra>",
+          name: trace.name,
+        };
+      }
       const look = looks[trace.role];
       return {
         type: "scatter",
@@ -31,7 +58,7 @@
         customdata: trace.moments,
         hovertemplate: trace.moments ? "%{y:.3g} at %{x:.1f}, %{customdata:.3f} ps<extra>%{fullData.name}</extra>" : undefined,
         name: trace.name,
-        showlegend: figure.traces.length > 1 && trace.name !== "",
+        showlegend: figure.traces.filter((other) => !other.counts).length > 1 && trace.name !== "",
         line: { color: colour(look.colour), width: look.width, dash: look.dash },
         marker: { color: colour(look.colour), size: 7, symbol: look.symbol, opacity: 0.85 },
       };
@@ -51,6 +78,7 @@
   }
 
   function layout(figure) {
+    const [xEdges, yEdges] = figure.box ? [figure.box.slice(0, 2), figure.box.slice(2)].map((range) => ({ range: range })) : [{}, {}];
     const axis = {
       color: colour("--soft"),
       gridcolor: colour("--line"),
@@ -64,14 +92,14 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: family, size: 13, color: colour("--ink") },
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 13 } },
-      xaxis: Object.assign({}, axis, { title: { text: figure.x_title, standoff: 8, font: { size: 13 } } }),
+      xaxis: Object.assign({}, axis, xEdges, { title: { text: figure.x_title, standoff: 8, font: { size: 13 } } }),
       yaxis: Object.assign({}, axis, figure.log_y ? logTicks(figure) : { nticks: 6 }, {
         title: { text: figure.y_title, standoff: 8, font: { size: 13 } },
         type: figure.log_y ? "log" : "linear",
         exponentformat: "power",
         rangemode: figure.traces.every(function (t) { return t.y.every(function (v) { return v === null || v >= 0; }); })
           ? "tozero" : "normal",
-      }),
+      }, yEdges),
     };
   }
 

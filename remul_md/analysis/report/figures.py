@@ -1,7 +1,8 @@
 """What the report plots: traces, axes and one sentence each; no colours, no script.
 
-A trace names a role (`main`, `noise`, `second`, `third`, `accent`, `band`, `bound`, `lines`); `draw.js` gives it
-a colour and a line style or marker that tells it from the others without colour, for light and dark.
+A trace names a role (`main`, `noise`, `second`, `third`, `accent`, `band`, `bound`, `lines`, `density`, `run-0` to
+`run-5`); `draw.js` gives it a colour and a line style or marker that tells it from the others without colour, for light
+and dark.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """One curve: `role` decides its look, `marks` draws points instead of a line, `moments` are their times in ps."""
+    """One curve: `role` decides its look, `marks` draws points instead of a line, `moments` are their times in ps.
+
+    With `counts`, [len(y), len(x)], it is a density: x and y are the centres of its cells; empty cells are left out.
+    """
 
     x: Array
     y: Array
@@ -36,6 +40,7 @@ class Trace:
     role: str
     marks: bool = False
     moments: Array | None = None
+    counts: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,7 @@ class Figure:
         traces: curves.
         thinned: what thinning left out; empty if nothing was.
         log_y: logarithmic vertical axis.
+        box: left, right, bottom and top of a frame that has no room about it, as of a density; None: as the data are.
     """
 
     key: str
@@ -62,6 +68,7 @@ class Figure:
     traces: tuple[Trace, ...]
     thinned: str = ""
     log_y: bool = False
+    box: tuple[float, float, float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists for the page's script."""
@@ -71,6 +78,7 @@ class Figure:
             "x_title": self.x_title,
             "y_title": self.y_title,
             "log_y": self.log_y,
+            **({} if self.box is None else {"box": [_short(edge) for edge in self.box]}),
             "traces": [
                 {
                     "x": [_short(value) for value in trace.x],
@@ -79,6 +87,7 @@ class Figure:
                     "role": trace.role,
                     "marks": trace.marks,
                     **({} if trace.moments is None else {"moments": [_short(value) for value in trace.moments]}),
+                    **({} if trace.counts is None else {"counts": [_filled(row) for row in trace.counts]}),
                 }
                 for trace in self.traces
             ],
@@ -358,6 +367,10 @@ def _thinned(n_points: int, n_kept: int) -> str:
     if n_kept >= n_points:
         return ""
     return f"Thinned to {n_kept:,} of {n_points:,} points; the lowest and highest of each interval are kept."
+
+
+def _filled(row: NDArray[np.int64]) -> list[int | None]:
+    return [int(count) or None for count in row]
 
 
 def _short(value: float) -> float | None:

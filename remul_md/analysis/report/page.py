@@ -9,6 +9,7 @@ from typing import Any
 from remul_md.analysis.report.banner import SUBSCRIPTS, banner, cards, verdict_in_words
 from remul_md.analysis.report.content import RunContent
 from remul_md.analysis.report.figures import Figure, report_figures
+from remul_md.analysis.report.parity import parity_figures
 from remul_md.analysis.report.parts import write_page
 from remul_md.analysis.report.record import PotentialRecord
 from remul_md.analysis.report.sections import report_sections, table_of_contents
@@ -37,7 +38,7 @@ def write_report(
             validation error of its training.
         training: rows of `metrics.csv` (step, task, equivariance, validation_force_mae); adds the learning curve.
         provenance: what made the run (potential, its hash, seeds, versions), shown at the end as it is.
-        content: of `collect_content`; adds the 3D view, the spectrum and the vibrations.
+        content: of `collect_content`; adds the 3D view, the spectrum, the vibrations and the parity plots.
         record: of the potential; says what the verdict is good for and how accurate the forces are.
     Returns:
         The path written.
@@ -108,4 +109,8 @@ def _figures(
     analysis: TrajectoryAnalysis, *, training: Sequence[Mapping[str, float]] | None, content: RunContent
 ) -> list[Figure]:
     frequencies = spectrum_figure(content.spectrum, content.vibrations)
-    return [*report_figures(analysis, training=training), *([] if frequencies is None else [frequencies])]
+    return [
+        *parity_figures(content.parity),
+        *report_figures(analysis, training=training),
+        *([] if frequencies is None else [frequencies]),
+    ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from remul_md.analysis.drawing import ACCENT, INK, SOFT, drawn_panels
 from remul_md.analysis.report.figures import drift_band, learning_curve, orientation_angles, thin
 from remul_md.analysis.trajectory import TrajectoryAnalysis
 from remul_md.analysis.verdicts import ROTATION
@@ -18,22 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH_PX, HEIGHT_PX, DPI = 1600, 640, 160
-PAPER, INK, SOFT, LINE, ACCENT = "#fbfaf7", "#23282d", "#66707a", "#e4e2dc", "#b8431f"  # as in style.css
 Panel = Callable[["Axes", TrajectoryAnalysis, Any, Any], None]
-STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so the picture is the same everywhere
-    "font.size": 8.5,
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": SOFT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "figure.facecolor": PAPER,
-    "axes.facecolor": PAPER,
-    "legend.frameon": False,
-}
 
 
 def write_summary_png(
@@ -56,11 +42,6 @@ def write_summary_png(
     Raises:
         InputError: nothing to draw, or the file cannot be written.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     panels: list[Panel] = []
     if analysis.drift is not None and analysis.energies is not None:
         panels.append(_energy_panel)
@@ -74,16 +55,9 @@ def write_summary_png(
             f"{analysis.name} holds nothing to draw: it needs energies and momenta over at least 20 rows, "
             "or a calculator for the rotations"
         )
-    with mpl.rc_context(STYLE):
-        layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.12, wspace=0.06)
-        # A canvas of its own: pyplot would keep global state and choose a display.
-        canvas = Canvas(figsize=(WIDTH_PX / DPI, HEIGHT_PX / DPI), dpi=DPI, layout=layout)
-        FigureCanvasAgg(canvas)
-        axes = canvas.subplots(1, len(panels), squeeze=False)[0]
+    inches = WIDTH_PX / DPI, HEIGHT_PX / DPI
+    with drawn_panels(len(panels), n_columns=len(panels), inches=inches) as (canvas, axes):
         for ax, panel in zip(axes, panels, strict=True):
-            ax.grid(True, color=LINE, linewidth=0.6)
-            ax.set_axisbelow(True)
-            ax.tick_params(length=0)
             panel(ax, analysis, evaluation, training)
         save_picture(canvas, path, dpi=DPI)
     return Path(path)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from remul_md.files import read_json
 from remul_md.potentials.potential import Potential, shipped_potentials
+from remul_md.potentials.zoo import stored_figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +55,15 @@ class PotentialRecord:
 def shipped_figures(potential: Potential, *, forces: Literal["conservative", "direct"]) -> dict[str, Any] | None:
     """The figures of `remul-md evaluate` that ship with this very file, for these forces and as it is used here."""
     for file in shipped_potentials().values():
-        for stored in (file.with_suffix(".json"), file.with_suffix(".direct.json")):
-            figures = read_json(stored, hint="reinstall the package") if stored.is_file() else {}
-            if figures.get("potential_sha256") != potential.sha256 or figures.get("forces", forces) != forces:
-                continue
-            if figures.get("symmetry") == potential.symmetry:
-                return figures
-            # The other figures are of the relaxed network; of the exact one the force error alone is kept.
-            exact = figures.get("force_mae_exact")
-            if potential.symmetry != "exact" or exact is None:
-                return None
-            kept: dict[str, Any] = {key: figures[key] for key in ("data", "n_frames", "forces") if key in figures}
-            return {**kept, "symmetry": "exact", "force_mae_original": exact, "force_mae_rotated": exact}
+        figures, _ = stored_figures(file, potential, forces=forces)
+        if not figures:
+            continue
+        if figures.get("symmetry") == potential.symmetry:
+            return figures
+        # The other figures are of the relaxed network; of the exact one the force error alone is kept.
+        exact = figures.get("force_mae_exact")
+        if potential.symmetry != "exact" or exact is None:
+            return None
+        kept: dict[str, Any] = {key: figures[key] for key in ("data", "n_frames", "forces") if key in figures}
+        return {**kept, "symmetry": "exact", "force_mae_original": exact, "force_mae_rotated": exact}
     return None

@@ -19,7 +19,7 @@ from remul_md.analysis.verdicts import QUESTIONS, Verdict
 
 # Key, word in the table of contents, question, plots.
 SECTIONS = (
-    ("accuracy", "Accuracy", "Is it accurate?", ("spectrum",)),
+    ("accuracy", "Accuracy", "Is it accurate?", ("parity-forces", "parity-energy")),
     ("energy", "Energy", "Does it conserve energy?", ("total-energy", "temperature")),
     ("symmetry", "Symmetry", "Do the forces turn with the molecule?", ("rotational-error", "net-torque")),
     ("stability", "Bonds", "Does the molecule hold?", ("bonds",)),
@@ -54,7 +54,7 @@ def report_sections(
     )
     view = molecule_block(content.molecule, content.missing.get("molecule", ""), name=molecule_name(analysis, record))
     within = {
-        "accuracy": _accuracy(evaluation, record) + frequencies,
+        "accuracy": frequencies,
         "stability": view,
         "domain": _data(record),
         "origin": measures_table(analysis, evaluation) + _provenance(provenance),
@@ -64,6 +64,8 @@ def report_sections(
         shown = "".join(drawn[plot] for plot in plots if plot in drawn)
         pair = f'<div class="pair">{shown}</div>' if shown else ""
         found = _findings(analysis.verdicts, key)
+        if key == "accuracy":
+            found += _accuracy(evaluation, record) + _parity(content)
         made.append(f'<section id="{key}"><h2>{question}</h2>{found}{pair}{within.get(key, "")}</section>')
     return made
 
@@ -104,6 +106,14 @@ def _accuracy(evaluation: Mapping[str, Any] | None, record: PotentialRecord | No
         "<p>Known from its own record: the error of the forces on the validation frames of its training, the card "
         "above. `remul-md evaluate` measures it on frames that training never saw; give its JSON with --evaluation.</p>"
     )
+
+
+def _parity(content: RunContent) -> str:
+    """On which frames the plots were made, or why there are none."""
+    said = content.missing.get("parity", "")
+    if content.parity is not None:
+        said = f"Drawn: {content.parity.data}."
+    return f'<p class="note">{escape(said)}</p>' if said else ""
 
 
 def _data(record: PotentialRecord | None) -> str:
