@@ -355,10 +355,12 @@ def _drift(
     if energies is None:
         notes.append("No drift: the trajectory lacks potential energies or momenta.")
         return None, None
-    if len(energies.time_ps) < MIN_SAMPLES:
-        notes.append(f"No drift: {len(energies.time_ps)} energies, at least {MIN_SAMPLES} are needed.")
+    n_energies = len(energies.time_ps) - (energies.shadow_energy is not None)  # which the first row does not have
+    if n_energies < MIN_SAMPLES:
+        notes.append(f"No drift: {n_energies} energies, at least {MIN_SAMPLES} are needed.")
         return None, None
-    drift = energy_drift(energies.time_ps, energies.total_energy / n_atoms)
+    shadow = None if energies.shadow_energy is None else energies.shadow_energy / n_atoms
+    drift = energy_drift(energies.time_ps, energies.total_energy / n_atoms, shadow_energy_per_atom=shadow)
     if thermostatted:
         notes.append("A thermostat exchanged energy with the system: the drift says nothing about the potential.")
         return drift, None
