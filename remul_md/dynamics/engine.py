@@ -166,11 +166,15 @@ class Engine:
             assert energy_before is not None  # the first record, or the step before, has asked
             self.shadow[SHADOW_COLUMN] = shadow_energy_eV(
                 (energy_before, state.potential_energy),
-                (forces_before, state.forces),
+                (self._moving(forces_before), self._moving(state.forces)),
                 momenta_from_ase(self.atoms.get_momenta()),
                 masses=self.masses,
                 timestep_fs=self.options.timestep_fs,
             )
+
+    def _moving(self, forces: Array) -> Array:
+        """Forces on what can move: those on fixed atoms push nothing."""
+        return np.where(self.constraints.fixed, 0.0, forces) if self.constraints.n_removed else forces
 
     def _record(self) -> None:
         state, options = self.state, self.options
