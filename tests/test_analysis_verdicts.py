@@ -25,7 +25,7 @@ def test_every_limit_that_is_printed_has_the_unit_of_its_value(judged) -> None:
         assert verdict.unit
         assert verdict.limit.endswith(verdict.unit)
         assert f"(limit {verdict.limit})" in _verdict_line(verdict)
-    assert judged["energy conserved"].limit == "±0.05 meV/atom/ps"
+    assert judged["energy conserved"].limit == "±0.01 meV/atom/ps"
     assert judged["forces turn with the molecule"].limit == "≤ 2 meV/Å"
 
 

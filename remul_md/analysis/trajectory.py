@@ -26,6 +26,7 @@ from remul_md.analysis.temperature import (
     held_in_run,
     n_vibrations,
     temperatures,
+    what_sets_the_temperature,
 )
 from remul_md.analysis.training_orientations import OrientationAngles, orientation_angles
 from remul_md.analysis.training_statistics import TrainingStatistics
@@ -58,6 +59,7 @@ class TrajectoryAnalysis:
         n_vibrations: internal degrees of freedom of the molecule in frame 0.
         ensemble: of the run, such as nve; empty where its record does not say.
         asked_temperature_K: what the run was asked for.
+        set_by: what decides the temperature of such a run, in a sentence; empty where its record does not say.
         angle_swept_deg: rotation angle from frame 0, [T].
         torque_frames: frames that the net force and torque belong to, [F].
         net_force_eV_per_A: [F, 3].
@@ -101,6 +103,7 @@ class TrajectoryAnalysis:
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
     axis: tuple[float, float, float] | None = None
+    set_by: str = ""
 
     @property
     def mean_temperature_K(self) -> float | None:
@@ -110,16 +113,18 @@ class TrajectoryAnalysis:
     @property
     def heating_K_per_ps(self) -> tuple[float, float, float] | None:
         """What the drift does to the temperature, K/ps, and the ends of its 95 % interval; None under a thermostat."""
-        if self.drift is None or self.conservation is None or not self.n_dof or self.n_dof < self.n_vibrations:
+        if self.drift is None or self.conservation is None:
+            return None
+        low, high = self.drift.ci95_meV_per_atom_ps
+        rates = [self.heating_rate_K_per_ps(slope) for slope in (self.drift.slope_meV_per_atom_ps, low, high)]
+        return None if None in rates else (rates[0], rates[1], rates[2])
+
+    def heating_rate_K_per_ps(self, slope_meV_per_atom_ps: float) -> float | None:
+        """What a drift does to the temperature; None where the degrees of freedom are not known."""
+        if not self.n_dof or self.n_dof < self.n_vibrations:
             return None
         counts = {"n_atoms": self.n_atoms, "n_dof": self.n_dof, "n_vibrations": self.n_vibrations}
-        low, high = self.drift.ci95_meV_per_atom_ps
-        slope = self.drift.slope_meV_per_atom_ps
-        return (
-            heating_rate_K_per_ps(slope, **counts),
-            heating_rate_K_per_ps(low, **counts),
-            heating_rate_K_per_ps(high, **counts),
-        )
+        return heating_rate_K_per_ps(slope_meV_per_atom_ps, **counts)
 
     @property
     def first_broken_bond_ps(self) -> float | None:
@@ -339,6 +344,7 @@ def analyze_frames(
         verdicts=(),
         notes=tuple(notes),
         axis=None if axis is None else unit_axis(axis),
+        set_by=what_sets_the_temperature(options),
     )
     free = isolated and not constraints.held
     judged = _judged(analysis, free=free, thermostatted=thermostatted, bounds=bounds)
@@ -371,10 +377,9 @@ def _judged(analysis: TrajectoryAnalysis, *, free: bool, thermostatted: bool, bo
     """The same analysis with a verdict on each number that can be judged."""
     found: list[Verdict] = []
     if analysis.drift is not None and analysis.conservation is not None:
-        heating = None if analysis.heating_K_per_ps is None else analysis.heating_K_per_ps[0]
-        found.append(
-            judge.energy_verdict(analysis.drift, analysis.conservation, bounds=bounds, heating_K_per_ps=heating)
-        )
+        rate = analysis.heating_rate_K_per_ps(1.0)
+        pace = {} if rate is None else {"heating_K_per_ns": 1e3 * rate}
+        found.append(judge.energy_verdict(analysis.drift, analysis.conservation, bounds=bounds, **pace))
     if analysis.rotational is not None:
         found.append(judge.rotation_verdict(analysis.rotational, bounds=bounds))
     if analysis.bonds is not None:
@@ -383,7 +388,9 @@ def _judged(analysis: TrajectoryAnalysis, *, free: bool, thermostatted: bool, bo
         found.append(judge.range_verdict(analysis.departure, time_ps=analysis.time_ps))
     mean, asked = analysis.mean_temperature_K, analysis.asked_temperature_K
     if mean is not None and asked and analysis.n_dof:
-        found.append(judge.temperature_verdict(mean, asked_K=asked, n_dof=analysis.n_dof, bounds=bounds))
+        found.append(
+            judge.temperature_verdict(mean, asked_K=asked, n_dof=analysis.n_dof, bounds=bounds, set_by=analysis.set_by)
+        )
     # A crystal feels its cell when it turns, a thermostat pushes, fixed atoms hold: none keeps the angular momentum.
     if free and analysis.net_torque_rms_eV is not None:
         found.append(judge.torque_verdict(analysis.net_torque_rms_eV, bounds=bounds, axis=analysis.axis))
