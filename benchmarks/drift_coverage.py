@@ -104,7 +104,7 @@ def wrong_verdicts(drifts: Sequence[Drift], *, true: float, wrong: str, noise_ov
 
 
 def simulated(trials: int) -> list[dict[str, Any]]:
-    """One row for each kind of noise; rates are the worst over the white noise on top and over the size of the noise."""
+    """One row for each kind of noise; rates are the worst over the white noise on top and over its size."""
     rows = []
     for number, kind in enumerate(KINDS):
         cases = [

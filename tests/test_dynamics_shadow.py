@@ -1,4 +1,4 @@
-"""The shadow energy: two orders flatter than the total energy, as steep as it where energy is put in, and in the log."""
+"""The shadow energy: two orders flatter than the total energy, as steep where energy is put in, and in the log."""
 
 from __future__ import annotations
 

@@ -113,18 +113,18 @@ class TrajectoryAnalysis:
     @property
     def heating_K_per_ps(self) -> tuple[float, float, float] | None:
         """What the drift does to the temperature, K/ps, and the ends of its 95 % interval; None under a thermostat."""
-        if self.drift is None or self.conservation is None:
+        rate = self.heating_rate_K_per_ps
+        if self.drift is None or self.conservation is None or rate is None:
             return None
         low, high = self.drift.ci95_meV_per_atom_ps
-        rates = [self.heating_rate_K_per_ps(slope) for slope in (self.drift.slope_meV_per_atom_ps, low, high)]
-        return None if None in rates else (rates[0], rates[1], rates[2])
+        return rate * self.drift.slope_meV_per_atom_ps, rate * low, rate * high
 
-    def heating_rate_K_per_ps(self, slope_meV_per_atom_ps: float) -> float | None:
-        """What a drift does to the temperature; None where the degrees of freedom are not known."""
+    @property
+    def heating_rate_K_per_ps(self) -> float | None:
+        """What a drift of 1 meV/atom/ps does to the temperature; None where the degrees of freedom are not known."""
         if not self.n_dof or self.n_dof < self.n_vibrations:
             return None
-        counts = {"n_atoms": self.n_atoms, "n_dof": self.n_dof, "n_vibrations": self.n_vibrations}
-        return heating_rate_K_per_ps(slope_meV_per_atom_ps, **counts)
+        return heating_rate_K_per_ps(1.0, n_atoms=self.n_atoms, n_dof=self.n_dof, n_vibrations=self.n_vibrations)
 
     @property
     def first_broken_bond_ps(self) -> float | None:
@@ -377,7 +377,7 @@ def _judged(analysis: TrajectoryAnalysis, *, free: bool, thermostatted: bool, bo
     """The same analysis with a verdict on each number that can be judged."""
     found: list[Verdict] = []
     if analysis.drift is not None and analysis.conservation is not None:
-        rate = analysis.heating_rate_K_per_ps(1.0)
+        rate = analysis.heating_rate_K_per_ps
         pace = {} if rate is None else {"heating_K_per_ns": 1e3 * rate}
         found.append(judge.energy_verdict(analysis.drift, analysis.conservation, bounds=bounds, **pace))
     if analysis.rotational is not None:

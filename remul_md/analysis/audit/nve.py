@@ -76,9 +76,13 @@ def short_nve(probe: Probe, *, bound_meV_per_atom_ps: float, rng: np.random.Gene
         if dynamics.nsteps % interval == 0:
             shadow = np.nan
             if before is not None:
-                energy_pair, force_pair = zip(before, present, strict=True)
-                momenta = momenta_from_ase(atoms.get_momenta())
-                shadow = shadow_energy_eV(energy_pair, force_pair, momenta, masses=masses, timestep_fs=step_fs)
+                shadow = shadow_energy_eV(
+                    (before[0], present[0]),
+                    (before[1], present[1]),
+                    momenta_from_ase(atoms.get_momenta()),
+                    masses=masses,
+                    timestep_fs=step_fs,
+                )
             times.append(1e-3 * dynamics.nsteps * step_fs)
             energies.append((present[0] + atoms.get_kinetic_energy()) / len(atoms))
             shadows.append(shadow / len(atoms))
