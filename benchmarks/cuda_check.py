@@ -54,6 +54,7 @@ FRAMES_COMPARED = 20
 MAX_COMPILING = 8  # processes at a time; each is busy with one core for a minute or two
 PERIOD = 14  # steps after which the log (every 2) and the frames (every 7) of a run of 0.5 fs come round
 ERROR_LENGTH = 600
+SYMMETRIES = ("as trained", "exact")
 Row = dict[str, Any]
 # A part: its cases, each with the function that measures it, given the options and the seconds that are left.
 Cases = Iterator[tuple[Row, Callable[[], Row]]]
@@ -110,7 +111,7 @@ def time_calls(options: argparse.Namespace, left: Callable[[], float]) -> Cases:
     cases = [
         {"molecule": name, "forces": forces, "symmetry": symmetry, "compiled": compiled}
         for compiled in (False, True)
-        for symmetry in ("as trained", "exact")
+        for symmetry in options.symmetries
         for name, file in options.molecules
         for forces in heads(file)
     ]
@@ -370,6 +371,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         help="packaged molecules, with their own potentials or other ones; agreement and dynamics take the first",
     )
     parser.add_argument("--calls", type=int, default=200, help="whose median counts")
+    parser.add_argument("--symmetries", nargs="+", choices=SYMMETRIES, default=SYMMETRIES, help="of the calls")
     parser.add_argument("--copies", type=int, nargs="+", default=[1, 64, 1024], help="in dynamics")
     parser.add_argument("--preset", default="demo-ethanol", help="of the training")
     parser.add_argument("--train-steps", type=int, default=500)

@@ -2,7 +2,8 @@
 
     python benchmarks/molecule_in_a_field.py --run-dir FOLDER --n-train 900 --json results/molecule_in_a_field.json
 
-Labels are GFN2-xTB in a field along z (tblite), geometries those of split 01 of rMD17, each in a random orientation.
+Labels are GFN2-xTB in a field along z (tblite), geometries those of split 01 of rMD17, each in a random orientation,
+or with --n-orientations K in K orientations for training and in all for testing.
 What is in the folder already is kept: the same command goes on where it was stopped.
 """
 
@@ -54,13 +55,15 @@ def remul_md(*arguments: str, folder: Path) -> str:
     return shlex.join(["remul-md", *arguments])
 
 
-def labelled(folder: Path, field: float) -> list[str]:
+def labelled(folder: Path, field: float, *, n_orientations: int | None) -> list[str]:
     """Training and test labels, made where they are missing; the commands."""
     commands = []
     for name, source, options in (("train", "train-01", ()), ("test", "test-01", ("--every", "3"))):
         seed = {"train": "1", "test": "2"}[name]
         command = ["label", "xtb", f"rmd17/ethanol/{source}", f"{name}.npz", *options]
         command += ["--field-V-per-A", "0", "0", f"{field:g}", "--random-orientations", seed]
+        if n_orientations is not None and name == "train":  # the molecule is tested in all orientations
+            command += ["--n-orientations", f"{n_orientations}"]
         if not (folder / f"{name}.npz").exists():
             remul_md(*command, "--resume", folder=folder)
         commands.append(shlex.join(["remul-md", *command]))
@@ -128,6 +131,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run-dir", type=Path, required=True, help="Labels and runs; one folder for each field.")
     parser.add_argument("--field-V-per-A", dest="field", type=float, default=0.5)
+    parser.add_argument(
+        "--n-orientations", type=int, help="Training frames in so few orientations; a folder and file of its own."
+    )
     parser.add_argument("--n-train", type=int, nargs="+", default=[900], help="Training frames, at most 900.")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--n-steps", type=int, default=1000)
@@ -140,14 +146,22 @@ def study(options: argparse.Namespace, given: list[str]) -> None:
     """Label, train, test and write."""
     options.run_dir.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    labels = labelled(options.run_dir, options.field)
+    labels = labelled(options.run_dir, options.field, n_orientations=options.n_orientations)
     content: dict[str, Any] = {"rows": []}
     if options.json.exists():
         content = read_json(options.json, hint="give a file of this script, or a new one")
     if "field_blind_limit" not in content:
         content["field_blind_limit"] = field_blind_limit(options.run_dir, options.field)
     command = shlex.join(["python", "benchmarks/molecule_in_a_field.py", "--run-dir", "FOLDER", *_others(given)])
-    content |= {"field_V_per_A": options.field, "labels": labels, **provenance(command, n_jobs=1)}
+    held = content.get("n_orientations")
+    if content["rows"] and held != options.n_orientations:
+        raise SystemExit(f"error: {options.json} holds runs with --n-orientations {held}; give another --json")
+    content |= {
+        "n_orientations": options.n_orientations,
+        "field_V_per_A": options.field,
+        "labels": labels,
+        **provenance(command, n_jobs=1),
+    }
     for n_train in options.n_train:
         for method in options.methods:
             row = trained(options.run_dir, method, n_train=n_train, n_steps=options.n_steps, further=options.set)

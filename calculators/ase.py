@@ -317,11 +317,12 @@ class RemulCalculator(Calculator):
         return float(_mean(energies)), _mean(forces)
 
     def _std(self, out: Prediction, rotations: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Standard deviations over the members of energies [B] and forces [A, 3]."""
+        """Error bars from the members: of energies [B] and forces [A, 3]."""
         assert out.members is not None
         members = [self._rotated_back(member, rotations, batch.n_atoms) for member in out.members]
         energies = torch.stack([_mean(energy.view(-1, batch.n_systems)) for energy, _ in members])
-        return energies.std(0), torch.stack([_mean(forces) for _, forces in members]).std(0)
+        forces = torch.stack([_mean(forces) for _, forces in members])
+        return energies.std(0) * out.std_scale, forces.std(0) * out.std_scale
 
     def _rotated_back(self, out: Prediction, rotations: Tensor | None, n_atoms: int) -> tuple[Tensor, Tensor]:
         """Energies [G * B] and forces [G, N, 3] of the orientations, rotated back to the original orientation."""

@@ -13,6 +13,7 @@ import pytest
 from messages import pattern
 from potentials import untrained_potential
 
+from remul_md.analysis.calibration import COVERED, calibration, force_errors_of
 from remul_md.datasets import read_frames
 from remul_md.potentials.potential import load_potential, shipped_potentials
 
@@ -155,3 +156,25 @@ def test_potentials_lists_the_zoo(cli: Run, tmp_path: Path) -> None:
     code, out, _ = cli("potentials", "--no-latency")
     assert code == 0
     assert "-" in next(line for line in out.splitlines() if line.startswith("ethanol ")).split()
+
+
+def test_the_error_bars_of_an_ensemble_get_the_size_of_its_errors(
+    cli: Run, members: list[Path], tmp_path: Path
+) -> None:
+    plain, calibrated = tmp_path / "plain.pt", tmp_path / "calibrated.pt"
+    assert cli("ensemble", plain, *members)[0] == 0
+    frames = "rmd17/ethanol/test-01"
+    code, out, err = cli("ensemble", calibrated, *members, "--calibrate", frames)
+    assert code == 0, err
+    assert "error bars times" in out
+    shares = []
+    for file in (plain, calibrated):
+        errors, stds = force_errors_of(load_potential(file), read_frames(frames))
+        assert stds is not None
+        shares.append(calibration(errors, stds).within_2_std)
+    assert shares[0] < 50.0  # untrained members are alike, and wrong
+    assert shares[1] == pytest.approx(100.0 * COVERED, abs=0.1)
+    assert load_potential(calibrated).provenance.data["calibration"]["n_frames"] == 1000
+    code, _, err = cli("ensemble", tmp_path / "none.pt", *members, "--calibrate", "rmd17/benzene/test-01")
+    assert code == 2
+    assert not (tmp_path / "none.pt").exists()

@@ -84,6 +84,16 @@ def test_labels_of_other_frames_are_refused(tmp_path: Path) -> None:
         calculate_labels(clusters().select([1, 0, 2]), label_source(EMT_FACTORY), partial=partial)
 
 
+def test_another_file_in_the_place_of_kept_labels_is_told(tmp_path: Path) -> None:
+    partial = tmp_path / "labels.part"
+    with partial.open("wb") as file:
+        np.savez(file, energy=np.zeros(2), forces=np.zeros((6, 3)))
+    before = partial.read_bytes()
+    with pytest.raises(InputError, match=r"labels\.part: lacks"):
+        calculate_labels(clusters(), label_source(EMT_FACTORY), partial=partial)
+    assert partial.read_bytes() == before
+
+
 def test_a_failure_names_the_frame(tmp_path: Path) -> None:
     unknown = clusters()
     unknown.atomic_numbers[-1] = 92  # EMT has no uranium

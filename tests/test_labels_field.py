@@ -17,6 +17,7 @@ from remul_md.datasets import read_frames, write_frames
 from remul_md.errors import InputError
 from remul_md.labels.field import in_random_orientations
 from remul_md.labels.sources import label_source
+from remul_md.structures.alignment import angle_swept
 from remul_md.structures.frames import Frames, joined
 
 Run = Callable[..., tuple[int, str, str]]
@@ -167,6 +168,30 @@ def test_a_crystal_has_no_orientation_of_its_own() -> None:
     boxed = replace(frames, cell=9.0 * np.eye(3)[None], pbc=np.ones((1, 3), dtype=bool))
     with pytest.raises(InputError, match="frame 0 is periodic"):
         in_random_orientations(boxed, seed=0)
+
+
+def test_few_orientations_are_so_few() -> None:
+    given = read_frames("rmd17/ethanol/train-01").select(range(0, 700, 100))
+    rotated = in_random_orientations(given, seed=5, n_orientations=3)
+    places = rotated.positions.reshape(7, 9, 3)
+    distances = [np.linalg.norm(each[:, None] - each[None], axis=-1) for each in (given.frame_positions(4), places[4])]
+    np.testing.assert_allclose(*distances, atol=1e-12)
+    np.testing.assert_allclose(places.mean(axis=1), given.positions.reshape(7, 9, 3).mean(axis=1), atol=1e-12)
+    swept = angle_swept(places)  # degrees from frame 0; the frames as given lie apart by tens of them
+    assert angle_swept(given.positions.reshape(7, 9, 3))[[3, 6]].min() > 20.0
+    np.testing.assert_allclose(swept[[0, 3, 6]], 0.0, atol=1e-6)
+    np.testing.assert_allclose(swept[[1, 2]], swept[[4, 5]], atol=1e-6)
+    assert min(swept[1], swept[2]) > 20.0
+    with pytest.raises(InputError, match="got 0"):
+        in_random_orientations(given, seed=5, n_orientations=0)
+
+
+def test_few_orientations_have_to_be_drawn(cli: Run, tmp_path: Path) -> None:
+    output = tmp_path / "labels.npz"
+    code, _, err = cli("label", "xtb", "rmd17/ethanol/test-01", output, "--n-orientations", "4")
+    assert code == 2
+    assert "--random-orientations" in err
+    assert not output.exists()
 
 
 def test_labels_with_and_without_a_field_are_not_joined() -> None:

@@ -19,7 +19,7 @@ from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models import MODELS, build_model
 from remul_md.potentials.domain import domain_of, merged_domain
-from remul_md.potentials.ensemble import make_ensemble
+from remul_md.potentials.ensemble import make_ensemble, with_std_scale
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.potentials.provenance import Provenance
 from remul_md.structures.batch import Batch, Prediction
@@ -65,6 +65,29 @@ def ensemble(files: list[Path]) -> Potential:
 @pytest.fixture(scope="module")
 def batch(frames: Frames, ensemble: Potential) -> Batch:
     return build_batch(frames, cutoff=ensemble.cutoff)
+
+
+def test_a_calibrated_ensemble_scales_its_error_bars_and_nothing_else(
+    ensemble: Potential, batch: Batch, frames: Frames, tmp_path: Path
+) -> None:
+    calibrated = with_std_scale(ensemble, 2.5, record={"name": "test"})
+    before, after = ensemble.predict(batch, forces="both"), calibrated.predict(batch, forces="both")
+    for name in ("energy", "forces", "direct_forces"):
+        assert torch.equal(getattr(before, name), getattr(after, name))
+        torch.testing.assert_close(after.std(name), 2.5 * before.std(name))  # type: ignore[arg-type]
+    calibrated.save(tmp_path / "calibrated.pt")
+    atoms = frames.atoms(1)
+    bars = []
+    for potential in (load_potential(tmp_path / "calibrated.pt"), ensemble.to(dtype="float32")):
+        for symmetrize in (None, 3):
+            calculator = RemulCalculator(potential, symmetrize=symmetrize)
+            calculator.get_forces(atoms.copy())
+            bars.append(np.array([calculator.diagnostics["forces_std"][2], [calculator.diagnostics["energy_std"]] * 3]))
+    np.testing.assert_allclose(bars[0], 2.5 * bars[2], rtol=1e-4)
+    np.testing.assert_allclose(bars[1], 2.5 * bars[3], rtol=1e-4)
+    assert load_potential(tmp_path / "calibrated.pt").provenance.data["calibration"] == {"name": "test"}
+    with pytest.raises(InputError, match="above 0, got 0"):
+        with_std_scale(ensemble, 0.0, record={})
 
 
 def stacked(outs: list[Prediction], name: str) -> np.ndarray:

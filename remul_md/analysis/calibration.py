@@ -1,13 +1,23 @@
-"""Is an error bar right? Predicted standard deviations against the errors that were really made."""
+"""Is an error bar right? Predicted standard deviations against the errors that were really made; and by which factor
+they have to be multiplied."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from remul_md.errors import InputError
+from remul_md.potentials.domain import require_known_frames
+from remul_md.potentials.potential import Potential
+from remul_md.structures.batch import Head
+from remul_md.structures.frames import Frames
+from remul_md.structures.neighbors import build_batch
+
+COVERED = 0.954  # share of normal errors within two standard deviations
+MAX_ATOMS = 4096  # in one pass, all members together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +73,56 @@ def calibration(errors: NDArray[np.float64], stds: NDArray[np.float64]) -> Calib
         within_1_std=100.0 * float(np.mean(size <= std)),
         within_2_std=100.0 * float(np.mean(size <= 2.0 * std)),
     )
+
+
+def std_scale(errors: NDArray[np.float64], stds: NDArray[np.float64]) -> float:
+    """The factor for which `COVERED` of the errors lie within two standard deviations, that share as its rank says.
+
+    Further errors that are drawn like these lie within with the same probability, whatever their distribution is: the
+    factor is half of an order statistic of |error| / std. Errors of one frame resemble each other, so frames, not
+    components, are what has to be many. Errors elsewhere, of hotter runs say, have another factor.
+
+    Args:
+        errors: [n], any shape.
+        stds: of that shape and unit, > 0.
+    Raises:
+        InputError: shapes that differ, too few errors for that share, a standard deviation that is not above 0.
+    Source: split conformal prediction with the ratio as its score; Vovk, Gammerman and Shafer, Algorithmic Learning in
+        a Random World (2005), chapter 4.
+    """
+    if errors.shape != stds.shape:
+        raise InputError(f"errors have shape {errors.shape}, standard deviations {stds.shape}; they must be one")
+    rank = math.ceil(COVERED * (errors.size + 1))
+    if rank > errors.size:
+        raise InputError(
+            f"a factor for {100 * COVERED:g} % needs at least 21 errors, got {errors.size}; give more frames"
+        )
+    if not (stds > 0).all():
+        raise InputError(f"standard deviations must be > 0, got {stds.min()}; two members predict the same")
+    ratios = np.abs(errors).ravel() / stds.ravel()
+    return 0.5 * float(np.partition(ratios, rank - 1)[rank - 1])
+
+
+def force_errors_of(
+    potential: Potential, frames: Frames, *, head: Head = "conservative"
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Errors of the forces on labelled frames, and their error bars if the potential is an ensemble, [A, 3],
+    eV/Angstrom.
+
+    Raises:
+        InputError: frames without forces, or of what the potential was never trained on.
+    """
+    if frames.forces is None:
+        raise InputError(f"{frames.name}: has no forces; give labelled frames")
+    require_known_frames(potential.domain, frames, species=potential.species)
+    forces, stds = [], []
+    at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * potential.n_members))
+    for start in range(0, len(frames), at_once):
+        part = frames.select(np.arange(start, min(start + at_once, len(frames)))).without_labels()
+        batch = build_batch(part, cutoff=potential.cutoff).to(potential.device)
+        out = potential.predict(batch, forces=head)
+        forces.append(out.of_head(head).double().cpu().numpy())
+        std = out.std("forces" if head == "conservative" else "direct_forces")
+        if std is not None:
+            stds.append(std.double().cpu().numpy())
+    return np.concatenate(forces) - frames.forces, np.concatenate(stds) if stds else None

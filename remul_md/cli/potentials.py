@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 def ensemble(
     output: Annotated[Path, typer.Argument(metavar="OUT.pt", help="The ensemble, one file.")],
     members: Annotated[list[str], typer.Argument(help="Potentials of one architecture, at least two.")],
+    calibrate: Annotated[
+        str | None,
+        typer.Option(metavar="FRAMES", help="Labelled frames that no member saw: the error bar gets their size."),
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make one potential of several: their mean, with their scatter as error bar (forces_std)."""
@@ -41,8 +45,29 @@ def ensemble(
     with owned(output):
         check_existing([output] if output.exists() else [], resume=None, overwrite=overwrite)
         made = make_ensemble(members)
+        said = f"{made.n_members} members, {made.provenance.trained_forces} forces"
+        if calibrate is not None:
+            made, told = _calibrated(made, calibrate)
+            said += told
         made.save(output)
-    typer.echo(f"{output}: {made.n_members} members, {made.provenance.trained_forces} forces")
+    typer.echo(f"{output}: {said}")
+
+
+def _calibrated(ensemble: Potential, source: str) -> tuple[Potential, str]:
+    """The ensemble with error bars of the size of its errors on labelled frames, and what to say of it."""
+    from remul_md.analysis.calibration import calibration, force_errors_of, std_scale
+    from remul_md.datasets import read_frames
+    from remul_md.potentials.ensemble import with_std_scale
+
+    frames = read_frames(source)
+    head = ensemble.resolve_forces("auto")
+    errors, stds = force_errors_of(ensemble, frames, head=head)
+    assert stds is not None
+    scale = std_scale(errors, stds)
+    before = calibration(errors, stds)
+    record = {"name": frames.name, "n_frames": len(frames), "content_sha256": frames.content_hash(), "head": head}
+    told = f"; error bars times {scale:.2f}: {before.within_2_std:.0f} % of {errors.size:,} errors lay within two"
+    return with_std_scale(ensemble, scale, record=record), told
 
 
 @file_flags
@@ -75,6 +100,10 @@ def _label(
     random_orientations: Annotated[
         int | None,
         typer.Option(metavar="SEED", min=0, help="Rotate each geometry at random first: in a field all occur."),
+    ] = None,
+    n_orientations: Annotated[
+        int | None,
+        typer.Option(metavar="K", min=1, help="With --random-orientations: all frames in these K orientations only."),
     ] = None,
     stretched_bonds: Annotated[
         int | None,
@@ -111,8 +140,11 @@ def _label(
         wrong = "--spin" if spin is not None else "--field-V-per-A" if field is not None else "--jobs"
         raise InputError(f"{wrong} is an option of methods, {potential} is a potential; leave it out")
     partial = output.with_name(f"{output.name}.part")
-    seeds = {"random_orientations": random_orientations, "stretched_bonds": stretched_bonds}
-    chosen = {"every": every} | {name: seed for name, seed in seeds.items() if seed is not None}
+    if n_orientations is not None and random_orientations is None:
+        raise InputError(f"--n-orientations {n_orientations} needs --random-orientations SEED, which draws them")
+    further = {"random_orientations": random_orientations, "n_orientations": n_orientations}
+    further["stretched_bonds"] = stretched_bonds
+    chosen = {"every": every} | {name: value for name, value in further.items() if value is not None}
     check_no_input([output, partial], [potential, frames])
     with owned(output, also=[partial]):
         check_existing([path for path in (output, partial) if path.exists()], resume=resume, overwrite=overwrite)
@@ -146,6 +178,7 @@ def _geometries(
     ignore_cell: bool,
     every: int,
     random_orientations: int | None = None,
+    n_orientations: int | None = None,
     stretched_bonds: int | None = None,
 ) -> Frames:
     import numpy as np
@@ -159,7 +192,9 @@ def _geometries(
     read = read.select(np.arange(0, len(read), every))
     if stretched_bonds is not None:
         read = stretched.stretched_bonds(read, seed=stretched_bonds)
-    return read if random_orientations is None else in_random_orientations(read, seed=random_orientations)
+    if random_orientations is None:
+        return read
+    return in_random_orientations(read, seed=random_orientations, n_orientations=n_orientations)
 
 
 def _label_by_method(

@@ -196,6 +196,9 @@ def _read_done(partial: Path, provenance: Mapping[str, Any], *, figures: Sequenc
     if not partial.is_file():
         return {}
     arrays = load_arrays(partial)
+    wanted = {"index", "energy", "forces", "n_atoms", "refused", "provenance", *(f"figure_{name}" for name in figures)}
+    if missing := sorted(wanted - arrays.keys()):
+        raise InputError(f"{partial}: lacks {', '.join(missing)}, so it holds no labels of a run like this; remove it")
     record = json.loads(str(arrays["provenance"]))
     if changed := changed_values(record, json.loads(json.dumps(dict(provenance)))):
         raise InputError(f"{partial}: holds other labels: {'; '.join(changed)}; remove it, or give another output")

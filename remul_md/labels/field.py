@@ -36,17 +36,22 @@ def check_field(field_V_per_A: Field) -> tuple[float, float, float]:
     return values[0], values[1], values[2]
 
 
-def in_random_orientations(frames: Frames, *, seed: int) -> Frames:
-    """The geometries, each rotated about its centre by a rotation of its own, uniform over SO(3); no labels are kept.
+def in_random_orientations(frames: Frames, *, seed: int, n_orientations: int | None = None) -> Frames:
+    """The geometries, each rotated about its centre; no labels are kept.
 
     Args:
         frames: isolated molecules.
-        seed: of the rotations; the first n are the same for any number of frames.
+        seed: of the rotations, uniform over SO(3); the first n are the same for any number of frames.
+        n_orientations: None gives each frame a rotation of its own. A number superposes all frames on the first one and
+            then rotates frame i by rotation i modulo this number: the molecule is seen in so few orientations.
     Raises:
-        InputError: a periodic frame, whose cell would have to turn with it.
+        InputError: a periodic frame, whose cell would have to turn with it; `n_orientations` below 1, or with frames
+            that differ in their atoms and cannot be superposed.
     """
     import torch
 
+    from remul_md.labels.stretched import require_one_molecule
+    from remul_md.structures.alignment import superposition_rotations
     from remul_md.symmetry.rotations import random_rotations
 
     if frames.pbc.any():
@@ -54,10 +59,18 @@ def in_random_orientations(frames: Frames, *, seed: int) -> Frames:
             f"{frames.name}: frame {int(np.argmax(frames.pbc.any(axis=1)))} is periodic, it has no "
             "orientation of its own; leave --random-orientations out"
         )
+    if n_orientations is not None and n_orientations < 1:
+        raise InputError(f"the number of orientations must be >= 1, got {n_orientations}")
     generator = torch.Generator().manual_seed(seed)
+    rotations = torch.cat([random_rotations(1, generator=generator) for _ in range(n_orientations or len(frames))])
+    rotated = [rotations[index % len(rotations)].numpy() for index in range(len(frames))]
+    if n_orientations is not None:
+        numbers = require_one_molecule(frames)
+        places = frames.positions.reshape(len(frames), len(numbers), 3)
+        there = superposition_rotations(places, places[0])  # from the first frame to each
+        rotated = [rotation @ back.T for rotation, back in zip(rotated, there, strict=True)]
     positions = frames.positions.copy()
-    for start, n_atoms in zip(frames.first_atom, frames.n_atoms, strict=True):
-        rotation = random_rotations(1, generator=generator)[0].numpy()
+    for rotation, start, n_atoms in zip(rotated, frames.first_atom, frames.n_atoms, strict=True):
         rows = slice(start, start + n_atoms)
         centre = positions[rows].mean(axis=0)
         positions[rows] = (positions[rows] - centre) @ rotation.T + centre

@@ -10,7 +10,7 @@ Letters of the shape suffixes: M members, A atoms of all systems, K neighbours o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
 import torch
@@ -31,17 +31,21 @@ class EnsembleConfig:
         member_kind: kind of every member, a key of `remul_md.models.MODELS`.
         member_options: options that all of them share: everything but the energy scale.
         energy_scales: energy scale of each member, [M], eV; it comes from the data that member was trained on.
+        std_scale: by which the scatter of the members is multiplied to be an error bar; 1 until it is calibrated.
     Raises:
-        InputError: fewer than two members.
+        InputError: fewer than two members, or a scale that is not a number above 0.
     """
 
     member_kind: str
     member_options: dict[str, Any]
     energy_scales: tuple[float, ...]
+    std_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.energy_scales) < 2:
             raise InputError(f"an ensemble needs at least 2 members, got {len(self.energy_scales)}; use one model")
+        if not 0.0 < self.std_scale < float("inf"):
+            raise InputError(f"the scale of the error bars must be a number above 0, got {self.std_scale}")
 
     @property
     def species(self) -> tuple[int, ...]:
@@ -123,7 +127,7 @@ class Ensemble(nn.Module):
                 forces_AM3 = sum_over_pairs(gradient_MAK3.movedim(0, 2), batch)
         if not (create_graph or torch.is_grad_enabled()):
             atomic_MA = atomic_MA.detach()
-        return _mean_of(
+        members = (
             Prediction(
                 system_index=batch.system_index,
                 energy=energy_B,
@@ -133,6 +137,7 @@ class Ensemble(nn.Module):
             )
             for m, energy_B in enumerate(sum_over_systems(atomic_MA.mT, batch).unbind(1))
         )
+        return replace(_mean_of(members), std_scale=self.config.std_scale)
 
 
 def stacked_states(members: Sequence[nn.Module]) -> dict[str, Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +59,24 @@ def make_ensemble(files: Sequence[str | Path]) -> Potential:
         domain=merged_domain({name: potential.domain for name, potential in members.items()}),
         provenance=_provenance(members),
     )
+
+
+def with_std_scale(ensemble: Potential, scale: float, *, record: Mapping[str, Any]) -> Potential:
+    """An ensemble whose scatter times `scale` is its error bar; what it was calibrated on goes into its record.
+
+    Args:
+        ensemble: of at least two members.
+        scale: > 0, replaces the one that it has; see `remul_md.analysis.calibration.std_scale`.
+        record: of the frames, JSON-able.
+    Raises:
+        InputError: a single model, or a scale that is not a number above 0.
+    """
+    if ensemble.n_members < 2:
+        raise InputError("a single model has no scatter to calibrate; make an ensemble of several")
+    model: Any = copy(ensemble.model)  # the weights are shared
+    model.config = replace(model.config, std_scale=float(scale))
+    told = replace(ensemble.provenance, data={**ensemble.provenance.data, "calibration": dict(record)})
+    return replace(ensemble, model=model, provenance=told)
 
 
 def _same_architecture(members: dict[str, Potential]) -> tuple[str, dict[str, Any]]:

@@ -131,6 +131,7 @@ class Prediction:
         direct_forces: forces of the direct head, [A, 3], eV/Angstrom.
         atomic_energies: [A], eV.
         members: of an ensemble, what each member predicts; the other fields are the means.
+        std_scale: of an ensemble, by which its scatter is multiplied to be an error bar.
     """
 
     system_index: Tensor = field(metadata={"rows": Rows(per="atom", index_of="system")})
@@ -139,6 +140,7 @@ class Prediction:
     direct_forces: Tensor | None = field(default=None, metadata={"rows": Rows(per="atom", turns=True)})
     atomic_energies: Tensor | None = field(default=None, metadata={"rows": Rows(per="atom")})
     members: tuple[Prediction, ...] | None = None
+    std_scale: float = 1.0
 
     def of_head(self, head: Head) -> Tensor:
         """The forces of a head that was asked for, [A, 3], eV/Angstrom."""
@@ -147,13 +149,14 @@ class Prediction:
         return forces
 
     def std(self, name: Literal["energy", "forces", "direct_forces"]) -> Tensor | None:
-        """Standard deviation (M - 1) over the members of an ensemble, by component: [B] eV or [A, 3] eV/Angstrom.
+        """Standard deviation (M - 1) over the members of an ensemble, by component, times `std_scale`: [B] eV or [A, 3]
+        eV/Angstrom.
 
         None for a single model, or where that output was not asked for.
         """
         if self.members is None or getattr(self, name) is None:
             return None
-        return torch.stack([getattr(member, name) for member in self.members]).std(0)
+        return torch.stack([getattr(member, name) for member in self.members]).std(0) * self.std_scale
 
 
 class BatchStore:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms
 
-from remul_md.analysis.calibration import calibration
+from remul_md.analysis.calibration import calibration, force_errors_of
 from remul_md.datasets import read_frames, write_frames
 from remul_md.dynamics import MDResult, read_trajectory
 from remul_md.dynamics.recording import OutputFiles
@@ -30,7 +29,6 @@ from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.potentials.structure_check import StructureCheck
 from remul_md.structures.frames import Frames, frames_from_atoms, joined
-from remul_md.structures.neighbors import build_batch
 from remul_md.training.config import RunConfig, TrainConfig
 from remul_md.training.improve_config import ImproveOptions
 from remul_md.training.improve_data import MemberData
@@ -41,7 +39,6 @@ logger = logging.getLogger(__name__)
 MEMBER, ENSEMBLE, TRAINED_ON = "member-{}.pt", "ensemble.pt", "training.extxyz"
 LABELS, PARTIAL = "labels.extxyz", "labels.part"
 FRAMES_OF_A_RUN = 30  # candidates from a run that ended early, evenly spread over its last picosecond
-MAX_ATOMS = 4096  # atoms in one pass, all members together
 SEEDS_OF_A_ROUND = 10_000  # no two runs of any rounds and temperatures share one
 
 
@@ -277,25 +274,14 @@ class Errors:
 
 def force_errors(potential: Potential, frames: Frames) -> Errors:
     """Errors of conservative forces on labelled frames."""
-    assert frames.forces is not None
-    forces, stds = [], []
-    at_once = max(1, MAX_ATOMS // (int(frames.n_atoms.max()) * potential.n_members))
-    for start in range(0, len(frames), at_once):
-        part = frames.select(np.arange(start, min(start + at_once, len(frames)))).without_labels()
-        out = potential.predict(build_batch(part, cutoff=potential.cutoff).to(potential.device))
-        forces.append(out.of_head("conservative").double().cpu())
-        std = out.std("forces")
-        if std is not None:
-            stds.append(std.double().cpu())
-    errors = torch.cat(forces).numpy() - frames.forces
+    errors, stds = force_errors_of(potential, frames)
     mae = 1000.0 * float(np.abs(errors).mean())
-    if not stds:
+    if stds is None:
         return Errors(force_mae=mae, error_over_std=None, least_certain=None)
-    all_stds = torch.cat(stds).numpy()
-    of_frames = np.maximum.reduceat(np.sqrt(np.square(all_stds).mean(axis=1)), frames.first_atom)
+    of_frames = np.maximum.reduceat(np.sqrt(np.square(stds).mean(axis=1)), frames.first_atom)
     return Errors(
         force_mae=mae,
-        error_over_std=calibration(errors, all_stds).error_over_std,
+        error_over_std=calibration(errors, stds).error_over_std,
         least_certain=float(of_frames.mean()),
     )
 

@@ -51,6 +51,7 @@ class FieldOptions(PotentialOptions):
     )
     n_steps: int = Field(4000, ge=10, description="optimiser steps at equal steps, and of the reference at equal time")
     n_train: int = Field(900, ge=1, description="training frames, each in a random orientation")
+    n_orientations: int | None = Field(None, ge=1, description="training and validation frames in so few orientations")
     n_validation: int = Field(100, ge=1, description="frames that choose the weights, rotated about the field")
     n_test: int = Field(333, ge=2, description="test frames, each in a random orientation")
 
@@ -75,7 +76,9 @@ def prepare(options: FieldOptions, study_dir: Path) -> None:
                 continue
             frames = read_frames(f"rmd17/ethanol/{part}-01", with_labels=False).select(range(n))
             partial = file.with_name(f"labels-{case}-{part}-partial.npz")
-            done = calculate_labels(in_random_orientations(frames, seed=SEEDS[part]), source, partial=partial)
+            few = options.n_orientations if part == "train" else None
+            rotated = in_random_orientations(frames, seed=SEEDS[part], n_orientations=few)
+            done = calculate_labels(rotated, source, partial=partial)
             write_frames(done.frames, file, provenance=done.provenance)
             partial.unlink(missing_ok=True)
 
