@@ -4,7 +4,7 @@ python benchmarks/drift_coverage.py --run-dir FOLDER [--potential ethanol] [--n-
     [--json results/drift_coverage.json]
 
 The runs are NVE of a cluster of 13 copper atoms with ASE's EMT (10 ps, steps of 5 fs) and of ethanol with the
-potential (2 ps, 0.5 fs), both at 300 K, `n-runs` of each, cut into windows of a half and the whole. Their potentials
+potential (2 ps, 0.5 fs), both at 300 K, `n-runs` of each, whole and cut into thirds. Their potentials
 are exact gradients, so the true drift of every window is far below the bound. Finished runs in FOLDER are kept.
 """
 
@@ -210,7 +210,7 @@ def real(logs: Mapping[str, Sequence[EnergyLog]]) -> list[dict[str, Any]]:
     """Verdicts on windows of real runs, as they are and with a drift of twice the bound added."""
     rows = []
     for name, n_atoms in (("Cu13", 13), ("ethanol", 9)):
-        for n_parts in (1, 2):
+        for n_parts in (1, 3):
             parts = windows(logs[name], n_parts, n_atoms=n_atoms)
             for judged in ("shadow energy", "total energy"):
                 drifts, leaking = [], []

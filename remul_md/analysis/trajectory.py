@@ -152,6 +152,8 @@ class TrajectoryAnalysis:
         return {
             "drift_meV_per_atom_ps": None if self.drift is None else self.drift.slope_meV_per_atom_ps,
             "drift_ci95": None if self.drift is None else list(self.drift.ci95_meV_per_atom_ps),
+            "drift_of": None if self.drift is None else self.drift.judged,
+            "energy_change_meV_per_atom": None if self.drift is None else self.drift.change_meV_per_atom,
             "heating_K_per_ps": None if heating is None else heating[0],
             "heating_ci95": None if heating is None else list(heating[1:]),
             "fluctuation_meV_per_atom": None if self.drift is None else self.drift.fluctuation_meV_per_atom,
@@ -361,11 +363,11 @@ def _drift(
     if energies is None:
         notes.append("No drift: the trajectory lacks potential energies or momenta.")
         return None, None
-    n_energies = len(energies.time_ps) - (energies.shadow_energy is not None)  # which the first row does not have
+    shadow = None if energies.shadow_energy is None else energies.shadow_energy / n_atoms
+    n_energies = len(energies.time_ps) - (shadow is not None)  # which the first row does not have
     if n_energies < MIN_SAMPLES:
         notes.append(f"No drift: {n_energies} energies, at least {MIN_SAMPLES} are needed.")
         return None, None
-    shadow = None if energies.shadow_energy is None else energies.shadow_energy / n_atoms
     drift = energy_drift(energies.time_ps, energies.total_energy / n_atoms, shadow_energy_per_atom=shadow)
     if thermostatted:
         notes.append("A thermostat exchanged energy with the system: the drift says nothing about the potential.")
@@ -377,20 +379,20 @@ def _judged(analysis: TrajectoryAnalysis, *, free: bool, thermostatted: bool, bo
     """The same analysis with a verdict on each number that can be judged."""
     found: list[Verdict] = []
     if analysis.drift is not None and analysis.conservation is not None:
-        rate = analysis.heating_rate_K_per_ps
-        pace = {} if rate is None else {"heating_K_per_ns": 1e3 * rate}
-        found.append(judge.energy_verdict(analysis.drift, analysis.conservation, bounds=bounds, **pace))
+        rate = analysis.heating_rate_K_per_ps or judge.CLASSICAL_K_PER_NS / 1e3
+        found.append(
+            judge.energy_verdict(analysis.drift, analysis.conservation, bounds=bounds, heating_K_per_ns=1e3 * rate)
+        )
     if analysis.rotational is not None:
         found.append(judge.rotation_verdict(analysis.rotational, bounds=bounds))
     if analysis.bonds is not None:
         found.append(judge.bond_verdict(analysis.bonds, time_ps=analysis.time_ps))
     if analysis.departure is not None:
         found.append(judge.range_verdict(analysis.departure, time_ps=analysis.time_ps))
-    mean, asked = analysis.mean_temperature_K, analysis.asked_temperature_K
-    if mean is not None and asked and analysis.n_dof:
-        found.append(
-            judge.temperature_verdict(mean, asked_K=asked, n_dof=analysis.n_dof, bounds=bounds, set_by=analysis.set_by)
-        )
+    mean, asked, n_dof = analysis.mean_temperature_K, analysis.asked_temperature_K, analysis.n_dof
+    if mean is not None and asked and n_dof:
+        set_by = analysis.set_by
+        found.append(judge.temperature_verdict(mean, asked_K=asked, n_dof=n_dof, bounds=bounds, set_by=set_by))
     # A crystal feels its cell when it turns, a thermostat pushes, fixed atoms hold: none keeps the angular momentum.
     if free and analysis.net_torque_rms_eV is not None:
         found.append(judge.torque_verdict(analysis.net_torque_rms_eV, bounds=bounds, axis=analysis.axis))
