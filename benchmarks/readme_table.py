@@ -316,7 +316,7 @@ def drift_noise_table() -> str:
     found = measured("drift_coverage")
     looks = {row["noise"]: row for row in found["sequential"]}
     lines = [
-        "| noise | interval covers | *conserves*, drift just beyond the bound / twice it | *drifts*, drift just within / "
+        "| noise | interval covers | *conserves*, drift just beyond the bound / twice it | *drifts*, just within / "
         "none | mean of 2 / 5 runs covers | four looks: *conserves* / *drifts*, corrected |",
         "|---|---|---|---|---|---|",
     ]

@@ -139,6 +139,8 @@ def test_positions_alone_give_what_they_can(tilted_path):
         "angle_from_training_deg",
         "drift_meV_per_atom_ps",
         "drift_ci95",
+        "drift_of",
+        "energy_change_meV_per_atom",
         "heating_K_per_ps",
         "heating_ci95",
         "first_broken_bond_ps",  # none broke

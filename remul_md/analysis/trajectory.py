@@ -391,8 +391,7 @@ def _judged(analysis: TrajectoryAnalysis, *, free: bool, thermostatted: bool, bo
         found.append(judge.range_verdict(analysis.departure, time_ps=analysis.time_ps))
     mean, asked, n_dof = analysis.mean_temperature_K, analysis.asked_temperature_K, analysis.n_dof
     if mean is not None and asked and n_dof:
-        set_by = analysis.set_by
-        found.append(judge.temperature_verdict(mean, asked_K=asked, n_dof=n_dof, bounds=bounds, set_by=set_by))
+        found.append(judge.temperature_verdict(mean, asked_K=asked, n_dof=n_dof, bounds=bounds, set_by=analysis.set_by))
     # A crystal feels its cell when it turns, a thermostat pushes, fixed atoms hold: none keeps the angular momentum.
     if free and analysis.net_torque_rms_eV is not None:
         found.append(judge.torque_verdict(analysis.net_torque_rms_eV, bounds=bounds, axis=analysis.axis))
