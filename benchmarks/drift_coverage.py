@@ -151,15 +151,19 @@ def sequential(trials: int, *, n_looks: int = 4) -> list[dict[str, Any]]:
         series = np.stack([KINDS[kind](rng) for _ in range(trials)])
         series = series / np.sqrt(np.mean([np.polyfit(time, row, 1)[0] ** 2 for row in series[:200]]))
         found = {}
-        for looks in (1, n_looks):  # without and with the correction
+        for corrected in (False, True):
+            looks = [(look, n_looks) if corrected else (1, 1) for look in range(1, n_looks + 1)]
             intervals = np.array(
                 [
-                    [energy_drift(time[:end], 1e-3 * row[:end], n_looks=looks).ci95_meV_per_atom_ps for end in ends]
+                    [
+                        energy_drift(time[:end], 1e-3 * row[:end], look=look).ci95_meV_per_atom_ps
+                        for end, look in zip(ends, looks, strict=True)
+                    ]
                     for row in series
                 ]
             )
             for true, wrong in ((1.0001, "conserves"), (0.9999, "drifts")):
-                found[f"{wrong}_{looks}"] = max(
+                found[f"{wrong}{'_corrected' if corrected else ''}"] = max(
                     float(np.mean([_first_verdict(row * size + true) == wrong for row in intervals]))
                     for size in OVER_BOUND
                 )

@@ -327,7 +327,7 @@ def drift_noise_table() -> str:
             f"| {100 * row['false_conserves_at_bound']:.1f} / {100 * row['false_conserves_at_twice']:.1f} % "
             f"| {100 * row['false_drifts_at_bound']:.1f} / {100 * row['false_drifts_without']:.1f} % "
             f"| {100 * row['coverage_mean_of_2']:.0f} / {100 * row['coverage_mean_of_5']:.0f} % "
-            f"| {100 * look['conserves_4']:.1f} / {100 * look['drifts_4']:.1f} % |"
+            f"| {100 * look['conserves_corrected']:.1f} / {100 * look['drifts_corrected']:.1f} % |"
         )
     return "\n".join(lines)
 

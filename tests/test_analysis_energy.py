@@ -88,28 +88,41 @@ def test_no_wave_of_up_to_three_runs_is_a_drift_whatever_its_phase(period):
         assert low <= 0.0 <= high
 
 
-def first_verdict(series: np.ndarray, *, n_looks: int) -> str:
-    """A run of four blocks, looked at after each, with an interval corrected for that many looks."""
-    for end in np.arange(1, 5) * N_SAMPLES // 4:
-        verdict = conserves(energy_drift(TIME[:end], 1e-3 * series[:end], n_looks=n_looks), bound_meV_per_atom_ps=1.0)
+def first_verdict(series: np.ndarray, *, corrected: bool) -> str:
+    """A run of four blocks, looked at after each, with or without the correction for that."""
+    for number in range(1, 5):
+        end = number * N_SAMPLES // 4
+        look = (number, 4) if corrected else (1, 1)
+        verdict = conserves(energy_drift(TIME[:end], 1e-3 * series[:end], look=look), bound_meV_per_atom_ps=1.0)
         if verdict != "undecided":
             return verdict
     return "undecided"
 
 
-def test_four_looks_at_a_growing_run_are_corrected_for():
+@pytest.mark.parametrize("kind", ["white", "AR(1) 0.1", "cosine 2", "cosine 3"])
+def test_four_looks_at_a_growing_run_are_corrected_for(kind):
     generator = np.random.default_rng(2)
-    wrong = {1: [], 4: []}
-    for _ in range(1000):
-        wave = 3.0 * noise("cosine 3", generator) + 0.05 * generator.normal(size=N_SAMPLES)
-        for looks, found in wrong.items():
-            found.append(first_verdict(wave + 1.0001 * TIME, n_looks=looks) == "conserves")
-    assert np.mean(wrong[4]) <= 0.05
-    once, four = (energy_drift(TIME, wave, n_looks=n) for n in (1, 4))
-    widths = [np.diff(drift.ci95_meV_per_atom_ps)[0] for drift in (once, four)]
-    assert widths[1] == pytest.approx(2.0 * widths[0])  # a quarter of the misses: they fall with the square
-    with pytest.raises(InputError, match="n_looks must be a whole number >= 1, got 0"):
-        energy_drift(TIME, wave, n_looks=0)
+    plain, corrected = 0, 0
+    for size in (0.1, 0.5, 3.0):
+        for _ in range(120):
+            series = size * noise(kind, generator) + 1.0001 * TIME
+            plain += first_verdict(series, corrected=False) == "conserves"
+            corrected += first_verdict(series, corrected=True) == "conserves"
+    assert corrected <= 0.05 * 360
+    assert corrected <= plain
+    if kind == "cosine 3":
+        assert plain > 0.05 * 360  # each look sees a wave of up to twelve lengths
+
+
+def test_early_looks_are_strict_and_the_last_is_hardly_wider_than_an_only_one():
+    wave = noise("white", np.random.default_rng(5))
+    width = {
+        look: np.diff(energy_drift(TIME, wave, look=look).ci95_meV_per_atom_ps)[0] for look in ((1, 1), (1, 4), (4, 4))
+    }
+    assert width[4, 4] == pytest.approx(width[1, 1] * (354 / 256) ** 0.5)  # 1 + 16 + 81 + 256 over 256
+    assert width[1, 4] == pytest.approx(16.0 * width[4, 4])
+    with pytest.raises(InputError, match=r"look \(5, 4\) is not"):
+        energy_drift(TIME, wave, look=(5, 4))
 
 
 def test_slope_line_and_fluctuation_are_those_of_least_squares_for_uneven_times():

@@ -72,7 +72,11 @@ class MeanDrift:
 
 
 def energy_drift(
-    time_ps: Array, total_energy_per_atom: Array, *, shadow_energy_per_atom: Array | None = None, n_looks: int = 1
+    time_ps: Array,
+    total_energy_per_atom: Array,
+    *,
+    shadow_energy_per_atom: Array | None = None,
+    look: tuple[int, int] = (1, 1),
 ) -> Drift:
     """Drift of the energy, meV/atom/ps, with an interval of at least 95 %.
 
@@ -94,14 +98,13 @@ def energy_drift(
         time_ps: increasing times, [T], ps, T >= 20.
         total_energy_per_atom: potential + kinetic energy divided by the number of atoms, [T], eV, in float64.
         shadow_energy_per_atom: [T], eV; nan at its start is left out, since the first row of a log ends no step.
-        n_looks: how often a growing run is judged, to be stopped at the first verdict. Each look then has its share of
-            the 5 %: misses fall with the square of the width (two coefficients must both be small), so the interval is
-            wider by the root of this number.
+        look: (k, n) for the k-th of n looks at a run that grows by equal parts and is stopped at the first verdict. The
+            5 % are then shared out, most of them to the last looks: see `_widening`.
     Raises:
         InputError: too few samples, shapes that differ, values that are not finite, times that do not increase.
     """
-    if isinstance(n_looks, bool) or not isinstance(n_looks, int) or n_looks < 1:
-        raise InputError(f"n_looks must be a whole number >= 1, got {n_looks!r}; 1 for a run that is judged once")
+    if not 1 <= look[0] <= look[1]:
+        raise InputError(f"look {look} is not (k, n) with 1 <= k <= n; (1, 1) is a run that is judged once")
     time, total = _checked(time_ps, total_energy_per_atom)
     known, judged = slice(None), total
     if shadow_energy_per_atom is not None:
@@ -111,7 +114,7 @@ def energy_drift(
             raise InputError(f"shadow energies {shadow.shape} and times {time.shape} must be two columns of one length")
         _, judged = _checked(time[known], shadow[known])
     slope, curvature = _line_and_curvature(time[known], judged)
-    half_width = STEEPEST_WAVE * float(np.sqrt(n_looks)) * curvature
+    half_width = STEEPEST_WAVE * _widening(*look) * curvature
     # The mean is taken off first: total energies are -1e3 eV/atom and the drift is sought at 1e-8 of that.
     mean, middle = total.mean(), time.mean()
     residual = total - mean - slope * (time - middle)
@@ -171,6 +174,16 @@ def mean_drift(drifts: Sequence[Drift]) -> MeanDrift:
         )
     mean, half_width = mean_and_half_width([drift.slope_meV_per_atom_ps for drift in drifts])
     return MeanDrift(slope_meV_per_atom_ps=mean, interval_meV_per_atom_ps=(mean - half_width, mean + half_width))
+
+
+def _widening(look: int, n_looks: int) -> float:
+    """Of the interval at one of several looks; 1 for the only one.
+
+    A wave of three lengths of the whole run is one of 3 n / k lengths at look k, and its slope over its curvature grows
+    with the square of that: the interval is (n / k)^2 as wide. In noise, misses need both curvatures to be small, so
+    they fall with the square of the width; with the root their sum over the looks is that of a single one.
+    """
+    return float((n_looks / look) ** 2 * np.sqrt(sum((k / n_looks) ** 4 for k in range(1, n_looks + 1))))
 
 
 def _checked(time_ps: Array, energy_per_atom: Array) -> tuple[Array, Array]:

@@ -61,8 +61,8 @@ class Limits:
         minimum_depth_share: depth of a spurious minimum; one of less than kT holds nothing at 300 K.
         torque_share: RMS net torque; below kT a turn by one radian changes the energy by less than kT.
         drift_K_per_ps: NVE; the 95 % interval of the drift must lie within what heats 3 N classical vibrations by
-            this, 200 K/ns (0.05 meV/atom/ps). The first block of 600 steps resolves a quarter of it or less of the
-            shadow energy. Forces that are no gradient heat by several K/ps; GFN2 as it comes cools by 0.5 K/ps.
+            this, 200 K/ns (0.05 meV/atom/ps). The shadow energy of 600 to 1,200 steps resolves a third of it or
+            less. Forces that are no gradient heat by several K/ps; GFN2 as it comes cools by 0.5 K/ps.
     Raises:
         InputError: a limit <= 0.
     """

@@ -92,7 +92,7 @@ def short_nve(probe: Probe, *, bound_meV_per_atom_ps: float, rng: np.random.Gene
 
     dynamics.attach(record, interval=1)
     dynamics.attach(probe.count_call, interval=1)
-    for _ in range(MAX_BLOCKS):
+    for block in range(1, MAX_BLOCKS + 1):
         try:
             dynamics.run(BLOCK_STEPS)
         except CalculationFailed:
@@ -104,7 +104,7 @@ def short_nve(probe: Probe, *, bound_meV_per_atom_ps: float, rng: np.random.Gene
         time, energy, shadow = np.array(times), np.array(energies), np.array(shadows)
         # Each block starts with the record that the last one ended with.
         fresh = np.append(True, np.diff(time) > 0.0)
-        drift = energy_drift(time[fresh], energy[fresh], shadow_energy_per_atom=shadow[fresh], n_looks=MAX_BLOCKS)
+        drift = energy_drift(time[fresh], energy[fresh], shadow_energy_per_atom=shadow[fresh], look=(block, MAX_BLOCKS))
         conservation = conserves(drift, bound_meV_per_atom_ps=bound_meV_per_atom_ps)
         if conservation != "undecided":
             break
