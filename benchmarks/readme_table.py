@@ -1,4 +1,4 @@
-"""The tables of measured numbers in README and docs/symmetry.md, from JSON files; with --write they are put there.
+"""The tables of measured numbers in README and docs, from JSON files; with --write they are put there.
 
 python benchmarks/readme_table.py [--write]
 
@@ -326,9 +326,51 @@ def beyond_table() -> str:
     return "\n".join(lines)
 
 
+def drift_noise_table() -> str:
+    """Coverage and wrong verdicts on simulated noise."""
+    found = measured("drift_coverage")
+    looks = {row["noise"]: row for row in found["sequential"]}
+    lines = [
+        "| noise | interval covers | *conserves*, drift just beyond the bound / twice it | *drifts*, just within / "
+        "none | mean of 2 / 5 runs covers | four looks: *conserves* / *drifts*, corrected |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in found["simulated"]:
+        look = looks[row["noise"]]
+        lines.append(
+            f"| {row['noise']} | {100 * row['coverage']:.1f} % "
+            f"| {100 * row['false_conserves_at_bound']:.1f} / {100 * row['false_conserves_at_twice']:.1f} % "
+            f"| {100 * row['false_drifts_at_bound']:.1f} / {100 * row['false_drifts_without']:.1f} % "
+            f"| {100 * row['coverage_mean_of_2']:.0f} / {100 * row['coverage_mean_of_5']:.0f} % "
+            f"| {100 * look['conserves_corrected']:.1f} / {100 * look['drifts_corrected']:.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+def drift_real_table() -> str:
+    """Verdicts on windows of real runs."""
+    lines = [
+        "| run | judged | windows | RMS slope | median half width | *conserves* / *drifts* / undecided | "
+        "... with twice the bound added |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in measured("drift_coverage")["real"]:
+        n = row["n_windows"]
+        plain, planted = (
+            f"{row[f'{kind}conserves']} / {row[f'{kind}drifts']} / {n - row[f'{kind}conserves'] - row[f'{kind}drifts']}"
+            for kind in ("", "planted_")
+        )
+        lines.append(
+            f"| {row['system']}, {row['length_ps']:.2g} ps | {row['judged']} | {n} | {row['rms_slope']:.1g} "
+            f"| {row['median_half_width']:.1g} | {plain} | {planted} |"
+        )
+    return "\n".join(lines)
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"potentials": table},
     "docs/beyond-the-data.md": {"beyond-ethanol": beyond_table},
+    "docs/statistics.md": {"drift-noise": drift_noise_table, "drift-real": drift_real_table},
     "docs/symmetry.md": {
         "symmetry-potentials": symmetry_table,
         "symmetry-plain": plain_table,

@@ -93,7 +93,8 @@ def drift_figures() -> dict[str, Any]:
     for step in range(1, len(noise)):
         noise[step] = 0.9 * noise[step - 1] + 1e-5 * rng.standard_normal()
     drift = energy_drift(time_ps, -4.1 + 4e-6 * time_ps + noise)
-    return {key: value for key, value in vars(drift).items() if isinstance(value, int | float)}
+    figures = {key: value for key, value in vars(drift).items() if isinstance(value, int | float)}
+    return {**figures, "ci95_meV_per_atom_ps": list(drift.ci95_meV_per_atom_ps)}
 
 
 def training_figures() -> dict[str, Any]:

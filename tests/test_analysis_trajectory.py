@@ -21,6 +21,8 @@ from remul_md.errors import InputError
 KEYS = {
     "drift_meV_per_atom_ps",
     "drift_ci95",
+    "drift_of",
+    "energy_change_meV_per_atom",
     "heating_K_per_ps",
     "heating_ci95",
     "fluctuation_meV_per_atom",
@@ -65,6 +67,8 @@ def test_a_sound_run_passes_every_check(tmp_path):
     assert set(figures) == KEYS
     assert figures["n_frames"] == len(frames) == 401
     assert figures["drift_ci95"][0] < figures["drift_meV_per_atom_ps"] < figures["drift_ci95"][1]
+    assert figures["drift_of"] == "shadow energy"
+    assert figures["energy_change_meV_per_atom"] == pytest.approx(2.0 * figures["drift_meV_per_atom_ps"])
     assert figures["rotational_error"] < 1e-9
     assert figures["net_torque_rms_eV"] < 1e-9
     assert figures["angular_momentum_change"] < 1e-8
@@ -135,6 +139,8 @@ def test_positions_alone_give_what_they_can(tilted_path):
         "angle_from_training_deg",
         "drift_meV_per_atom_ps",
         "drift_ci95",
+        "drift_of",
+        "energy_change_meV_per_atom",
         "heating_K_per_ps",
         "heating_ci95",
         "first_broken_bond_ps",  # none broke

@@ -10,7 +10,8 @@ import pytest
 from report_cases import shown_run
 
 from remul_md.analysis.extrapolation import RangeDeparture
-from remul_md.analysis.verdicts import Bounds, Verdict, range_verdict, temperature_verdict
+from remul_md.analysis.temperature import what_sets_the_temperature
+from remul_md.analysis.verdicts import Bounds, Verdict, energy_verdict, range_verdict, temperature_verdict
 from remul_md.cli.analyze import _verdict_line
 
 
@@ -25,7 +26,7 @@ def test_every_limit_that_is_printed_has_the_unit_of_its_value(judged) -> None:
         assert verdict.unit
         assert verdict.limit.endswith(verdict.unit)
         assert f"(limit {verdict.limit})" in _verdict_line(verdict)
-    assert judged["energy conserved"].limit == "±0.05 meV/atom/ps"
+    assert judged["energy conserved"].limit == "±0.01 meV/atom/ps"
     assert judged["forces turn with the molecule"].limit == "≤ 2 meV/Å"
 
 
@@ -34,6 +35,40 @@ def test_a_temperature_is_a_temperature() -> None:
     assert (verdict.value, verdict.limit, verdict.passed) == (299.205, "300 ± 30 K", True)
     assert not temperature_verdict(331.0, asked_K=300.0, n_dof=24, bounds=Bounds()).passed
     assert not temperature_verdict(269.0, asked_K=300.0, n_dof=24, bounds=Bounds()).passed
+
+
+@pytest.mark.parametrize(
+    ("options", "telling"),
+    [
+        (
+            {"ensemble": "nve", "equilibrate_ps": 2.0, "match_energy": None},
+            "velocities scaled .* nothing about the pot",
+        ),
+        ({"ensemble": "nve", "equilibrate_ps": 2.0, "match_energy": False}, "its first moment"),
+        ({"ensemble": "nve", "equilibrate_ps": 0.0}, "its first moment"),
+        ({"ensemble": "bussi", "equilibrate_ps": 2.0}, r"thermostat \(bussi\)"),
+    ],
+)
+def test_the_row_of_the_temperature_says_what_set_it(options, telling) -> None:
+    set_by = what_sets_the_temperature(options)
+    verdict = temperature_verdict(299.2, asked_K=300.0, n_dof=24, bounds=Bounds(), set_by=set_by)
+    assert re.search(telling, verdict.why)
+    assert what_sets_the_temperature({}) == ""
+
+
+def test_a_drift_is_told_with_value_unit_limit_and_heating(judged) -> None:
+    analysis = shown_run()[0]
+    verdict, low = judged["energy conserved"], analysis.drift.ci95_meV_per_atom_ps[0]
+    assert f"{low:.2g} to" in verdict.why
+    pace = 1e3 * analysis.heating_rate_K_per_ps
+    assert f"{pace * low:.2g} to" in verdict.why
+    assert f"(limit ±{pace * verdict.threshold:.2g} K/ns)" in verdict.why
+    assert f"it adds up to {analysis.drift.change_meV_per_atom:.2g} meV/atom" in verdict.why
+    assert "shadow energy" in verdict.why
+    assert "run longer" in verdict.why
+    assert "slow wave" not in verdict.why  # which only the total energy cannot tell
+    foreign = energy_verdict(replace(analysis.drift, judged="total energy"), "undecided", bounds=Bounds())
+    assert "slow wave" in foreign.why
 
 
 def test_a_quantity_has_the_unit_of_its_plot(judged) -> None:

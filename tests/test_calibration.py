@@ -47,6 +47,9 @@ def test_the_rank_correlation_knows_order_only() -> None:
     shuffled = np.random.default_rng(3).permutation(stds)
     assert abs(calibration(errors, shuffled).spearman) < 0.05
     assert calibration(errors, np.full_like(errors, 7.0)).spearman == 0.0
+    beside = calibration(errors, stds, null=shuffled)
+    assert abs(beside.spearman_null) < 0.05 < beside.spearman
+    assert calibration(errors, shuffled, null=stds).spearman_null == pytest.approx(beside.spearman)
 
 
 def test_what_cannot_be_calibrated_is_refused() -> None:

@@ -153,9 +153,7 @@ def test_a_seed_that_fell_apart_counts_against_its_method(script: Any) -> None:
         "intercept_eV_per_atom": 0.0,
         "start_ps": 0.0,
         "length_ps": 10.0,
-        "correlation_time_ps": 0.1,
         "n_samples": 1000,
-        "too_short": False,
     }
     figures = dict.fromkeys(("heating_K_per_ps", "temperature_K", "net_torque_rms_eV", "angular_momentum_change"), 2.0)
     whole = {"method": "a", "seed": 0, "stopped": None, "drift": drift, "fluctuation_meV_per_atom": 0.1, **figures}

@@ -12,6 +12,7 @@ import torch
 from ase import Atoms
 from potentials import molecule_frames, untrained_potential
 from remul_md.calculators import RemulCalculator
+from scipy.stats import spearmanr
 
 from remul_md.analysis.accuracy import evaluate_potential
 from remul_md.analysis.rotation import rotational_error_along
@@ -192,6 +193,9 @@ def test_evaluate_reports_the_error_bar(ensemble: Potential, members: list[Poten
     assert found.forces_std.rms_error == pytest.approx(1000 * np.sqrt(np.mean(error**2)))
     assert found.forces_std.rms_std == pytest.approx(1000 * np.sqrt(np.mean(std**2)))
     assert found.forces_std.within_1_std == pytest.approx(100 * np.mean(np.abs(error) <= std))
+    rms = np.sqrt((frames.forces.reshape(len(frames), -1) ** 2).mean(1))
+    null = np.repeat(rms, frames.n_atoms)[:, None].repeat(3, 1)
+    assert found.forces_std.spearman_null == pytest.approx(spearmanr(np.abs(error), null, axis=None).statistic)
     names = [name for name, _ in found.rows()]
     assert "RMS force error / RMS forces_std" in names
     alone = evaluate_potential(members[0], frames, n_draws=3)

@@ -183,7 +183,10 @@ class Accuracy:
             rows += [
                 ("RMS force error / RMS forces_std", f"{bar.rms_error:.2f} / {bar.rms_std:.2f} meV/A"),
                 ("errors within 1 / 2 forces_std", f"{bar.within_1_std:.1f} / {bar.within_2_std:.1f} % (68.3 / 95.4)"),
-                ("rank correlation, |error| and forces_std", f"{bar.spearman:.2f}"),
+                (
+                    "rank correlation of |error| with forces_std / the RMS force of the frame",
+                    f"{bar.spearman:.2f} / {bar.spearman_null:.2f}",
+                ),
             ]
         return rows
 
@@ -310,6 +313,14 @@ def _errors(potential: Potential, batch: Batch, rotations: Tensor, *, head: Head
     return found if std is None else found | {"error": forces_A3 - labels_A3, "std": std}
 
 
+def _error_bar(columns: dict[str, Tensor], frames: Frames) -> Calibration:
+    """The error bar of the forces, meV/Angstrom, with the RMS force of each frame as what any potential tells."""
+    assert frames.forces is not None  # they are what the errors were taken of
+    squared = np.add.reduceat((frames.forces**2).mean(axis=1), np.cumsum(frames.n_atoms) - frames.n_atoms)
+    of_components = np.repeat(np.sqrt(squared / frames.n_atoms), frames.n_atoms)[:, None].repeat(3, axis=1)
+    return calibration(1000.0 * columns["error"].numpy(), 1000.0 * columns["std"].numpy(), null=of_components)
+
+
 def _far_from_training(columns: dict[str, Tensor], frames: Frames, kept: NDArray[np.bool_]) -> FarFromTraining:
     atoms = torch.from_numpy(np.repeat(kept, frames.n_atoms))
     return FarFromTraining(
@@ -380,7 +391,5 @@ def _summary(
         direction_load=cut / milli("original"),
         force_mae_exact=cut,
         n_members=potential.n_members,
-        forces_std=calibration(1000.0 * columns["error"].numpy(), 1000.0 * columns["std"].numpy())
-        if potential.n_members > 1
-        else None,
+        forces_std=None if potential.n_members == 1 else _error_bar(columns, frames),
     )

@@ -27,7 +27,9 @@ class Calibration:
     Args:
         n_values: pairs of an error and a standard deviation.
         spearman: rank correlation of |error| with the standard deviation: does it know where the errors are large?
-            For normal errors of exactly that standard deviation it stays below 1, and is 0 if all are alike.
+            For normal errors of exactly that standard deviation it stays below 1, and is 0 if all are alike. Over
+            frames of several temperatures it tells which frames are hot, too: give those of one.
+        spearman_null: the same with a predictor that costs nothing, such as the RMS force of the frame.
         rms_error: root mean square error, in the unit of the errors.
         rms_std: root mean square of the standard deviations, likewise.
         error_over_std: rms_error / rms_std; 1 if the size is right, above 1 where the error bar promises too much.
@@ -42,37 +44,51 @@ class Calibration:
     error_over_std: float
     within_1_std: float
     within_2_std: float
+    spearman_null: float | None = None
 
 
-def calibration(errors: NDArray[np.float64], stds: NDArray[np.float64]) -> Calibration:
+def calibration(
+    errors: NDArray[np.float64], stds: NDArray[np.float64], *, null: NDArray[np.float64] | None = None
+) -> Calibration:
     """How well standard deviations describe errors; arrays of one shape and unit, every entry counts alike.
 
     The scatter of M members is that of one member, while the error is that of their mean plus what all of them share:
     so a ratio of 1 is nothing that an ensemble gives by itself, and is worth being measured.
 
+    Args:
+        errors: any shape.
+        stds: of that shape and unit.
+        null: of that shape: what ranks the errors without any error bar, to be ranked beside it.
     Raises:
         InputError: shapes that differ, fewer than 2 values, a negative standard deviation, or none above 0.
     """
-    from scipy.stats import spearmanr
-
     if errors.shape != stds.shape:
         raise InputError(f"errors have shape {errors.shape}, standard deviations {stds.shape}; they must be one")
+    if null is not None and null.shape != errors.shape:
+        raise InputError(f"errors have shape {errors.shape}, the null predictor {null.shape}; they must be one")
     if errors.size < 2:
         raise InputError(f"calibration needs at least 2 errors, got {errors.size}")
     if (stds < 0).any() or not (stds > 0).any():
         raise InputError(f"standard deviations must be >= 0 and not all 0, got {stds.min()} to {stds.max()}")
     size, std = np.abs(errors).ravel(), stds.ravel()
     rms_error, rms_std = float(np.sqrt(np.mean(size**2))), float(np.sqrt(np.mean(std**2)))
-    alike = size.min() == size.max() or std.min() == std.max()
     return Calibration(
         n_values=size.size,
-        spearman=0.0 if alike else float(spearmanr(size, std).statistic),
+        spearman=_rank_correlation(size, std),
         rms_error=rms_error,
         rms_std=rms_std,
         error_over_std=rms_error / rms_std,
         within_1_std=100.0 * float(np.mean(size <= std)),
         within_2_std=100.0 * float(np.mean(size <= 2.0 * std)),
+        spearman_null=None if null is None else _rank_correlation(size, null.ravel()),
     )
+
+
+def _rank_correlation(size: NDArray[np.float64], predictor: NDArray[np.float64]) -> float:
+    from scipy.stats import spearmanr
+
+    alike = size.min() == size.max() or predictor.min() == predictor.max()
+    return 0.0 if alike else float(spearmanr(size, predictor).statistic)
 
 
 def std_scale(errors: NDArray[np.float64], stds: NDArray[np.float64]) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from remul_md.dynamics.recording import SHADOW_COLUMN
 from remul_md.errors import InputError
 
 Array = NDArray[np.float64]
@@ -23,6 +24,8 @@ class EnergyLog:
         time_ps: [L], ps.
         potential_energy: [L], eV.
         kinetic_energy: [L], eV.
+        shadow_energy: over the step that ends at each time (`remul_md.dynamics.shadow`), [L], eV, nan where none does;
+            None for runs that did not record it.
         source: `log` (float64, as the integrator had them) or `frames` of the trajectory.
     """
 
@@ -30,6 +33,7 @@ class EnergyLog:
     potential_energy: Array
     kinetic_energy: Array
     source: str
+    shadow_energy: Array | None = None
 
     @property
     def total_energy(self) -> Array:
@@ -45,8 +49,7 @@ def read_log(path: str | Path) -> EnergyLog | None:
     Raises:
         InputError: a column is missing, or a number cannot be read.
     """
-    columns = ("time_ps", "potential_energy_eV", "kinetic_energy_eV")
-    table: dict[str, array[float]] = {column: array("d") for column in columns}  # 8 bytes a number
+    columns = ["time_ps", "potential_energy_eV", "kinetic_energy_eV"]
     with Path(path).open(newline="", encoding="utf-8") as handle:
         rows = csv.reader(handle)
         header = next(rows, [])
@@ -54,6 +57,8 @@ def read_log(path: str | Path) -> EnergyLog | None:
         if missing:
             found = ", ".join(header) or "none"
             raise InputError(f"{path}: the log has no column {', '.join(missing)}; it has {found}")
+        columns += [SHADOW_COLUMN] if SHADOW_COLUMN in header else []
+        table: dict[str, array[float]] = {column: array("d") for column in columns}  # 8 bytes a number
         places = [header.index(column) for column in columns]
         row = next(rows, None)
         while row is not None:
@@ -71,5 +76,11 @@ def read_log(path: str | Path) -> EnergyLog | None:
             row = following
     if not table["time_ps"]:
         return None
-    time_ps, potential, kinetic = (np.array(table[column], dtype=np.float64) for column in columns)
-    return EnergyLog(time_ps=time_ps, potential_energy=potential, kinetic_energy=kinetic, source="log")
+    time_ps, potential, kinetic, *shadow = (np.array(table[column], dtype=np.float64) for column in columns)
+    return EnergyLog(
+        time_ps=time_ps,
+        potential_energy=potential,
+        kinetic_energy=kinetic,
+        source="log",
+        shadow_energy=shadow[0] if shadow else None,
+    )

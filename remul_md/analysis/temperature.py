@@ -171,3 +171,18 @@ def stated_degrees_of_freedom(run: Mapping[str, Any]) -> int | None:
     if isinstance(stated, bool) or not isinstance(stated, int) or stated < 1:
         raise InputError(f"n_degrees_of_freedom in the record of the run must be a whole number >= 1, got {stated!r}")
     return stated
+
+
+def what_sets_the_temperature(options: Mapping[str, Any]) -> str:
+    """What decides the mean temperature of a run, in a sentence, by the options in its record; empty for none."""
+    ensemble = options.get("ensemble")
+    if ensemble is None:
+        return ""
+    if ensemble != "nve":
+        return f"The thermostat ({ensemble}) keeps it there."
+    if options.get("match_energy") is not False and options.get("equilibrate_ps", 0.0) > 0.0:
+        return (
+            "The run began with its velocities scaled to the mean energy at that temperature: this says how well "
+            "that was met, and nothing about the potential."
+        )
+    return "NVE keeps the energy of its first moment: this says which that was, and nothing about the potential."

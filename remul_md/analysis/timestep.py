@@ -202,11 +202,12 @@ def _verdict(exponent: float, ci95: tuple[float, float] | None, *, n_lost: int) 
     return Verdict(
         name="energy error of second order",
         passed=passed,
-        value=exponent - ORDER,
+        value=exponent,
         threshold=ORDER_BOUND,
         unit="",
         why=why + lost,
         sense="within",
+        target=ORDER,
     )
 
 

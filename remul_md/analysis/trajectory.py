@@ -26,6 +26,7 @@ from remul_md.analysis.temperature import (
     held_in_run,
     n_vibrations,
     temperatures,
+    what_sets_the_temperature,
 )
 from remul_md.analysis.training_orientations import OrientationAngles, orientation_angles
 from remul_md.analysis.training_statistics import TrainingStatistics
@@ -58,6 +59,7 @@ class TrajectoryAnalysis:
         n_vibrations: internal degrees of freedom of the molecule in frame 0.
         ensemble: of the run, such as nve; empty where its record does not say.
         asked_temperature_K: what the run was asked for.
+        set_by: what decides the temperature of such a run, in a sentence; empty where its record does not say.
         angle_swept_deg: rotation angle from frame 0, [T].
         torque_frames: frames that the net force and torque belong to, [F].
         net_force_eV_per_A: [F, 3].
@@ -101,6 +103,7 @@ class TrajectoryAnalysis:
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
     axis: tuple[float, float, float] | None = None
+    set_by: str = ""
 
     @property
     def mean_temperature_K(self) -> float | None:
@@ -110,16 +113,18 @@ class TrajectoryAnalysis:
     @property
     def heating_K_per_ps(self) -> tuple[float, float, float] | None:
         """What the drift does to the temperature, K/ps, and the ends of its 95 % interval; None under a thermostat."""
-        if self.drift is None or self.conservation is None or not self.n_dof or self.n_dof < self.n_vibrations:
+        rate = self.heating_rate_K_per_ps
+        if self.drift is None or self.conservation is None or rate is None:
             return None
-        counts = {"n_atoms": self.n_atoms, "n_dof": self.n_dof, "n_vibrations": self.n_vibrations}
         low, high = self.drift.ci95_meV_per_atom_ps
-        slope = self.drift.slope_meV_per_atom_ps
-        return (
-            heating_rate_K_per_ps(slope, **counts),
-            heating_rate_K_per_ps(low, **counts),
-            heating_rate_K_per_ps(high, **counts),
-        )
+        return rate * self.drift.slope_meV_per_atom_ps, rate * low, rate * high
+
+    @property
+    def heating_rate_K_per_ps(self) -> float | None:
+        """What a drift of 1 meV/atom/ps does to the temperature; None where the degrees of freedom are not known."""
+        if not self.n_dof or self.n_dof < self.n_vibrations:
+            return None
+        return heating_rate_K_per_ps(1.0, n_atoms=self.n_atoms, n_dof=self.n_dof, n_vibrations=self.n_vibrations)
 
     @property
     def first_broken_bond_ps(self) -> float | None:
@@ -147,6 +152,8 @@ class TrajectoryAnalysis:
         return {
             "drift_meV_per_atom_ps": None if self.drift is None else self.drift.slope_meV_per_atom_ps,
             "drift_ci95": None if self.drift is None else list(self.drift.ci95_meV_per_atom_ps),
+            "drift_of": None if self.drift is None else self.drift.judged,
+            "energy_change_meV_per_atom": None if self.drift is None else self.drift.change_meV_per_atom,
             "heating_K_per_ps": None if heating is None else heating[0],
             "heating_ci95": None if heating is None else list(heating[1:]),
             "fluctuation_meV_per_atom": None if self.drift is None else self.drift.fluctuation_meV_per_atom,
@@ -339,6 +346,7 @@ def analyze_frames(
         verdicts=(),
         notes=tuple(notes),
         axis=None if axis is None else unit_axis(axis),
+        set_by=what_sets_the_temperature(options),
     )
     free = isolated and not constraints.held
     judged = _judged(analysis, free=free, thermostatted=thermostatted, bounds=bounds)
@@ -355,10 +363,12 @@ def _drift(
     if energies is None:
         notes.append("No drift: the trajectory lacks potential energies or momenta.")
         return None, None
-    if len(energies.time_ps) < MIN_SAMPLES:
-        notes.append(f"No drift: {len(energies.time_ps)} energies, at least {MIN_SAMPLES} are needed.")
+    shadow = None if energies.shadow_energy is None else energies.shadow_energy / n_atoms
+    n_energies = len(energies.time_ps) - (shadow is not None)  # which the first row does not have
+    if n_energies < MIN_SAMPLES:
+        notes.append(f"No drift: {n_energies} energies, at least {MIN_SAMPLES} are needed.")
         return None, None
-    drift = energy_drift(energies.time_ps, energies.total_energy / n_atoms)
+    drift = energy_drift(energies.time_ps, energies.total_energy / n_atoms, shadow_energy_per_atom=shadow)
     if thermostatted:
         notes.append("A thermostat exchanged energy with the system: the drift says nothing about the potential.")
         return drift, None
@@ -369,9 +379,9 @@ def _judged(analysis: TrajectoryAnalysis, *, free: bool, thermostatted: bool, bo
     """The same analysis with a verdict on each number that can be judged."""
     found: list[Verdict] = []
     if analysis.drift is not None and analysis.conservation is not None:
-        heating = None if analysis.heating_K_per_ps is None else analysis.heating_K_per_ps[0]
+        rate = analysis.heating_rate_K_per_ps or judge.CLASSICAL_K_PER_NS / 1e3
         found.append(
-            judge.energy_verdict(analysis.drift, analysis.conservation, bounds=bounds, heating_K_per_ps=heating)
+            judge.energy_verdict(analysis.drift, analysis.conservation, bounds=bounds, heating_K_per_ns=1e3 * rate)
         )
     if analysis.rotational is not None:
         found.append(judge.rotation_verdict(analysis.rotational, bounds=bounds))
@@ -379,9 +389,9 @@ def _judged(analysis: TrajectoryAnalysis, *, free: bool, thermostatted: bool, bo
         found.append(judge.bond_verdict(analysis.bonds, time_ps=analysis.time_ps))
     if analysis.departure is not None:
         found.append(judge.range_verdict(analysis.departure, time_ps=analysis.time_ps))
-    mean, asked = analysis.mean_temperature_K, analysis.asked_temperature_K
-    if mean is not None and asked and analysis.n_dof:
-        found.append(judge.temperature_verdict(mean, asked_K=asked, n_dof=analysis.n_dof, bounds=bounds))
+    mean, asked, n_dof = analysis.mean_temperature_K, analysis.asked_temperature_K, analysis.n_dof
+    if mean is not None and asked and n_dof:
+        found.append(judge.temperature_verdict(mean, asked_K=asked, n_dof=n_dof, bounds=bounds, set_by=analysis.set_by))
     # A crystal feels its cell when it turns, a thermostat pushes, fixed atoms hold: none keeps the angular momentum.
     if free and analysis.net_torque_rms_eV is not None:
         found.append(judge.torque_verdict(analysis.net_torque_rms_eV, bounds=bounds, axis=analysis.axis))

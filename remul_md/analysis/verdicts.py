@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from remul_md.analysis.energy import Conservation, Drift
+from remul_md.analysis.energy import DRIFT_BOUND, Conservation, Drift
 from remul_md.analysis.extrapolation import RangeDeparture
 from remul_md.analysis.momentum import MomentumChange
 from remul_md.analysis.rotation import RotationalError
@@ -26,6 +26,7 @@ INSIDE = "inside the training data"
 TORQUE = "no torque from nowhere"
 ANGULAR = "angular momentum kept"
 TEMPERATURE = "temperature as asked"
+CLASSICAL_K_PER_NS = 1.0 / (3.0 * boltzmann_eV_per_K())  # of 1 meV/atom/ps in vibrations, 3 kT an atom
 OF_PLACES = (ROTATION, INTACT, INSIDE, TORQUE, ANGULAR)  # what wrapped coordinates make meaningless
 # The four that a reader asks first, and what is missing where a run has no verdict on them.
 QUESTIONS = {
@@ -41,7 +42,8 @@ class Bounds:
     """Limits of the verdicts. The defaults suit an isolated organic molecule at room temperature.
 
     Args:
-        drift_meV_per_atom_ps: the 95 % interval of the drift must lie within +- this.
+        drift_meV_per_atom_ps: the 95 % interval of the drift must lie within +- this; 0.01 warms a free molecule by
+            about 40 K/ns. The shipped ethanol potential stays below a tenth of it (docs/statistics.md).
         rotational_error_meV_per_A: mean absolute component of f(gx) - g f(x).
         net_torque_eV: root mean square size of the net torque; 0.025 eV is kT at 290 K, so that a turn by one
             radian changes the energy by less than that.
@@ -52,7 +54,7 @@ class Bounds:
         InputError: a bound <= 0.
     """
 
-    drift_meV_per_atom_ps: float = 0.05
+    drift_meV_per_atom_ps: float = DRIFT_BOUND
     rotational_error_meV_per_A: float = 2.0
     net_torque_eV: float = 0.025
     angular_momentum_change: float = 0.25
@@ -100,25 +102,38 @@ class Verdict:
 
 
 def energy_verdict(
-    drift: Drift, conservation: Conservation, *, bounds: Bounds, heating_K_per_ps: float | None = None
+    drift: Drift, conservation: Conservation, *, bounds: Bounds, heating_K_per_ns: float = CLASSICAL_K_PER_NS
 ) -> Verdict:
-    """Whether an NVE run keeps its total energy; the heating rate is said where the run drifts."""
-    low, high = drift.judged_interval
+    """Whether an NVE run keeps its energy, with its drift and the limit as heating rates beside.
+
+    Args:
+        drift: of the run.
+        conservation: what its interval says against the bound.
+        bounds: limits.
+        heating_K_per_ns: of a drift of 1 meV/atom/ps; default: of classical vibrations, 3 kT an atom.
+    """
+    low, high = drift.ci95_meV_per_atom_ps
     bound = bounds.drift_meV_per_atom_ps
-    interval = f"The 95 % interval of the drift, {low:.2g} to {high:.2g} meV/atom/ps,"
-    if drift.too_short:
-        interval = (
-            f"The slow noise of the energy is not resolved in {drift.length_ps:.3g} ps, so twice the 95 % interval is "
-            f"judged: {low:.2g} to {high:.2g} meV/atom/ps. It"
-        )
+    pace = heating_K_per_ns * drift.slope_meV_per_atom_ps
+    why = (
+        f"The slope of the {drift.judged} is {low:.2g} to {high:.2g} meV/atom/ps with 95 % confidence, "
+        f"{heating_K_per_ns * low:.2g} to {heating_K_per_ns * high:.2g} K/ns (limit ±{heating_K_per_ns * bound:.2g} "
+        f"K/ns); in these {drift.length_ps:.3g} ps it adds up to {drift.change_meV_per_atom:.2g} meV/atom. "
+    )
     if conservation == "conserves":
-        why = f"{interval} lies within the limit, as it must for conservative forces and a short enough step."
+        why += "That lies within the limit, as it must for conservative forces and a short enough step."
     elif conservation == "drifts":
-        pace = "" if heating_K_per_ps is None else f" by about {abs(heating_K_per_ps):.2g} K/ps"
-        word = "heats" if drift.slope_meV_per_atom_ps > 0.0 else "cools"
-        why = f"{interval} lies beyond the limit: the run {word}{pace}. Try conservative forces or a shorter step."
+        why += (
+            f"That lies beyond the limit: the run {'heats' if pace > 0.0 else 'cools'} by about {abs(pace):.2g} K/ns. "
+            "Try conservative forces or a shorter step."
+        )
     else:
-        why = f"{interval} reaches both inside and outside of the limit, so neither is shown: run longer."
+        why += "That reaches both inside and outside of the limit, so neither is shown: run longer."
+        if drift.judged == "total energy":
+            why += (
+                " One series of total energies cannot tell a slow wave from a drift; `remul-md md` logs the shadow "
+                "energy (NVE, plain steps), which can."
+            )
     return Verdict(
         name=ENERGY,
         passed={"conserves": True, "drifts": False, "undecided": None}[conservation],
@@ -129,8 +144,8 @@ def energy_verdict(
         limit_from=_source(
             bounds,
             "drift_meV_per_atom_ps",
-            f"a drift this large warms a free molecule by about {1e-3 * bound / (3.0 * boltzmann_eV_per_K()):.1g} K in "
-            "each picosecond",
+            f"a drift this large warms by about {heating_K_per_ns * bound:.0f} K/ns, a run of 100 ps by 1 to 2 % of "
+            "room temperature",
         ),
         sense="within",
     )
@@ -211,15 +226,15 @@ def wrapped_verdict(verdict: Verdict, box_A: Mapping[str, float]) -> Verdict:
     )
 
 
-def temperature_verdict(mean_K: float, *, asked_K: float, n_dof: int, bounds: Bounds) -> Verdict:
-    """Whether the mean temperature is the one that was asked for."""
+def temperature_verdict(mean_K: float, *, asked_K: float, n_dof: int, bounds: Bounds, set_by: str = "") -> Verdict:
+    """Whether the mean temperature is the one that was asked for; `set_by` says in a sentence what decides that."""
     return Verdict(
         name=TEMPERATURE,
         passed=abs(mean_K - asked_K) <= bounds.temperature_share * asked_K,
         value=mean_K,
         threshold=bounds.temperature_share * asked_K,
         unit="K",
-        why=f"Mean temperature {mean_K:.1f} K over {n_dof} degrees of freedom, asked {asked_K:g} K.",
+        why=f"Mean temperature {mean_K:.1f} K over {n_dof} degrees of freedom, asked {asked_K:g} K. {set_by}".rstrip(),
         limit_from=_source(bounds, "temperature_share", "a tenth of what was asked"),
         sense="within",
         target=asked_K,

@@ -39,6 +39,7 @@ class RunState:
         n_rows: rows of that log.
         n_frames: frames in the trajectory.
         first_total_energy: at the first step of this phase, eV.
+        potential_energy: at `positions`, eV, in NVE: the shadow energy of the next step begins with it.
         steps_done: steps of all phases that this and earlier processes made.
         wall_s: the time they took.
         thermostat: its own variables, see `remul_md.dynamics.integrators`.
@@ -59,6 +60,7 @@ class RunState:
     n_rows: int = 0
     n_frames: int = 0
     first_total_energy: float | None = None
+    potential_energy: float | None = None
     steps_done: int = 0
     wall_s: float = 0.0
     marks: dict[str, Any] = field(default_factory=dict)

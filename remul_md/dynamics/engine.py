@@ -25,7 +25,8 @@ from remul_md.dynamics.momenta import (
     momenta_to_ase,
 )
 from remul_md.dynamics.options import Ensemble, MDOptions
-from remul_md.dynamics.recording import OutputFiles, Recorder
+from remul_md.dynamics.recording import SHADOW_COLUMN, THERMOSTAT_COLUMN, OutputFiles, Recorder
+from remul_md.dynamics.shadow import shadow_energy_eV
 from remul_md.dynamics.start import production_dof
 from remul_md.dynamics.switch import (
     CanonicalMeans,
@@ -125,15 +126,19 @@ class Engine:
         integrator.restore(state.thermostat)
         self.integrator = integrator
         ramps = production and options.final_temperature_K is not None
+        # The formula is that of plain velocity Verlet; bonds of fixed length pull with forces that nobody tells.
+        has_shadow = ensemble == "nve" and options.n_inner is None and len(self.constraints.bonds) == 0
+        self.shadow = {SHADOW_COLUMN: float("nan")} if has_shadow else {}
         if state.step == 0:
             self._checkpoint()  # before the first record: a run killed right after it must not record twice
             self._record()
         while state.step < n_steps or not self._may_switch(n_steps):
             if ramps:
                 integrator.aim_at(options.temperature_at(state.step))
+            before = state.forces
             with self._watching():
                 # Passing the forces on saves the integrator's second look at the calculator in each step.
-                state.forces = integrator.step(state.forces)
+                state.forces = integrator.step(before)
             state.step += 1
             state.steps_done += 1
             if not np.isfinite(state.forces).all():
@@ -141,6 +146,8 @@ class Engine:
             if self._samples_excess() and state.step > n_steps // 2:
                 state.excess_sum += self._energy() - self._internal_kinetic()
                 state.excess_count += 1
+            if has_shadow:
+                self._follow_shadow(before)
             if state.step % self.log_every == 0 or state.step % options.frame_interval == 0:
                 self._record()
             if state.step % checkpoint_every == 0:
@@ -148,11 +155,32 @@ class Engine:
             self.bar.update()
         self._checkpoint()
 
+    def _follow_shadow(self, forces_before: Array) -> None:
+        """The shadow energy of the step just made, and the energy that the next one begins with.
+
+        Every step asks for the energy, which came with its forces: so a resumed run has that of the checkpoint.
+        """
+        state = self.state
+        energy_before, state.potential_energy = state.potential_energy, self._energy()
+        if state.step % self.log_every == 0:
+            assert energy_before is not None  # the first record, or the step before, has asked
+            self.shadow[SHADOW_COLUMN] = shadow_energy_eV(
+                (energy_before, state.potential_energy),
+                (self._moving(forces_before), self._moving(state.forces)),
+                momenta_from_ase(self.atoms.get_momenta()),
+                masses=self.masses,
+                timestep_fs=self.options.timestep_fs,
+            )
+
+    def _moving(self, forces: Array) -> Array:
+        """Forces on what can move: those on fixed atoms push nothing."""
+        return np.where(self.constraints.fixed, 0.0, forces) if self.constraints.n_removed else forces
+
     def _record(self) -> None:
         state, options = self.state, self.options
         production = state.phase == "production"
         time_ps = options.time_ps(state.step, production=production)
-        energy = self._energy()
+        energy = state.potential_energy = self._energy()
         logs = state.step % self.log_every == 0
         if logs:
             positions, momenta = self.atoms.get_positions(), momenta_from_ase(self.atoms.get_momenta())
@@ -162,7 +190,8 @@ class Engine:
             vectors = [*linear_momentum(momenta), *angular_momentum(positions, momenta, masses=self.masses)]
             row = (state.step, time_ps, energy, kinetic, total, temperature, *(float(v) for v in vectors))
             heat = self.integrator.thermostat_energy()
-            self.recorder.log(row if heat is None else (*row, heat), production=production)
+            more = self.shadow if heat is None else {THERMOSTAT_COLUMN: heat}
+            self.recorder.log(row, production=production, more=more)
             if state.first_total_energy is None:
                 state.first_total_energy = total
             if production:

@@ -40,6 +40,9 @@ LOG_COLUMNS = (
     "angular_momentum_z_amu_A2_per_fs",
 )
 THERMOSTAT_COLUMN = "thermostat_energy_eV"  # after the others, where the thermostat has one
+# After the others in NVE: over the step that ends in this row (`remul_md.dynamics.shadow`), nan where none does. What
+# is conserved may be told a step late; this needs no force that the run does not have, and no row waits for another.
+SHADOW_COLUMN = "shadow_energy_eV"
 OUTPUTS = (".traj", ".h5md", ".extxyz")
 GO_ON = "choose another output, then go on with resume (what was written up to the last checkpoint is kept)"
 TRAJECTORY_HEADER_BYTES = 48  # magic, tag, version, number of frames, where the table of frames stands
@@ -151,19 +154,19 @@ class Recorder:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def log(self, values: tuple[float, ...], *, production: bool) -> None:
-        """Append a row of LOG_COLUMNS, or of these and THERMOSTAT_COLUMN.
+    def log(self, values: tuple[float, ...], *, production: bool, more: Mapping[str, float] | None = None) -> None:
+        """Append a row of LOG_COLUMNS, and `more` of the columns that only some runs have, the same in every row.
 
         Floats are written as the shortest text that reads back as the same float64.
         """
+        more = more or {}
         path = self._files.log if production else self._files.equilibration_log
         with writing(path):
             if path not in self._logs:
                 self._logs[path] = path.open("a", buffering=1, newline="\n", encoding="utf-8")
                 if self._logs[path].tell() == 0:
-                    names = (*LOG_COLUMNS, THERMOSTAT_COLUMN)[: len(values)]
-                    self._logs[path].write(",".join(names) + "\n")
-            self._logs[path].write(",".join(repr(value) for value in values) + "\n")
+                    self._logs[path].write(",".join((*LOG_COLUMNS, *more)) + "\n")
+            self._logs[path].write(",".join(repr(value) for value in (*values, *more.values())) + "\n")
 
     def frame(self, atoms: Atoms, *, energy: float, forces: Array, step: int, time_ps: float) -> None:
         """Append a frame with its energy, eV, and forces, eV/Angstrom, as they were used by the integrator."""

@@ -15,6 +15,7 @@ from remul_md.analysis.audit.nve import ShortRun
 from remul_md.analysis.audit.probe import Array, ProbedFrames
 from remul_md.analysis.audit.smoothness import Scan
 from remul_md.analysis.rotation import about_axis, net_force, net_torque
+from remul_md.analysis.verdicts import CLASSICAL_K_PER_NS
 from remul_md.potentials.provenance import axis_in_words
 
 
@@ -182,7 +183,7 @@ class Judge:
 
     def nve(self, run: ShortRun) -> Check:
         """Drift of a short run at constant energy."""
-        low, high = run.drift.judged_interval
+        low, high = run.drift.ci95_meV_per_atom_ps
         bound = self.limits.drift_meV_per_atom_ps
         reach = max(abs(low), abs(high))
         said = {
@@ -196,7 +197,8 @@ class Judge:
             value=reach,
             threshold=bound,
             unit="meV/atom/ps",
-            why=f"Far end of the 95 % interval of the drift, {low:.2g} to {high:.2g}. {run.drift.length_ps:.2g} ps at "
-            f"{TEMPERATURE_K:g} K with steps of {run.timestep_fs:.2g} fs: the run {said}. The limit heats by "
-            f"{self.limits.drift_K_per_ps:g} K/ps.",
+            why=f"Far end of the 95 % interval of the drift of the {run.drift.judged}, {low:.2g} to {high:.2g}: "
+            f"{CLASSICAL_K_PER_NS * low:.2g} to {CLASSICAL_K_PER_NS * high:.2g} K/ns, the limit is "
+            f"{1e3 * self.limits.drift_K_per_ps:g} K/ns. {run.drift.length_ps:.2g} ps at {TEMPERATURE_K:g} K with "
+            f"steps of {run.timestep_fs:.2g} fs: the run {said}.",
         )

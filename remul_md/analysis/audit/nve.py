@@ -9,6 +9,8 @@ import numpy as np
 from remul_md.analysis.audit.limits import TEMPERATURE_K
 from remul_md.analysis.audit.probe import Array, CalculationFailed, Probe
 from remul_md.analysis.energy import Conservation, Drift, conserves, energy_drift
+from remul_md.dynamics.momenta import momenta_from_ase
+from remul_md.dynamics.shadow import shadow_energy_eV
 from remul_md.dynamics.velocities import initial_velocities
 
 BLOCK_STEPS, MAX_BLOCKS = 600, 4
@@ -65,16 +67,32 @@ def short_nve(probe: Probe, *, bound_meV_per_atom_ps: float, rng: np.random.Gene
     dynamics = VelocityVerlet(atoms, step_fs * units.fs)
     times: list[float] = []
     energies: list[float] = []
+    shadows: list[float] = []
+    before: tuple[float, Array] | None = None
 
     def record() -> None:
-        times.append(1e-3 * dynamics.nsteps * step_fs)
-        energies.append((probe.energy_of(atoms) + atoms.get_kinetic_energy()) / len(atoms))
-        if not np.isfinite(energies[-1]):
-            raise CalculationFailed(f"the energy is {energies[-1]} after {times[-1]:.3g} ps")
+        nonlocal before
+        present = probe.energy_of(atoms), atoms.get_forces()
+        if dynamics.nsteps % interval == 0:
+            shadow = np.nan
+            if before is not None:
+                shadow = shadow_energy_eV(
+                    (before[0], present[0]),
+                    (before[1], present[1]),
+                    momenta_from_ase(atoms.get_momenta()),
+                    masses=masses,
+                    timestep_fs=step_fs,
+                )
+            times.append(1e-3 * dynamics.nsteps * step_fs)
+            energies.append((present[0] + atoms.get_kinetic_energy()) / len(atoms))
+            shadows.append(shadow / len(atoms))
+            if not np.isfinite(energies[-1]):
+                raise CalculationFailed(f"the energy is {energies[-1]} after {times[-1]:.3g} ps")
+        before = present
 
-    dynamics.attach(record, interval=interval)
+    dynamics.attach(record, interval=1)
     dynamics.attach(probe.count_call, interval=1)
-    for _ in range(MAX_BLOCKS):
+    for block in range(1, MAX_BLOCKS + 1):
         try:
             dynamics.run(BLOCK_STEPS)
         except CalculationFailed:
@@ -83,10 +101,10 @@ def short_nve(probe: Probe, *, bound_meV_per_atom_ps: float, rng: np.random.Gene
             raise CalculationFailed(
                 f"after {1e-3 * dynamics.nsteps * step_fs:.3g} ps the calculator raised {type(error).__name__}: {error}"
             ) from error
-        time, energy = np.array(times), np.array(energies)
+        time, energy, shadow = np.array(times), np.array(energies), np.array(shadows)
         # Each block starts with the record that the last one ended with.
         fresh = np.append(True, np.diff(time) > 0.0)
-        drift = energy_drift(time[fresh], energy[fresh])
+        drift = energy_drift(time[fresh], energy[fresh], shadow_energy_per_atom=shadow[fresh], look=(block, MAX_BLOCKS))
         conservation = conserves(drift, bound_meV_per_atom_ps=bound_meV_per_atom_ps)
         if conservation != "undecided":
             break

@@ -28,9 +28,14 @@ def measures_table(analysis: TrajectoryAnalysis, evaluation: Mapping[str, Any] |
     if drift is not None:
         low, high = drift.ci95_meV_per_atom_ps
         rows += [
-            ("Energy drift", f"{number_text(drift.slope_meV_per_atom_ps)} meV/atom/ps", "slope of the total energy"),
-            ("… 95 % interval", f"{number_text(low)} to {number_text(high)} meV/atom/ps", "for correlated noise"),
-            ("Energy scatter", f"{number_text(drift.fluctuation_meV_per_atom)} meV/atom", "RMS about that line"),
+            ("Energy drift", f"{number_text(drift.slope_meV_per_atom_ps)} meV/atom/ps", f"slope of the {drift.judged}"),
+            ("… 95 % interval", f"{number_text(low)} to {number_text(high)} meV/atom/ps", "with slow waves in it"),
+            ("… in the whole run", f"{number_text(drift.change_meV_per_atom)} meV/atom", f"{drift.length_ps:.3g} ps"),
+            (
+                "Energy scatter",
+                f"{number_text(drift.fluctuation_meV_per_atom)} meV/atom",
+                "of the total energy, RMS about that line",
+            ),
         ]
     if analysis.mean_temperature_K is not None:
         dof = f"{analysis.n_dof} degrees of freedom, {analysis.n_dof_source}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from remul_md.analysis.drawing import ACCENT, INK, SOFT, drawn_panels
+from remul_md.analysis.energy import DRIFT_BOUND
 from remul_md.analysis.report.figures import drift_band, learning_curve, orientation_angles, thin
 from remul_md.analysis.trajectory import TrajectoryAnalysis
 from remul_md.analysis.verdicts import ROTATION
@@ -81,16 +82,16 @@ def _energy_panel(ax: Axes, analysis: TrajectoryAnalysis, _evaluation: Any, _tra
     ax.fill_between(ends, low, high, color=ACCENT, alpha=0.25, linewidth=0)
     ax.plot(ends, line, color=ACCENT, linewidth=2.0, label="drift")
     # Room for the drift that the bound would allow: a conserved energy must look flat, whatever its own scale.
-    reach = max(float(np.abs(relative).max()) * 1.15, 0.6 * 0.05 * drift.length_ps)
+    reach = max(float(np.abs(relative).max()) * 1.15, 0.6 * DRIFT_BOUND * drift.length_ps)
     ax.set_ylim(-reach, reach)
     ax.set_xlabel("time (ps)")
     ax.set_ylabel("total energy − start (meV/atom)")
     half = 0.5 * (drift.ci95_meV_per_atom_ps[1] - drift.ci95_meV_per_atom_ps[0])
-    slope = f"{drift.slope_meV_per_atom_ps:+.3f}".replace("-", "−")
+    slope = f"{drift.slope_meV_per_atom_ps:+.4f}".replace("-", "−")
     _heading(
         ax,
         "Energy is kept" if analysis.conservation == "conserves" else "Energy",
-        f"drift {slope} ± {half:.3f} meV/atom/ps",
+        f"drift {slope} ± {half:.4f} meV/atom/ps",
     )
     ax.legend(loc="lower left", ncols=2, handlelength=1.6, columnspacing=1.2)
 
