@@ -34,6 +34,7 @@ from remul_md.analysis.audit import AuditResult, Limits
 from remul_md.analysis.audit.invariance import repeat_changes
 from remul_md.analysis.audit.limits import NAMES, THERMAL_ENERGY
 from remul_md.analysis.audit.probe import Probe, probed_frames
+from remul_md.analysis.audit.run import N_FRAMES
 from remul_md.datasets.structure_source import read_structure
 
 # All of them but those that need hundreds of calculations.
@@ -42,7 +43,7 @@ QUICK = tuple(name for name in STILL if name != "smoothness")
 
 
 def failures(result: AuditResult) -> set[str]:
-    return {check.name for check in result.checks if not check.passed}
+    return {check.name for check in result.checks if check.outcome not in ("passed", "not applicable")}
 
 
 def values(result: AuditResult) -> dict[str, float]:
@@ -97,10 +98,29 @@ def test_a_run_that_heats_fails() -> None:
         x, y, _ = (atoms.positions - atoms.positions.mean(axis=0)).T
         return energy, forces + 0.1 * np.stack([-y, x, 0.0 * x], axis=1)
 
-    (check,) = run_audit(planted(stirred), only=["nve"]).checks
+    result = run_audit(planted(stirred), only=["nve"])
+    (check,) = result.checks
+    assert result.nve is not None
+    assert result.nve.n_steps == result.n_calls - 1 - N_FRAMES - 1 == 600  # decided by the first block
     assert not check.passed
     assert check.value is not None
     assert check.value > 1.0  # meV/atom/ps
+
+
+def test_a_run_that_decides_nothing_is_undecided_and_does_not_pass() -> None:
+    """Noise of the energy of 1 meV per atom hides a drift of the bound, in all four blocks."""
+    rng = np.random.default_rng(0)
+
+    def noisy(_atoms: Atoms, energy: float, forces: np.ndarray) -> tuple[float, np.ndarray]:
+        return energy + 0.05 * rng.standard_normal(), forces
+
+    result = run_audit(planted(noisy), only=["nve"])
+    (check,) = result.checks
+    assert (check.outcome, check.passed, check.applicable) == ("undecided", None, True)
+    assert not result.passed
+    assert result.nve is not None
+    assert result.nve.n_steps == 2400
+    assert len(result.nve.time_ps) == 2401
 
 
 def test_a_factor_in_the_forces_is_measured_as_such() -> None:
@@ -156,7 +176,8 @@ def test_periodic_structures() -> None:
     assert failures(result) == set()
     checks = {check.name: check for check in result.checks}
     assert "the cell with the atoms" in checks["rotation"].why
-    assert not checks["net_torque"].applicable
+    assert checks["net_torque"].outcome == "not applicable"
+    assert result.passed
     assert checks["net_torque"].why == "Not applicable: a periodic structure has no centre."
     assert [scan.path.kind for scan in result.scans] == ["pair"]
     # A cell that does not turn with its atoms would give other forces.
@@ -274,8 +295,8 @@ def test_json_says_what_was_found_and_repeats() -> None:
     assert again == [check for check in first["checks"] if check["name"] in few]  # each has its own random numbers
     assert again != run_audit(atoms, only=few, seed=6).to_json()["checks"]
     for check in first["checks"]:
-        assert set(check) == {"name", "passed", "value", "threshold", "unit", "why"}
-        assert isinstance(check["passed"], bool)
+        assert set(check) >= {"name", "passed", "outcome", "value", "threshold", "unit", "why"}
+        assert check["outcome"] == "passed"
     json.dumps(first, allow_nan=False)
     assert first["audited"]["calculator"] == "LennardJones"
 

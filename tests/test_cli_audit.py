@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,8 @@ def test_a_fault_ends_with_exit_code_1_and_the_files_are_written(run: Run) -> No
     assert code == 1
     assert "NOT all checks passed" in out
     assert "  gradient       NO " in out
+    (line,) = (line for line in out.splitlines() if line.startswith("  gradient "))
+    assert re.search(r" [\d.]+ meV/Å \(limit ≤ [\d.]+ meV/Å\) ", line)
     assert "  rotation       yes " in out
     written = json.loads(Path("audit.json").read_text())
     assert written["passed"] is False

@@ -5,19 +5,16 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from remul_md._version import __version__
 from remul_md.cli.options import AxisOption, IgnoreCellOption, JsonOption, SymmetryOption, ThreadsOption, chosen_axis
-from remul_md.cli.printing import write_figures
+from remul_md.cli.printing import verdict_line, write_figures
 from remul_md.errors import InputError
 from remul_md.labels.sources import label_source, names_calculator
 from remul_md.outputs import check_reports
-
-if TYPE_CHECKING:
-    from remul_md.analysis.audit import Check
 
 
 def audit(
@@ -37,7 +34,7 @@ def audit(
     ignore_cell: IgnoreCellOption = False,
     n_threads: ThreadsOption = 1,
 ) -> None:
-    """Is a calculator fit for dynamics? Twelve checks of any ASE calculator; exit code 1 if one fails.
+    """Is a calculator fit for dynamics? Twelve checks of any ASE calculator; exit code 1 unless all pass.
 
     MODULE:FACTORY is called without arguments, as in ase.calculators.emt:EMT or mymodel:make for ./mymodel.py.
     """
@@ -57,7 +54,7 @@ def audit(
     result = run_audit(atoms, only=only, seed=seed, axis=about, progress=True)
     typer.echo(f"\n{target} on {structure}: {result.formula}, {result.n_calls} calculations in {result.wall_s:.0f} s")
     for check in result.checks:
-        typer.echo(f"  {check.name:13}  {_verdict_line(check)}")
+        typer.echo(f"  {check.name:13}  {verdict_line(check)}")
     typer.echo("all checks passed" if result.passed else "NOT all checks passed")
     if report is not None:
         from remul_md.analysis.audit.report import write_audit_report
@@ -90,10 +87,3 @@ def calculator_of(target: str, *, options: dict[str, Any], n_threads: int) -> An
             f"--{next(iter(options))} is an option of potentials; {target} takes none: write a factory of your own"
         )
     return label_source(target).make()
-
-
-def _verdict_line(check: Check) -> str:
-    if check.value is None or check.threshold is None:
-        return f"{'-' if check.passed else 'NO':4} {check.why}"
-    word = "yes" if check.passed else "NO"
-    return f"{word:4} {check.value:.3g} {check.unit} (limit {check.threshold:.3g}) {check.why}"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from remul_md.analysis.verdicts import Verdict
 
 
 def command_line(*words: str | Path) -> str:
@@ -22,9 +25,10 @@ def print_table(title: str, rows: list[tuple[str, str]]) -> None:
         typer.echo(f"  {name:{width}}  {value}")
 
 
-def verdict_word(passed: bool | None) -> str:
-    """How a verdict reads."""
-    return {True: "yes", False: "NO", None: "undecided"}[passed]
+def verdict_line(verdict: Verdict) -> str:
+    """A verdict without its name: the word, the number with its limit, the reason."""
+    word = {"passed": "yes", "failed": "NO", "undecided": "undecided", "not applicable": "-"}[verdict.outcome]
+    return " ".join(part for part in (f"{word:9}", verdict.measured, verdict.why) if part)
 
 
 def write_figures(path: Path | None, content: dict[str, Any]) -> None:

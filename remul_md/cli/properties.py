@@ -9,7 +9,7 @@ import typer
 
 from remul_md.cli.config_flags import file_flags
 from remul_md.cli.options import IgnoreCellOption, JsonOption, ThreadsOption
-from remul_md.cli.printing import verdict_word, write_figures
+from remul_md.cli.printing import verdict_line, write_figures
 from remul_md.errors import InputError
 from remul_md.outputs import check_reports
 
@@ -186,5 +186,4 @@ def _structure_with(
 
 def _print_verdicts(verdicts: Iterable[Verdict]) -> None:
     for verdict in verdicts:
-        value = f"{verdict.value:.3g} {verdict.unit} (limit {verdict.limit})"
-        typer.echo(f"  {verdict.name}: {verdict_word(verdict.passed)}, {value} {verdict.why}")
+        typer.echo(f"  {verdict.name}: {verdict_line(verdict)}")

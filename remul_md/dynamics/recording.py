@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -135,6 +135,39 @@ def files_of(trajectory: str | Path) -> OutputFiles | None:
         return files
     described = files.trajectory.exists() and files.description.exists()
     return files if described and read_json(files.description).get("extxyz") == path.name else None
+
+
+class Recording(Protocol):
+    """Where a run writes its rows and frames."""
+
+    def log(self, values: tuple[float, ...], *, production: bool) -> None:
+        """A row."""
+
+    def frame(self, atoms: Atoms, *, energy: float, forces: Array, step: int, time_ps: float) -> None:
+        """A frame."""
+
+    def marks(self) -> dict[str, Any]:
+        """How long the files are."""
+        ...
+
+
+class RowsInMemory:
+    """The rows of production in `rows`, in the order of LOG_COLUMNS; nothing else is kept and nothing written."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[float, ...]] = []
+
+    def log(self, values: tuple[float, ...], *, production: bool) -> None:
+        """Keep a row of production."""
+        if production:
+            self.rows.append(values)
+
+    def frame(self, atoms: Atoms, *, energy: float, forces: Array, step: int, time_ps: float) -> None:
+        """Frames are not kept."""
+
+    def marks(self) -> dict[str, Any]:
+        """There is no file."""
+        return {}
 
 
 class Recorder:

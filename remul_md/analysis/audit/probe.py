@@ -110,6 +110,28 @@ class Probe:
         return float(atoms.get_potential_energy())
 
 
+class ProbedForces:
+    """A probe as the calculator of its moving atoms, for dynamics: it counts, and its energy belongs to the forces."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self._last: tuple[Array, Sample] | None = None
+
+    def get_potential_energy(self, atoms: Atoms, force_consistent: bool = False) -> float:
+        """Energy, eV."""
+        return self._at(atoms).energy
+
+    def get_forces(self, atoms: Atoms) -> Array:
+        """Forces, [N, 3], eV/Angstrom."""
+        return self._at(atoms).forces.copy()
+
+    def _at(self, atoms: Atoms) -> Sample:
+        positions = atoms.get_positions()
+        if self._last is None or not np.array_equal(self._last[0], positions):
+            self._last = positions, self._probe(positions)
+        return self._last[1]
+
+
 class ProbedFrames(NamedTuple):
     """Probed geometries, [T, N, 3], Angstrom, with energies [T], eV, and forces [T, N, 3], eV/Angstrom."""
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from remul_md.analysis.audit.checks import Check
 from remul_md.analysis.audit.limits import TEMPERATURE_K, REACHABLE_eV
 from remul_md.analysis.audit.nve import ShortRun
 from remul_md.analysis.audit.run import AuditResult
@@ -62,7 +61,7 @@ def write_audit_report(result: AuditResult, path: str | Path, *, provenance: Map
     checks = {check.name: check for check in result.checks}
     sections = [_header(result, title)]
     for group, names in GROUPS:
-        cards = "".join(_card(checks[name]) for name in names if name in checks)
+        cards = "".join(verdict_card(checks[name], title=TITLES[name]) for name in names if name in checks)
         if cards:
             sections.append(f'<section><h2>{group}</h2><ul class="verdicts">{cards}</ul></section>')
     sections += [
@@ -87,32 +86,22 @@ def audit_figures(result: AuditResult) -> list[Figure]:
 
 
 def _header(result: AuditResult, title: str) -> str:
-    failed = [check.name.replace("_", " ") for check in result.checks if not check.passed]
-    skipped = sum(not check.applicable for check in result.checks)
-    n_made = len(result.checks) - skipped
-    lead = f"{n_made - len(failed)} of {n_made} checks passed"
-    lead += f"; failed: {', '.join(failed)}." if failed else "."
-    lead += f" {skipped} do not apply to this structure." if skipped else ""
-    verdict = "Fit for dynamics, as far as checked" if result.passed else "Look at what failed before you run dynamics"
+    names = {
+        outcome: [check.name.replace("_", " ") for check in result.checks if check.outcome == outcome]
+        for outcome in ("passed", "failed", "undecided", "not applicable")
+    }
+    lead = f"{len(names['passed'])} of {len(result.checks) - len(names['not applicable'])} checks passed"
+    for outcome in ("failed", "undecided"):
+        lead += f"; {outcome}: {', '.join(names[outcome])}" if names[outcome] else ""
+    lead += "."
+    lead += f" {len(names['not applicable'])} do not apply to this structure." if names["not applicable"] else ""
+    verdict = (
+        "Fit for dynamics, as far as checked" if result.passed else "Look at what did not pass before you run dynamics"
+    )
     return (
         f'<header><div class="kicker">Audit of a calculator</div><h1>{escape(title)}</h1>'
         f'<p class="lead">{escape(verdict)}. {escape(lead)}</p>'
         f'<p class="note">{result.n_atoms} atoms · {result.n_calls:,} calculations</p></header>'
-    )
-
-
-def _card(check: Check) -> str:
-    style, word = ("pass", "✓ Yes") if check.passed else ("fail", "✗ No")
-    if not check.applicable:
-        style, word = "open", "– Not applicable"
-    return verdict_card(
-        style=style,
-        word=word,
-        title=TITLES[check.name],
-        value=check.value,
-        threshold=check.threshold,
-        unit=check.unit,
-        why=check.why,
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from remul_md._version import __version__
-from remul_md.analysis.audit.checks import Check, failed, not_applicable
+from remul_md.analysis.audit.checks import not_applicable, not_measured
 from remul_md.analysis.audit.derivatives import Derivatives, finite_differences, loop_works
 from remul_md.analysis.audit.invariance import (
     orientation_changes,
@@ -24,6 +24,7 @@ from remul_md.analysis.audit.nve import ShortRun, short_nve
 from remul_md.analysis.audit.paths import scan_paths
 from remul_md.analysis.audit.probe import CalculationFailed, Probe, ProbedFrames, probed_frames
 from remul_md.analysis.audit.smoothness import Scan, scan
+from remul_md.analysis.verdicts import Verdict
 from remul_md.errors import InputError
 from remul_md.progress import progress_bar
 
@@ -56,7 +57,7 @@ class AuditResult:
         axis: the only one that rotations, mirrors and the torque were judged about, of length 1; None: all.
     """
 
-    checks: tuple[Check, ...]
+    checks: tuple[Verdict, ...]
     formula: str
     n_atoms: int
     calculator: str
@@ -70,14 +71,14 @@ class AuditResult:
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed."""
-        return all(check.passed for check in self.checks)
+        """Whether every check that applies is passed; one that cannot be decided is not."""
+        return all(check.passed or not check.applicable for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
         """`passed`, `checks` and what was audited; nothing in it depends on the time."""
         return {
             "passed": self.passed,
-            "checks": [check.to_json() for check in self.checks],
+            "checks": [{**asdict(check), "outcome": check.outcome} for check in self.checks],
             "audited": {
                 "calculator": self.calculator,
                 "formula": self.formula,
@@ -145,7 +146,7 @@ def run_audit(
             try:
                 checks.append(measure[name]())
             except CalculationFailed as error:
-                checks.append(failed(name, str(error)))
+                checks.append(not_measured(name, str(error)))
             bar.update()
     return AuditResult(
         checks=tuple(checks),
@@ -171,7 +172,7 @@ def _measurements(
     seed: int,
     scans: list[Scan],
     runs: list[ShortRun],
-) -> dict[str, Callable[[], Check]]:
+) -> dict[str, Callable[[], Verdict]]:
     """What measures and judges each check; scans and the run are kept for the report."""
     import torch
 
@@ -181,18 +182,18 @@ def _measurements(
     periodic = bool(probe.atoms.pbc.any())
     one = "one atom has no internal coordinate"
 
-    def orientations(name: str, n_draws: int, *, mirror: bool) -> Check:
+    def orientations(name: str, n_draws: int, *, mirror: bool) -> Verdict:
         generator = torch.Generator().manual_seed(int(rng[name].integers(2**31)))
         draws = random_rotations(n_frames * n_draws, generator=generator, axis=judge.axis)
         draws = (mirrored(draws, axis=judge.axis) if mirror else draws).view(n_frames, n_draws, 3, 3)
         changes = orientation_changes(probe, frames, draws.numpy())
         return judge.orientations(name, changes, periodic=periodic)
 
-    def translation() -> Check:
+    def translation() -> Verdict:
         shifts = SHIFT_A * rng["translation"].standard_normal((n_frames, N_DRAWS, 3))
         return judge.exact("translation", translation_changes(probe, frames, shifts))
 
-    def permutation() -> Check:
+    def permutation() -> Verdict:
         if n_atoms == 1:
             return not_applicable("permutation", "there is one atom only")
         rows = np.tile(np.arange(n_atoms), (n_frames, N_DRAWS, 1))
@@ -206,7 +207,7 @@ def _measurements(
             derivatives.append(finite_differences(probe, frames, n_probes=N_PROBES, rng=rng["gradient"]))
         return derivatives[0]
 
-    def closed_loop() -> Check:
+    def closed_loop() -> Verdict:
         works = loop_works(
             probe,
             frames,
@@ -217,7 +218,7 @@ def _measurements(
         )
         return judge.closed_loop(works)
 
-    def smoothness() -> Check:
+    def smoothness() -> Verdict:
         paths = scan_paths(probe.atoms)
         if not paths:
             return not_applicable("smoothness", one)
@@ -234,16 +235,16 @@ def _measurements(
             )
         return judge.smoothness(scans)
 
-    def torque() -> Check:
+    def torque() -> Verdict:
         if periodic or n_atoms == 1:
             return not_applicable("net_torque", "a periodic structure has no centre" if periodic else one)
         return judge.net_torque(frames)
 
-    def nve() -> Check:
+    def nve() -> Verdict:
         if n_atoms == 1:
             return not_applicable("nve", one)
         bound = judge.limits.drift_meV_per_atom_ps
-        runs.append(short_nve(probe, bound_meV_per_atom_ps=bound, rng=rng["nve"]))
+        runs.append(short_nve(probe, bound_meV_per_atom_ps=bound, seed=int(rng["nve"].integers(2**31))))
         return judge.nve(runs[0])
 
     return {
