@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -136,22 +137,21 @@ class Judge:
         )
 
     def smoothness(self, scans: Sequence[Scan]) -> Verdict:
-        """Jumps along the scans, and wells that should not be there."""
+        """Jumps along the scans, wells that should not be there, and what could not be resolved."""
         depths = [
             (depth, s.path.label, at) for s in scans for at, depth, barrier in s.minima if barrier <= REACHABLE_eV
         ]
-        deep = self.limits.minimum_depth_share * THERMAL_ENERGY
-        far = [1 for s in scans for _, depth, barrier in s.minima if barrier > REACHABLE_eV and depth > deep]
         depth, label, at = max(depths, default=(0.0, "", 0.0))
         steps = max(scans, key=lambda s: s.energy_jump)
         kinks = max(scans, key=lambda s: s.force_jump)
         limits = self.limits
+        unresolved = sum(s.n_unresolved for s in scans)
         measures = [
             self._energy(
                 f"largest jump of the energy ({steps.path.label})", steps.energy_jump, limits.jump_energy_share
             ),
             measured(
-                f"largest jump of a force component ({kinks.path.label})",
+                f"sharpest change of a force component ({kinks.path.label})",
                 1e3 * kinks.force_jump,
                 1e3 * limits.jump_force_share * THERMAL_ENERGY,
                 "meV/Å",
@@ -161,8 +161,21 @@ class Judge:
                 depth,
                 limits.minimum_depth_share,
             ),
+            measured(
+                f"intervals that could not be resolved ({unresolved})",
+                100.0 * unresolved / sum(s.n_intervals for s in scans),
+                100.0 * limits.unresolved_share,
+                "%",
+            ),
         ]
-        why = f"{len(scans)} scans of bonds, angles and pairs, {sum(len(s.values) for s in scans)} points."
+        return worst_of("smoothness", measures, self._about_scans(scans))
+
+    def _about_scans(self, scans: Sequence[Scan]) -> str:
+        counts = Counter(s.path.kind for s in scans)
+        kinds = ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.items())
+        why = f"Scanned: {kinds}; {sum(len(s.values) for s in scans)} points."
+        deep = self.limits.minimum_depth_share * THERMAL_ENERGY
+        far = [1 for s in scans for _, depth, barrier in s.minima if barrier > REACHABLE_eV and depth > deep]
         if far:
             why += (
                 f" {len(far)} more {'minimum lies' if len(far) == 1 else 'minima lie'} behind barriers of more than "
@@ -171,11 +184,11 @@ class Judge:
         barriers = [s.barrier_to(at) for s in scans for at in s.jump_at]
         if barriers:
             why += f" {len(barriers)} jumps, the first behind a barrier of {min(barriers):.2g} eV."
+        failures = [reason for s in scans for reason in s.failures]
+        if failures:
+            why += f" {len(failures)} points could not be calculated, {failures[0]}."
         early = [reason for s in scans for reason in s.ended_early]
-        why += f" {'; '.join(early)}." if early else ""
-        unresolved = sum(s.n_unresolved for s in scans)
-        why += f" {unresolved} intervals could not be resolved." if unresolved else ""
-        return worst_of("smoothness", measures, why)
+        return why + (f" {'; '.join(early)}." if early else "")
 
     def nve(self, run: ShortRun) -> Verdict:
         """Drift of a short run at constant energy."""

@@ -136,9 +136,12 @@ def _scan_figure(scan: Scan, index: int) -> Figure:
     jumps = _counted(len(scan.jump_at), "jump", "jumps")
     minima = _counted(len(scan.minima), "other minimum", "other minima")
     if not scan.path.one_well:
-        minima = "other minima are not judged, because the atom moves among others and may find a bond"
+        minima = "other minima are not judged, because atoms move among others and may find a bond"
+        if scan.path.kind == "torsion":
+            minima = "other minima are not judged, because a torsion has several"
     reading = (
-        f"The {scan.path.kind} from compression to the far end; all else is rigid. {minima.capitalize()}, {jumps}."
+        f"The {scan.path.kind} {'once round' if scan.path.kind == 'torsion' else 'from compression to the far end'}; "
+        f"all else is rigid. {minima.capitalize()}, {jumps}."
     )
     if scan.minima:
         reading += f" Minima behind more than {REACHABLE_eV:g} eV are out of reach at {TEMPERATURE_K:g} K."
@@ -148,10 +151,10 @@ def _scan_figure(scan: Scan, index: int) -> Figure:
         reading=reading,
         description=f"Energy from {values[0]:.3g} to {values[-1]:.3g} {scan.path.unit}, lowest {energies.min():.3g}, "
         f"highest {energies.max():.3g} eV relative to the structure at {scan.path.start:.3g}; {minima}, {jumps}.",
-        x_title="angle (degrees)" if scan.path.kind == "angle" else "distance (Å)",
+        x_title=f"{scan.path.kind} (degrees)" if scan.path.unit == "degrees" else "distance (Å)",
         y_title="energy − start (eV)",
         traces=tuple(traces),
-        thinned=" ".join(f"{reason}." for reason in scan.ended_early),
+        thinned=" ".join(f"{reason}." for reason in (*scan.ended_early, *scan.failures[:3])),
     )
 
 
