@@ -299,7 +299,7 @@ def test_a_step_in_one_torsion_of_ethanol_is_found() -> None:
     atoms = molecule("CH3CH2OH")
 
     def steps(atoms: Atoms, energy: float, forces: np.ndarray) -> tuple[float, np.ndarray]:
-        angle = abs((atoms.get_dihedral(1, 0, 2, 3) + 180.0) % 360.0 - 180.0)
+        angle = abs((atoms.get_dihedral(0, 1, 2, 3) + 180.0) % 360.0 - 180.0)
         return energy + 0.01 * (angle < 100.0), forces
 
     assert atoms.get_chemical_symbols()[:4] == ["C", "C", "O", "H"]

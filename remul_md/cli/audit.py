@@ -34,6 +34,10 @@ def audit(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Of a potential: compile the forces, minutes once, then much faster.")
     ] = False,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="POTENTIAL|xtb|pbe|MODULE:FACTORY", help="Pull bonds with it, too; tell the difference."),
+    ] = None,
     ignore_cell: IgnoreCellOption = False,
     n_threads: ThreadsOption = 1,
 ) -> None:
@@ -54,12 +58,21 @@ def audit(
     torch.set_num_threads(n_threads)
     atoms = read_structure(structure, ignore_cell=ignore_cell)
     atoms.calc = calculator_of(target, options=options, n_threads=n_threads)
+    known = None if reference is None else calculator_of(reference, options={}, n_threads=n_threads)
     recorded = None if names_calculator(target) else atoms.calc.potential.provenance.axis
     about = chosen_axis(axis, recorded)
-    result = run_audit(atoms, only=only, seed=seed, axis=about, progress=True)
+    result = run_audit(atoms, only=only, seed=seed, axis=about, reference=known, progress=True)
     typer.echo(f"\n{target} on {structure}: {result.formula}, {result.n_calls} calculations in {result.wall_s:.0f} s")
     for check in result.checks:
         typer.echo(f"  {check.name:13}  {verdict_line(check)}")
+    for stretch in result.stretches:
+        bumps = (("energy", stretch.spurious_energy_extrema), ("force", stretch.spurious_force_extrema))
+        told = "; ".join(f"{len(at)} of the {of}" + "".join(f" at {r:.2f} Å" for r in at[:1]) for of, at in bumps)
+        failures = f"; {stretch.n_failed} points failed" if stretch.n_failed else ""
+        typer.echo(
+            f"  {stretch.label} pulled from {stretch.lengths[0]:.2f} to {stretch.lengths[-1]:.2f} Å: force "
+            f"{stretch.force_rms:.3g} eV/Å (RMS) from {reference}; extrema it has not: {told}{failures}"
+        )
     typer.echo("all checks passed" if result.passed else "NOT all checks passed")
     if report is not None:
         from remul_md.analysis.audit.report import write_audit_report

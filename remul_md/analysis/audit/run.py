@@ -23,6 +23,7 @@ from remul_md.analysis.audit.limits import NAMES, TEMPERATURE_K, THERMAL_ENERGY,
 from remul_md.analysis.audit.nve import ShortRun, short_nve
 from remul_md.analysis.audit.paths import scan_paths
 from remul_md.analysis.audit.probe import CalculationFailed, Probe, ProbedFrames, probed_frames
+from remul_md.analysis.audit.reference import Stretch, bond_stretches
 from remul_md.analysis.audit.smoothness import Scan, scan
 from remul_md.analysis.verdicts import Verdict
 from remul_md.errors import InputError
@@ -30,6 +31,7 @@ from remul_md.progress import progress_bar
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.calculators.calculator import Calculator
 
 N_FRAMES = 3
 N_TURNS, N_MIRRORS, N_DRAWS = 8, 4, 3
@@ -55,6 +57,7 @@ class AuditResult:
         wall_s: time taken, s.
         seed: of everything random.
         axis: the only one that rotations, mirrors and the torque were judged about, of length 1; None: all.
+        stretches: bonds pulled by the calculator and by a reference; empty without one.
     """
 
     checks: tuple[Verdict, ...]
@@ -68,6 +71,7 @@ class AuditResult:
     wall_s: float
     seed: int
     axis: tuple[float, float, float] | None = None
+    stretches: tuple[Stretch, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -78,6 +82,7 @@ class AuditResult:
         """`passed`, `checks` and what was audited; nothing in it depends on the time."""
         return {
             "passed": self.passed,
+            **({"stretches": [stretch.to_json() for stretch in self.stretches]} if self.stretches else {}),
             "checks": [{**asdict(check), "outcome": check.outcome} for check in self.checks],
             "audited": {
                 "calculator": self.calculator,
@@ -100,6 +105,7 @@ def run_audit(
     only: Sequence[str] | None = None,
     seed: int = 0,
     axis: Sequence[float] | None = None,
+    reference: Calculator | None = None,
     progress: bool = False,
 ) -> AuditResult:
     """Check whether a calculator is fit for dynamics: symmetries, conservation, smoothness, repeatability.
@@ -114,6 +120,8 @@ def run_audit(
         seed: of displacements, turns, directions and velocities, >= 0.
         axis: of what acts on the structure, such as an electric field: rotations and the torque are judged about it,
             mirrors through planes that hold it, since others change the energy rightly.
+        reference: a calculator of which is known that it is good: bonds are pulled with it, too, and what differs is
+            told; nothing is judged by it. Its calculations are not counted.
         progress: show a progress bar on stderr.
     Raises:
         InputError: an unknown check, no calculator, or one that fails at the structure itself.
@@ -136,6 +144,7 @@ def run_audit(
             bar.update(0)  # draws now and then only
 
         probe = Probe(atoms, on_call=tell)
+        known = None if reference is None else _reference_probe(atoms, reference)
         rng = {name: np.random.default_rng([seed, index]) for index, name in enumerate((*NAMES, "frames"))}
         frames = probed_frames(probe, n_frames=N_FRAMES, amplitude_A=AMPLITUDE_A, rng=rng["frames"])
         judge = Judge(limits=limits, rms_force=float(np.sqrt(np.mean(frames.forces**2))), axis=about)
@@ -148,6 +157,7 @@ def run_audit(
             except CalculationFailed as error:
                 checks.append(not_measured(name, str(error)))
             bar.update()
+        stretches = () if known is None else bond_stretches(probe, known, scan_paths(probe.atoms))
     return AuditResult(
         checks=tuple(checks),
         formula=atoms.get_chemical_formula(),
@@ -160,7 +170,16 @@ def run_audit(
         wall_s=time.perf_counter() - began,
         seed=seed,
         axis=about,
+        stretches=stretches,
     )
+
+
+def _reference_probe(atoms: Atoms, reference: Calculator) -> Probe:
+    if atoms.pbc.any():
+        raise InputError(f"a reference is for bonds of molecules, and pbc is {atoms.pbc.tolist()}; leave it out")
+    known = atoms.copy()
+    known.calc = reference
+    return Probe(known)
 
 
 def _measurements(
