@@ -15,6 +15,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ Coordinate = Callable[[Tensor], Tensor]  # positions [R, N, 3] to [R], Angstrom 
 # Ethanol of ASE: C0 C1 O2, H3 on the oxygen, H4 H5 on C1, H6 H7 H8 on C0. The bond is none of those pulled apart.
 BOND, ANGLE, TORSION, PAIR = (1, 4), (6, 0, 7), (0, 1, 2, 3), (3, 7)
 AT = {"bond": 1.17, "angle": 2.05, "torsion": 1.75, "pair": 3.0, "lab frame": 0.4}
-SMALL, MIDDLE = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0), (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+SMALL, MIDDLE = (0.3, 1.0, 10.0, 100.0), (3.0, 10.0, 30.0, 100.0)
 
 
 def distance(first: int, second: int) -> Coordinate:
@@ -81,9 +82,7 @@ def faults() -> Iterator[Fault]:
             forces=_stirred if where == "lab frame" else _pulled_by(q),
         )  # fmt: skip
     for element, atoms in (("C", [0, 1]), ("H", list(range(3, 9))), ("O", [2])):
-        yield Fault(
-            name="scale", where=f"forces of {element}", unit="%", sizes=(0.1, 0.3, 1.0, 3.0), forces=_scaled(atoms)
-        )
+        yield Fault(name="scale", where=f"forces of {element}", unit="%", sizes=(0.1, 0.3, 1.0), forces=_scaled(atoms))
     for name, where in (("anisotropy", "bond"), ("anisotropy", "pair")):
         first, second = (1, 2) if where == "bond" else PAIR
         yield Fault(
@@ -91,9 +90,9 @@ def faults() -> Iterator[Fault]:
             exact=lambda x, _, size, i=first, j=second: 1e-3 * size
             * ((x[:, j] - x[:, i])[:, 2] / (x[:, j] - x[:, i]).norm(dim=-1)) ** 2,
         )  # fmt: skip
-    yield Fault(name="energy noise", where="everywhere", unit="eV", sizes=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3), noise=1.0)
+    yield Fault(name="energy noise", where="everywhere", unit="eV", sizes=(1e-5, 1e-4, 3e-4, 1e-3), noise=1.0)
     yield Fault(
-        name="force noise", where="everywhere", unit="eV/Å", sizes=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+        name="force noise", where="everywhere", unit="eV/Å", sizes=(1e-4, 1e-3, 3e-3, 1e-2),
         forces=lambda _, f, size, rng: f + size * torch.from_numpy(rng.standard_normal(tuple(f.shape))),
     )  # fmt: skip
     ordered = {
@@ -101,12 +100,12 @@ def faults() -> Iterator[Fault]:
     }  # of the atoms in the order in which they are given  # fmt: skip
     for where, q in ordered.items():
         yield Fault(
-            name="order of atoms", where=where, unit="meV", sizes=(0.1, 0.3, 1.0, 10.0),
+            name="order of atoms", where=where, unit="meV", sizes=(0.1, 1.0, 10.0),
             exact=lambda _, given, size, q=q: 1e-3 * size * torch.cos(q(given)),
         )  # fmt: skip
     for reach in (3.0, 5.5):
         yield Fault(
-            name="cutoff without envelope", where=f"pairs at {reach:g} Å", unit="meV", sizes=(0.1, 0.3, 1.0, 3.0),
+            name="cutoff without envelope", where=f"pairs at {reach:g} Å", unit="meV", sizes=(0.1, 0.3, 1.0),
             exact=lambda x, _, size, reach=reach: _cut_off(x, 1e-3 * size, reach),
         )  # fmt: skip
 
@@ -149,23 +148,28 @@ def _cut_off(x: Tensor, jump: float, reach: float) -> Tensor:
 
 def run(options: argparse.Namespace, given: list[str]) -> None:
     """All faults in all sizes."""
-    began = time.process_time()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for fault in faults():
         if options.only and fault.name not in options.only:
             continue
-        found = {}
+        began, found = time.process_time(), {}
         for size in fault.sizes:
             atoms = springs("CH3CH2OH", fault=fault, size=size, seed=options.seed, rattle_A=0.01)
             result = run_audit(atoms, seed=options.seed)
             found[f"{size:g}"] = [check.name for check in result.checks if check.applicable and not check.passed]
-        rows.append({"fault": fault.name, "where": fault.where, "unit": fault.unit, "found_by": found})
-        print(fault.name, fault.where, found, f"{time.process_time() - began:.0f} s", flush=True)
+        spent = round(time.process_time() - began, 1)
+        rows.append(
+            {"fault": fault.name, "where": fault.where, "unit": fault.unit, "found_by": found, "cpu_seconds": spent}
+        )
+        print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
     if options.json:
+        if options.json.is_file():  # faults that are not planted now keep what was found before
+            before = json.loads(options.json.read_text())["rows"]
+            planted = {(row["fault"], row["where"]) for row in rows}
+            rows = [row for row in before if (row["fault"], row["where"]) not in planted] + rows
         content = {
             "command": told_command("audit_faults", given, {str(options.json): options.json.name}),
             "versions": {"torch": torch.__version__, "python": platform.python_version()},
-            "cpu_seconds": round(time.process_time() - began),
             "rows": rows,
         }
         options.json.write_text(json.dumps(content, indent=1) + "\n")

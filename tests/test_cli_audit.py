@@ -93,6 +93,14 @@ def test_shipped_potentials_by_name(run: Run) -> None:
     assert "C2H6O" in out
 
 
+def test_a_reference_is_told_beside_the_checks(run: Run) -> None:
+    few = ["--structure", "cluster.xyz", "--only", "net_force", "--reference", "ase.calculators.emt:EMT"]
+    code, out, err = run("audited_calculators:lennard_jones", *few, "--report", "audit.html")
+    assert code == 0, err
+    assert re.search(r"  bond Cu\d-Cu\d pulled from [\d.]+ to [\d.]+ Å: force [\d.]+ eV/Å \(RMS\) from ase", out)
+    assert "Bonds pulled, beside the reference" in Path("audit.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

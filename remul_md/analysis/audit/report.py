@@ -72,6 +72,7 @@ def write_audit_report(result: AuditResult, path: str | Path, *, provenance: Map
         *(figure_block(figure) for figure in figures),
         "</div>",
         "</section>",
+        _stretches(result),
         provenance_section(
             {**(provenance or {}), "calculations": f"{result.n_calls:,} in {result.wall_s:.0f} s", "seed": result.seed}
         ),
@@ -103,6 +104,27 @@ def _header(result: AuditResult, title: str) -> str:
         f'<p class="lead">{escape(verdict)}. {escape(lead)}</p>'
         f'<p class="note">{result.n_atoms} atoms · {result.n_calls:,} calculations</p></header>'
     )
+
+
+def _stretches(result: AuditResult) -> str:
+    if not result.stretches:
+        return ""
+    rows = "".join(
+        f"<tr><th scope='row'>{escape(stretch.label)}</th>"
+        f"<td>{stretch.lengths[0]:.2f} to {stretch.lengths[-1]:.2f} Å</td>"
+        f"<td>{number_text(stretch.force_rms)} eV/Å</td><td>{_places(stretch.spurious_energy_extrema)}</td>"
+        f"<td>{_places(stretch.spurious_force_extrema)}</td></tr>"
+        for stretch in result.stretches
+    )
+    return (
+        "<section><h2>Bonds pulled, beside the reference</h2><p>Nothing is judged by it: whether a reference is right "
+        "about a broken bond is another question.</p><table><tr><th>bond</th><th>length</th><th>force, RMS deviation"
+        "</th><th>extrema of the energy it has not</th><th>of the force</th></tr>" + rows + "</table></section>"
+    )
+
+
+def _places(lengths: tuple[float, ...]) -> str:
+    return "none" if not lengths else ", ".join(f"{length:.2f} Å" for length in lengths)
 
 
 def _run_figure(run: ShortRun, result: AuditResult) -> Figure:

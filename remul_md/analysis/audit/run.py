@@ -179,7 +179,10 @@ def _reference_probe(atoms: Atoms, reference: Calculator) -> Probe:
         raise InputError(f"a reference is for bonds of molecules, and pbc is {atoms.pbc.tolist()}; leave it out")
     known = atoms.copy()
     known.calc = reference
-    return Probe(known)
+    try:
+        return Probe(known)
+    except InputError as error:
+        raise InputError(f"the reference: {error}") from error
 
 
 def _measurements(
