@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,9 +59,18 @@ class Bounds:
     temperature_share: float = 0.1
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name) > 0.0:
-                raise InputError(f"bound {field.name} must be > 0, got {getattr(self, field.name)}")
+        require_positive(self, what="bound")
+
+
+def require_positive(bounds: Any, *, what: str) -> None:
+    """Refuse a dataclass of bounds of which one is not > 0: those of a run or those of an audit.
+
+    Raises:
+        InputError: naming it.
+    """
+    for field in fields(bounds):
+        if not getattr(bounds, field.name) > 0.0:
+            raise InputError(f"{what} {field.name} must be > 0, got {getattr(bounds, field.name)}")
 
 
 Outcome = Literal["passed", "failed", "undecided", "not applicable"]

@@ -200,6 +200,7 @@ class Judge:
             verdict,
             name="nve",
             why=f"{verdict.why} {run.drift.length_ps:.2g} ps at {TEMPERATURE_K:g} K with steps of "
-            f"{run.timestep_fs:.2g} fs; the limit heats by {limits.drift_K_per_ps:g} K/ps.",
+            f"{run.timestep_fs:.2g} fs; the limit heats by {limits.drift_K_per_ps:g} K/ps, "
+            f"{1000 * limits.drift_K_per_ps:,.0f} K/ns.",
             limit_from="",
         )

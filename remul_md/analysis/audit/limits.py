@@ -8,10 +8,10 @@ the gradient alone counts in the RMS force itself (at least 1 meV/Angstrom): a w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
+from remul_md.analysis.verdicts import require_positive
 from remul_md.dynamics.velocities import boltzmann_eV_per_K
-from remul_md.errors import InputError
 
 TEMPERATURE_K = 300.0
 WEAKEST_FORCE = 1e-3  # eV/Angstrom
@@ -65,7 +65,8 @@ class Limits:
         minimum_depth_share: depth of a spurious minimum; one of less than kT holds nothing at 300 K.
         torque_share: RMS net torque; below kT a turn by one radian changes the energy by less than kT.
         drift_K_per_ps: NVE; the 95 % interval of the drift must lie within what heats 3 N classical vibrations by
-            this. Forces that are no gradient heat by several K/ps.
+            this. Forces that are no gradient heat by several K/ps. It is what a run of a picosecond can show, and
+            1,000 K/ns: no warrant for long runs, which `remul_md.analysis` judges by a fifth of it.
     Raises:
         InputError: a limit <= 0.
     """
@@ -85,9 +86,7 @@ class Limits:
     drift_K_per_ps: float = 1.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name) > 0.0:
-                raise InputError(f"limit {field.name} must be > 0, got {getattr(self, field.name)}")
+        require_positive(self, what="limit")
 
     @property
     def drift_meV_per_atom_ps(self) -> float:
