@@ -14,7 +14,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.cluster import Octahedron
 from ase.constraints import FixAtoms
-from audit_faults import (
+from planted_faults import (
     Fault,
     Faulty,
     alloy_emt,

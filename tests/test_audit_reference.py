@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
-from audit_faults import copper_lj
+from planted_faults import copper_lj
 
 from remul_md import InputError
 from remul_md.analysis import run_audit

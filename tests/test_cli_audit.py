@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ase.io
 import pytest
-from audit_faults import copper_lj
+from planted_faults import copper_lj
 
 from remul_md.analysis.audit.limits import NAMES
 from remul_md.cli.app import main
