@@ -143,7 +143,8 @@ def _cut_off(x: Tensor, jump: float, reach: float) -> Tensor:
     """Dispersion of all pairs, which is `jump` deep, eV, where it ends."""
     first, second = np.triu_indices(x.shape[1], k=1)
     r = (x[:, second] - x[:, first]).norm(dim=-1)
-    return torch.where((r < reach) & (r > 2.0), -jump * (reach / r.clamp(min=2.0)) ** 6, 0.0).sum(-1)
+    damped = (reach**6 + 2.0**6) / (r**6 + 2.0**6)  # finite where atoms touch
+    return torch.where(r < reach, -jump * damped, 0.0).sum(-1)
 
 
 def run(options: argparse.Namespace, given: list[str]) -> None:
