@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from remul_md.analysis.audit.limits import NAMES
 from remul_md.potentials.zoo import ShippedPotential, describe_shipped
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -305,7 +306,6 @@ def plain_table() -> str:
     return "\n".join(lines)
 
 
-# By page, in the order in which they stand there.
 def beyond_table() -> str:
     """Ethanol where no training frame is, from `benchmarks/beyond_the_data.py`."""
     result = measured("beyond_the_data")
@@ -367,8 +367,52 @@ def drift_real_table() -> str:
     return "\n".join(lines)
 
 
+def audit_faults_table() -> str:
+    """From what size on each check of an audit finds each planted fault."""
+    found = measured("audit_faults")
+    lines = ["| fault | at | sizes tried | found by | not found by any check |", "|---|---|---|---|---|"]
+    for row in found["rows"]:
+        sizes = list(row["found_by"])
+        checks: dict[str, str] = {}
+        for name in NAMES:
+            n_found = 0  # from the largest size downwards
+            while n_found < len(sizes) and name in row["found_by"][sizes[-1 - n_found]]:
+                n_found += 1
+            if n_found:
+                checks[name] = sizes[-n_found]
+        by_size = sorted(checks.items(), key=lambda entry: float(entry[1]))
+        missed = [size for size in sizes if not row["found_by"][size]]
+        lines.append(
+            f"| {row['fault']} | {row['where']} | {', '.join(sizes)} {row['unit']} | "
+            + ("; ".join(f"`{name}` from {size}" for name, size in by_size) or "none")
+            + f" | {', '.join(missed) or 'none'} |"
+        )
+    return "\n".join(lines)
+
+
+def audit_honest_table() -> str:
+    """Audits of calculators that plant nothing."""
+    found = measured("audit_honest")
+    lines = [
+        "| calculator | audits | failed | may rightly fail | false alarms |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        failed = ", ".join(f"`{name}` {n}" for name, n in row["failed"].items()) or "none"
+        rightly = ", ".join(f"`{name}`" for name in row["rightly"])
+        reason = f"{rightly}: {row['reason']}" if rightly else "nothing"
+        lines.append(f"| {row['kind']} | {row['runs']} | {failed} | {reason} | {len(row['false_alarms'])} |")
+    lines += [f"| {name} | 0 | not run: {reason} | | |" for name, reason in found["not_run"].items()]
+    n_runs = sum(row["runs"] for row in found["rows"])
+    n_alarms = sum(len(row["false_alarms"]) for row in found["rows"])
+    lines.append(f"| **all** | {n_runs} | | | **{n_alarms}** |")
+    return "\n".join(lines)
+
+
+# By page, in the order in which they stand there.
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"potentials": table},
+    "docs/audit.md": {"audit-faults": audit_faults_table, "audit-honest": audit_honest_table},
     "docs/beyond-the-data.md": {"beyond-ethanol": beyond_table},
     "docs/statistics.md": {"drift-noise": drift_noise_table, "drift-real": drift_real_table},
     "docs/symmetry.md": {

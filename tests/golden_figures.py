@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from audit_faults import (
+from planted_faults import (
     alloy_emt,
     cutoff_without_envelope,
     depends_on_orientation,

@@ -12,7 +12,7 @@ from report_cases import shown_run
 from remul_md.analysis.extrapolation import RangeDeparture
 from remul_md.analysis.temperature import what_sets_the_temperature
 from remul_md.analysis.verdicts import Bounds, Verdict, energy_verdict, range_verdict, temperature_verdict
-from remul_md.cli.analyze import _verdict_line
+from remul_md.cli.printing import verdict_line
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_every_limit_that_is_printed_has_the_unit_of_its_value(judged) -> None:
     for verdict in judged.values():
         assert verdict.unit
         assert verdict.limit.endswith(verdict.unit)
-        assert f"(limit {verdict.limit})" in _verdict_line(verdict)
+        assert f"(limit {verdict.limit})" in verdict_line(verdict)
     assert judged["energy conserved"].limit == "±0.01 meV/atom/ps"
     assert judged["forces turn with the molecule"].limit == "≤ 2 meV/Å"
 

@@ -36,21 +36,47 @@ def test_ethanol_has_a_path_of_each_kind() -> None:
     ethanol = molecule("CH3CH2OH")
     paths = scan_paths(ethanol)
     kinds = [(path.kind, "".join(sorted(c for c in path.label.split()[1] if c.isalpha()))) for path in paths]
-    assert [kind for kind, _ in kinds] == ["bond"] * 4 + ["angle"] * 4 + ["pair"]
-    assert {names for kind, names in kinds if kind == "bond"} == {"CC", "CO", "CH", "HO"}
-    assert len({names for kind, names in kinds if kind == "angle"}) >= 3
+    # All 8 bonds, 13 angles and both bonds that can be rotated.
+    assert [kind for kind, _ in kinds] == ["bond"] * 8 + ["angle"] * 13 + ["torsion"] * 2 + ["pair"]
+    assert {names for kind, names in kinds[:4]} == {"CC", "CO", "CH", "HO"}
+    assert all(path.outwards[-1] == pytest.approx(path.start + 9.0) for path in paths[:4])
+    assert len({path.label for path in paths}) == len(paths)
+
+
+def test_torsions_turn_to_the_value_asked_for_and_all_the_way_round() -> None:
+    ethanol = molecule("CH3CH2OH")
+    torsions = [path for path in scan_paths(ethanol) if path.kind == "torsion"]
+    for path in torsions:
+        chain = [int("".join(filter(str.isdigit, name))) for name in path.label.split()[1].split("-")]
+        assert path.outwards[-1] - path.inwards[-1] == pytest.approx(360.0)
+        assert np.abs(path.place(path.start) - ethanol.positions).max() < 1e-12
+        for value in (path.outwards[3], path.inwards[7], path.outwards[-1]):
+            rotated = ethanol.copy()
+            rotated.positions = path.place(value)
+            assert (rotated.get_dihedral(*chain) - value + 180.0) % 360.0 - 180.0 == pytest.approx(0.0, abs=1e-6)
+            for i, j in BondGraph(ethanol).bonds.tolist():
+                assert rotated.get_distance(i, j) == pytest.approx(ethanol.get_distance(i, j))
+            assert rotated.get_angle(*chain[:3]) == pytest.approx(ethanol.get_angle(*chain[:3]))
+    # About C-O only the hydrogen moves, and no ring is rotated.
+    assert [len(moved_atoms(path, ethanol, path.start + 90.0)) for path in torsions] == [1, 3]
+    assert not any(path.kind == "torsion" for path in scan_paths(molecule("C6H6")))
 
 
 def test_bonds_stretch_and_rigid_parts_stay_rigid() -> None:
     ethanol = molecule("CH3CH2OH")
-    for path in scan_paths(ethanol):
+    paths = scan_paths(ethanol)
+    for path in paths:
         assert np.abs(path.place(path.start) - ethanol.positions).max() < 1e-12
         if path.kind != "bond":
             continue
         i, j = (int("".join(filter(str.isdigit, name))) for name in path.label.split()[1].split("-"))
         assert path.start == pytest.approx(ethanol.get_distance(i, j))
-        assert path.outwards[-1] == pytest.approx(path.start + 9.0)
-        assert path.inwards[-1] == pytest.approx(0.6 * path.start)
+        if path.label in {path.label for path in paths[:4]}:
+            assert path.outwards[-1] == pytest.approx(path.start + 9.0)
+            assert path.inwards[-1] == pytest.approx(0.6 * path.start)
+        else:
+            assert path.outwards[-1] == pytest.approx(1.4 * path.start)
+            assert path.inwards[-1] == pytest.approx(0.75 * path.start)
         assert np.all(np.diff(path.outwards) > 0)
         assert np.all(np.diff(path.inwards) < 0)
         far = path.place(4.0)
@@ -72,7 +98,7 @@ def test_the_smaller_part_moves(name: str, step: int) -> None:
     paths = scan_paths(atoms)
     assert {path.kind for path in paths} >= {"bond", "angle"}
     for path in paths:
-        assert 1 <= len(moved_atoms(path, atoms, 0.9 * path.start)) <= len(atoms) / 2, path.label
+        assert 1 <= len(moved_atoms(path, atoms, path.inwards[0])) <= len(atoms) / 2, path.label
 
 
 def test_angles_turn_to_the_value_asked_for() -> None:
@@ -104,8 +130,9 @@ def test_two_molecules_are_taken_apart_and_rings_keep_their_shape() -> None:
     assert between.one_well
     assert moved_atoms(between, pair, 8.0) == [0, 1, 2]  # the smaller one
     benzene = labelled(molecule("C6H6"))
-    (ring,) = (path for label, path in benzene.items() if label.startswith("bond C") and label.count("C") == 2)
-    assert len(moved_atoms(ring, molecule("C6H6"), 2.0)) == 1
+    ring = [path for label, path in benzene.items() if label.startswith("bond C") and label.count("C") == 2]
+    assert len(ring) == 6
+    assert all(len(moved_atoms(path, molecule("C6H6"), 1.6)) == 1 for path in ring)
 
 
 def test_periodic_structures_and_single_atoms() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from ase import Atoms
 from ase.calculators.emt import EMT
-from audit_faults import cutoff_without_envelope, planted
 from browser_session import PHONE, WIDE, needs_browser, opened
+from planted_faults import cutoff_without_envelope, planted
 
 from remul_md import InputError
 from remul_md.analysis.audit import AuditResult, Limits, run_audit

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import ase.io
 import pytest
-from audit_faults import copper_lj
+from planted_faults import copper_lj
 
 from remul_md.analysis.audit.limits import NAMES
 from remul_md.cli.app import main
@@ -76,6 +77,8 @@ def test_a_fault_ends_with_exit_code_1_and_the_files_are_written(run: Run) -> No
     assert code == 1
     assert "NOT all checks passed" in out
     assert "  gradient       NO " in out
+    (line,) = (line for line in out.splitlines() if line.startswith("  gradient "))
+    assert re.search(r" [\d.]+ meV/Å \(limit ≤ [\d.]+ meV/Å\) ", line)
     assert "  rotation       yes " in out
     written = json.loads(Path("audit.json").read_text())
     assert written["passed"] is False
@@ -88,6 +91,14 @@ def test_shipped_potentials_by_name(run: Run) -> None:
     assert code == 0, err
     assert out.count(" yes ") == 3
     assert "C2H6O" in out
+
+
+def test_a_reference_is_told_beside_the_checks(run: Run) -> None:
+    few = ["--structure", "cluster.xyz", "--only", "net_force", "--reference", "ase.calculators.emt:EMT"]
+    code, out, err = run("audited_calculators:lennard_jones", *few, "--report", "audit.html")
+    assert code == 0, err
+    assert re.search(r"  bond Cu\d-Cu\d pulled from [\d.]+ to [\d.]+ Å: force [\d.]+ eV/Å \(RMS\) from ase", out)
+    assert "Bonds pulled, beside the reference" in Path("audit.html").read_text()
 
 
 @pytest.mark.parametrize(

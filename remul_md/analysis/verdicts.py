@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,44 +61,92 @@ class Bounds:
     temperature_share: float = 0.1
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name) > 0.0:
-                raise InputError(f"bound {field.name} must be > 0, got {getattr(self, field.name)}")
+        require_positive(self, what="bound")
+
+
+def require_positive(bounds: Any, *, what: str) -> None:
+    """Refuse a dataclass of bounds of which one is not > 0: those of a run or those of an audit.
+
+    Raises:
+        InputError: naming it.
+    """
+    for field in fields(bounds):
+        if not getattr(bounds, field.name) > 0.0:
+            raise InputError(f"{what} {field.name} must be > 0, got {getattr(bounds, field.name)}")
+
+
+Outcome = Literal["passed", "failed", "undecided", "not applicable"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One judged number.
+    """One judged number, of a run or of an audit.
 
     Args:
         name: what is judged, such as `energy conserved`.
-        passed: True, False, or None where the run cannot decide it.
-        value: the number, in `unit`.
-        threshold: its limit, in `unit`.
+        passed: True, False, or None where what was measured cannot decide it, or where it does not apply.
+        value: the number, in `unit`; None where there is none: not applicable, or the calculator failed.
+        threshold: its limit, in `unit`; None where there is no number.
         unit: empty for a plain ratio.
         why: one or two sentences for a reader who does not know the measure.
         limit_from: where the threshold comes from; empty where `why` says it.
         sense: whether the value is to be at most or at least the threshold, or within that of `target` on either side.
         target: what a value that may miss it on either side should be, in `unit`.
+        applicable: whether the question has a meaning for this structure; `passed` and `value` are None where not.
     """
 
     name: str
     passed: bool | None
-    value: float
-    threshold: float
+    value: float | None
+    threshold: float | None
     unit: str
     why: str
     limit_from: str = ""
     sense: Literal["at most", "at least", "within"] = "at most"
     target: float = 0.0
+    applicable: bool = True
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict in words."""
+        if not self.applicable:
+            return "not applicable"
+        return "undecided" if self.passed is None else "passed" if self.passed else "failed"
+
+    @property
+    def number(self) -> str:
+        """The value without its unit, in three digits (a temperature to a tenth); a dash where there is none."""
+        if self.value is None:
+            return "–"
+        return f"{self.value:.1f}".replace("-", "−") if self.unit == "K" else three_digits(self.value)
 
     @property
     def limit(self) -> str:
-        """The limit with its unit: `≤ 2 meV/Å`, `±0.05 meV/atom/ps`, `300 ± 30 K`."""
-        size = f"{self.threshold:g} {self.unit}".rstrip().replace("-", "−")
+        """The limit with its unit: `≤ 2 meV/Å`, `±0.05 meV/atom/ps`, `300 ± 30 K`; empty where there is none."""
+        if self.threshold is None:
+            return ""
+        size = f"{three_digits(self.threshold)} {self.unit}".rstrip()
         if self.sense != "within":
             return f"{'≤' if self.sense == 'at most' else '≥'} {size}"
-        return f"{self.target:g} ± {size}" if self.target else f"±{size}"
+        return f"{three_digits(self.target)} ± {size}" if self.target else f"±{size}"
+
+    @property
+    def measured(self) -> str:
+        """Number, unit and limit: `0.057 meV/Å (limit ≤ 1.71 meV/Å)`; empty where there is no number."""
+        return "" if self.value is None else f"{self.number} {self.unit}".rstrip() + f" (limit {self.limit})"
+
+    @property
+    def ratio(self) -> float:
+        """How far the value is from its target, over its limit: up to 1 passes. Not for `at least`; 0: no number."""
+        if self.value is None or self.threshold is None:
+            return 0.0
+        return abs(self.value - self.target) / self.threshold
+
+
+def three_digits(value: float) -> str:
+    """Three digits, without a power of ten from 1e-4 to 1e6; a true minus, but not in a power."""
+    text = f"{float(f'{value:.3g}'):g}".replace("e-0", "e-").replace("e+0", "e")
+    return "−" + text[1:] if text.startswith("-") else text
 
 
 def energy_verdict(

@@ -12,7 +12,7 @@ import typer
 
 from remul_md._version import __version__
 from remul_md.cli.options import AxisOption, DeviceOption, IgnoreCellOption, ThreadsOption, chosen_axis
-from remul_md.cli.printing import print_table, verdict_word
+from remul_md.cli.printing import print_table, verdict_line
 from remul_md.errors import InputError
 from remul_md.outputs import check_reports, write_figures
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from remul_md.analysis.trajectory import TrajectoryAnalysis
-    from remul_md.analysis.verdicts import Verdict
     from remul_md.calculators import RemulCalculator
     from remul_md.potentials.potential import Dtype
 
@@ -270,17 +269,12 @@ def _versions() -> dict[str, str]:
 def _print_analysis(result: TrajectoryAnalysis) -> None:
     from remul_md.analysis.verdicts import QUESTIONS
 
-    rows = [(verdict.name, _verdict_line(verdict)) for verdict in result.verdicts]
+    rows = [(verdict.name, verdict_line(verdict)) for verdict in result.verdicts]
     judged = {verdict.name for verdict in result.verdicts}
     rows += [(name, f"{'-':9} not judged: {needed}") for name, needed in QUESTIONS.items() if name not in judged]
     print_table(f"{result.name}: {result.formula}, {len(result.time_ps)} frames, {result.time_ps[-1]:g} ps", rows)
     for note in result.notes:
         typer.echo(f"note: {note}")
-
-
-def _verdict_line(verdict: Verdict) -> str:
-    value = f"{verdict.value:.4g} {verdict.unit} (limit {verdict.limit})"
-    return f"{verdict_word(verdict.passed):9} {value} {verdict.why}"
 
 
 def _read_evaluation(path: Path) -> dict[str, Any]:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from remul_md._version import __version__
 from remul_md.cli.options import AxisOption, IgnoreCellOption, JsonOption, SymmetryOption, ThreadsOption, chosen_axis
-from remul_md.cli.printing import write_figures
+from remul_md.cli.printing import verdict_line, write_figures
 from remul_md.errors import InputError
 from remul_md.labels.sources import label_source, names_calculator
 from remul_md.outputs import check_reports
-
-if TYPE_CHECKING:
-    from remul_md.analysis.audit import Check
 
 
 def audit(
@@ -34,10 +31,17 @@ def audit(
     axis: AxisOption = None,
     device: Annotated[str | None, typer.Option(help="Of a potential: auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of a potential: float32 or float64.")] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Of a potential: compile the forces, minutes once, then much faster.")
+    ] = False,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="POTENTIAL|xtb|pbe|MODULE:FACTORY", help="Pull bonds with it, too; tell the difference."),
+    ] = None,
     ignore_cell: IgnoreCellOption = False,
     n_threads: ThreadsOption = 1,
 ) -> None:
-    """Is a calculator fit for dynamics? Twelve checks of any ASE calculator; exit code 1 if one fails.
+    """Is a calculator fit for dynamics? Twelve checks of any ASE calculator; exit code 1 unless all pass.
 
     MODULE:FACTORY is called without arguments, as in ase.calculators.emt:EMT or mymodel:make for ./mymodel.py.
     """
@@ -48,16 +52,27 @@ def audit(
 
     check_reports(report, json_file, inputs=(target, structure))
     asked = {"forces": forces, "symmetry": symmetry, "device": device, "dtype": dtype}
-    options = {key: value for key, value in asked.items() if value is not None}
+    options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    if compiled:
+        options["compile"] = True
     torch.set_num_threads(n_threads)
     atoms = read_structure(structure, ignore_cell=ignore_cell)
     atoms.calc = calculator_of(target, options=options, n_threads=n_threads)
+    known = None if reference is None else calculator_of(reference, options={}, n_threads=n_threads)
     recorded = None if names_calculator(target) else atoms.calc.potential.provenance.axis
     about = chosen_axis(axis, recorded)
-    result = run_audit(atoms, only=only, seed=seed, axis=about, progress=True)
+    result = run_audit(atoms, only=only, seed=seed, axis=about, reference=known, progress=True)
     typer.echo(f"\n{target} on {structure}: {result.formula}, {result.n_calls} calculations in {result.wall_s:.0f} s")
     for check in result.checks:
-        typer.echo(f"  {check.name:13}  {_verdict_line(check)}")
+        typer.echo(f"  {check.name:13}  {verdict_line(check)}")
+    for stretch in result.stretches:
+        bumps = (("energy", stretch.spurious_energy_extrema), ("force", stretch.spurious_force_extrema))
+        told = "; ".join(f"{len(at)} of the {of}" + "".join(f" at {r:.2f} Å" for r in at[:1]) for of, at in bumps)
+        failures = f"; {stretch.n_failed} points failed" if stretch.n_failed else ""
+        typer.echo(
+            f"  {stretch.label} pulled from {stretch.lengths[0]:.2f} to {stretch.lengths[-1]:.2f} Å: force "
+            f"{stretch.force_rms:.3g} eV/Å (RMS) from {reference}; extrema it has not: {told}{failures}"
+        )
     typer.echo("all checks passed" if result.passed else "NOT all checks passed")
     if report is not None:
         from remul_md.analysis.audit.report import write_audit_report
@@ -90,10 +105,3 @@ def calculator_of(target: str, *, options: dict[str, Any], n_threads: int) -> An
             f"--{next(iter(options))} is an option of potentials; {target} takes none: write a factory of your own"
         )
     return label_source(target).make()
-
-
-def _verdict_line(check: Check) -> str:
-    if check.value is None or check.threshold is None:
-        return f"{'-' if check.passed else 'NO':4} {check.why}"
-    word = "yes" if check.passed else "NO"
-    return f"{word:4} {check.value:.3g} {check.unit} (limit {check.threshold:.3g}) {check.why}"

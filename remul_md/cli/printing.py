@@ -27,16 +27,16 @@ def print_table(title: str, rows: list[tuple[str, str]]) -> None:
         typer.echo(f"  {name:{width}}  {value}")
 
 
-def verdict_word(passed: bool | None) -> str:
-    """How a verdict reads."""
-    return {True: "yes", False: "NO", None: "undecided"}[passed]
+def verdict_line(verdict: Verdict) -> str:
+    """A verdict without its name: the word, the number with its limit, the reason."""
+    word = {"passed": "yes", "failed": "NO", "undecided": "undecided", "not applicable": "-"}[verdict.outcome]
+    return " ".join(part for part in (f"{word:9}", verdict.measured, verdict.why) if part)
 
 
 def print_verdicts(verdicts: Iterable[Verdict]) -> None:
-    """A line for each: its word, its number beside the limit, and why."""
+    """A line for each."""
     for verdict in verdicts:
-        value = f"{verdict.value:.3g} {verdict.unit} (limit {verdict.limit})"
-        typer.echo(f"  {verdict.name}: {verdict_word(verdict.passed)}, {value} {verdict.why}")
+        typer.echo(f"  {verdict.name}: {verdict_line(verdict)}")
 
 
 def write_figures(path: Path | None, content: dict[str, Any]) -> None:

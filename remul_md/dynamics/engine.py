@@ -25,7 +25,7 @@ from remul_md.dynamics.momenta import (
     momenta_to_ase,
 )
 from remul_md.dynamics.options import Ensemble, MDOptions
-from remul_md.dynamics.recording import SHADOW_COLUMN, THERMOSTAT_COLUMN, OutputFiles, Recorder
+from remul_md.dynamics.recording import SHADOW_COLUMN, THERMOSTAT_COLUMN, OutputFiles, Recording
 from remul_md.dynamics.shadow import shadow_energy_eV
 from remul_md.dynamics.start import production_dof
 from remul_md.dynamics.switch import (
@@ -67,16 +67,16 @@ class SimulationStopped(RuntimeError):
 
 
 class Engine:
-    """One process's share of a run; the state that outlives it is `state`."""
+    """One process's share of a run; the state that outlives it is `state`. Without files there are no checkpoints."""
 
     def __init__(
         self,
         atoms: Atoms,
         options: MDOptions,
         *,
-        files: OutputFiles,
+        files: OutputFiles | None,
         state: RunState,
-        recorder: Recorder,
+        recorder: Recording,
         fast: Calculator | None = None,
     ) -> None:
         self.atoms, self.options, self.files, self.state, self.recorder = atoms, options, files, state, recorder
@@ -325,7 +325,8 @@ class Engine:
         self.clock = now
         state.thermostat = self.integrator.thermostat_state()
         state.marks = self.recorder.marks()
-        save_checkpoint(self.files.checkpoint, state)
+        if self.files is not None:
+            save_checkpoint(self.files.checkpoint, state)
 
     def summary(self) -> dict[str, Any]:
         """What the description says of a finished run."""

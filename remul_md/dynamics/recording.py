@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -138,6 +138,43 @@ def files_of(trajectory: str | Path) -> OutputFiles | None:
         return files
     described = files.trajectory.exists() and files.description.exists()
     return files if described and read_json(files.description).get("extxyz") == path.name else None
+
+
+class Recording(Protocol):
+    """Where a run writes its rows and frames."""
+
+    def log(self, values: tuple[float, ...], *, production: bool, more: Mapping[str, float] | None = None) -> None:
+        """A row of LOG_COLUMNS, and of the columns that only some runs have."""
+
+    def frame(self, atoms: Atoms, *, energy: float, forces: Array, step: int, time_ps: float) -> None:
+        """A frame."""
+
+    def marks(self) -> dict[str, Any]:
+        """How long the files are."""
+        ...
+
+
+class RowsInMemory:
+    """The rows of production by the names of their columns; nothing else is kept and nothing written."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, float]] = []
+
+    def column(self, name: str) -> Array:
+        """The values of a column so far, [T]."""
+        return np.array([row[name] for row in self._rows], dtype=np.float64)
+
+    def log(self, values: tuple[float, ...], *, production: bool, more: Mapping[str, float] | None = None) -> None:
+        """Keep a row of production."""
+        if production:
+            self._rows.append(dict(zip(LOG_COLUMNS, values, strict=True)) | dict(more or {}))
+
+    def frame(self, atoms: Atoms, *, energy: float, forces: Array, step: int, time_ps: float) -> None:
+        """Frames are not kept."""
+
+    def marks(self) -> dict[str, Any]:
+        """There is no file."""
+        return {}
 
 
 class Recorder:

@@ -8,6 +8,7 @@ every vector d and E (v^T M w)^2 = |M|^2 for every matrix M: a few directions me
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -69,11 +70,17 @@ def finite_differences(probe: Probe, frames: ProbedFrames, *, n_probes: int, rng
     directions = rng.standard_normal((n_frames, n_probes, n_atoms, 3))
     slope = np.empty((n_frames, n_probes))
     along = np.empty((n_frames, n_probes, n_atoms, 3))
+    places = [
+        frames.positions[frame] + steps * STEP_A * directions[frame, p]
+        for frame in range(n_frames)
+        for p in range(n_probes)
+        for steps in STENCIL
+    ]
+    samples = iter(probe.all(places))
     for frame in range(n_frames):
         for p in range(n_probes):
             energy, forces = 0.0, np.zeros((n_atoms, 3))
-            for steps, weight in STENCIL.items():
-                sample = probe(frames.positions[frame] + steps * STEP_A * directions[frame, p])
+            for weight, sample in zip(STENCIL.values(), islice(samples, len(STENCIL)), strict=True):
                 # Relative to the frame: total energies of -1e4 eV would cost digits in the sum.
                 energy += weight * (sample.energy - frames.energies[frame])
                 forces += weight * (sample.forces - frames.forces[frame])
@@ -109,8 +116,8 @@ def loop_works(
         for loop in range(n_loops):
             first, second = amplitude_A * rng.standard_normal((2, *place.shape))
             work = 0.0
-            for angle in angles:
-                sample = probe(place + np.cos(angle) * first + np.sin(angle) * second)
+            samples = probe.all([place + np.cos(angle) * first + np.sin(angle) * second for angle in angles])
+            for angle, sample in zip(angles, samples, strict=True):
                 work += float((sample.forces * (np.cos(angle) * second - np.sin(angle) * first)).sum())
             works[frame, loop] = work * 2.0 * np.pi / n_points
     return works

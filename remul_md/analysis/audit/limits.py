@@ -8,10 +8,10 @@ the gradient alone counts in the RMS force itself (at least 1 meV/Angstrom): a w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
+from remul_md.analysis.verdicts import require_positive
 from remul_md.dynamics.velocities import boltzmann_eV_per_K
-from remul_md.errors import InputError
 
 TEMPERATURE_K = 300.0
 WEAKEST_FORCE = 1e-3  # eV/Angstrom
@@ -56,13 +56,18 @@ class Limits:
         jacobian_asymmetry: |(J - J^T)/2| / |J|, 0 for every gradient. Heads that predict forces directly have 1e-2
             and more, differences of single precision forces 1e-5 to 1e-4.
         jump_energy_share: jump of the energy along a scan; each crossing changes the total energy by as much.
-        jump_force_share: jump of the forces along a scan, in kT/Angstrom. A time step moves an atom by some
-            0.01 Angstrom, so that one crossing costs at most a hundredth of kT.
+        jump_force_share: change of a force component within 0.0063 Angstrom of a scan, less than the way of a hydrogen
+            in a time step, that no smooth curve explains, in kT/Angstrom: a crossing costs less than a hundredth of kT.
+            A jump of so much, or a kink at which the slope of the force changes by 8 to 20 eV/Angstrom^2 (of a C-H
+            bond it is 30).
+        unresolved_share: of all intervals of the scans, those that may hide a jump beyond the limits, since the
+            calculator failed there or is too noisy to tell. Jumps lie anywhere: so large is the chance to miss one.
         minimum_depth_share: depth of a spurious minimum; one of less than kT holds nothing at 300 K.
         torque_share: RMS net torque; below kT a turn by one radian changes the energy by less than kT.
         drift_K_per_ps: NVE; the 95 % interval of the drift must lie within what heats 3 N classical vibrations by
             this, 200 K/ns (0.05 meV/atom/ps). The shadow energy of 600 to 1,200 steps resolves a third of it or
-            less. Forces that are no gradient heat by several K/ps; GFN2 as it comes cools by 0.5 K/ps.
+            less. Forces that are no gradient heat by several K/ps; GFN2 as it comes cools by 0.5 K/ps. It is no
+            warrant for long runs, which `remul_md.analysis` judges by a fifth of it.
     Raises:
         InputError: a limit <= 0.
     """
@@ -75,15 +80,14 @@ class Limits:
     loop_energy_share: float = 1e-2
     jacobian_asymmetry: float = 1e-3
     jump_energy_share: float = 1e-2
-    jump_force_share: float = 1.0
+    jump_force_share: float = 0.5
+    unresolved_share: float = 0.02
     minimum_depth_share: float = 1.0
     torque_share: float = 1.0
     drift_K_per_ps: float = 0.2
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name) > 0.0:
-                raise InputError(f"limit {field.name} must be > 0, got {getattr(self, field.name)}")
+        require_positive(self, what="limit")
 
     @property
     def drift_meV_per_atom_ps(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,15 +12,18 @@ from numpy.typing import NDArray
 
 from remul_md.analysis.audit.graph import BondGraph
 from remul_md.analysis.audit.probe import Array
+from remul_md.structures.topology import dihedral_angles, torsion_chains
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-MAX_KINDS = 4  # bonds of unlike elements, and as many angles
+MAX_KINDS = 4  # bonds of unlike elements that are pulled apart
+NEAR_SHARES = (0.75, 1.4)  # of its length, where every bond is scanned: 300 K does not go further
 COMPRESSION = 0.6  # of the distance at rest
 REACH_A = 9.0  # beyond the distance at rest: past the cutoff of nearly every model
 STEP_A, STEP_SHARE = 0.05, 0.04  # the larger of both: what happens far away happens slowly
-ANGLE_REACH_DEG, ANGLE_STEP_DEG = 50.0, 2.5
+ANGLE_REACH_DEG, ANGLE_STEP_DEG = 50.0, 5.0
+TORSION_STEP_DEG = 5.0
 PAIR_SHARE = 0.35  # of a distance within a molecule or crystal, inwards and outwards
 
 
@@ -28,7 +32,7 @@ class Path:
     """One coordinate and the positions along it.
 
     Args:
-        kind: bond, angle or pair.
+        kind: bond, angle, torsion or pair.
         label: such as `bond C0-O2`.
         unit: of the coordinate, Angstrom or degrees.
         start: its value in the structure.
@@ -49,17 +53,18 @@ class Path:
 
 
 def scan_paths(atoms: Atoms) -> list[Path]:
-    """A bond of each pair of elements, an angle of each triple, and the closest pairs that are not bonded.
+    """All bonds, angles (in rings: of each kind one) and rotatable bonds of a molecule, and its closest pairs else.
 
-    Bonds are stretched until the parts are `REACH_A` apart; the smaller part moves as a rigid body. In a periodic
-    structure, which has no parts, one atom moves to and from its nearest neighbour.
+    A bond of each pair of elements is stretched until the parts are `REACH_A` apart, the others as far as dynamics
+    goes; bonds in no ring that have something on both sides are rotated all the way round. The smaller part moves as a
+    rigid body. In a periodic structure, which has no parts, one atom moves to and from its nearest neighbour.
     """
     if len(atoms) < 2:
         return []
     if atoms.pbc.any():
         return [_neighbour_path(atoms)]
     graph = BondGraph(atoms)
-    return [*_bond_paths(graph), *_angle_paths(graph), *_pair_paths(graph)]
+    return [*_bond_paths(graph), *_angle_paths(graph), *_torsion_paths(graph), *_pair_paths(graph)]
 
 
 def _bond_paths(graph: BondGraph) -> Iterator[Path]:
@@ -73,23 +78,81 @@ def _bond_paths(graph: BondGraph) -> Iterator[Path]:
         # Of equal bonds the one that leads out of the molecule: nothing stands in the way of the moving part. Of the
         # two parts of a bond that is the smaller one, whose centre lies farther out.
         best[kind] = max(best.get(kind, (-np.inf, 0, 0)), (outward + 100.0 * separates, i, j))
-    for _, i, j in list(best.values())[:MAX_KINDS]:
-        part, separates = graph.part(i, j)
-        yield _distance_path(graph.positions, graph.names, (i, j), part, kind="bond")
+    pulled = {_sorted_pair(i, j): (i, j) for _, i, j in list(best.values())[:MAX_KINDS]}
+    for i, j in pulled.values():
+        yield _distance_path(graph.positions, graph.names, (i, j), graph.part(i, j)[0], kind="bond")
+    for bond in graph.bonds.tolist():
+        if tuple(bond) in pulled:
+            continue
+        i, j = _smaller_side(graph, *bond)
+        part = graph.part(i, j)[0]
+        yield _distance_path(graph.positions, graph.names, (i, j), part, kind="bond", shares=NEAR_SHARES, one_well=True)
+
+
+def _smaller_side(graph: BondGraph, first: int, second: int) -> tuple[int, int]:
+    """The bond in the direction in which less hangs on its end."""
+    moved, other = graph.part(first, second)[0], graph.part(second, first)[0]
+    return (first, second) if len(moved) <= len(other) else (second, first)
 
 
 def _angle_paths(graph: BondGraph) -> Iterator[Path]:
-    chosen: dict[tuple[int, int, int], tuple[int, int, int]] = {}
+    of_rings: set[tuple[int, int, int]] = set()  # in clusters and cages there are many: one of each triple of elements
     for middle, neighbours in enumerate(graph.neighbours):
-        for first in neighbours:
-            for last in neighbours:
-                part, separates = graph.part(middle, last)
-                if first == last or first in part or (separates and 2 * len(part) > len(graph.numbers)):
-                    continue
+        for ends in combinations(neighbours, 2):
+            # What hangs on one end moves, without the other end and less than half of the molecule.
+            moved = [(len(graph.part(middle, last)[0]), first, last) for first, last in (ends, ends[::-1])]
+            size, first, last = min(moved)
+            part, separates = graph.part(middle, last)
+            if first in part or 2 * size > len(graph.numbers):
+                continue
+            if not separates:
                 low, high = _sorted_pair(int(graph.numbers[first]), int(graph.numbers[last]))
-                chosen.setdefault((low, int(graph.numbers[middle]), high), (first, middle, last))
-    for first, middle, last in list(chosen.values())[:MAX_KINDS]:
-        yield _angle_path(graph, first, middle, last)
+                kind = low, int(graph.numbers[middle]), high
+                if kind in of_rings:
+                    continue
+                of_rings.add(kind)
+            yield _angle_path(graph, first, middle, last)
+
+
+def _torsion_paths(graph: BondGraph) -> Iterator[Path]:
+    """Once round each bond in no ring with something on both sides, beginning at its first torsion."""
+    chains, _ = torsion_chains(graph.numbers, graph.bonds)
+    done: set[tuple[int, int]] = set()
+    for i, j, k, end in chains.tolist():
+        if _sorted_pair(j, k) not in done:
+            done.add(_sorted_pair(j, k))
+            yield _torsion_path(graph, (i, j, k, end))
+
+
+def _torsion_path(graph: BondGraph, chain: tuple[int, int, int, int]) -> Path:
+    """Rotate the smaller side of the middle bond about it."""
+    from scipy.spatial.transform import Rotation
+
+    start = float(dihedral_angles(graph.positions, np.array([chain]))[0])
+    fixed, moved_end = _smaller_side(graph, chain[1], chain[2])
+    part = graph.part(fixed, moved_end)[0]
+    axis = graph.positions[chain[2]] - graph.positions[chain[1]]
+    axis = axis / np.linalg.norm(axis)
+    # Positive is clockwise seen along the axis: its end goes forward, its beginning backward.
+    sense = 1.0 if moved_end == chain[2] else -1.0
+
+    def place(angle_deg: float) -> Array:
+        moved = graph.positions.copy()
+        turn = Rotation.from_rotvec(sense * np.radians(angle_deg - start) * axis).as_matrix()
+        moved[part] = (moved[part] - moved[moved_end]) @ turn.T + moved[moved_end]
+        return moved
+
+    half = np.arange(TORSION_STEP_DEG, 180.0 + 1e-9, TORSION_STEP_DEG)
+    return Path(
+        kind="torsion",
+        label=f"torsion {'-'.join(graph.names[atom] for atom in chain)}",
+        unit="degrees",
+        start=start,
+        outwards=start + half,
+        inwards=start - half,
+        place=place,
+        one_well=False,
+    )
 
 
 def _angle_path(graph: BondGraph, first: int, middle: int, last: int) -> Path:
@@ -164,12 +227,14 @@ def _distance_path(
     *,
     kind: str,
     shares: tuple[float, float | None] | None = None,
+    one_well: bool | None = None,
 ) -> Path:
     """Move `part` along the line of a pair, between two shares of its distance (None: REACH_A beyond it).
 
-    Without shares the pair is compressed and pulled out of reach, and only one well is expected on the way.
+    Without shares the pair is compressed and pulled out of reach; then, unless told, one well is expected on the way.
     """
-    (i, j), one_well = pair, shares is None
+    i, j = pair
+    one_well = shares is None if one_well is None else one_well
     shares = shares or (COMPRESSION, None)
     label = f"{kind} {names[i]}-{names[j]}"
     axis = positions[j] - positions[i]

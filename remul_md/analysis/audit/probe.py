@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 Array = NDArray[np.float64]
+BATCH = 16  # geometries in a call: more gives little for small molecules on a CPU
 
 
 class Sample(NamedTuple):
@@ -46,6 +47,7 @@ class Probe:
         self.atoms = atoms.copy()
         self.atoms.set_constraint()
         self.n_calls = 0
+        self._copies: Callable[[Array], tuple[Array, Array]] | None = None
         self._on_call = on_call
         self.force_consistent = True
         try:
@@ -92,8 +94,66 @@ class Probe:
             forces[order] = forces.copy()
         return Sample(energy, forces)
 
+    def many(self, positions: Sequence[Array]) -> list[Sample | CalculationFailed]:
+        """Energies and forces of several geometries [N, 3]; of each that fails, why.
+
+        A calculator that offers `copies` (see `RemulCalculator.copies`) is asked for BATCH of them in one call, for
+        isolated molecules.
+        """
+        if self.batch_size == 1:
+            return [self._tried(place) for place in positions]
+        found: list[Sample | CalculationFailed] = []
+        for first in range(0, len(positions), self.batch_size):
+            found += self._batch(list(positions[first : first + self.batch_size]))
+        return found
+
+    def all(self, positions: Sequence[Array]) -> list[Sample]:
+        """As `many`, where none may fail.
+
+        Raises:
+            CalculationFailed: what the first that failed said.
+        """
+        samples = []
+        for found in self.many(positions):
+            if isinstance(found, CalculationFailed):
+                raise found
+            samples.append(found)
+        return samples
+
+    @property
+    def batch_size(self) -> int:
+        """Geometries that the calculator takes in one call."""
+        offers = hasattr(self.calculator, "copies") and not self.atoms.pbc.any()
+        # Compiling a batch takes minutes; one by one, compiled, they are as fast.
+        compiled = getattr(self.calculator, "parameters", {}).get("compile", False)
+        return BATCH if offers and not compiled else 1
+
+    def _tried(self, positions: Array) -> Sample | CalculationFailed:
+        try:
+            return self(positions)
+        except CalculationFailed as error:
+            return error
+
+    def _batch(self, positions: list[Array]) -> list[Sample | CalculationFailed]:
+        if self._copies is None:
+            self._copies = self.calculator.copies(self.atoms, n_copies=self.batch_size)
+        # Made for one number of copies: a batch that is not full is filled up.
+        full = np.stack(positions + positions[-1:] * (self.batch_size - len(positions)))
+        try:
+            energies, forces = self._copies(full)
+        except Exception:  # calculators raise whatever their code raises: which of them failed is asked one by one
+            return [self._tried(place) for place in positions]
+        found: list[Sample | CalculationFailed] = []
+        for place, energy, of_place in zip(positions, energies, forces, strict=False):
+            if not (np.isfinite(energy) and np.isfinite(of_place).all()):
+                found.append(self._tried(place))
+                continue
+            self.count_call()
+            found.append(Sample(float(energy), np.array(of_place, dtype=np.float64)))
+        return found
+
     def count_call(self) -> None:
-        """One more calculation; for those that others make with the probe's calculator."""
+        """One more geometry calculated."""
         self.n_calls += 1
         if self._on_call is not None:
             self._on_call(self.n_calls)
@@ -108,6 +168,28 @@ class Probe:
             except PropertyNotImplementedError:
                 self.force_consistent = False
         return float(atoms.get_potential_energy())
+
+
+class ProbedForces:
+    """A probe as the calculator of its moving atoms, for dynamics: it counts, and its energy belongs to the forces."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self._last: tuple[Array, Sample] | None = None
+
+    def get_potential_energy(self, atoms: Atoms, force_consistent: bool = False) -> float:
+        """Energy, eV."""
+        return self._at(atoms).energy
+
+    def get_forces(self, atoms: Atoms) -> Array:
+        """Forces, [N, 3], eV/Angstrom."""
+        return self._at(atoms).forces.copy()
+
+    def _at(self, atoms: Atoms) -> Sample:
+        positions = atoms.get_positions()
+        if self._last is None or not np.array_equal(self._last[0], positions):
+            self._last = positions, self._probe(positions)
+        return self._last[1]
 
 
 class ProbedFrames(NamedTuple):

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from remul_md.analysis.audit.checks import Check
 from remul_md.analysis.audit.limits import TEMPERATURE_K, REACHABLE_eV
 from remul_md.analysis.audit.nve import ShortRun
 from remul_md.analysis.audit.run import AuditResult
@@ -62,7 +61,7 @@ def write_audit_report(result: AuditResult, path: str | Path, *, provenance: Map
     checks = {check.name: check for check in result.checks}
     sections = [_header(result, title)]
     for group, names in GROUPS:
-        cards = "".join(_card(checks[name]) for name in names if name in checks)
+        cards = "".join(verdict_card(checks[name], title=TITLES[name]) for name in names if name in checks)
         if cards:
             sections.append(f'<section><h2>{group}</h2><ul class="verdicts">{cards}</ul></section>')
     sections += [
@@ -73,6 +72,7 @@ def write_audit_report(result: AuditResult, path: str | Path, *, provenance: Map
         *(figure_block(figure) for figure in figures),
         "</div>",
         "</section>",
+        _stretches(result),
         provenance_section(
             {**(provenance or {}), "calculations": f"{result.n_calls:,} in {result.wall_s:.0f} s", "seed": result.seed}
         ),
@@ -87,13 +87,18 @@ def audit_figures(result: AuditResult) -> list[Figure]:
 
 
 def _header(result: AuditResult, title: str) -> str:
-    failed = [check.name.replace("_", " ") for check in result.checks if not check.passed]
-    skipped = sum(not check.applicable for check in result.checks)
-    n_made = len(result.checks) - skipped
-    lead = f"{n_made - len(failed)} of {n_made} checks passed"
-    lead += f"; failed: {', '.join(failed)}." if failed else "."
-    lead += f" {skipped} do not apply to this structure." if skipped else ""
-    verdict = "Fit for dynamics, as far as checked" if result.passed else "Look at what failed before you run dynamics"
+    names = {
+        outcome: [check.name.replace("_", " ") for check in result.checks if check.outcome == outcome]
+        for outcome in ("passed", "failed", "undecided", "not applicable")
+    }
+    lead = f"{len(names['passed'])} of {len(result.checks) - len(names['not applicable'])} checks passed"
+    for outcome in ("failed", "undecided"):
+        lead += f"; {outcome}: {', '.join(names[outcome])}" if names[outcome] else ""
+    lead += "."
+    lead += f" {len(names['not applicable'])} do not apply to this structure." if names["not applicable"] else ""
+    verdict = (
+        "Fit for dynamics, as far as checked" if result.passed else "Look at what did not pass before you run dynamics"
+    )
     return (
         f'<header><div class="kicker">Audit of a calculator</div><h1>{escape(title)}</h1>'
         f'<p class="lead">{escape(verdict)}. {escape(lead)}</p>'
@@ -101,19 +106,25 @@ def _header(result: AuditResult, title: str) -> str:
     )
 
 
-def _card(check: Check) -> str:
-    style, word = ("pass", "✓ Yes") if check.passed else ("fail", "✗ No")
-    if not check.applicable:
-        style, word = "open", "– Not applicable"
-    return verdict_card(
-        style=style,
-        word=word,
-        title=TITLES[check.name],
-        value=check.value,
-        threshold=check.threshold,
-        unit=check.unit,
-        why=check.why,
+def _stretches(result: AuditResult) -> str:
+    if not result.stretches:
+        return ""
+    rows = "".join(
+        f"<tr><th scope='row'>{escape(stretch.label)}</th>"
+        f"<td>{stretch.lengths[0]:.2f} to {stretch.lengths[-1]:.2f} Å</td>"
+        f"<td>{number_text(stretch.force_rms)} eV/Å</td><td>{_places(stretch.spurious_energy_extrema)}</td>"
+        f"<td>{_places(stretch.spurious_force_extrema)}</td></tr>"
+        for stretch in result.stretches
     )
+    return (
+        "<section><h2>Bonds pulled, beside the reference</h2><p>Nothing is judged by it: whether a reference is right "
+        "about a broken bond is another question.</p><table><tr><th>bond</th><th>length</th><th>force, RMS deviation"
+        "</th><th>extrema of the energy it has not</th><th>of the force</th></tr>" + rows + "</table></section>"
+    )
+
+
+def _places(lengths: tuple[float, ...]) -> str:
+    return "none" if not lengths else ", ".join(f"{length:.2f} Å" for length in lengths)
 
 
 def _run_figure(run: ShortRun, result: AuditResult) -> Figure:
@@ -147,9 +158,12 @@ def _scan_figure(scan: Scan, index: int) -> Figure:
     jumps = _counted(len(scan.jump_at), "jump", "jumps")
     minima = _counted(len(scan.minima), "other minimum", "other minima")
     if not scan.path.one_well:
-        minima = "other minima are not judged, because the atom moves among others and may find a bond"
+        minima = "other minima are not judged, because atoms move among others and may find a bond"
+        if scan.path.kind == "torsion":
+            minima = "other minima are not judged, because a torsion has several"
     reading = (
-        f"The {scan.path.kind} from compression to the far end; all else is rigid. {minima.capitalize()}, {jumps}."
+        f"The {scan.path.kind} {'once round' if scan.path.kind == 'torsion' else 'from compression to the far end'}; "
+        f"all else is rigid. {minima.capitalize()}, {jumps}."
     )
     if scan.minima:
         reading += f" Minima behind more than {REACHABLE_eV:g} eV are out of reach at {TEMPERATURE_K:g} K."
@@ -159,10 +173,10 @@ def _scan_figure(scan: Scan, index: int) -> Figure:
         reading=reading,
         description=f"Energy from {values[0]:.3g} to {values[-1]:.3g} {scan.path.unit}, lowest {energies.min():.3g}, "
         f"highest {energies.max():.3g} eV relative to the structure at {scan.path.start:.3g}; {minima}, {jumps}.",
-        x_title="angle (degrees)" if scan.path.kind == "angle" else "distance (Å)",
+        x_title=f"{scan.path.kind} (degrees)" if scan.path.unit == "degrees" else "distance (Å)",
         y_title="energy − start (eV)",
         traces=tuple(traces),
-        thinned=" ".join(f"{reason}." for reason in scan.ended_early),
+        thinned=" ".join(f"{reason}." for reason in (*scan.ended_early, *scan.failures[:3])),
     )
 
 

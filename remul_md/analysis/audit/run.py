@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from remul_md._version import __version__
-from remul_md.analysis.audit.checks import Check, failed, not_applicable
+from remul_md.analysis.audit.checks import not_applicable, not_measured
 from remul_md.analysis.audit.derivatives import Derivatives, finite_differences, loop_works
 from remul_md.analysis.audit.invariance import (
     orientation_changes,
@@ -23,12 +23,15 @@ from remul_md.analysis.audit.limits import NAMES, TEMPERATURE_K, THERMAL_ENERGY,
 from remul_md.analysis.audit.nve import ShortRun, short_nve
 from remul_md.analysis.audit.paths import scan_paths
 from remul_md.analysis.audit.probe import CalculationFailed, Probe, ProbedFrames, probed_frames
+from remul_md.analysis.audit.reference import Stretch, bond_stretches
 from remul_md.analysis.audit.smoothness import Scan, scan
+from remul_md.analysis.verdicts import Verdict
 from remul_md.errors import InputError
 from remul_md.progress import progress_bar
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.calculators.calculator import Calculator
 
 N_FRAMES = 3
 N_TURNS, N_MIRRORS, N_DRAWS = 8, 4, 3
@@ -54,9 +57,10 @@ class AuditResult:
         wall_s: time taken, s.
         seed: of everything random.
         axis: the only one that rotations, mirrors and the torque were judged about, of length 1; None: all.
+        stretches: bonds pulled by the calculator and by a reference; empty without one.
     """
 
-    checks: tuple[Check, ...]
+    checks: tuple[Verdict, ...]
     formula: str
     n_atoms: int
     calculator: str
@@ -67,17 +71,19 @@ class AuditResult:
     wall_s: float
     seed: int
     axis: tuple[float, float, float] | None = None
+    stretches: tuple[Stretch, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed."""
-        return all(check.passed for check in self.checks)
+        """Whether every check that applies is passed; one that cannot be decided is not."""
+        return all(check.passed or not check.applicable for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
         """`passed`, `checks` and what was audited; nothing in it depends on the time."""
         return {
             "passed": self.passed,
-            "checks": [check.to_json() for check in self.checks],
+            **({"stretches": [stretch.to_json() for stretch in self.stretches]} if self.stretches else {}),
+            "checks": [{**asdict(check), "outcome": check.outcome} for check in self.checks],
             "audited": {
                 "calculator": self.calculator,
                 "formula": self.formula,
@@ -99,6 +105,7 @@ def run_audit(
     only: Sequence[str] | None = None,
     seed: int = 0,
     axis: Sequence[float] | None = None,
+    reference: Calculator | None = None,
     progress: bool = False,
 ) -> AuditResult:
     """Check whether a calculator is fit for dynamics: symmetries, conservation, smoothness, repeatability.
@@ -113,6 +120,8 @@ def run_audit(
         seed: of displacements, turns, directions and velocities, >= 0.
         axis: of what acts on the structure, such as an electric field: rotations and the torque are judged about it,
             mirrors through planes that hold it, since others change the energy rightly.
+        reference: a calculator of which is known that it is good: bonds are pulled with it, too, and what differs is
+            told; nothing is judged by it. Its calculations are not counted.
         progress: show a progress bar on stderr.
     Raises:
         InputError: an unknown check, no calculator, or one that fails at the structure itself.
@@ -135,6 +144,7 @@ def run_audit(
             bar.update(0)  # draws now and then only
 
         probe = Probe(atoms, on_call=tell)
+        known = None if reference is None else _reference_probe(atoms, reference)
         rng = {name: np.random.default_rng([seed, index]) for index, name in enumerate((*NAMES, "frames"))}
         frames = probed_frames(probe, n_frames=N_FRAMES, amplitude_A=AMPLITUDE_A, rng=rng["frames"])
         judge = Judge(limits=limits, rms_force=float(np.sqrt(np.mean(frames.forces**2))), axis=about)
@@ -145,8 +155,9 @@ def run_audit(
             try:
                 checks.append(measure[name]())
             except CalculationFailed as error:
-                checks.append(failed(name, str(error)))
+                checks.append(not_measured(name, str(error)))
             bar.update()
+        stretches = () if known is None else bond_stretches(probe, known, scan_paths(probe.atoms))
     return AuditResult(
         checks=tuple(checks),
         formula=atoms.get_chemical_formula(),
@@ -159,7 +170,19 @@ def run_audit(
         wall_s=time.perf_counter() - began,
         seed=seed,
         axis=about,
+        stretches=stretches,
     )
+
+
+def _reference_probe(atoms: Atoms, reference: Calculator) -> Probe:
+    if atoms.pbc.any():
+        raise InputError(f"a reference is for bonds of molecules, and pbc is {atoms.pbc.tolist()}; leave it out")
+    known = atoms.copy()
+    known.calc = reference
+    try:
+        return Probe(known)
+    except InputError as error:
+        raise InputError(f"the reference: {error}") from error
 
 
 def _measurements(
@@ -171,7 +194,7 @@ def _measurements(
     seed: int,
     scans: list[Scan],
     runs: list[ShortRun],
-) -> dict[str, Callable[[], Check]]:
+) -> dict[str, Callable[[], Verdict]]:
     """What measures and judges each check; scans and the run are kept for the report."""
     import torch
 
@@ -181,18 +204,18 @@ def _measurements(
     periodic = bool(probe.atoms.pbc.any())
     one = "one atom has no internal coordinate"
 
-    def orientations(name: str, n_draws: int, *, mirror: bool) -> Check:
+    def orientations(name: str, n_draws: int, *, mirror: bool) -> Verdict:
         generator = torch.Generator().manual_seed(int(rng[name].integers(2**31)))
         draws = random_rotations(n_frames * n_draws, generator=generator, axis=judge.axis)
         draws = (mirrored(draws, axis=judge.axis) if mirror else draws).view(n_frames, n_draws, 3, 3)
         changes = orientation_changes(probe, frames, draws.numpy())
         return judge.orientations(name, changes, periodic=periodic)
 
-    def translation() -> Check:
+    def translation() -> Verdict:
         shifts = SHIFT_A * rng["translation"].standard_normal((n_frames, N_DRAWS, 3))
         return judge.exact("translation", translation_changes(probe, frames, shifts))
 
-    def permutation() -> Check:
+    def permutation() -> Verdict:
         if n_atoms == 1:
             return not_applicable("permutation", "there is one atom only")
         rows = np.tile(np.arange(n_atoms), (n_frames, N_DRAWS, 1))
@@ -206,7 +229,7 @@ def _measurements(
             derivatives.append(finite_differences(probe, frames, n_probes=N_PROBES, rng=rng["gradient"]))
         return derivatives[0]
 
-    def closed_loop() -> Check:
+    def closed_loop() -> Verdict:
         works = loop_works(
             probe,
             frames,
@@ -217,7 +240,7 @@ def _measurements(
         )
         return judge.closed_loop(works)
 
-    def smoothness() -> Check:
+    def smoothness() -> Verdict:
         paths = scan_paths(probe.atoms)
         if not paths:
             return not_applicable("smoothness", one)
@@ -234,16 +257,16 @@ def _measurements(
             )
         return judge.smoothness(scans)
 
-    def torque() -> Check:
+    def torque() -> Verdict:
         if periodic or n_atoms == 1:
             return not_applicable("net_torque", "a periodic structure has no centre" if periodic else one)
         return judge.net_torque(frames)
 
-    def nve() -> Check:
+    def nve() -> Verdict:
         if n_atoms == 1:
             return not_applicable("nve", one)
         bound = judge.limits.drift_meV_per_atom_ps
-        runs.append(short_nve(probe, bound_meV_per_atom_ps=bound, rng=rng["nve"]))
+        runs.append(short_nve(probe, bound_meV_per_atom_ps=bound, seed=int(rng["nve"].integers(2**31))))
         return judge.nve(runs[0])
 
     return {

@@ -11,7 +11,7 @@ from typing import Any
 
 from remul_md._version import __version__
 from remul_md.analysis.report.figures import Figure
-from remul_md.analysis.verdicts import Verdict
+from remul_md.analysis.verdicts import Verdict, three_digits
 from remul_md.outputs import GENERATOR, write_text
 
 
@@ -75,47 +75,36 @@ def json_element(name: str, content: Any) -> str:
     return f'<script type="application/json" id="{name}">{data.replace("<", chr(92) + "u003c")}</script>'
 
 
-def verdict_badge(passed: bool | None) -> tuple[str, str]:
+def verdict_badge(passed: bool | None, *, applicable: bool = True) -> tuple[str, str]:
     """Class of a verdict and the word on its badge, with a sign that tells it without colour."""
+    if not applicable:
+        return "open", "– Not applicable"
     return {True: ("pass", "✓ Yes"), False: ("fail", "✗ No"), None: ("open", "? Undecided")}[passed]
 
 
 def verdict_value(verdict: Verdict) -> tuple[str, str]:
     """The number of a verdict and its unit; a temperature to a tenth."""
-    number = f"{verdict.value:.1f}" if verdict.unit == "K" else number_text(verdict.value)
-    return number, verdict.unit
+    return verdict.number, verdict.unit
 
 
-def verdict_card(
-    *,
-    style: str,
-    word: str,
-    title: str,
-    value: float | None,
-    threshold: float | None,
-    unit: str,
-    why: str,
-) -> str:
-    """One verdict as a list item.
+def verdict_card(verdict: Verdict, *, title: str) -> str:
+    """One verdict as a list item, with its number where it has one.
 
     Args:
-        style: pass, fail or open: the colour of the badge.
-        word: on the badge, with a sign that tells it without colour.
-        title: what is judged.
-        value, threshold: in `unit`; no number is shown where either is None.
-        unit: of both, may be empty.
-        why: one or two sentences.
+        verdict: what was judged.
+        title: what is judged, for a reader.
     """
-    suffix = escape(f" {unit}" if unit else "")
+    style, word = verdict_badge(verdict.passed, applicable=verdict.applicable)
     number = ""
-    if value is not None and threshold is not None:
+    if verdict.value is not None:
+        suffix = escape(f" {verdict.unit}" if verdict.unit else "")
         number = (
-            f'<div class="number">{number_text(value)}<span class="unit">{suffix}</span>'
-            f"<small>limit {number_text(threshold)}{suffix}</small></div>"
+            f'<div class="number">{verdict.number}<span class="unit">{suffix}</span>'
+            f"<small>limit {escape(verdict.limit)}</small></div>"
         )
     return (
         f'<li class="verdict {style}"><span class="badge">{word}</span><h3>{escape(title)}</h3>'
-        f"{number}<p>{escape(why)}</p></li>"
+        f"{number}<p>{escape(verdict.why)}</p></li>"
     )
 
 
@@ -156,9 +145,5 @@ def _plain(value: Any) -> str:
 
 
 def number_text(value: float | None) -> str:
-    """Three digits, without a power of ten where one can do without; a true minus."""
-    if value is None:
-        return "–"
-    size = abs(value)
-    text = f"{value:.3g}" if size == 0.0 or 1e-4 <= size < 1e5 else f"{value:.2e}"
-    return text.replace("-", "−") if "e" not in text else text.replace("e-0", "e-").replace("-", "−")
+    """Three digits, a dash where there is no number."""
+    return "–" if value is None else three_digits(value)

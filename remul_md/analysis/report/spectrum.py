@@ -85,8 +85,8 @@ def _minimum(found: Vibrations | None) -> str:
         return ""
     judged = "".join(
         f'<li class="{verdict_badge(verdict.passed)[0]}"><span class="badge">{verdict_badge(verdict.passed)[1]}</span> '
-        f"<b>{escape(verdict.name.capitalize())}.</b> {number_text(verdict.value)} {verdict.unit}, limit "
-        f"{escape(verdict.limit)}. {escape(verdict.why)}</li>"
+        f"<b>{escape(verdict.name.capitalize())}.</b> {escape(verdict.measured)}. "
+        f"{escape(verdict.why)}</li>"
         for verdict in found.verdicts
     )
     modes = found.modes
