@@ -250,3 +250,13 @@ def test_the_interval_of_the_mean_covers_with_two_runs_and_with_five(kind, n_run
     generator = np.random.default_rng(17)
     slopes = np.polyfit(TIME, np.stack([noise(kind, generator) for _ in range(400 * n_runs)]).T, 1)[0]
     assert NOMINAL <= coverage_of_the_mean(slopes, n_runs) <= 0.98
+
+
+def test_a_run_that_blows_up_drifts_although_it_is_as_curved_as_a_wave() -> None:
+    """Exponential growth to 2 eV an atom; the same shape a thousand times lower is undecided."""
+    time = np.linspace(0.0, 1.2, 600)
+    growth = np.exp(8.0 * time / 1.2) / np.exp(8.0)
+    high, low = (energy_drift(time, -3.0 + height * growth) for height in (2.0, 2e-3))
+    assert high.ci95_meV_per_atom_ps[0] < 0.0 < high.ci95_meV_per_atom_ps[1]
+    assert conserves(high) == "drifts"
+    assert conserves(low) == "undecided"

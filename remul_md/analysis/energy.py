@@ -19,6 +19,9 @@ MIN_SAMPLES = 20
 # meV/atom/ps, 40 K/ns of classical vibrations: a run of 100 ps warms by 1 to 2 % of room temperature. What keeps its
 # energy is far below: see `benchmarks/drift_coverage.py`.
 DRIFT_BOUND = 0.01
+# meV/atom, kT at 290 K. Energy that has changed by so much within a run was not kept, whatever its course: a run that
+# blows up is as curved as a wave, but no wave of the error of an integrator that works is so high.
+NOT_KEPT = 25.0
 # A cosine of up to three runs' length, whatever its phase, has at most so many times as much of degree 1 as of degrees
 # 2 and 3 together: 19.8 at three lengths (4.2 at one and a half). `benchmarks/drift_coverage.py` measures the coverage.
 STEEPEST_WAVE = 20.0
@@ -52,6 +55,11 @@ class Drift:
     def change_meV_per_atom(self) -> float:
         """What the slope adds up to within the run."""
         return self.slope_meV_per_atom_ps * self.length_ps
+
+    @property
+    def has_lost_its_energy(self) -> bool:
+        """Whether that is more than `NOT_KEPT`, up or down."""
+        return abs(self.change_meV_per_atom) > NOT_KEPT
 
     def line(self, time_ps: Array) -> Array:
         """The line through the total energy per atom at these times, eV."""
@@ -134,7 +142,8 @@ def conserves(drift: Drift, *, bound_meV_per_atom_ps: float = DRIFT_BOUND) -> Co
     """Equivalence test: the whole interval must lie within +-bound to say `conserves`.
 
     A slope that merely fails to differ from zero proves nothing, a short noisy run always does. `drifts` means that
-    the whole interval lies beyond the bound; all else is `undecided`.
+    the whole interval lies beyond the bound, or that the slope adds up to `NOT_KEPT` within the run; all else is
+    `undecided`.
 
     Raises:
         InputError: bound <= 0.
@@ -143,6 +152,8 @@ def conserves(drift: Drift, *, bound_meV_per_atom_ps: float = DRIFT_BOUND) -> Co
         raise InputError(
             f"the drift bound must be > 0 meV/atom/ps, got {bound_meV_per_atom_ps}; {DRIFT_BOUND:g} is the default"
         )
+    if drift.has_lost_its_energy and abs(drift.slope_meV_per_atom_ps) > bound_meV_per_atom_ps:
+        return "drifts"
     return within(drift.ci95_meV_per_atom_ps, bound_meV_per_atom_ps=bound_meV_per_atom_ps)
 
 

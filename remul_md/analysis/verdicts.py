@@ -171,8 +171,11 @@ def energy_verdict(
     if conservation == "conserves":
         why += "That lies within the limit, as it must for conservative forces and a short enough step."
     elif conservation == "drifts":
+        beyond = (
+            "That is more than kT at room temperature" if drift.has_lost_its_energy else "That lies beyond the limit"
+        )
         why += (
-            f"That lies beyond the limit: the run {'heats' if pace > 0.0 else 'cools'} by about {abs(pace):.2g} K/ns. "
+            f"{beyond}: the run {'heats' if pace > 0.0 else 'cools'} by about {abs(pace):.2g} K/ns. "
             "Try conservative forces or a shorter step."
         )
     else:

@@ -10,7 +10,7 @@ Letters of the shape suffixes: M members, A atoms of all systems, K neighbours o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 import torch
@@ -137,7 +137,7 @@ class Ensemble(nn.Module):
             )
             for m, energy_B in enumerate(sum_over_systems(atomic_MA.mT, batch).unbind(1))
         )
-        return replace(_mean_of(members), std_scale=self.config.std_scale)
+        return _mean_of(members, std_scale=self.config.std_scale)
 
 
 def stacked_states(members: Sequence[nn.Module]) -> dict[str, Tensor]:
@@ -146,12 +146,12 @@ def stacked_states(members: Sequence[nn.Module]) -> dict[str, Tensor]:
     return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
-def _mean_of(predictions: Any) -> Prediction:
+def _mean_of(predictions: Any, *, std_scale: float) -> Prediction:
     members = tuple(predictions)
     values = {
         name: [getattr(member, name) for member in members]
         for name, rows in row_fields(Prediction).items()
         if rows.index_of is None and getattr(members[0], name) is not None
     }
-    means = {name: torch.stack(of_members).mean(0) for name, of_members in values.items()}
-    return Prediction(system_index=members[0].system_index, **means, members=members)
+    means: dict[str, Any] = {name: torch.stack(of_members).mean(0) for name, of_members in values.items()}
+    return Prediction(system_index=members[0].system_index, members=members, std_scale=std_scale, **means)
