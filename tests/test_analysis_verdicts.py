@@ -61,8 +61,8 @@ def test_a_drift_is_told_with_value_unit_limit_and_heating(judged) -> None:
     verdict, low = judged["energy conserved"], analysis.drift.ci95_meV_per_atom_ps[0]
     assert f"{low:.2g} to" in verdict.why
     pace = 1e3 * analysis.heating_rate_K_per_ps
-    assert f"{pace * low:.2g} to" in verdict.why
-    assert f"(limit ±{pace * verdict.threshold:.2g} K/ns)" in verdict.why
+    assert f"{pace * low:,.0f} to" in verdict.why
+    assert f"(limit ±{pace * verdict.threshold:,.0f} K/ns)" in verdict.why
     assert f"it adds up to {analysis.drift.change_meV_per_atom:.2g} meV/atom" in verdict.why
     assert "shadow energy" in verdict.why
     assert "run longer" in verdict.why

@@ -26,7 +26,7 @@ from remul_md.training.improve_config import ImproveOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("howto/*.md")])
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("howto/*.md"), *DOCS.glob("papers/*.md")])
 HOWTO = sorted(DOCS.glob("howto/*.md"))
 COMMANDS: Any = get_command(app)
 Run = Callable[..., tuple[int, str, str]]

@@ -163,10 +163,11 @@ def energy_verdict(
     low, high = drift.ci95_meV_per_atom_ps
     bound = bounds.drift_meV_per_atom_ps
     pace = heating_K_per_ns * drift.slope_meV_per_atom_ps
+    cold, hot, limit = (_rate(heating_K_per_ns * value) for value in (low, high, bound))
     why = (
         f"The slope of the {drift.judged} is {low:.2g} to {high:.2g} meV/atom/ps with 95 % confidence, "
-        f"{heating_K_per_ns * low:.2g} to {heating_K_per_ns * high:.2g} K/ns (limit ±{heating_K_per_ns * bound:.2g} "
-        f"K/ns); in these {drift.length_ps:.3g} ps it adds up to {drift.change_meV_per_atom:.2g} meV/atom. "
+        f"{cold} to {hot} K/ns (limit ±{limit} K/ns); in these {drift.length_ps:.3g} ps it adds "
+        f"up to {drift.change_meV_per_atom:.2g} meV/atom. "
     )
     if conservation == "conserves":
         why += "That lies within the limit, as it must for conservative forces and a short enough step."
@@ -175,7 +176,7 @@ def energy_verdict(
             "That is more than kT at room temperature" if drift.has_lost_its_energy else "That lies beyond the limit"
         )
         why += (
-            f"{beyond}: the run {'heats' if pace > 0.0 else 'cools'} by about {abs(pace):.2g} K/ns. "
+            f"{beyond}: the run {'heats' if pace > 0.0 else 'cools'} by about {_rate(abs(pace))} K/ns. "
             "Try conservative forces or a shorter step."
         )
     else:
@@ -200,6 +201,11 @@ def energy_verdict(
         ),
         sense="within",
     )
+
+
+def _rate(value: float) -> str:
+    """Two digits, and no powers of ten where a number of K/ns is large."""
+    return f"{value:,.0f}" if 10.0 <= abs(value) < 1e7 else f"{value:.2g}"
 
 
 def bond_verdict(bonds: BondDeviation, *, time_ps: NDArray[np.float64] | None = None) -> Verdict:
