@@ -131,6 +131,10 @@ def test_frames_above_the_energies_of_the_data_count_less_and_others_keep_their_
         assert found[first].item() == pytest.approx(weight * as_ever[first].item(), rel=1e-6)
         assert found[1 - first].item() == pytest.approx(as_ever[1 - first].item(), rel=1e-6)
     assert torch.equal(replace(objective, highest_energy=high).gap(prediction, target), as_ever)
+    wide = replace(objective, highest_energy=high - 3.0, half_weight_eV=6.0).gap(prediction, target)
+    assert wide[first].item() == pytest.approx(6.0 / 9.0 * as_ever[first].item(), rel=1e-6)
+    alike = replace(objective, highest_energy=high - 3.0, half_weight_eV=1e9).gap(prediction, target)
+    torch.testing.assert_close(alike, as_ever, rtol=1e-8, atol=0)
     assert low < high
 
 

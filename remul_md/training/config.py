@@ -53,6 +53,9 @@ class TrainConfig(BaseModel):
     n_steps: int = Field(12_000, ge=1, description="optimiser steps")
     batch_size: int = Field(8, ge=1, description="frames a step; each is seen in 1 + n_rotated orientations")
     stretched_batch_size: int = Field(1, ge=1, description="frames of data.stretched beside them")
+    stretched_half_weight_eV: float = Field(
+        0.5, gt=0, description="energy above the highest training frame at which such a frame counts half"
+    )
     unlabelled_batch_size: int = Field(0, ge=0, description="frames of data.unlabelled beside them")
     optimizer: Literal["muon", "adamw"] = Field("muon", description="muon: half the steps, each costs a little more")
     learning_rate: float = Field(6e-3, gt=0, description="peak of the schedule; 2e-3 suits adamw")

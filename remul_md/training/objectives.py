@@ -27,9 +27,6 @@ FLOOR = 1e-6
 # RMS force of a frame over that of the data, beyond which its losses count less, in proportion. No frame of a run at
 # 500 K reaches it; a squeezed bond has twenty times the usual forces, and its error would drown all others.
 LARGE_FORCES = 3.0
-# Of a frame beside the data, by how much its energy is above their highest when its losses count half, eV: a bond that
-# is pulled off must be right to some tenths of 4 eV, and its many atoms must not cost accuracy inside the data.
-HALF_WEIGHT_eV = 0.5
 FirstOrientation = Literal["original", "random"]
 
 
@@ -51,7 +48,8 @@ class PotentialObjective:
         force_loss: of the force error e of an atom in units of `force_scale`: |e| (l2) or mean squared component (mse).
         torque: whether the net torque of the conservative forces is a loss too.
         highest_energy: of the training data, less the references, eV: frames above it count the less the farther they
-            are, see `HALF_WEIGHT_eV`. None: all energies count alike.
+            are. None: all energies count alike.
+        half_weight_eV: how far above it a frame counts half, eV.
     """
 
     forces: TrainedForces
@@ -67,6 +65,7 @@ class PotentialObjective:
     force_loss: ForceLoss = "l2"
     torque: bool = False
     highest_energy: float | None = None
+    half_weight_eV: float = 0.5
 
     def __call__(
         self, model: ForceModel, batch: Batch | PartlyLabelled, generator: torch.Generator
@@ -168,7 +167,7 @@ class PotentialObjective:
             weight = (LARGE_FORCES * self.force_scale / (mean_square.sqrt() + FLOOR)).clamp(max=1.0)
         if self.highest_energy is not None:
             above = (target.energy.detach() - self.highest_energy).clamp(min=0.0)
-            weight = weight * HALF_WEIGHT_eV / (HALF_WEIGHT_eV + above)
+            weight = weight * self.half_weight_eV / (self.half_weight_eV + above)
         return total * weight / self.force_scale
 
     def net_torque(self, prediction: Prediction, batch: Batch) -> Tensor:
@@ -228,6 +227,7 @@ def make_objective(
         force_loss=config.force_loss,
         torque=config.torque_weight > 0,
         highest_energy=highest_energy,
+        half_weight_eV=config.stretched_half_weight_eV,
     )
 
 
