@@ -18,11 +18,13 @@ from ase import Atoms
 from script import told_command
 
 from remul_md import RemulCalculator
-from remul_md.analysis.energy import Drift, mean_drift, within
+from remul_md.analysis.energy import Drift, energy_drift, mean_drift, within
+from remul_md.analysis.log import read_log
 from remul_md.analysis.trajectory import analyze_trajectory
 from remul_md.dynamics import MDOptions, SimulationStopped, read_trajectory, run_md
 from remul_md.dynamics.integrators import make_integrator
 from remul_md.dynamics.options import FRAME_INTERVAL_FS
+from remul_md.dynamics.recording import OutputFiles
 from remul_md.dynamics.velocities import Rotation
 from remul_md.errors import InputError
 from remul_md.files import read_json, write_json
@@ -121,10 +123,16 @@ def finished_run(
             raise
         return {**row, "drift": None}  # it fell apart before there was anything to analyse
     figures = found.to_json()
-    kept = ("fluctuation_meV_per_atom", "heating_K_per_ps", "heating_ci95", "temperature_K")
-    kept += ("net_torque_rms_eV", "angular_momentum_change")
-    drift = None if found.drift is None else asdict(found.drift)
-    return {**row, "drift": drift, **{name: figures[name] for name in kept}}
+    kept = ("fluctuation_meV_per_atom", "temperature_K", "net_torque_rms_eV", "angular_momentum_change")
+    row |= {"drift": None, "heating_K_per_ps": None, "heating_ci95": None} | {name: figures[name] for name in kept}
+    log = read_log(OutputFiles.for_output(output).log)
+    if found.drift is not None and log is not None:
+        # The total energy of all methods: those with an inner step, or another integrator, log no shadow energy.
+        drift, rate = energy_drift(log.time_ps, log.total_energy / len(atoms)), found.heating_rate_K_per_ps
+        heating = [None if rate is None else rate * slope for slope in drift.ci95_meV_per_atom_ps]
+        row |= {"drift": asdict(drift), "heating_ci95": heating}
+        row["heating_K_per_ps"] = None if rate is None else rate * drift.slope_meV_per_atom_ps
+    return row
 
 
 def method_summary(rows: Sequence[Mapping[str, Any]], *, bound: float = BOUND) -> dict[str, Any]:

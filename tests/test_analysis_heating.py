@@ -26,7 +26,7 @@ def test_energy_put_into_harmonic_motion_shows_as_its_temperature():
     assert found == pytest.approx(rate, rel=1e-6)
     pace = 1e3 * heating_rate_K_per_ps(1.0, n_atoms=n_atoms, n_dof=n_dof, n_vibrations=n_vibrations)
     verdict = energy_verdict(drift, "drifts", bounds=Bounds(), heating_K_per_ns=pace)
-    assert "the run heats by about 7.3e+03 K/ns" in verdict.why
+    assert "the run heats by about 7,300 K/ns" in verdict.why
     assert f"(limit ±{0.01 * pace:.2g} K/ns)" in verdict.why
     cooling = energy_drift(time_ps, -(kinetic + potential) / n_atoms)
     assert "the run cools by" in energy_verdict(cooling, "drifts", bounds=Bounds()).why

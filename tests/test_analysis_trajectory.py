@@ -82,6 +82,7 @@ def test_a_sound_run_passes_every_check(tmp_path):
     assert figures["heating_K_per_ps"] == pytest.approx(per_slope * figures["drift_meV_per_atom_ps"], rel=1e-3)
     assert figures["heating_ci95"] == pytest.approx([per_slope * end for end in figures["drift_ci95"]], rel=1e-3)
     fields = {"name", "passed", "value", "threshold", "unit", "why", "limit_from", "sense", "target"}
+    fields |= {"applicable"}
     assert set(figures["verdicts"][0]) == fields
     assert analysis.formula == "C2H6O"
     assert analysis.notes == ()

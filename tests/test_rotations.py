@@ -1,6 +1,6 @@
 """Random rotations are Haar-distributed, the fixed sets are groups, and batches turn as physics says."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from remul_md import Batch, InputError, Prediction
 from remul_md.datasets import read_frames
 from remul_md.structures.frames import frames_from_atoms
 from remul_md.structures.neighbors import build_batch
+from remul_md.structures.rows import row_fields
 from remul_md.symmetry.rotations import (
     fixed_rotations,
     random_rotations,
@@ -212,4 +213,4 @@ def test_rotate_prediction_turns_forces_and_leaves_energies() -> None:
     assert torch.equal(ensemble.members[0].forces, rotated.forces)
     assert ensemble.members[1].forces is None
     empty = rotate_prediction(Prediction(system_index=index), rotations)
-    assert all(getattr(empty, field.name) is None for field in fields(Prediction) if field.name != "system_index")
+    assert all(getattr(empty, name) is None for name in row_fields(Prediction) if name != "system_index")

@@ -235,7 +235,7 @@ def test_labels_change_their_precision_and_positions_do_not() -> None:
 
 
 def test_every_field_says_what_its_rows_are() -> None:
-    for kind, others in ((Batch, set()), (Prediction, {"members"}), (Frames, {"name"})):
+    for kind, others in ((Batch, set()), (Prediction, {"members", "std_scale"}), (Frames, {"name"})):
         assert {entry.name for entry in fields(kind)} - row_fields(kind).keys() == others
 
 
