@@ -135,7 +135,7 @@ def sprung(seed: int) -> Atoms:
 
 
 SMOOTH = frozenset({"smoothness"})
-WELLS = "wells where bonds are broken, which no data forbade"
+WELLS = "wells or sharp turns of the force where bonds are broken, which few data or none forbade"
 KINDS = (
     Kind(name="Morse springs, 8 molecules", made=sprung, n_runs=100),
     Kind(name="Lennard-Jones, smoothed cutoff, Cu₄₋₆", made=partial(lennard_jones, smooth=True), n_runs=10),
