@@ -117,9 +117,7 @@ def test_options_that_do_not_fit_are_refused() -> None:
         load_config(None, overrides=["model.symmetry=none", "model.rank=0"])
     with pytest.raises(InputError, match=r"model\.width must be divisible by model\.n_heads, got 30 and 8"):
         load_config(None, overrides=["model.symmetry=none", "model.width=30"])
-    with pytest.raises(
-        InputError, match=re.escape("model.symmetry must be relaxed or exact (none is model.kind=plain)")
-    ):
+    with pytest.raises(InputError, match=re.escape("model.symmetry is relaxed or exact (none: model.kind=plain)")):
         load_config(None, overrides=["model.symmetry=none", "model.kind=transformer"])
     with pytest.raises(InputError, match=r"unknown key model\.n_tensors to model\.kind=plain"):
         load_config(None, overrides=["model.symmetry=none", "model.n_tensors=4"])

@@ -50,6 +50,8 @@ DIRECTION_SCALE = 0.3
 # Attention averages over neighbours, energies are sums over them: with about as many as a molecule has, messages start
 # at the size of a sum, and training is faster than with the plain average.
 MESSAGE_SCALE = 8.0
+# What blocks and heads read of the pairs: inputs [A, K, I], harmonics [A, K, S] and envelope [A, K].
+OfPairs = tuple[Tensor, Tensor, Tensor]
 # The length of a tensor feature is sqrt(|m|^2 + SOFTENING^2): at m = 0, where an atom has no neighbour, it stays
 # smooth.
 SOFTENING = 0.1
@@ -96,9 +98,7 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         if self.symmetry not in ("relaxed", "exact"):
-            raise InputError(
-                f"model.symmetry must be relaxed or exact (none is model.kind=plain), got {self.symmetry!r}"
-            )
+            raise InputError(f"model.symmetry is relaxed or exact (none: model.kind=plain), got {self.symmetry!r}")
         sizes = ("width", "n_layers", "n_heads", "n_radial", "n_tensors", "max_degree", "pair_width")
         check_options(self, sizes=sizes)
         if self.direct_layers < 0:
@@ -180,15 +180,10 @@ class AtomBlock(nn.Module):
         )
 
     def forward(
-        self,
-        x_AE: Tensor,
-        tensors_ASC: Tensor | None,
-        inputs_AKI: Tensor,
-        harmonics_AKS: Tensor,
-        envelope_AK: Tensor,
-        batch: Batch,
+        self, x_AE: Tensor, tensors_ASC: Tensor | None, of_pairs: OfPairs, batch: Batch
     ) -> tuple[Tensor, Tensor]:
         """Atom features [A, E] and tensor features [A, S, C] after the block; none of the latter enter the first."""
+        inputs_AKI, harmonics_AKS, envelope_AK = of_pairs
         old_ASC = None if tensors_ASC is None else tamed(tensors_ASC)
         normed_AE = self.norm_attention(x_AE)
         query_AE, key_AE = self.query_key(normed_AE).chunk(2, dim=-1)
@@ -249,18 +244,11 @@ class DirectHead(nn.Module):
         self.n_raw = config.n_raw
         self.outputs = nn.Linear(config.width, config.n_raw + 1)  # a raw force, and one along the pair
 
-    def forward(
-        self,
-        x_AE: Tensor,
-        tensors_ASC: Tensor,
-        inputs_AKI: Tensor,
-        harmonics_AKS: Tensor,
-        envelope_AK: Tensor,
-        batch: Batch,
-    ) -> Tensor:
+    def forward(self, x_AE: Tensor, tensors_ASC: Tensor, of_pairs: OfPairs, batch: Batch) -> Tensor:
         """Raw direct forces, [A, 3]."""
+        inputs_AKI, harmonics_AKS, envelope_AK = of_pairs
         for block in self.blocks:
-            x_AE, tensors_ASC = block(x_AE, tensors_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
+            x_AE, tensors_ASC = block(x_AE, tensors_ASC, of_pairs, batch)
         atom_AE = self.atom(self.norm(x_AE))
         pair_AKP = self.pair_network(inputs_AKI, harmonics_AKS, tamed(tensors_ASC), batch)
         hidden_AKE = functional.silu(atom_AE.unsqueeze(1) + gather_neighbors(atom_AE, batch) + self.pair(pair_AKP))
@@ -322,14 +310,14 @@ class Transformer(PairModel):
         """Atomic energies [A], eV, and direct forces [A, 3], eV/Angstrom, from the pairs."""
         _, _, directions_AK3, radial_AKR, envelope_AK = pairs
         inputs_AKI = torch.cat([radial_AKR, directions_AK3], dim=-1) if self.config.n_raw else radial_AKR
-        harmonics_AKS = harmonics(directions_AK3, self.config.max_degree)
+        of_pairs = inputs_AKI, harmonics(directions_AK3, self.config.max_degree), envelope_AK
         x_AE, tensors_ASC = self.species(self.species_index[batch.atomic_numbers]), self.tensors_of_field(batch)
         for block in self.blocks:
-            x_AE, tensors_ASC = block(x_AE, tensors_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
+            x_AE, tensors_ASC = block(x_AE, tensors_ASC, of_pairs, batch)
         atomic_A = self.energy_head(self.norm(x_AE)).squeeze(-1) * self.config.energy_scale
         if not direct:
             return atomic_A, None
-        direct_A3 = self.direct_head(x_AE, tensors_ASC, inputs_AKI, harmonics_AKS, envelope_AK, batch)
+        direct_A3 = self.direct_head(x_AE, tensors_ASC, of_pairs, batch)
         return atomic_A, direct_A3 * self.config.energy_scale
 
 
