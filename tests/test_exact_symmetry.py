@@ -119,7 +119,7 @@ def test_other_kinds_of_models() -> None:
 
 
 def test_an_unknown_setting_is_refused() -> None:
-    with pytest.raises(InputError, match=r"model\.symmetry .*none is .*got 'exakt'"):
+    with pytest.raises(InputError, match=r"model\.symmetry .*none: model\.kind=plain.*got 'exakt'"):
         load_config(None, overrides=["model.symmetry=exakt"])
     with pytest.raises(InputError, match=r"symmetry .*got 'exakt'"):
         RemulCalculator("ethanol", symmetry="exakt")  # type: ignore[arg-type]
