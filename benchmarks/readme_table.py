@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from remul_md.analysis.audit.limits import NAMES
 from remul_md.potentials.zoo import ShippedPotential, describe_shipped
+from remul_md.studies.report import markdown_report
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"<!-- measured: (.*?) ?(begin|end) -->")
@@ -409,12 +410,24 @@ def audit_honest_table() -> str:
     return "\n".join(lines)
 
 
+def study_table(name: str) -> str:
+    """All tables of a study."""
+    return markdown_report(ROOT / "results" / f"{name}.json")
+
+
 # By page, in the order in which they stand there.
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"potentials": table},
     "docs/audit.md": {"audit-faults": audit_faults_table, "audit-honest": audit_honest_table},
     "docs/beyond-the-data.md": {"beyond-ethanol": beyond_table},
+    "docs/nbody.md": {"study-nbody": partial(study_table, "nbody_quick")},
     "docs/statistics.md": {"drift-noise": drift_noise_table, "drift-real": drift_real_table},
+    "docs/studies.md": {
+        "study-mocap": partial(study_table, "mocap_quick"),
+        "study-charged": partial(study_table, "charged_quick"),
+        "study-field": partial(study_table, "field_quick"),
+        "study-freedom": partial(study_table, "freedom_quick"),
+    },
     "docs/symmetry.md": {
         "symmetry-potentials": symmetry_table,
         "symmetry-plain": plain_table,
