@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -136,7 +137,9 @@ def run_audit(
     began = time.perf_counter()
     scans: list[Scan] = []
     runs: list[ShortRun] = []
-    with progress_bar(shown=progress, total=len(names), unit="check") as bar:
+    with progress_bar(shown=progress, total=len(names), unit="check") as bar, warnings.catch_warnings():
+        # Scans leave the training data on purpose, and the report tells where they went.
+        warnings.filterwarnings("ignore", message=".*outside the training data", category=UserWarning)
         bar.miniters = 0  # a check takes long: the calls tell that it goes on
 
         def tell(n_calls: int) -> None:
