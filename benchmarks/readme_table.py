@@ -420,7 +420,10 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"potentials": table},
     "docs/audit.md": {"audit-faults": audit_faults_table, "audit-honest": audit_honest_table},
     "docs/beyond-the-data.md": {"beyond-ethanol": beyond_table},
-    "docs/nbody.md": {"study-nbody": partial(study_table, "nbody_quick")},
+    "docs/nbody.md": {
+        "study-nbody": partial(study_table, "nbody_quick"),
+        "study-nbody-default": partial(study_table, "nbody_default"),
+    },
     "docs/statistics.md": {"drift-noise": drift_noise_table, "drift-real": drift_real_table},
     "docs/studies.md": {
         "study-mocap": partial(study_table, "mocap_quick"),
