@@ -178,6 +178,23 @@ def test_a_study_is_resumed_and_extended_but_not_changed(study: Path) -> None:
     assert (study.parent / "soft-transformer-plain-seed3" / "result.json").stat().st_mtime_ns == written
 
 
+def test_overwriting_removes_everything_that_the_study_made(tmp_path: Path) -> None:
+    """Labels, too: those of other options would be taken for its own. What the user put there stays."""
+    own = ("study.json", "results.json", "costs.json", "labels-1-train.npz", "soft-transformer-plain-seed3/result.json")
+    for name in (*own, "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    seen: list[bool] = []
+
+    def prepare(options: SpringOptions, folder: Path) -> None:
+        seen.extend((folder / name).exists() for name in (*own[1:], "notes.txt"))
+        raise InputError("that will do")
+
+    with pytest.raises(InputError, match="that will do"):
+        run_study(replace(TASK, prepare=prepare), study_options(TASK), run_dir=tmp_path, overwrite=True)
+    assert seen == [False, False, False, False, True]
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options, job = study_options(TASK, overrides=["n_steps=300"]), a_job("augmentation", n_steps=300)
@@ -395,7 +412,7 @@ def test_the_methods_start_from_the_same_weights() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("n_step=10", "unknown key n_step; did you mean n_steps?"),
+        ("n_step=10", "key 'n_step' is unknown; did you mean n_steps?"),
         ("methods=[plan]", "method 'plan' is unknown; did you mean plain?"),
         ("methods=[torque]", "method 'torque' is unknown"),  # for conservative forces only
         ("models=[eggn]", "model 'eggn' is unknown; did you mean egnn?"),
