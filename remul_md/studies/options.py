@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from remul_md.errors import InputError
 
 Budget = Literal["steps", "time"]
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
 # What decides which runs there are, but not the numbers of one: a study that has begun can be extended by them.
 LISTS = ("cases", "models", "methods", "seeds", "budgets")
 
@@ -20,9 +21,9 @@ class StudyOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    cases: tuple[str, ...] = Field(min_length=1, description="data sets of the task")
-    models: tuple[str, ...] = Field(min_length=1, description="networks")
-    methods: tuple[str, ...] = Field(min_length=1, description="ways of training")
+    cases: Names = Field(description="data sets of the task")
+    models: Names = Field(description="networks")
+    methods: Names = Field(description="ways of training")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of weights, orientations and drawn data")
     budgets: tuple[Budget, ...] = Field(("steps",), min_length=1, description="equal steps; equal computing time")
     n_steps: int = Field(ge=10, description="optimiser steps at equal steps, and of the reference at equal time")

@@ -18,7 +18,7 @@ from remul_md.errors import InputError
 from remul_md.potentials.potential import load_potential, resolve_device
 from remul_md.studies.lab import CalculatorFactory, Column, Job
 from remul_md.studies.methods import ALL_GROUP, method_options
-from remul_md.studies.options import StudyOptions
+from remul_md.studies.options import Names, StudyOptions
 from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
 from remul_md.training.config import PUBLISHED, RunConfig, validated_config
 from remul_md.training.step_cost import training_step
@@ -61,7 +61,7 @@ class PotentialOptions(StudyOptions):
 
     axis: ClassVar[tuple[float, float, float] | None] = None  # of the methods that turn about one, and of the figures
 
-    models: tuple[str, ...] = Field(tuple(MODELS), min_length=1, description="networks")
+    models: Names = tuple(MODELS)
     n_steps: int = Field(8000, ge=10, description="optimiser steps at equal steps, and of the reference at equal time")
     n_validation: int = Field(50, ge=1, description="frames that choose the weights, in rotated orientations")
     batch_size: int = Field(8, ge=1, description="frames a step; each is seen in one or two orientations")
