@@ -86,12 +86,10 @@ class PotentialOptions(StudyOptions):
         Raises:
             InputError: sizes that do not fit, as `RunConfig`.
         """
-        steps, model = job.n_steps, dict(MODELS[job.model][1])
-        is_painn = model.get("kind") == "painn"
-        model |= {"width": self.painn_width} if is_painn else {"width": self.width, "n_layers": self.n_layers}
-        model |= {} if is_painn else {"n_heads": self.n_heads}
+        steps, model, is_painn = job.n_steps, MODELS[job.model][1], job.model == "painn"
+        sizes = {"width": self.width, "n_layers": self.n_layers, "n_heads": self.n_heads}
+        model = model | ({"width": self.painn_width} if is_painn else sizes)
         options = method_options(job.method, axis=self.axis)
-        about_axis = {"group": "SO3"} if "axis" in options else {}
         train = {
             "seed": job.seed,
             "n_steps": steps,
@@ -106,11 +104,11 @@ class PotentialOptions(StudyOptions):
             "compile": self.compile and options.get("weighting") != "gradual",
             "monitor_share": 1.0,  # the steps are never thinned out: methods are compared at the same ones
             **PUBLISHED,
-            **about_axis,
+            **({"group": "SO3"} if "axis" in options else {}),
             **options,
         }
-        section = {"n_validation": self.n_validation, **data}
-        return validated_config({"data": section, "model": model, "train": train}, origin=job.name)
+        data = {"n_validation": self.n_validation, **data}
+        return validated_config({"data": data, "model": model, "train": train}, origin=job.name)
 
 
 Q = TypeVar("Q", bound=PotentialOptions)
@@ -148,7 +146,6 @@ class Potentials(Generic[Q]):
             raise InputError(f"{frames.name}: the test frames have no forces")
         potential = load_potential(folder / POTENTIAL, device=resolve_device(options.device))
         accuracy = evaluate_potential(potential, frames, n_draws=options.n_draws, axis=options.axis)
-        rows = read_metrics(folder / METRICS)
         return {
             "n_parameters": sum(p.numel() for p in trained.model.parameters()),
             "best_step": metrics["best_step"],
@@ -168,7 +165,7 @@ class Potentials(Generic[Q]):
             ],
             "learning": [
                 {"step": row["step"], "error": row["validation_force_mae"]}
-                for row in rows
+                for row in read_metrics(folder / METRICS)
                 if "validation_force_mae" in row
             ],
         }
