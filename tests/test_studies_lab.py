@@ -178,6 +178,23 @@ def test_a_study_is_resumed_and_extended_but_not_changed(study: Path) -> None:
     assert (study.parent / "soft-transformer-plain-seed3" / "result.json").stat().st_mtime_ns == written
 
 
+def test_overwriting_removes_everything_that_the_study_made(tmp_path: Path) -> None:
+    """Labels, too: those of other options would be taken for its own. What the user put there stays."""
+    own = ("study.json", "results.json", "costs.json", "labels-1-train.npz", "soft-transformer-plain-seed3/result.json")
+    for name in (*own, "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    seen: list[bool] = []
+
+    def prepare(options: SpringOptions, folder: Path) -> None:
+        seen.extend((folder / name).exists() for name in (*own[1:], "notes.txt"))
+        raise InputError("that will do")
+
+    with pytest.raises(InputError, match="that will do"):
+        run_study(replace(TASK, prepare=prepare), study_options(TASK), run_dir=tmp_path, overwrite=True)
+    assert seen == [False, False, False, False, True]
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options, job = study_options(TASK, overrides=["n_steps=300"]), a_job("augmentation", n_steps=300)
@@ -214,8 +231,7 @@ def test_a_killed_study_gives_the_same_file(tmp_path: Path) -> None:
         "    options = study_options(TASK, overrides=['n_steps=300'])\n"
         "    run_study(TASK, options, run_dir=sys.argv[1], resume=True)\n"
     )
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run([sys.executable, str(script), str(whole)], check=True, capture_output=True)
+    cut = tmp_path / "cut"
     process = subprocess.Popen([sys.executable, str(script), str(cut)], stderr=subprocess.DEVNULL)
     second = cut / "soft-transformer-remul-1-seed3"
     try:
@@ -233,10 +249,11 @@ def test_a_killed_study_gives_the_same_file(tmp_path: Path) -> None:
                 break
         except InputError:
             time.sleep(0.1)
-    subprocess.run([sys.executable, str(script), str(cut)], check=True, capture_output=True)
-    found, expected = (json.loads((folder / "results.json").read_text()) for folder in (cut, whole))
-    assert [without_times(run) for run in found.pop("runs")] == [without_times(run) for run in expected.pop("runs")]
-    assert found == expected
+    options = study_options(TASK, overrides=["n_steps=300"])
+    found = json.loads(run_study(TASK, options, run_dir=cut, resume=True).read_text())
+    whole = [run_job(TASK, options, job, str(tmp_path / "whole")) for job in planned_jobs(TASK, options)]
+    assert [without_times(run) for run in found["runs"]] == [without_times(run) for run in whole]
+    assert found["options"] == options.model_dump(mode="json")
 
 
 def noise(options: SpringOptions, case: str, seed: int) -> Splits:
@@ -316,7 +333,8 @@ def test_equal_time_gives_cheap_methods_more_steps_and_runs_nothing_twice() -> N
 
 @pytest.mark.slow
 def test_times_are_measured_once_and_the_runs_of_equal_steps_are_kept(tmp_path: Path) -> None:
-    run_study(TASK, study_options(TASK), run_dir=tmp_path / "study")
+    for job in planned_jobs(TASK, study_options(TASK)):
+        run_job(TASK, study_options(TASK), job, str(tmp_path / "study"))
     plain = tmp_path / "study" / "soft-transformer-plain-seed3" / "result.json"
     before = plain.stat().st_mtime_ns
     both = study_options(TASK, overrides=["budgets=[steps, time]"])
@@ -395,7 +413,7 @@ def test_the_methods_start_from_the_same_weights() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("n_step=10", "unknown key n_step; did you mean n_steps?"),
+        ("n_step=10", "key 'n_step' is unknown; did you mean n_steps?"),
         ("methods=[plan]", "method 'plan' is unknown; did you mean plain?"),
         ("methods=[torque]", "method 'torque' is unknown"),  # for conservative forces only
         ("models=[eggn]", "model 'eggn' is unknown; did you mean egnn?"),

@@ -1,1 +1,1 @@
-"""One package per experiment of the papers: a generator, its models, its methods; thin users of the layers below."""
+"""One engine for every experiment of the papers: tasks, models and methods; thin users of the layers below."""

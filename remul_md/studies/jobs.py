@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
@@ -15,15 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from remul_md.errors import InputError
-from remul_md.files import changed_values
 from remul_md.files import read_json as read_object
 from remul_md.files import write_json as write_object
-from remul_md.outputs import make_way
 from remul_md.progress import progress_bar
 
 log = logging.getLogger(__name__)
-
-CONFIG, RESULT, RESULTS, COSTS = "study.json", "result.json", "results.json", "costs.json"
 
 
 def run_jobs(
@@ -68,63 +64,9 @@ def run_jobs(
     return {name: results[name] for name in jobs}
 
 
-def prepare_study(
-    folder: Path, decisive: Mapping[str, Any], *, run_names: Sequence[str], resume: bool, overwrite: bool = False
-) -> None:
-    """Make the folder of a study, which this process owns, and write the options that decide its numbers.
-
-    Args:
-        folder: of the study.
-        decisive: options that decide the numbers, JSON-able.
-        run_names: what a run writes into its own folder within.
-        resume: go on with the study that the folder holds.
-        overwrite: remove it, with all its runs.
-    Raises:
-        InputError: the folder holds another study, one that is not to be resumed, or cannot be written.
-    """
-    written = folder / CONFIG
-    if written.is_file():
-        present = [folder / name for name in (CONFIG, RESULTS, COSTS) if (folder / name).exists()]
-        present += [path for name in run_names for path in folder.glob(f"*/{name}")]
-        make_way(present, resume=resume, overwrite=overwrite, option="--run-dir")
-    if written.is_file():
-        old = read_json(written)
-        if changed := changed_values(old, decisive):
-            raise InputError(f"{folder}: was started with other options: {'; '.join(changed)}; use a new --run-dir")
-        return
-    make_folder(folder)
-    write_json(written, decisive)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder of a study, with its parents.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error}); choose another --run-dir") from error
-
-
 def fingerprint_of(*parts: Any) -> str:
     """Hash of what decides the numbers of a run; JSON-able parts."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def finished_result(folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """What an earlier call found in the folder of a run, or None if there is nothing yet.
-
-    Raises:
-        InputError: the folder holds a result of other options.
-    """
-    if not (folder / RESULT).is_file():
-        return None
-    done = read_json(folder / RESULT)
-    if done.get("fingerprint") == fingerprint:
-        return done
-    raise InputError(f"{folder}: holds a result of other options; use a new --run-dir")
 
 
 def _prepare_process() -> None:

@@ -13,22 +13,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+import yaml
+from pydantic import ValidationError
+
 from remul_md.errors import InputError
-from remul_md.files import owned
+from remul_md.files import changed_values, owned
+from remul_md.outputs import make_way
 from remul_md.potentials.potential import resolve_device
-from remul_md.studies.jobs import (
-    COSTS,
-    RESULT,
-    RESULTS,
-    fingerprint_of,
-    finished_result,
-    prepare_study,
-    read_json,
-    run_jobs,
-    write_json,
-)
+from remul_md.studies.jobs import fingerprint_of, read_json, run_jobs, write_json
 from remul_md.studies.methods import METHODS, TWO
-from remul_md.studies.options import M, StudyOptions, sized_options
+from remul_md.studies.options import LISTS, M, StudyOptions, check_names
 from remul_md.studies.record import provenance
 from remul_md.training.run_folder import RUN_FILES
 from remul_md.training.step_cost import seconds_in_turns
@@ -36,7 +30,8 @@ from remul_md.training.step_cost import seconds_in_turns
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
-RUN_NAMES = (RESULT, *RUN_FILES, "nve.*", "labels-*.npz")
+CONFIG, RESULT, RESULTS, COSTS = "study.json", "result.json", "results.json", "costs.json"
+STUDY_FILES = (CONFIG, RESULTS, COSTS, "labels-*.npz", *(f"*/{name}" for name in (RESULT, *RUN_FILES, "nve.*")))
 CalculatorFactory = Callable[[str], "Calculator"]
 M_contra = TypeVar("M_contra", bound=StudyOptions, contravariant=True)
 
@@ -158,17 +153,46 @@ def study_options(
 ) -> M:
     """The options of a study; lists that are not given are those of the size.
 
+    Args:
+        task: what is run.
+        size: one of its sizes.
+        methods, models, seeds: which.
+        overrides: `key=value` such as `n_steps=2000`; values are YAML.
     Raises:
-        InputError: an unknown size, name or key (with the nearest known one), a value out of range, or a job that
-            cannot be.
+        InputError: an unknown size, name or key (with the nearest known one), one that is given twice, a value out of
+            range, or a job that cannot be.
     """
+    check_names([size], task.sizes, kind="size")
+    values = dict(task.sizes[size])
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign:
+            raise InputError(f"--set takes KEY=VALUE such as n_steps=2000, got {override!r}")
+        check_names([key], task.options.model_fields, kind="key")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {override!r}: the value is not valid YAML") from error
     lists = {"methods": methods, "models": models, "seeds": seeds}
-    given = [f"{name}={list(values)}" for name, values in lists.items() if values]
-    known = {"cases": task.cases, "models": task.models, "methods": task.methods}
-    options = sized_options(task.options, task.sizes, size, overrides=[*overrides, *given], known=known)
+    try:
+        options = task.options.model_validate(values | {name: [*given] for name, given in lists.items() if given})
+    except ValidationError as error:
+        raise InputError("the options of the study: " + "; ".join(_explain(e) for e in error.errors())) from error
+    for name in LISTS:
+        chosen = getattr(options, name)
+        if name in ("cases", "models", "methods"):
+            check_names(chosen, getattr(task, name), kind=name.removesuffix("s"))
+        if len(set(chosen)) < len(chosen):
+            raise InputError(f"{name} names something twice: {', '.join(map(str, chosen))}; give each once")
     for job in planned_jobs(task, options):
         task.runner.check(options, job)
     return options
+
+
+def _explain(entry: Any) -> str:
+    message = str(entry["msg"]).removeprefix("Value error, ")
+    where = ".".join(str(part) for part in entry["loc"][:1])
+    return message if entry["type"] == "value_error" else f"{where}: {message}, got {entry['input']!r}"
 
 
 def planned_jobs(task: Task[M], options: M, *, costs: Mapping[str, Mapping[str, float]] | None = None) -> list[Job]:
@@ -188,18 +212,12 @@ def planned_jobs(task: Task[M], options: M, *, costs: Mapping[str, Mapping[str, 
         for seed in options.seeds
     ]
     for case, model, method, seed in runs:
-        of: dict[str, Any] = {"case": case, "model": model, "method": method, "seed": seed}
         cost = cost_of(model, method)
-        if cost == reference:
-            jobs.append(Job(**of, budgets=options.budgets, n_steps=options.n_steps))
-            continue
-        if "steps" in options.budgets:
-            jobs.append(Job(**of, budgets=("steps",), n_steps=options.n_steps))
-        if "time" in options.budgets:
+        for budgets in [options.budgets] if cost == reference else [(budget,) for budget in options.budgets]:
             n_steps = options.n_steps
-            if costs is not None:
+            if cost != reference and budgets == ("time",) and costs is not None:
                 n_steps = equal_time_steps(n_steps, reference_s=costs[case][reference], own_s=costs[case][cost])
-            jobs.append(Job(**of, budgets=("time",), n_steps=n_steps))
+            jobs.append(Job(case=case, model=model, method=method, seed=seed, budgets=budgets, n_steps=n_steps))
     return jobs
 
 
@@ -251,7 +269,13 @@ def run_study(
     folder, decisive = Path(run_dir), {"task": task.name, **options.decisive}
     resolve_device(options.device)
     with owned(folder, folder=True):
-        prepare_study(folder, decisive, run_names=RUN_NAMES, resume=resume, overwrite=overwrite)
+        if (folder / CONFIG).is_file():
+            present = [path for name in STUDY_FILES for path in folder.glob(name)]
+            make_way(present, resume=resume, overwrite=overwrite, option="--run-dir")
+        if not (folder / CONFIG).is_file():
+            write_json(folder / CONFIG, decisive)
+        elif changed := changed_values(read_json(folder / CONFIG), decisive):
+            raise InputError(f"{folder}: was started with other options: {'; '.join(changed)}; use a new --run-dir")
         if task.prepare is not None:
             task.prepare(options, folder)
         costs = _costs(task, options, folder) if "time" in options.budgets else {}
@@ -282,7 +306,9 @@ def run_job(
     of = {key: value for key, value in asdict(job).items() if key != "budgets"}
     fingerprint = fingerprint_of(task.name, options.decisive, of)
     with owned(folder, folder=True):
-        done = finished_result(folder, fingerprint)
+        done = read_json(folder / RESULT) if (folder / RESULT).is_file() else None
+        if done is not None and done.get("fingerprint") != fingerprint:
+            raise InputError(f"{folder}: holds a result of other options; use a new --run-dir")
         budgets = sorted({*job.budgets, *(done or {}).get("budgets", ())})
         if done is None or done["budgets"] != budgets:
             known = done or task.runner.run(options, job, folder, calculator)
@@ -295,17 +321,11 @@ def _costs(task: Task[M], options: M, folder: Path) -> dict[str, dict[str, float
     """Seconds a step by case and `cost_of`, measured once for a study and kept: a resumed one has the same."""
     path, reference = folder / COSTS, reference_cost(task)
     known: dict[str, dict[str, float]] = read_json(path) if path.is_file() else {}
-    first = next(iter(task.models))
     for case in options.cases:
-        of_case = known.setdefault(case, {})
-        wanted: dict[str, Job] = {}  # one job stands for all of its cost
-        for model in (first, *options.models):
-            methods = (
-                ("plain",) if model in task.exact else (*options.methods, *(["augmentation-2"] * (model == first)))
-            )
-            for method in methods:
-                job = Job(case=case, model=model, method=method, seed=0, budgets=("time",), n_steps=options.n_steps)
-                wanted.setdefault(cost_of(model, method), job)
+        of_case, first = known.setdefault(case, {}), next(iter(task.models))
+        two = Job(case=case, model=first, method="augmentation-2", seed=0, budgets=("time",), n_steps=options.n_steps)
+        jobs = [two, *(job for job in reversed(planned_jobs(task, options)) if job.case == case)]
+        wanted = {cost_of(job.model, job.method): job for job in jobs}  # one job stands for all of its cost
         new = {cost for cost in wanted if cost not in of_case}
         if new:
             # The reference is measured again beside whatever is new.

@@ -135,6 +135,12 @@ def mean_squared_error(model: nn.Module, tokens: Tokens) -> float:
     return squared_error(predict(model, tokens), tokens.targets).mean().item()
 
 
+def without_learning(tokens: Tokens, *, straight: str, time: float = 1.0) -> dict[str, float]:
+    """Mean squared error a coordinate of standing still, and of flying on for `time`, which is called `straight`."""
+    beside = tokens.targets - time * tokens.velocities
+    return {"no motion": tokens.targets.square().mean().item(), straight: beside.square().mean().item()}
+
+
 def symmetry_figures(
     model: nn.Module, tokens: Tokens, *, n_draws: int, seed: int = 0, axis: Sequence[float] | None = None
 ) -> dict[str, float]:

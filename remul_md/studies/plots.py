@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,10 @@ def write_plots(results: str | Path, folder: str | Path, *, task: Task[Any] | No
     for case, budget, found in tables_of(known, content):
         time = "_equal_time" if budget == "time" else ""
         name = f"{known.name}_{case}{time}".replace("-", "_")
-        if any(group.beta is not None for group in found):
+        if _swept(found):
             panels[f"{name}_error_against_beta"] = [partial(_error_against_beta, found=found)]
-        panels[f"{name}_percent_against_step"] = [
-            partial(_percent_against_step, found=found),
-            partial(_error_against_step, found=found),
-        ]
+        sides = (_percent_against_step, _error_against_step)
+        panels[f"{name}_percent_against_step"] = [partial(side, found=found) for side in sides]
         panels[f"{name}_error_against_symmetry"] = [partial(_error_against_symmetry, found=found)]
         panels[f"{name}_learning"] = [partial(_learning, found=found)]
     return write_panels(folder, panels)
@@ -57,18 +56,22 @@ def write_beta_figure(results: Sequence[str | Path], folder: str | Path) -> list
         found
         for each in results
         for case, budget, found in tables_of(*read_results(each))
-        if budget == "steps" and sum(group.beta is not None for group in found) > 1
+        if budget == "steps" and len(_swept(found)) > 1
     ]
     return write_panels(folder, {"error_against_beta_by_task": partial(_best_beta, curves=curves)}) if curves else []
 
 
+def _swept(found: Sequence[Group]) -> dict[float, Group]:
+    """The groups that differ by beta alone, in its order."""
+    return dict(sorted((group.beta, group) for group in found if group.beta is not None))
+
+
 def _best_beta(axes: Axes, curves: Sequence[list[Group]]) -> None:
     for number, found in enumerate(curves):
-        task = found[0].task
-        swept = sorted((group for group in found if group.beta is not None), key=lambda group: group.beta or 0.0)
-        means = np.array([group.values(task.errors[0]).mean() for group in swept])
+        task, swept = found[0].task, _swept(found)
+        means = np.array([group.values(task.errors[0]).mean() for group in swept.values()])
         label = f"{task.title}, {task.cases[found[0].case]}: {task.column(task.errors[0]).label}"
-        axes.plot([group.beta or 0.0 for group in swept], means / means.min(), label=label, **style(number))
+        axes.plot([*swept], means / means.min(), label=label, **style(number))
     axes.set(xscale="log", yscale="log", xlabel="beta (alpha = 1)", ylabel="error over the lowest of the curve")
     plain_numbers(axes)
 
@@ -87,16 +90,14 @@ def _title(axes: Axes, found: Sequence[Group], text: str) -> None:
 
 
 def _error_against_beta(axes: Axes, found: Sequence[Group]) -> None:
-    task = found[0].task
-    swept = sorted((group for group in found if group.beta is not None), key=lambda group: group.beta or 0.0)
-    betas = [group.beta or 0.0 for group in swept]
+    task, swept = found[0].task, _swept(found)
     # Beside the sweep its limits (no symmetry loss, nothing but rotated orientations) and what is exact.
     limits = [group for group in found if group.method in ("plain", "augmentation", "augmentation-2")]
     for color, name in zip(SERIES, task.errors[:2], strict=False):
         label = task.column(name).label
-        values = [group.values(name) for group in swept]
+        values = [group.values(name) for group in swept.values()]
         means, spans = [v.mean() for v in values], [np.abs(v - v.mean()).max() for v in values]
-        axes.errorbar(betas, means, yerr=spans, color=color, marker="o", capsize=3, label=f"REMUL, {label}")
+        axes.errorbar([*swept], means, yerr=spans, color=color, marker="o", capsize=3, label=f"REMUL, {label}")
         for group, dashes in zip(limits, ("-", "--", "-.", ":", (0, (1, 3)), (0, (5, 5))), strict=False):
             axes.axhline(group.values(name).mean(), color=color, lw=0.9, ls=dashes, label=f"{group.label}, {label}")
     axes.set(xscale="log", yscale="log", xlabel="beta (alpha = 1)", ylabel=task.error_label)
@@ -104,26 +105,31 @@ def _error_against_beta(axes: Axes, found: Sequence[Group]) -> None:
     _title(axes, found, "bars span the seeds")
 
 
-def _percent_against_step(axes: Axes, found: Sequence[Group]) -> None:
+def _against_step(
+    axes: Axes, found: Sequence[Group], *, key: str, rows_of: Callable[[Any], Any], named: bool = True
+) -> None:
     for group in found:
-        for k, run in enumerate(group.runs):
-            rows = [row for row in learned(run) if row["percent"] > ROUNDING]
-            if rows:
-                x, y = ([row[key] for row in rows] for key in ("step", "percent"))
-                axes.plot(x, y, label=group.label if k == 0 else None, lw=1.2, ms=3, **_style(group))
+        for number, run in enumerate(group.runs):
+            if rows := rows_of(run):
+                x, y = ([row[each] for row in rows] for each in ("step", key))
+                axes.plot(x, y, label=group.label if named and number == 0 else None, lw=1.2, ms=3, **_style(group))
+    axes.set(xscale="log", yscale="log", xlabel="step")
+
+
+def _percent_against_step(axes: Axes, found: Sequence[Group]) -> None:
+    _against_step(
+        axes, found, key="percent", rows_of=lambda run: [row for row in learned(run) if row["percent"] > ROUNDING]
+    )
     axes.axhline(SMALL_PERCENT, color=SOFT, lw=0.9, ls="--", label=f"{SMALL_PERCENT:g} %")
-    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="share of the squared error, broken symmetry, %")
+    axes.set_ylabel("share of the squared error, broken symmetry, %")
     plain_numbers(axes)
     _title(axes, found, "from half the error of no output on")
 
 
 def _error_against_step(axes: Axes, found: Sequence[Group]) -> None:
-    for group in found:
-        for run in group.runs:
-            x, y = ([row[key] for row in run["history"]] for key in ("step", "error"))
-            axes.plot(x, y, lw=1.2, ms=3, **_style(group))
+    _against_step(axes, found, key="error", rows_of=itemgetter("history"), named=False)
     axes.axhline(found[0].runs[0]["zero_error"], color=SOFT, lw=0.9, ls=":", label="output of 0")
-    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="squared error a coordinate, all orientations")
+    axes.set_ylabel("squared error a coordinate, all orientations")
     axes.set_title("averaged weights, validation", fontsize=8, loc="left")
 
 
@@ -146,9 +152,6 @@ def _error_against_symmetry(axes: Axes, found: Sequence[Group]) -> None:
 
 
 def _learning(axes: Axes, found: Sequence[Group]) -> None:
-    for group in found:
-        for k, run in enumerate(group.runs):
-            x, y = ([row[key] for row in run["learning"]] for key in ("step", "error"))
-            axes.plot(x, y, label=group.label if k == 0 else None, lw=1.2, ms=3, **_style(group))
-    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="validation error that chooses the weights")
+    _against_step(axes, found, key="error", rows_of=itemgetter("learning"))
+    axes.set_ylabel("validation error that chooses the weights")
     _title(axes, found, "averaged weights")

@@ -18,7 +18,7 @@ from remul_md.errors import InputError
 from remul_md.potentials.potential import load_potential, resolve_device
 from remul_md.studies.lab import CalculatorFactory, Column, Job
 from remul_md.studies.methods import ALL_GROUP, method_options
-from remul_md.studies.options import StudyOptions
+from remul_md.studies.options import Names, StudyOptions
 from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
 from remul_md.training.config import PUBLISHED, RunConfig, validated_config
 from remul_md.training.step_cost import training_step
@@ -61,7 +61,7 @@ class PotentialOptions(StudyOptions):
 
     axis: ClassVar[tuple[float, float, float] | None] = None  # of the methods that turn about one, and of the figures
 
-    models: tuple[str, ...] = Field(tuple(MODELS), min_length=1, description="networks")
+    models: Names = tuple(MODELS)
     n_steps: int = Field(8000, ge=10, description="optimiser steps at equal steps, and of the reference at equal time")
     n_validation: int = Field(50, ge=1, description="frames that choose the weights, in rotated orientations")
     batch_size: int = Field(8, ge=1, description="frames a step; each is seen in one or two orientations")
@@ -86,12 +86,10 @@ class PotentialOptions(StudyOptions):
         Raises:
             InputError: sizes that do not fit, as `RunConfig`.
         """
-        steps, model = job.n_steps, dict(MODELS[job.model][1])
-        is_painn = model.get("kind") == "painn"
-        model |= {"width": self.painn_width} if is_painn else {"width": self.width, "n_layers": self.n_layers}
-        model |= {} if is_painn else {"n_heads": self.n_heads}
+        steps, model, is_painn = job.n_steps, MODELS[job.model][1], job.model == "painn"
+        sizes = {"width": self.width, "n_layers": self.n_layers, "n_heads": self.n_heads}
+        model = model | ({"width": self.painn_width} if is_painn else sizes)
         options = method_options(job.method, axis=self.axis)
-        about_axis = {"group": "SO3"} if "axis" in options else {}
         train = {
             "seed": job.seed,
             "n_steps": steps,
@@ -106,11 +104,11 @@ class PotentialOptions(StudyOptions):
             "compile": self.compile and options.get("weighting") != "gradual",
             "monitor_share": 1.0,  # the steps are never thinned out: methods are compared at the same ones
             **PUBLISHED,
-            **about_axis,
+            **({"group": "SO3"} if "axis" in options else {}),
             **options,
         }
-        section = {"n_validation": self.n_validation, **data}
-        return validated_config({"data": section, "model": model, "train": train}, origin=job.name)
+        data = {"n_validation": self.n_validation, **data}
+        return validated_config({"data": data, "model": model, "train": train}, origin=job.name)
 
 
 Q = TypeVar("Q", bound=PotentialOptions)
@@ -148,7 +146,6 @@ class Potentials(Generic[Q]):
             raise InputError(f"{frames.name}: the test frames have no forces")
         potential = load_potential(folder / POTENTIAL, device=resolve_device(options.device))
         accuracy = evaluate_potential(potential, frames, n_draws=options.n_draws, axis=options.axis)
-        rows = read_metrics(folder / METRICS)
         return {
             "n_parameters": sum(p.numel() for p in trained.model.parameters()),
             "best_step": metrics["best_step"],
@@ -168,7 +165,7 @@ class Potentials(Generic[Q]):
             ],
             "learning": [
                 {"step": row["step"], "error": row["validation_force_mae"]}
-                for row in rows
+                for row in read_metrics(folder / METRICS)
                 if "validation_force_mae" in row
             ],
         }

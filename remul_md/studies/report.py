@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile, product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ SMALL_PERCENT = 2.0  # the share of the loss that is called small by Shen et al.
 LEARNED_SHARE = 0.5
 BUDGET_TITLES = {"steps": "equal steps", "time": "equal computing time"}
 RUN_KEYS = {"case", "model", "method", "figures", "baselines", "zero_error", "history", "learning"}
-History = Sequence[Mapping[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,35 +87,21 @@ def read_results(results: str | Path, *, task: Task[Any] | None = None) -> tuple
     return found, content
 
 
-def groups(task: Task[Any], content: Mapping[str, Any], *, case: str, budget: str) -> list[Group]:
-    """The models and methods that were run on a case with a budget, in the order of the file."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for run in content["runs"]:
-        if run["case"] == case and budget in run["budgets"]:
-            found.setdefault((run["model"], run["method"]), []).append(run)
-    costs = content.get("seconds_a_step", {}).get(case, {})
-    return [
-        Group(
-            task=task,
-            case=case,
-            model=model,
-            method=method,
-            budget=budget,
-            runs=runs,
-            seconds_a_step=costs.get(cost_of(model, method)),
-        )
-        for (model, method), runs in found.items()
-    ]
-
-
 def tables_of(task: Task[Any], content: Mapping[str, Any]) -> list[tuple[str, str, list[Group]]]:
-    """(case, budget, groups) of everything that was run."""
-    return [
-        (case, budget, found)
-        for case in task.cases
-        for budget in BUDGET_TITLES
-        if (found := groups(task, content, case=case, budget=budget))
-    ]
+    """(case, budget, groups) of everything that was run; models and methods in the order of the file."""
+    tables = []
+    for case, budget in product(task.cases, BUDGET_TITLES):
+        costs = content.get("seconds_a_step", {}).get(case, {})
+        found: dict[tuple[str, str], Group] = {}
+        for run in content["runs"]:
+            if run["case"] == case and budget in run["budgets"]:
+                of = {name: run[name] for name in ("case", "model", "method")}
+                cost = costs.get(cost_of(run["model"], run["method"]))
+                new = Group(task=task, **of, budget=budget, runs=[], seconds_a_step=cost)
+                found.setdefault((run["model"], run["method"]), new).runs.append(run)
+        if found:
+            tables.append((case, budget, [*found.values()]))
+    return tables
 
 
 def markdown_report(results: str | Path, *, task: Task[Any] | None = None) -> str:
@@ -131,8 +117,9 @@ def markdown_report(results: str | Path, *, task: Task[Any] | None = None) -> st
         for number, (title, columns) in enumerate(known.tables.items()):
             shown = {name: column for name, column in columns.items() if any(_has(group, name) for group in found)}
             if shown:
-                table = _first_table(found, shown) if number == 0 else _further_table(found, shown)
-                parts += [f"{title}:", "", *table, ""]
+                head = ["model, method", *(column.label for column in shown.values())]
+                rows = [[group.label, *(_cell(group, name) for name in shown)] for group in found]
+                parts += [f"{title}:", "", *(_table(head, rows) if number else _first_table(found, shown)), ""]
         if case in known.notes:
             parts += [known.notes[case], ""]
     return "\n".join([*parts, *_by_case(known, content), *not_run(known, content)]).rstrip()
@@ -147,14 +134,9 @@ def _by_case(task: Task[Any], content: Mapping[str, Any]) -> list[str]:
     rows: dict[str, dict[str, str]] = {}
     for case, group in found:
         rows.setdefault(group.label, {})[case] = _cell(group, task.errors[0])
-    head = ["model, method", *cases]
     title = f"### {task.title}: {task.column(task.errors[0]).label}, {task.error_label}"
-    return [
-        title,
-        "",
-        *_table(head, [[label, *(row.get(case, "") for case in cases)] for label, row in rows.items()]),
-        "",
-    ]
+    cells = [[label, *(row.get(case, "") for case in cases)] for label, row in rows.items()]
+    return [title, "", *_table(["model, method", *cases], cells), ""]
 
 
 def _has(group: Group, figure: str) -> bool:
@@ -189,22 +171,17 @@ def _first_table(found: Sequence[Group], columns: Mapping[str, Column]) -> list[
     scale = task.column(task.errors[0]).scale
     for label in found[0].runs[0]["baselines"]:
         error = scale * np.mean([run["baselines"][label] for group in found for run in group.runs])
-        cells = [label, "", "", *(_number(float(error)) if name in task.errors else "" for name in columns)]
-        rows.append([*cells, *[""] * (len(head) - len(cells))])
+        rows.append([label, "", "", *(_number(float(error)) if name in task.errors else "" for name in columns)])
     for (model, _), figures in published.items():
         if model not in task.models:
-            cells = [f"{model} (not run)", *[""] * (len(head) - 6), figures]
-            rows.append([*cells, *[""] * (len(head) - len(cells))])
+            rows.append([f"{model} (not run)", *[""] * (len(head) - 6), figures])
     return _table(head, rows)
 
 
-def _further_table(found: Sequence[Group], columns: Mapping[str, Column]) -> list[str]:
-    head = ["model, method", *(column.label for column in columns.values())]
-    return _table(head, [[group.label, *(_cell(group, name) for name in columns)] for group in found])
-
-
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+    """Markdown; the ends of short rows stay empty."""
+    filled = [[*row, *[""] * (len(head) - len(row))] for row in rows]
+    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *filled)]
 
 
 def _cell(group: Group, figure: str) -> str:
@@ -227,10 +204,7 @@ def _number(value: float, *, digits: int = 3) -> str:
 
 def learned(run: Mapping[str, Any]) -> list[dict[str, float]]:
     """The rows of a run's history from the first whose error is half that of an output of 0, or less."""
-    history = run["history"]
-    limit = LEARNED_SHARE * run["zero_error"]
-    first = next((number for number, row in enumerate(history) if row["error"] <= limit), len(history))
-    return [*history[first:]]
+    return [*dropwhile(lambda row: row["error"] > LEARNED_SHARE * run["zero_error"], run["history"])]
 
 
 def step_of_percent(run: Mapping[str, Any], *, percent: float = SMALL_PERCENT) -> int | None:
@@ -252,10 +226,9 @@ def lowest_percent(run: Mapping[str, Any]) -> str:
 
 def not_run(task: Task[Any], content: Mapping[str, Any]) -> list[str]:
     """What the task knows and the file does not hold."""
-    runs = content["runs"]
     lines = []
-    for kind, known in (("cases", task.cases), ("models", task.models), ("methods", dict.fromkeys(task.methods))):
-        missing = [name for name in known if name not in {run[kind[:-1]] for run in runs}]
+    for kind, known in (("cases", [*task.cases]), ("models", [*task.models]), ("methods", task.methods)):
+        missing = [name for name in known if name not in {run[kind[:-1]] for run in content["runs"]}]
         if missing:
             lines.append(f"{kind} {', '.join(missing)}")
     return [f"Not run: {'; '.join(lines)}."] if lines else []

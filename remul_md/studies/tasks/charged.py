@@ -6,6 +6,7 @@ particles.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from remul_md.errors import InputError
 from remul_md.studies.lab import Column, Task
 from remul_md.studies.learn import EXACT, PARTICLE_MODELS, ParticleOptions, Particles, Splits
 from remul_md.studies.methods import ALL_GROUP
-from remul_md.studies.particles import Tokens
+from remul_md.studies.options import Names
+from remul_md.studies.particles import Tokens, without_learning
 
 N_PARTICLES = 5
 TIMESTEP, SAMPLED = 1e-3, 100  # a frame is kept every 100 steps; frame k is that of step 100 (k + 1)
@@ -29,13 +31,9 @@ Array = NDArray[np.float64]
 class ChargedOptions(ParticleOptions):
     """Options of the task; the defaults are its default size."""
 
-    cases: tuple[str, ...] = Field(("charged",), min_length=1, description="the one data set")
-    models: tuple[str, ...] = Field(tuple(PARTICLE_MODELS), min_length=1, description="networks")
-    methods: tuple[str, ...] = Field(
-        ("plain", "augmentation", "augmentation-2", "remul-0.1", "remul-1", "remul-10"),
-        min_length=1,
-        description="of training",
-    )
+    cases: Names = ("charged",)
+    models: Names = tuple(PARTICLE_MODELS)
+    methods: Names = ("plain", "augmentation", "augmentation-2", "remul-0.1", "remul-1", "remul-10")
     n_train: int = Field(100, ge=1, description="training systems, as in the REMUL paper; 3000 in EGNN's")
     n_validation: int = Field(500, ge=2, description="validation systems")
     n_test: int = Field(2000, ge=2, description="test systems")
@@ -111,12 +109,7 @@ def load(options: ChargedOptions, case: str, seed: int) -> Splits:
     )
 
 
-def baselines(tokens: Tokens) -> dict[str, float]:
-    """Mean squared error a coordinate of what needs no learning."""
-    straight = tokens.targets - tokens.velocities
-    return {"no motion": tokens.targets.square().mean().item(), "straight line x + v": straight.square().mean().item()}
-
-
+baselines = partial(without_learning, straight="straight line x + v")
 QUICK: dict[str, Any] = {
     "models": ["transformer", "egnn"],
     "methods": ["plain", "augmentation", "remul-0.1", "remul-1", "remul-10"],
@@ -128,7 +121,6 @@ QUICK: dict[str, Any] = {
 }
 PAPER: dict[str, Any] = {"width": 384, "n_layers": 10, "n_steps": 50_000, "n_test": 5000, "device": "cuda"}
 MSE = 1e3  # printed x 1e-3
-_PARTICLES: Particles[ChargedOptions] = Particles(load=load, baselines=baselines)
 TASK = Task(
     name="charged",
     title="Five charged particles",
@@ -138,7 +130,7 @@ TASK = Task(
     models=PARTICLE_MODELS,
     exact=EXACT,
     methods=ALL_GROUP,
-    runner=_PARTICLES,
+    runner=Particles(load=load, baselines=baselines),
     errors=("in", "early"),
     error_label="mean squared error x 1e-3",
     ratio=("in", "early"),

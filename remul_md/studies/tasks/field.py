@@ -14,18 +14,11 @@ from remul_md.datasets import read_frames, write_frames
 from remul_md.labels.calculated import calculate_labels
 from remul_md.labels.field import in_random_orientations
 from remul_md.labels.sources import label_source
+from remul_md.studies import potentials
 from remul_md.studies.lab import Task
 from remul_md.studies.methods import ABOUT_AXIS
-from remul_md.studies.potentials import (
-    ACCURACY_TABLE,
-    ERROR_LABEL,
-    ERRORS,
-    EXACT,
-    MODEL_LABELS,
-    POTENTIAL_METHODS,
-    PotentialOptions,
-    Potentials,
-)
+from remul_md.studies.options import Names
+from remul_md.studies.potentials import PotentialOptions, Potentials
 
 if TYPE_CHECKING:
     from remul_md.structures.frames import Frames
@@ -39,15 +32,11 @@ class FieldOptions(PotentialOptions):
 
     axis: ClassVar[tuple[float, float, float] | None] = (0.0, 0.0, 1.0)
 
-    cases: tuple[str, ...] = Field(("0.5",), min_length=1, description="field along z, V/Angstrom")
-    models: tuple[str, ...] = Field(("relaxed", "exact"), min_length=1, description="networks")
-    methods: tuple[str, ...] = Field(
-        (
-            *("plain", "augmentation-axis", "augmentation", "remul-0.1-axis", "remul-1-axis", "remul-10-axis"),
-            *("remul-0.1", "remul-1", "remul-10"),
-        ),
-        min_length=1,
-        description="of training",
+    cases: Names = Field(("0.5",), description="field along z, V/Angstrom")
+    models: Names = ("relaxed", "exact")
+    methods: Names = (
+        *("plain", "augmentation-axis", "augmentation", "remul-0.1-axis", "remul-1-axis", "remul-10-axis"),
+        *("remul-0.1", "remul-1", "remul-10"),
     )
     n_steps: int = Field(4000, ge=10, description="optimiser steps at equal steps, and of the reference at equal time")
     n_train: int = Field(900, ge=1, description="training frames, each in a random orientation")
@@ -101,20 +90,19 @@ QUICK: dict[str, Any] = {
     "n_validation": 50,
     "n_test": 100,
 }
-_POTENTIALS: Potentials[FieldOptions] = Potentials(data=data, test=test)
 TASK = Task(
     name="field",
     title="Ethanol in an electric field",
     options=FieldOptions,
     sizes={"quick": QUICK, "default": {}},
     cases={name: f"ethanol in a field of {name} V/Å along z" for name in CASES},
-    models=MODEL_LABELS,
-    exact=EXACT,
-    methods=(*POTENTIAL_METHODS, *ABOUT_AXIS),
-    runner=_POTENTIALS,
+    models=potentials.MODEL_LABELS,
+    exact=potentials.EXACT,
+    methods=(*potentials.POTENTIAL_METHODS, *ABOUT_AXIS),
+    runner=Potentials(data=data, test=test),
     prepare=prepare,
-    errors=ERRORS,
-    error_label=ERROR_LABEL,
-    tables=ACCURACY_TABLE,
+    errors=potentials.ERRORS,
+    error_label=potentials.ERROR_LABEL,
+    tables=potentials.ACCURACY_TABLE,
     notes=dict.fromkeys(CASES, "Rotated figures, percent and E' are those of rotations about the field."),
 )

@@ -12,17 +12,10 @@ from remul_md.datasets import read_frames
 from remul_md.datasets.structure_source import read_structure
 from remul_md.dynamics import MDOptions, SimulationStopped, run_md
 from remul_md.errors import InputError
+from remul_md.studies import potentials
 from remul_md.studies.lab import CalculatorFactory, Column, Job, Task
-from remul_md.studies.potentials import (
-    ACCURACY_TABLE,
-    ERROR_LABEL,
-    ERRORS,
-    EXACT,
-    MODEL_LABELS,
-    POTENTIAL_METHODS,
-    PotentialOptions,
-    Potentials,
-)
+from remul_md.studies.options import Names
+from remul_md.studies.potentials import PotentialOptions, Potentials
 from remul_md.training.run_folder import POTENTIAL
 
 if TYPE_CHECKING:
@@ -34,8 +27,8 @@ TRAJECTORY = "nve.traj"
 class ForceFieldOptions(PotentialOptions):
     """Options of the task; the defaults are its default size."""
 
-    cases: tuple[str, ...] = Field(("ethanol", "aspirin", "salicylic"), min_length=1, description="molecules of rMD17")
-    methods: tuple[str, ...] = Field(POTENTIAL_METHODS, min_length=1, description="of training")
+    cases: Names = Field(("ethanol", "aspirin", "salicylic"), description="molecules of rMD17")
+    methods: Names = potentials.POTENTIAL_METHODS
     n_train: int = Field(950, ge=1, description="training frames")
     nve_ps: float = Field(5.0, gt=0, description="length of the NVE run of each potential")
     equilibrate_ps: float = Field(2.0, ge=0, description="Langevin dynamics before it")
@@ -106,7 +99,6 @@ QUICK: dict[str, Any] = {
     "nve_ps": 1.0,
     "equilibrate_ps": 0.5,
 }
-_POTENTIALS: Potentials[ForceFieldOptions] = Potentials(data=data, test=test, dynamics=dynamics)
 TASK = Task(
     name="force-field",
     title="Force fields",
@@ -115,16 +107,16 @@ TASK = Task(
     cases={
         name: name for name in ("ethanol", "aspirin", "salicylic", "benzene", "malonaldehyde", "naphthalene", "toluene")
     },
-    models=MODEL_LABELS,
-    exact=EXACT,
-    methods=POTENTIAL_METHODS,
-    runner=_POTENTIALS,
+    models=potentials.MODEL_LABELS,
+    exact=potentials.EXACT,
+    methods=potentials.POTENTIAL_METHODS,
+    runner=Potentials(data=data, test=test, dynamics=dynamics),
     dynamics=True,
-    errors=ERRORS,
-    error_label=ERROR_LABEL,
-    ratio=ERRORS,
+    errors=potentials.ERRORS,
+    error_label=potentials.ERROR_LABEL,
+    ratio=potentials.ERRORS,
     tables={
-        **ACCURACY_TABLE,
+        **potentials.ACCURACY_TABLE,
         "NVE with each potential": {
             "nve": Column(label="NVE"),
             "drift": Column(label="drift [95 %], meV/atom/ps"),

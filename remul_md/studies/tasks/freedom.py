@@ -13,17 +13,10 @@ from pydantic import Field
 from remul_md.datasets import read_frames
 from remul_md.labels.sampling import sample_labels
 from remul_md.labels.sources import label_source
+from remul_md.studies import potentials
 from remul_md.studies.lab import Task
-from remul_md.studies.potentials import (
-    ACCURACY_TABLE,
-    ERROR_LABEL,
-    ERRORS,
-    EXACT,
-    MODEL_LABELS,
-    POTENTIAL_METHODS,
-    PotentialOptions,
-    Potentials,
-)
+from remul_md.studies.options import Names
+from remul_md.studies.potentials import PotentialOptions, Potentials
 
 if TYPE_CHECKING:
     from remul_md.structures.frames import Frames
@@ -36,9 +29,9 @@ CASES = ("200", "2000", "20000", "50000")
 class FreedomOptions(PotentialOptions):
     """Options of the task; the defaults are its default size."""
 
-    cases: tuple[str, ...] = Field(("200", "2000", "20000"), min_length=1, description="training frames")
-    models: tuple[str, ...] = Field(("relaxed", "exact"), min_length=1, description="networks")
-    methods: tuple[str, ...] = Field(("augmentation", "remul-1"), min_length=1, description="of training")
+    cases: Names = Field(("200", "2000", "20000"), description="training frames")
+    models: Names = ("relaxed", "exact")
+    methods: Names = ("augmentation", "remul-1")
     n_validation: int = Field(200, ge=1, description="frames that choose the weights, in rotated orientations")
 
 
@@ -79,19 +72,18 @@ def test(options: FreedomOptions, case: str, study_dir: Path) -> Frames:
 
 
 QUICK: dict[str, Any] = {"cases": ["200", "2000"], "seeds": [0], "n_steps": 800, "n_test": 200}
-_POTENTIALS: Potentials[FreedomOptions] = Potentials(data=data, test=test)
 TASK = Task(
     name="freedom",
     title="When does freedom pay?",
     options=FreedomOptions,
     sizes={"quick": QUICK, "default": {}},
     cases={name: f"ethanol, GFN2-xTB, {name} training frames" for name in CASES},
-    models=MODEL_LABELS,
-    exact=EXACT,
-    methods=POTENTIAL_METHODS,
-    runner=_POTENTIALS,
+    models=potentials.MODEL_LABELS,
+    exact=potentials.EXACT,
+    methods=potentials.POTENTIAL_METHODS,
+    runner=Potentials(data=data, test=test),
     prepare=prepare,
-    errors=(ERRORS[1], ERRORS[0]),
-    error_label=ERROR_LABEL,
-    tables=ACCURACY_TABLE,
+    errors=(potentials.ERRORS[1], potentials.ERRORS[0]),
+    error_label=potentials.ERROR_LABEL,
+    tables=potentials.ACCURACY_TABLE,
 )

@@ -5,6 +5,7 @@ Lengths in the database's unit, 1/0.45 inch = 0.0564 m; y is up. Letters: B samp
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +19,8 @@ from remul_md.datasets.readers.npz import load_arrays
 from remul_md.studies.lab import Column, Task
 from remul_md.studies.learn import EXACT, PARTICLE_MODELS, ParticleOptions, Particles, Splits
 from remul_md.studies.methods import ABOUT_AXIS, ALL_GROUP
-from remul_md.studies.particles import Tokens
+from remul_md.studies.options import Names
+from remul_md.studies.particles import Tokens, without_learning
 
 PACKAGE = "remul_md.data.mocap"
 FILES = {"walk": "cmu35_walk.npz", "run": "cmu_run.npz"}
@@ -26,6 +28,7 @@ RUN_SPLIT = "cmu_run_split.npz"
 HORIZON = 30  # frames, 0.25 s
 LENGTH = 10.0  # half a metre: positions, displacements and velocities (per horizon) in it are of order one
 VERTICAL = (0.0, 1.0, 0.0)
+GROUPS = {"": "all rotations", "_y": "about the vertical", "_x": "about x", "_z": "about z"}
 AXES = {"_x": (1.0, 0.0, 0.0), "_y": VERTICAL, "_z": (0.0, 0.0, 1.0)}
 N_TRIALS = (10, 5, 5)  # of the 20 walks
 MAX_START, STARTS = 300, 100  # as the published files draw them
@@ -38,15 +41,11 @@ class MocapOptions(ParticleOptions):
 
     axis: ClassVar[tuple[float, float, float] | None] = VERTICAL
 
-    cases: tuple[str, ...] = Field(("walk", "run"), min_length=1, description="motions")
-    models: tuple[str, ...] = Field(("transformer", "egnn"), min_length=1, description="networks")
-    methods: tuple[str, ...] = Field(
-        (
-            *("plain", "augmentation", "augmentation-axis", "augmentation-2", "remul-0.01", "remul-0.1", "remul-1"),
-            *("remul-10", "remul-0.1-axis", "remul-1-axis", "remul-10-axis"),
-        ),
-        min_length=1,
-        description="of training",
+    cases: Names = ("walk", "run")
+    models: Names = ("transformer", "egnn")
+    methods: Names = (
+        *("plain", "augmentation", "augmentation-axis", "augmentation-2", "remul-0.01", "remul-0.1", "remul-1"),
+        *("remul-10", "remul-0.1-axis", "remul-1-axis", "remul-10-axis"),
     )
     batch_size: int = Field(12, ge=1, description="samples a step; each is seen in 1 + n_rotated orientations")
     n_train: int = Field(200, ge=10, description="training samples, evenly from the trials")
@@ -132,12 +131,7 @@ def hops(edges: NDArray[np.int64], n_joints: int) -> torch.Tensor:
     return torch.stack([bones, two], dim=-1)
 
 
-def baselines(tokens: Tokens) -> dict[str, float]:
-    """Mean squared error a coordinate of what needs no learning."""
-    straight = tokens.targets - tokens.velocities
-    return {"no motion": tokens.targets.square().mean().item(), "straight line": straight.square().mean().item()}
-
-
+baselines = partial(without_learning, straight="straight line")
 QUICK: dict[str, Any] = {
     "methods": ["plain", "augmentation", "remul-0.1", "remul-1", "remul-1-axis"],
     "seeds": [0],
@@ -149,7 +143,6 @@ QUICK: dict[str, Any] = {
 }
 PAPER: dict[str, Any] = {"width": 384, "n_layers": 10, "n_steps": 33_000, "device": "cuda"}  # 2,000 epochs
 MSE = 1e2  # printed x 1e-2
-_PARTICLES: Particles[MocapOptions] = Particles(load=load, baselines=baselines, axes=AXES, length=LENGTH)
 TASK = Task(
     name="mocap",
     title="Motion capture",
@@ -159,7 +152,7 @@ TASK = Task(
     models=PARTICLE_MODELS,
     exact=EXACT,
     methods=(*ALL_GROUP, *ABOUT_AXIS),
-    runner=_PARTICLES,
+    runner=Particles(load=load, baselines=baselines, axes=AXES, length=LENGTH),
     errors=("test", "rotated_y", "rotated"),
     error_label="mean squared error x 1e-2",
     ratio=("test", "rotated_y"),
@@ -171,14 +164,9 @@ TASK = Task(
             "rotated": Column(label="all orientations", scale=MSE),
         },
         "Broken symmetry by group: E', and the share of the squared error over the group, %": {
-            "equivariance_norm": Column(label="E', all rotations"),
-            "equivariance_norm_y": Column(label="E', about the vertical"),
-            "equivariance_norm_x": Column(label="E', about x"),
-            "equivariance_norm_z": Column(label="E', about z"),
-            "percent": Column(label="percent, all rotations"),
-            "percent_y": Column(label="percent, about the vertical"),
-            "percent_x": Column(label="percent, about x"),
-            "percent_z": Column(label="percent, about z"),
+            f"{figure}{end}": Column(label=f"{label}, {group}")
+            for figure, label in (("equivariance_norm", "E'"), ("percent", "percent"))
+            for end, group in GROUPS.items()
         },
     },
     published_label="published",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +20,8 @@ from remul_md.errors import InputError
 from remul_md.studies.lab import Column, Task
 from remul_md.studies.learn import EXACT, PARTICLE_MODELS, ParticleOptions, Particles, Splits
 from remul_md.studies.methods import ALL_GROUP
-from remul_md.studies.particles import Tokens, rotate_tokens
+from remul_md.studies.options import Names
+from remul_md.studies.particles import Tokens, rotate_tokens, without_learning
 from remul_md.symmetry.rotations import random_rotations, rotations_about
 
 N_PLANETS = 3
@@ -38,11 +40,9 @@ Array = NDArray[np.float64]
 class NBodyOptions(ParticleOptions):
     """Options of the task; the defaults are its default size."""
 
-    cases: tuple[str, ...] = Field(("limited",), min_length=1, description="training orientations: 10 degrees, or all")
-    methods: tuple[str, ...] = Field(
-        tuple(name for name in ALL_GROUP if not name.startswith("consistent")), min_length=1, description="of training"
-    )
-    models: tuple[str, ...] = Field(tuple(PARTICLE_MODELS), min_length=1, description="networks")
+    cases: Names = Field(("limited",), description="training orientations: within 10 degrees, or all")
+    methods: Names = tuple(name for name in ALL_GROUP if not name.startswith("consistent"))
+    models: Names = tuple(PARTICLE_MODELS)
     n_train: int = Field(100, ge=1, description="training systems, as in the paper")
     n_validation: int = Field(500, ge=2, description="validation systems, in training orientations")
     n_test: int = Field(5000, ge=2, description="test systems, each in an orientation of every test set")
@@ -185,13 +185,7 @@ def _moved(bodies: Tokens, spread: float, generator: torch.Generator) -> Tokens:
     return replace(bodies, positions=bodies.positions + centres)
 
 
-def baselines(bodies: Tokens) -> dict[str, float]:
-    """Mean squared error a coordinate of what needs no learning."""
-    straight = bodies.targets - TOTAL_TIME * bodies.velocities
-    moved = bodies.targets.square().mean().item()
-    return {"no motion": moved, "straight line x + 0.1 v": straight.square().mean().item()}
-
-
+baselines = partial(without_learning, straight="straight line x + 0.1 v", time=TOTAL_TIME)
 # What fits 15 minutes on 2 cores: four methods, two seeds, fewer test systems and draws. Networks, data and steps stay.
 QUICK: dict[str, Any] = {
     "models": ["transformer"],
@@ -202,7 +196,6 @@ QUICK: dict[str, Any] = {
 }
 PAPER: dict[str, Any] = {"width": 384, "n_layers": 10, "n_steps": 50_000, "n_validation": 5000, "device": "cuda"}
 MSE = 1e3  # printed x 1e-3
-_LEARNING: Particles[NBodyOptions] = Particles(load=load, baselines=baselines)
 TASK = Task(
     name="nbody",
     title="Four bodies under gravity",
@@ -212,7 +205,7 @@ TASK = Task(
     models=PARTICLE_MODELS,
     exact=EXACT,
     methods=ALL_GROUP,
-    runner=_LEARNING,
+    runner=Particles(load=load, baselines=baselines),
     errors=("in", "out", "rotated"),
     error_label="mean squared error x 1e-3",
     ratio=("in", "out"),
