@@ -192,8 +192,8 @@ def _first_table(found: Sequence[Group], columns: Mapping[str, Column]) -> list[
         cells = [label, "", "", *(_number(float(error)) if name in task.errors else "" for name in columns)]
         rows.append([*cells, *[""] * (len(head) - len(cells))])
     for (model, _), figures in published.items():
-        if model not in task.models:
-            cells = [f"{model} (not run)", *[""] * (len(head) - 6), figures]
+        if model not in task.models or (model in task.exact and model not in {group.model for group in found}):
+            cells = [f"{task.models.get(model, model)} (not run)", *[""] * (len(head) - 6), figures]
             rows.append([*cells, *[""] * (len(head) - len(cells))])
     return _table(head, rows)
 
