@@ -221,6 +221,22 @@ def test_displacements_turn_with_particles_and_do_not_move_with_them() -> None:
     assert (model(tokens.select(slice(2, 3)))[0] - found[2]).abs().max() < 1e-10
 
 
+def test_systems_do_not_mix() -> None:
+    """Each has a reference of its own."""
+    model, x, s = small(), some(B, N, 1, 16), some(B, N, 2, seed=1)
+    alone = model.transformed(x[2:3], s[2:3])
+    assert (model.transformed(x, s)[2:3] - alone).abs().max() < 1e-10
+
+
+def test_single_precision_serves_far_from_the_origin() -> None:
+    """Squares of distances would else be differences of squares of 1e4; what is left is the rounding of the input."""
+    model, tokens = small().float(), particles()
+    here = replace(tokens, **{name: getattr(tokens, name).float() for name in ("scalars", "positions", "velocities")})
+    found = model(here)
+    far = replace(here, positions=here.positions + 256.0)
+    assert (model(far) - found).abs().max() < 0.02 * found.abs().max()
+
+
 def test_a_mirror_image_of_particles_is_told_apart() -> None:
     """A mirror negates the trivector of a point as well: the algebra's action is not that of embedded points.
 
