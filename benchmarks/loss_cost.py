@@ -91,6 +91,11 @@ def peak_MiB(method: str, molecule: str, *, forces: str, device: str) -> float:
         before = torch.cuda.memory_allocated()
         step()
         return (torch.cuda.max_memory_allocated() - before) / 2.0**20
+    return most_tensor_MiB(step)
+
+
+def most_tensor_MiB(step: Callable[[], None]) -> float:
+    """Most memory of tensors on the CPU that a call holds beyond what was there before it."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
     # Every allocation and release of a tensor, in order; the resident set of the process would hide most of them.

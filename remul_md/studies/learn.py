@@ -19,6 +19,7 @@ from remul_md.studies.jobs import fingerprint_of
 from remul_md.studies.lab import CalculatorFactory, Job
 from remul_md.studies.methods import method_options
 from remul_md.studies.models.egnn import Egnn
+from remul_md.studies.models.gatr import Gatr
 from remul_md.studies.models.se3 import Se3Transformer
 from remul_md.studies.models.transformer import PlainTransformer
 from remul_md.studies.options import StudyOptions
@@ -39,8 +40,9 @@ PARTICLE_MODELS = {
     "transformer": "transformer",
     "egnn": "EGNN",
     "se3": "SE(3)-Transformer of degrees 0 and 1",
+    "gatr": "GATr",
 }
-EXACT = frozenset({"egnn", "se3"})
+EXACT = frozenset({"egnn", "se3", "gatr"})
 PERCENT_DRAWS = 8
 N_WATCHED = 200  # validation systems whose symmetry is followed during training
 STEPS_TO_VALIDATE = 20
@@ -56,16 +58,20 @@ class ParticleOptions(StudyOptions):
     n_draw_systems: int = Field(200, ge=2, description="test systems behind E'")
     width: int = Field(128, ge=1, description="of the transformer")
     n_layers: int = Field(4, ge=1, description="of the transformer")
-    n_heads: int = Field(8, ge=1, description="of the transformer")
+    n_heads: int = Field(8, ge=1, description="of the transformer and of GATr")
     egnn_width: int = Field(64, ge=1, description="of EGNN")
     egnn_layers: int = Field(4, ge=1, description="of EGNN")
     se3_channels: int = Field(8, ge=1, description="of each degree of the SE(3)-Transformer")
     se3_layers: int = Field(4, ge=1, description="of the SE(3)-Transformer")
+    gatr_channels: int = Field(8, ge=1, description="multivectors of GATr")
+    gatr_scalars: int = Field(32, ge=1, description="scalar channels of GATr")
+    gatr_layers: int = Field(4, ge=1, description="blocks of GATr")
     n_steps: int = Field(5000, ge=10, description="optimiser steps at equal steps, and of the reference at equal time")
     batch_size: int = Field(64, ge=1, description="systems a step; each is seen in 1 + n_rotated orientations")
     learning_rate: float = Field(3e-4, gt=0, description="peak of the schedule, transformer")
     egnn_learning_rate: float = Field(5e-4, gt=0, description="peak of the schedule, EGNN")
     se3_learning_rate: float = Field(1e-3, gt=0, description="peak of the schedule, SE(3)-Transformer")
+    gatr_learning_rate: float = Field(1e-3, gt=0, description="peak of the schedule, GATr")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="moving average of the weights; 0: the weights themselves")
     weights: Literal["best", "last"] = Field("best", description="tested: of the best validation, or the last ones")
 
@@ -77,7 +83,12 @@ class ParticleOptions(StudyOptions):
 
     def train_config(self, job: Job) -> TrainConfig:
         """Options of one run. Adam without weight decay and a loose clip, as the papers' code bases train."""
-        rates = {"transformer": self.learning_rate, "egnn": self.egnn_learning_rate, "se3": self.se3_learning_rate}
+        rates = {
+            "transformer": self.learning_rate,
+            "egnn": self.egnn_learning_rate,
+            "se3": self.se3_learning_rate,
+            "gatr": self.gatr_learning_rate,
+        }
         values: dict[str, Any] = {
             "seed": job.seed,
             "n_steps": job.n_steps,
@@ -110,6 +121,9 @@ class ParticleOptions(StudyOptions):
             if kind == "transformer":
                 sizes = {"width": self.width, "n_layers": self.n_layers, "n_heads": self.n_heads}
                 return PlainTransformer(n_scalars=n_scalars, **sizes)
+            if kind == "gatr":
+                sizes = {"n_channels": self.gatr_channels, "n_scalar_channels": self.gatr_scalars}
+                return Gatr(n_scalars=n_scalars, **sizes, n_layers=self.gatr_layers, n_heads=self.n_heads)
             shared = {"n_scalars": n_scalars, "n_pair_features": n_pair_features}
             if kind == "egnn":
                 return Egnn(**shared, width=self.egnn_width, n_layers=self.egnn_layers)

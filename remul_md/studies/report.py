@@ -173,8 +173,8 @@ def _first_table(found: Sequence[Group], columns: Mapping[str, Column]) -> list[
         error = scale * np.mean([run["baselines"][label] for group in found for run in group.runs])
         rows.append([label, "", "", *(_number(float(error)) if name in task.errors else "" for name in columns)])
     for (model, _), figures in published.items():
-        if model not in task.models:
-            rows.append([f"{model} (not run)", *[""] * (len(head) - 6), figures])
+        if model not in task.models or (model in task.exact and model not in {group.model for group in found}):
+            rows.append([f"{task.models.get(model, model)} (not run)", *[""] * (len(head) - 6), figures])
     return _table(head, rows)
 
 

@@ -119,7 +119,8 @@ QUICK: dict[str, Any] = {
     "n_draws": 50,
     "n_draw_systems": 100,
 }
-PAPER: dict[str, Any] = {"width": 384, "n_layers": 10, "n_steps": 50_000, "n_test": 5000, "device": "cuda"}
+GATR = {"gatr_channels": 16, "gatr_scalars": 128, "gatr_layers": 10}
+PAPER: dict[str, Any] = {"width": 384, "n_layers": 10, **GATR, "n_steps": 50_000, "n_test": 5000, "device": "cuda"}
 MSE = 1e3  # printed x 1e-3
 TASK = Task(
     name="charged",

@@ -141,7 +141,8 @@ QUICK: dict[str, Any] = {
     "n_draws": 20,
     "n_draw_systems": 50,
 }
-PAPER: dict[str, Any] = {"width": 384, "n_layers": 10, "n_steps": 33_000, "device": "cuda"}  # 2,000 epochs
+GATR = {"gatr_channels": 16, "gatr_scalars": 128, "gatr_layers": 12}
+PAPER: dict[str, Any] = {"width": 384, "n_layers": 10, **GATR, "n_steps": 33_000, "device": "cuda"}  # 2,000 epochs
 MSE = 1e2  # printed x 1e-2
 TASK = Task(
     name="mocap",
@@ -174,7 +175,7 @@ TASK = Task(
     published={
         ("walk", "transformer", "plain"): "5.21",
         ("walk", "transformer", "remul"): "4.95",
-        ("walk", "GATr", "plain"): "10.06",
+        ("walk", "gatr", "plain"): "10.06",
         ("walk", "SE(3)-Transformer", "plain"): "10.85",
         ("run", "transformer", "plain"): "20.78",
         ("run", "transformer", "remul"): "18.5",
