@@ -17,6 +17,7 @@ TASKS = {
     "field": ("field", "ethanol in an electric field: the right group, the wrong one, or none"),
     "freedom": ("freedom", "networks with more and less symmetry built in, by the number of frames"),
     "flow": ("flow", "flow matching of conformers: how fast a network learns that they have no up"),
+    "voxels": ("voxels", "densities on a grid freed of noise by a U-Net: does it learn rotations as fast?"),
 }
 
 
