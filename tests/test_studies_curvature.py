@@ -70,6 +70,10 @@ def test_both_parts_of_the_loss_have_the_full_hessian_of_a_small_network(monkeyp
         at = dict(zip(names, split, strict=True))
         return conditioning.parts_of_loss(lambda t: functional_call(model, at, (t,)), tokens, rotations)[part]
 
+    exact = conditioning.parts_of_loss(lambda t: 0.7 * t.positions, tokens, rotations)
+    assert exact["twirled"].item() == pytest.approx((0.7 * x - y).square().mean().item())
+    assert exact["spread"].item() < 1e-20
+
     row = conditioning.measured(
         lambda name: conditioning.parts_of_loss(model, tokens, rotations)[name], model, n_lanczos=50, n_traces=100
     )

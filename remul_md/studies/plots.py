@@ -105,16 +105,17 @@ def _error_against_beta(axes: Axes, found: Sequence[Group]) -> None:
 
 
 def _percent_against_step(axes: Axes, found: Sequence[Group]) -> None:
+    below = found[0].task.learned_below
     for group in found:
         for k, run in enumerate(group.runs):
-            rows = [row for row in learned(run) if row["percent"] > ROUNDING]
+            rows = [row for row in learned(run, below=below) if row["percent"] > ROUNDING]
             if rows:
                 x, y = ([row[key] for row in rows] for key in ("step", "percent"))
                 axes.plot(x, y, label=group.label if k == 0 else None, lw=1.2, ms=3, **_style(group))
     axes.axhline(SMALL_PERCENT, color=SOFT, lw=0.9, ls="--", label=f"{SMALL_PERCENT:g} %")
     axes.set(xscale="log", yscale="log", xlabel="step", ylabel="share of the squared error, broken symmetry, %")
     plain_numbers(axes)
-    _title(axes, found, "from half the error of no output on")
+    _title(axes, found, f"from {'half the error of no output' if below is None else f'the error of {below}'} on")
 
 
 def _error_against_step(axes: Axes, found: Sequence[Group]) -> None:
