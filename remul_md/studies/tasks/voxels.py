@@ -271,12 +271,13 @@ def squared_error(model: nn.Module, grids: Tensor, clean: Tensor) -> float:
 
 QUICK: dict[str, Any] = {
     "seeds": [0],
-    "n_steps": 1500,
-    "n_channels": 8,
+    "n_steps": 1000,
+    "n_channels": 4,
     "batch_size": 8,
+    "learning_rate": 3e-3,
     "n_validation": 64,
     "n_test": 200,
-    "n_watched": 32,
+    "n_watched": 16,
 }
 PAPER: dict[str, Any] = {
     "n_points": 32,
