@@ -126,6 +126,11 @@ def test_a_percent_that_rises_again_has_not_been_reached(results: Path) -> None:
     assert betas["transformer", "remul-0.1"] == 0.1
     assert betas["transformer", "remul-one-forward"] is None  # not a point of the sweep
     assert [row["step"] for row in learned(found[1].runs[0])] == [10, 100]
+    errors = {row["step"]: row["error"] for row in found[1].runs[0]["history"]}
+    known = {**found[1].runs[0], "baselines": {"a cloud": errors[100]}}
+    assert errors[100] < errors[10]
+    assert [row["step"] for row in learned(known, below="a cloud")] == [100]
+    assert step_of_percent({**known, "baselines": {"a cloud": 0.0}}, below="a cloud") is None
 
 
 def test_the_best_beta_is_where_a_curve_is_1(results: Path) -> None:

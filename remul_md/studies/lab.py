@@ -111,6 +111,8 @@ class Task(Generic[M]):
         ratio: two of the errors; the second over the first stands in the table.
         symmetry: the figure that the error is drawn against.
         error_label: with its unit, on the axes of pictures.
+        learned_below: the baseline below whose error something has been learned, where half the error of an output of 0
+            is out of reach.
         published: (case, model, method) -> figures as printed; "remul" means every beta. Models that the task does not
             have are listed as not run.
         published_label: what they are, the head of their column.
@@ -133,6 +135,7 @@ class Task(Generic[M]):
     exact: frozenset[str] = frozenset()
     ratio: tuple[str, str] | None = None
     symmetry: str = "equivariance_norm"
+    learned_below: str | None = None
     published: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     published_label: str = "published"
     notes: Mapping[str, str] = field(default_factory=dict)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -33,7 +35,7 @@ from remul_md.studies.particles import (
 )
 from remul_md.training.checkpoint import METRICS, SYMMETRY, read_checkpoint, read_metrics
 from remul_md.training.config import PUBLISHED, TrainConfig
-from remul_md.training.fit import CHECKPOINT, fit, new_state, train_step
+from remul_md.training.fit import CHECKPOINT, Objective, fit, new_state, train_step
 from remul_md.training.schedule import shuffled
 
 PARTICLE_MODELS = {
@@ -135,6 +137,21 @@ class ParticleOptions(StudyOptions):
 P = TypeVar("P", bound=ParticleOptions)
 
 
+def labelled_objective(options: ParticleOptions, config: TrainConfig, early: bool) -> Objective[Tokens]:
+    """REMUL on systems that have their labels already."""
+    return TokenObjective(config, early=early)
+
+
+def no_strata(tokens: Tokens) -> dict[str, NDArray[np.int64]]:
+    """All systems are measured together."""
+    return {}
+
+
+def nothing_further(options: ParticleOptions, model: nn.Module, splits: Splits) -> dict[str, float]:
+    """Errors and symmetry say all."""
+    return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Splits:
     """Data of a job; the error on each of the tests is a figure of that name, symmetry is measured on the first."""
@@ -153,12 +170,19 @@ class Particles(Generic[P]):
         baselines: what needs no learning: label -> mean squared error on the first test set.
         axes: about which symmetry is measured besides all rotations: end of the figures' names -> axis.
         length: unit of the lengths in the tokens, in that of the figures.
+        objective: (options, config of the run, whether before `equivariance_from`) -> losses of a batch; draws labels
+            where these are drawn anew in each step.
+        strata: parts of the systems whose symmetry is measured on its own: end of the figures' names -> indices.
+        further: (options, trained network, data) -> figures besides errors and symmetry.
     """
 
     load: Callable[[P, str, int], Splits]
     baselines: Callable[[Tokens], dict[str, float]]
     axes: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     length: float = 1.0
+    objective: Callable[[P, TrainConfig, bool], Objective[Tokens]] = labelled_objective
+    strata: Callable[[Tokens], Mapping[str, NDArray[np.int64]]] = no_strata
+    further: Callable[[P, nn.Module, Splits], Mapping[str, float]] = nothing_further
 
     def check(self, options: P, job: Job) -> TrainConfig:
         """Refuse a job that cannot be, before anything is read."""
@@ -169,7 +193,7 @@ class Particles(Generic[P]):
         config, splits = options.train_config(job), self.load(options, job.case, job.seed)
         source = splits.train.to(resolve_device(options.device))
         state = new_state(options.model(job.model, source, seed=job.seed).to(source.positions.device), config)
-        batch_of, objective = shuffled(source, config), TokenObjective(config)
+        batch_of, objective = shuffled(source, config), self.objective(options, config, False)
 
         def step() -> None:
             train_step(state, batch_of(state.step), objective=objective, config=config)
@@ -185,23 +209,31 @@ class Particles(Generic[P]):
         model = options.model(job.model, splits.train, seed=job.seed).to(device)
         validation = splits.validation.to(device)
         watched, area = validation.select(slice(N_WATCHED)), self.length**2
+        strata = {f"_{name}": watched.select(rows) for name, rows in self.strata(watched).items()}
 
         def validate(candidate: nn.Module) -> dict[str, float]:
             # In the training orientations: weights must not be chosen by the orientations a run is tested in.
             error = area * mean_squared_error(candidate, validation)
             return {"validation_mse": error, "score": error}
 
+        def monitor(candidate: nn.Module) -> dict[str, float]:
+            return {
+                f"{name}{end}": value
+                for end, tokens in {"": watched, **strata}.items()
+                for name, value in rescaled(
+                    symmetry_figures(candidate, tokens, n_draws=PERCENT_DRAWS), self.length
+                ).items()
+            }
+
         result = fit(
             model,
             splits.train.to(device),
-            objective=TokenObjective(config),
-            early=TokenObjective(config, early=True) if config.equivariance_from > 0 else None,
+            objective=self.objective(options, config, False),
+            early=self.objective(options, config, True) if config.equivariance_from > 0 else None,
             validate=validate,
             validation_columns=("validation_mse",),
-            monitor=lambda candidate: rescaled(
-                symmetry_figures(candidate, watched, n_draws=PERCENT_DRAWS), self.length
-            ),
-            monitor_columns=SYMMETRY_FIGURES,
+            monitor=monitor,
+            monitor_columns=[f"{name}{end}" for end in ("", *strata) for name in SYMMETRY_FIGURES],
             config=config,
             run_dir=folder,
             fingerprint=fingerprint_of(options.decisive, job.case, job.model, config.model_dump(mode="json")),
@@ -212,7 +244,7 @@ class Particles(Generic[P]):
         if options.weights == "last":
             tested.load_state_dict(read_checkpoint(folder / CHECKPOINT)["average"])
         began = time.perf_counter()
-        figures = self._figures(tested, splits, options)
+        figures = {**self._figures(tested, splits, options), **self.further(options, tested, splits)}
         first = next(iter(splits.tests.values()))
         return {
             "n_parameters": sum(p.numel() for p in model.parameters()),
@@ -222,7 +254,7 @@ class Particles(Generic[P]):
             "figures": figures,
             "baselines": {name: area * error for name, error in self.baselines(first).items()},
             "zero_error": area * splits.validation.targets.square().mean().item(),
-            "history": [_course(row) for row in read_metrics(folder / SYMMETRY)],
+            "history": [_course(row, ends=[*strata]) for row in read_metrics(folder / SYMMETRY)],
             "learning": [
                 {"step": row["step"], "error": row["validation_mse"]}
                 for row in read_metrics(folder / METRICS)
@@ -244,14 +276,19 @@ class Particles(Generic[P]):
             figures["equivariance_norm"] = drawn["equivariance_norm"]
             figures["rotated"] = figures["twirled"] + figures["spread"]
             found |= {f"{name}{end}": value for name, value in figures.items()}
+        for name, rows in self.strata(first).items():
+            figures = rescaled(symmetry_figures(model, first.select(rows), n_draws=PERCENT_DRAWS), self.length)
+            found |= {f"percent_{name}": figures["percent"], f"rotated_{name}": figures["twirled"] + figures["spread"]}
         return found
 
 
-def _course(row: Mapping[str, float]) -> dict[str, float]:
-    """A row of the symmetry during training, as the pictures take it."""
+def _course(row: Mapping[str, float], *, ends: Sequence[str] = ()) -> dict[str, float]:
+    """A row of the symmetry during training, as the pictures take it; of the strata percent and error."""
     return {
         "step": row["step"],
         "percent": row["percent"],
         "error": row["twirled"] + row["spread"],
         "equivariance_norm": row["equivariance_norm"],
+        **{f"percent{end}": row[f"percent{end}"] for end in ends},
+        **{f"error{end}": row[f"twirled{end}"] + row[f"spread{end}"] for end in ends},
     }

@@ -117,13 +117,16 @@ def _against_step(
 
 
 def _percent_against_step(axes: Axes, found: Sequence[Group]) -> None:
-    _against_step(
-        axes, found, key="percent", rows_of=lambda run: [row for row in learned(run) if row["percent"] > ROUNDING]
-    )
+    below = found[0].task.learned_below
+
+    def rows(run: Any) -> list[dict[str, float]]:
+        return [row for row in learned(run, below=below) if row["percent"] > ROUNDING]
+
+    _against_step(axes, found, key="percent", rows_of=rows)
     axes.axhline(SMALL_PERCENT, color=SOFT, lw=0.9, ls="--", label=f"{SMALL_PERCENT:g} %")
     axes.set_ylabel("share of the squared error, broken symmetry, %")
     plain_numbers(axes)
-    _title(axes, found, "from half the error of no output on")
+    _title(axes, found, f"from {'half the error of no output' if below is None else f'the error of {below}'} on")
 
 
 def _error_against_step(axes: Axes, found: Sequence[Group]) -> None:

@@ -160,9 +160,10 @@ def _first_table(found: Sequence[Group], columns: Mapping[str, Column]) -> list[
         if published:
             name = "remul" if group.beta is not None else group.method
             cells.append(published.get((group.model, name), ""))
-        steps = [step_of_percent(run) for run in group.runs]
+        below = task.learned_below
+        steps = [step_of_percent(run, below=below) for run in group.runs]
         cells.append(", ".join("never" if step is None else str(step) for step in steps))
-        cells.append(", ".join(lowest_percent(run) for run in group.runs))
+        cells.append(", ".join(lowest_percent(run, below=below) for run in group.runs))
         cells.append(", ".join(str(run["best_step"]) for run in group.runs))
         seconds = [float(run["train_seconds"]) for run in group.runs]
         if group.seconds_a_step is not None:  # other work on the machine does not change it much
@@ -202,22 +203,31 @@ def _number(value: float, *, digits: int = 3) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"  # 1370, not 1.37e+03
 
 
-def learned(run: Mapping[str, Any]) -> list[dict[str, float]]:
-    """The rows of a run's history from the first whose error is half that of an output of 0, or less."""
-    return [*dropwhile(lambda row: row["error"] > LEARNED_SHARE * run["zero_error"], run["history"])]
+def learned(run: Mapping[str, Any], *, below: str | None = None) -> list[dict[str, float]]:
+    """The rows of a run's history from the first whose error is half that of an output of 0, or less.
+
+    Args:
+        run: of a file of results.
+        below: instead, at most the error of the baseline of this name.
+    """
+    limit = LEARNED_SHARE * run["zero_error"] if below is None else run["baselines"][below]
+    return [*dropwhile(lambda row: row["error"] > limit, run["history"])]
 
 
-def step_of_percent(run: Mapping[str, Any], *, percent: float = SMALL_PERCENT) -> int | None:
-    """The first measured step from which the percent stays at or below `percent`; None if it never does."""
-    rows = learned(run)
+def step_of_percent(run: Mapping[str, Any], *, percent: float = SMALL_PERCENT, below: str | None = None) -> int | None:
+    """The first measured step from which the percent stays at or below `percent`; None if it never does.
+
+    `below`: see `learned`.
+    """
+    rows = learned(run, below=below)
     above = [row["step"] for row in rows if row["percent"] > percent]
     later = [row["step"] for row in rows if not above or row["step"] > max(above)]
     return int(min(later)) if later else None
 
 
-def lowest_percent(run: Mapping[str, Any]) -> str:
+def lowest_percent(run: Mapping[str, Any], *, below: str | None = None) -> str:
     """The lowest percent during training, and its step: it can rise again while the error falls."""
-    rows = learned(run)
+    rows = learned(run, below=below)
     if not rows:
         return "nothing learned"
     best = min(rows, key=lambda row: row["percent"])

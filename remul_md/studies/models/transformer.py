@@ -28,11 +28,11 @@ class Block(nn.Module):
         self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(width, MLP_FACTOR * width), nn.GELU(), nn.Linear(MLP_FACTOR * width, width))
 
-    def forward(self, x_BNE: Tensor) -> Tensor:
-        """Features after the block, [B, N, E]."""
+    def forward(self, x_BNE: Tensor, mask_B11N: Tensor | None = None) -> Tensor:
+        """Features after the block, [B, N, E]; the mask is True where a particle may be attended to."""
         qkv_BNHD = self.qkv(self.norm_attention(x_BNE)).unflatten(-1, (3, self.n_heads, -1)).unbind(2)
         q_BHND, k_BHND, v_BHND = (value.transpose(1, 2) for value in qkv_BNHD)
-        messages_BHND = functional.scaled_dot_product_attention(q_BHND, k_BHND, v_BHND)
+        messages_BHND = functional.scaled_dot_product_attention(q_BHND, k_BHND, v_BHND, attn_mask=mask_B11N)
         x_BNE = x_BNE + self.out(messages_BHND.transpose(1, 2).flatten(2))
         return x_BNE + self.mlp(self.norm_mlp(x_BNE))
 

@@ -16,6 +16,8 @@ TASKS = {
     "force-field": ("forcefield", "ways of training a force field on rMD17: accuracy, symmetry and dynamics"),
     "field": ("field", "ethanol in an electric field: the right group, the wrong one, or none"),
     "freedom": ("freedom", "networks with more and less symmetry built in, by the number of frames"),
+    "flow": ("flow", "flow matching of conformers: how fast a network learns that they have no up"),
+    "voxels": ("voxels", "densities on a grid freed of noise by a U-Net: does it learn rotations as fast?"),
 }
 
 
