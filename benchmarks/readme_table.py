@@ -420,6 +420,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"potentials": table},
     "docs/audit.md": {"audit-faults": audit_faults_table, "audit-honest": audit_honest_table},
     "docs/beyond-the-data.md": {"beyond-ethanol": beyond_table},
+    "docs/forcefield.md": {"study-force-field": partial(study_table, "force_field_quick")},
     "docs/nbody.md": {
         "study-nbody": partial(study_table, "nbody_quick"),
         "study-nbody-default": partial(study_table, "nbody_default"),
