@@ -18,12 +18,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from loss_cost import most_tensor_MiB
+from readme_table import network_rows
 from script import run_script, told_command
 from torch import nn
 
@@ -40,7 +41,7 @@ from remul_md.training.fit import new_state, train_step
 from remul_md.training.step_cost import seconds_in_turns
 
 NETWORKS = ("transformer", "gatr", "egnn", "se3")
-REMUL = "transformer, REMUL"
+REMUL = "transformer, REMUL"  # a step in two orientations
 
 
 def forward_flops(model: nn.Module, tokens: Tokens) -> int:
@@ -155,29 +156,6 @@ def _first(call: Callable[[], None]) -> float:
     return round(time.perf_counter() - began, 1)
 
 
-def table(rows: list[Mapping[str, Any]]) -> str:
-    """The rows, and behind each time its ratio to that of GATr."""
-    lines = [
-        "| task | network | weights | forward, MFLOP | forward, ms | compiled, ms | step, ms | compiled, ms | MiB |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    gatr = {row["task"]: row for row in rows if row["network"] == "gatr"}
-
-    def cell(row: Mapping[str, Any], kind: str, what: str) -> str:
-        if f"{what}_ms" not in row[kind]:
-            return ""
-        ms, of_gatr = row[kind][f"{what}_ms"], gatr.get(row["task"])
-        return f"{ms:.3g}" + (f" ({of_gatr[kind][f'{what}_ms'] / ms:.1f})" if of_gatr else "")
-
-    for row in rows:
-        times = [cell(row, kind, what) for what in ("forward", "step") for kind in ("eager", "compiled")]
-        flops = f"{row['forward_mflops']:.0f}" if row["network"] != REMUL else ""
-        name = {"gatr": "GATr", "egnn": "EGNN", "se3": "SE(3)-Transformer"}.get(row["network"], row["network"])
-        cells = [row["task"], name, f"{row['parameters']:,}", flops, *times, f"{row['step_MiB']:.0f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def run(options: argparse.Namespace, given: list[str]) -> None:
     """Measure the tasks; a table; rows of other tasks that the file holds are kept."""
     told = {str(options.json): options.json.name} if options.json else {}
@@ -188,12 +166,16 @@ def run(options: argparse.Namespace, given: list[str]) -> None:
         rows += measured(
             task_name, options.networks, chosen, compile_them=not options.no_compile, n_rounds=options.rounds
         )
-    print(table(rows))
+    print(network_rows(rows))
     if options.json:
         old = json.loads(options.json.read_text())["rows"] if options.json.is_file() else []
         kept = [row for row in old if row["task"] not in options.tasks]
         made_by = provenance(told_command("network_speed", given, told), n_jobs=1)
-        options.json.write_text(json.dumps({**made_by, "threads": 1, "rows": [*kept, *rows]}, indent=1) + "\n")
+        command = made_by.pop("command")  # of each row, since tasks may be run apart
+        rows = [*kept, *({**row, "command": command} for row in rows)]
+        options.json.write_text(
+            json.dumps({**made_by, "threads": 1, "dtype": "float32", "rows": rows}, indent=1) + "\n"
+        )
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from calculator_overhead import N_WARM, forces_of
+from readme_table import on_front, potential_rows
 from script import run_script, told_command
 
 from remul_md import RemulCalculator, load_potential
@@ -28,6 +29,7 @@ from remul_md.outputs import save_picture
 from remul_md.potentials.domain import domain_of
 from remul_md.potentials.potential import Potential
 from remul_md.potentials.provenance import Provenance
+from remul_md.studies.figures import plain_numbers
 from remul_md.studies.record import provenance
 from remul_md.training.config import load_config
 from remul_md.training.prepare import prepare_training
@@ -116,15 +118,6 @@ def milliseconds(names: Sequence[str], *, n_calls: int, compiled: bool) -> dict[
     return found
 
 
-def on_front(points: Mapping[Any, tuple[float, float]]) -> set[Any]:
-    """Which (ms, error) no other is below in both."""
-    return {
-        key
-        for key, (ms, error) in points.items()
-        if not any(a <= ms and b <= error and (a, b) != (ms, error) for a, b in points.values())
-    }
-
-
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Error against milliseconds, uncompiled and compiled, and the front through the best."""
     from matplotlib.figure import Figure
@@ -137,33 +130,17 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         if not chosen:
             continue
         axes.plot(*zip(*chosen.values(), strict=True), marker, label={"eager": "uncompiled"}.get(kind, kind))
-        for name, point in chosen.items():
-            axes.annotate(name, point, xytext=(5, 4), textcoords="offset points", fontsize=7.5)
+        for number, (name, point) in enumerate(chosen.items()):
+            place = (5, (4, -9)[number % 2])  # two of a kind stand close together
+            axes.annotate(name, point, xytext=place, textcoords="offset points", fontsize=7.5)
     front = sorted(points[key] for key in on_front(points))
     axes.plot(*zip(*front, strict=True), "--", color="0.6", label="Pareto front")
     axes.set(xscale="log", yscale="log", xlabel="ms a call of energy and forces, ethanol, one thread")
     axes.set_ylabel("force MAE, meV/Å, random orientations")
+    axes.margins(x=0.12)
+    plain_numbers(axes)
     axes.legend(fontsize=8)
     save_picture(figure, path, dpi=140)
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows, fastest first; the front in bold."""
-    front = on_front({(row["name"], kind): (ms, row["force_mae"]) for row in rows for kind, ms in row["ms"].items()})
-    lines = [
-        "| potential | forces | trained | force MAE, meV/Å | uncompiled, ms | compiled, ms |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in sorted(rows, key=lambda row: row["ms"]["eager"]):
-        times = []
-        for kind in ("eager", "compiled"):
-            ms = row["ms"].get(kind)
-            text = "" if ms is None else f"{ms:.1f}"
-            times.append(f"**{text}**" if (row["name"], kind) in front else text)
-        lines.append(
-            f"| {row['name']} | {row['forces']} | {row['trained']} | {row['force_mae']:.1f} | {' | '.join(times)} |"
-        )
-    return "\n".join(lines)
 
 
 def run(options: argparse.Namespace, given: list[str]) -> None:
@@ -187,7 +164,7 @@ def run(options: argparse.Namespace, given: list[str]) -> None:
         options.json.write_text(json.dumps(content, indent=1) + "\n")
     if options.plot:
         draw(rows, options.plot)
-    print(table(rows))
+    print(potential_rows(rows))
 
 
 def main() -> None:
