@@ -67,10 +67,12 @@ def _swept(found: Sequence[Group]) -> dict[float, Group]:
 
 
 def _best_beta(axes: Axes, curves: Sequence[list[Group]]) -> None:
+    titles = [found[0].task.title for found in curves]
     for number, found in enumerate(curves):
         task, swept = found[0].task, _swept(found)
         means = np.array([group.values(task.errors[0]).mean() for group in swept.values()])
-        label = f"{task.title}, {task.cases[found[0].case]}: {task.column(task.errors[0]).label}"
+        several = titles.count(task.title) > 1
+        label = f"{task.title}, {task.cases[found[0].case]}" if several else task.title
         axes.plot([*swept], means / means.min(), label=label, **style(number))
     axes.set(xscale="log", yscale="log", xlabel="beta (alpha = 1)", ylabel="error over the lowest of the curve")
     plain_numbers(axes)
