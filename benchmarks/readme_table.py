@@ -485,6 +485,10 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "study-nbody": partial(study_table, "nbody_quick"),
         "study-nbody-default": partial(study_table, "nbody_default"),
     },
+    "docs/papers/symmetry-learning.md": {
+        "study-flow": partial(study_table, "flow_quick"),
+        "study-voxels": partial(study_table, "voxels_quick"),
+    },
     "docs/speed.md": {"potential-speed": potential_table, "network-speed": network_table},
     "docs/statistics.md": {"drift-noise": drift_noise_table, "drift-real": drift_real_table},
     "docs/studies.md": {

@@ -34,7 +34,7 @@ def tables() -> Any:
 
 
 def test_the_tables_are_made_from_the_results(tables: Any) -> None:
-    pages = {"README.md", *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))}
+    pages = {"README.md", *(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))}
     marked = {page for page in pages if tables.MARK.search((ROOT / page).read_text())}
     assert marked == set(tables.TABLES)
     for page, of_page in tables.TABLES.items():
