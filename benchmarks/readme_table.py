@@ -484,6 +484,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/nbody.md": {
         "study-nbody": partial(study_table, "nbody_quick"),
         "study-nbody-default": partial(study_table, "nbody_default"),
+        "study-nbody-gatr": partial(study_table, "nbody_gatr"),
     },
     "docs/papers/symmetry-learning.md": {
         "study-flow": partial(study_table, "flow_quick"),
