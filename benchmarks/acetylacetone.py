@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from script import run_script, told_command
 
+from remul_md.analysis.drawing import SERIES, drawn_panels
 from remul_md.datasets import read_frames
 from remul_md.files import read_json, write_json
 from remul_md.outputs import save_picture
@@ -86,20 +87,16 @@ def rms_thousandths(values: np.ndarray[Any, Any]) -> float:
 
 def plot(rows: dict[str, Any], path: Path) -> None:
     """Force errors against the temperature of the test frames, published ones dashed."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.5, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, row in PUBLISHED.items():
-        axes.plot(TEMPERATURES_K, row["force_meV_per_A"], "o--", label=f"{name} (published)", alpha=0.6)
-    for name, row in rows.items():
-        axes.plot(TEMPERATURES_K, row["force_meV_per_A"], "s-", label=name)
-    axes.set_xlabel("temperature of the test frames, K")
-    axes.set_ylabel("force RMSE, meV/Å")
-    axes.set_xticks(TEMPERATURES_K)
-    axes.set_ylim(bottom=0.0)
-    axes.legend()
-    save_picture(figure, path)
+    with drawn_panels(1, n_columns=1, inches=(5.5, 4.0)) as (figure, (axes,)):
+        colors = iter(SERIES)
+        for name, row in rows.items():
+            axes.plot(TEMPERATURES_K, row["force_meV_per_A"], "s-", label=name, color=next(colors))
+        for name, row in PUBLISHED.items():
+            axes.plot(TEMPERATURES_K, row["force_meV_per_A"], "o--", label=f"{name} (published)", color=next(colors))
+        axes.set(xlabel="temperature of the test frames, K", ylabel="force RMSE, meV/Å", xticks=TEMPERATURES_K)
+        axes.set_ylim(bottom=0.0)
+        axes.legend()
+        save_picture(figure, path)
 
 
 def run(options: argparse.Namespace, given: list[str]) -> None:

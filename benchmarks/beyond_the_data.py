@@ -20,6 +20,7 @@ import numpy as np
 from script import run_script
 
 from remul_md import RemulCalculator
+from remul_md.analysis.drawing import INK, SERIES, drawn_panels
 from remul_md.files import write_json
 from remul_md.outputs import save_picture
 from remul_md.studies.record import provenance
@@ -71,18 +72,15 @@ def figures_of(found: dict[str, Any], potential: str) -> dict[str, float]:
 
 def plot(found: dict[str, Any], path: Path) -> None:
     """One panel a curve."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    for axes, (name, rows) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
-        axes.plot(rows["coordinate"], rows["reference_eV"], "k.", label="PBE/def2-SVP")
-        for potential, energies in rows["potentials_eV"].items():
-            axes.plot(rows["coordinate"], energies, label=Path(potential).name)
-        axes.set_title(name.replace("_", " "))
-        axes.set_xlabel("O-H distance, Å" if name == "H_removal" else "displacement")
-        axes.set_ylabel("energy, eV")
-    axes.legend()
-    save_picture(figure, path)
+    with drawn_panels(len(found), n_columns=len(found), inches=(12.0, 3.8)) as (figure, places):
+        for axes, (name, rows) in zip(places, found.items(), strict=True):
+            axes.plot(rows["coordinate"], rows["reference_eV"], "o", ms=4, color=INK, label="PBE/def2-SVP")
+            for color, (potential, energies) in zip(SERIES[1:], rows["potentials_eV"].items(), strict=False):
+                axes.plot(rows["coordinate"], energies, color=color, label=Path(potential).name)
+            axes.set(title=name.replace("norm_", "normal ").replace("_", " "), ylabel="energy, eV")
+            axes.set_xlabel("O-H distance, Å" if name == "H_removal" else "displacement")
+        axes.legend()
+        save_picture(figure, path)
 
 
 def run(options: argparse.Namespace, given: list[str]) -> None:

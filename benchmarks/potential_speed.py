@@ -24,6 +24,7 @@ from readme_table import on_front, potential_rows
 from script import run_script, told_command
 
 from remul_md import RemulCalculator, load_potential
+from remul_md.analysis.drawing import ACCENT, INK, SOFT, drawn_panels
 from remul_md.datasets.structure_source import read_structure
 from remul_md.outputs import save_picture
 from remul_md.potentials.domain import domain_of
@@ -120,27 +121,25 @@ def milliseconds(names: Sequence[str], *, n_calls: int, compiled: bool) -> dict[
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Error against milliseconds, uncompiled and compiled, and the front through the best."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.0, 4.6), layout="constrained")
-    axes: Any = figure.subplots()
     points = {(row["name"], kind): (ms, row["force_mae"]) for row in rows for kind, ms in row["ms"].items()}
-    for kind, marker in (("eager", "o"), ("compiled", "s")):
-        chosen = {name: point for (name, each), point in points.items() if each == kind}
-        if not chosen:
-            continue
-        axes.plot(*zip(*chosen.values(), strict=True), marker, label={"eager": "uncompiled"}.get(kind, kind))
-        for number, (name, point) in enumerate(chosen.items()):
-            place = (5, (4, -9)[number % 2])  # two of a kind stand close together
-            axes.annotate(name, point, xytext=place, textcoords="offset points", fontsize=7.5)
-    front = sorted(points[key] for key in on_front(points))
-    axes.plot(*zip(*front, strict=True), "--", color="0.6", label="Pareto front")
-    axes.set(xscale="log", yscale="log", xlabel="ms a call of energy and forces, ethanol, one thread")
-    axes.set_ylabel("force MAE, meV/Å, random orientations")
-    axes.margins(x=0.12)
-    plain_numbers(axes)
-    axes.legend(fontsize=8)
-    save_picture(figure, path, dpi=140)
+    with drawn_panels(1, n_columns=1, inches=(7.0, 4.6)) as (figure, (axes,)):
+        for kind, marker, color in (("eager", "o", INK), ("compiled", "s", ACCENT)):
+            chosen = {name: point for (name, each), point in points.items() if each == kind}
+            if not chosen:
+                continue
+            label = {"eager": "uncompiled"}.get(kind, kind)
+            axes.plot(*zip(*chosen.values(), strict=True), marker, color=color, label=label)
+            for number, (name, point) in enumerate(chosen.items()):
+                place = (5, (4, -9)[number % 2])  # two of a kind stand close together
+                axes.annotate(name, point, xytext=place, textcoords="offset points", fontsize=7.5)
+        front = sorted(points[key] for key in on_front(points))
+        axes.plot(*zip(*front, strict=True), "--", color=SOFT, label="Pareto front")
+        axes.set(xscale="log", yscale="log", xlabel="ms a call of energy and forces, ethanol, one thread")
+        axes.set_ylabel("force MAE, meV/Å, random orientations")
+        axes.margins(x=0.12)
+        plain_numbers(axes)
+        axes.legend()
+        save_picture(figure, path, dpi=140)
 
 
 def run(options: argparse.Namespace, given: list[str]) -> None:
