@@ -122,7 +122,7 @@ def test_drawn_velocities_have_the_temperature(structure, n_dof: int) -> None:
 @CASES
 def test_thermostats_keep_the_temperature(tmp_path: Path, structure, n_dof: int, ensemble: str) -> None:
     options = MDOptions(
-        ensemble=ensemble, temperature_K=300.0, length_ps=6.0, equilibrate_ps=0.5, timestep_fs=1.0, seed=3,
+        ensemble=ensemble, temperature_K=300.0, length_ps=3.5, equilibrate_ps=0.5, timestep_fs=1.0, seed=3,
         friction_per_ps=20.0, thermostat_time_fs=50.0, frame_interval_fs=100.0,
     )  # fmt: skip
     result = run_md(structure(), options, output=tmp_path / "run.traj", progress=False)
