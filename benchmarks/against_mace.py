@@ -31,13 +31,13 @@ CHANNELS, N_LAYERS, CUTOFF = "256x0e + 256x1o + 256x2e", 2, 5.0
 N_WARM = 3
 
 
-def published_mace(numbers: list[int]) -> Any:
-    """MACE with 256 channels, messages of degree 2, two layers and correlation 3, in single precision."""
+def untrained_mace(numbers: list[int], *, channels: str = CHANNELS, dtype: str = "float32", seed: int = 0) -> Any:
+    """MACE with two layers and correlation 3; by default the published size, 256 channels and messages of degree 2."""
     from e3nn import o3
     from mace import modules
     from mace.calculators import MACECalculator
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     blocks = modules.interaction_classes
     model = modules.ScaleShiftMACE(
         r_max=CUTOFF,
@@ -48,7 +48,7 @@ def published_mace(numbers: list[int]) -> Any:
         interaction_cls=blocks["RealAgnosticResidualInteractionBlock"],
         num_interactions=N_LAYERS,
         num_elements=len(numbers),
-        hidden_irreps=o3.Irreps(CHANNELS),
+        hidden_irreps=o3.Irreps(channels),
         MLP_irreps=o3.Irreps("16x0e"),
         atomic_energies=np.zeros(len(numbers)),
         avg_num_neighbors=8.0,
@@ -57,8 +57,8 @@ def published_mace(numbers: list[int]) -> Any:
         gate=torch.nn.functional.silu,
         atomic_inter_scale=1.0,
         atomic_inter_shift=0.0,
-    )
-    return MACECalculator(models=[model], device="cpu", default_dtype="float32")
+    ).to(getattr(torch, dtype))
+    return MACECalculator(models=[model], device="cpu", default_dtype=dtype)
 
 
 def cpu_ms(atoms: Atoms, calculators: dict[str, Any], *, n_calls: int) -> dict[str, float]:
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace, _: list[str]) -> None:
     for molecule in options.molecules:
         atoms = read_structure(molecule)
         calculators = {
-            "mace": published_mace(sorted({int(number) for number in atoms.numbers})),
+            "mace": untrained_mace(sorted({int(number) for number in atoms.numbers})),
             "ours": RemulCalculator(molecule, device="cpu"),
             "compiled": RemulCalculator(molecule, device="cpu", compile=True),
         }

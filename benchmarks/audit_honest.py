@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from against_mace import untrained_mace
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
@@ -133,32 +134,8 @@ def untrained(seed: int, *, kind: str) -> Atoms:
 
 def mace(seed: int) -> Atoms:
     """MACE, small, with weights as they are drawn, in double precision."""
-    from e3nn import o3
-    from mace import modules
-    from mace.calculators import MACECalculator
-
-    torch.manual_seed(seed)
-    blocks, atoms = modules.interaction_classes, molecule("CH3CH2OH")
-    model = modules.ScaleShiftMACE(
-        r_max=5.0,
-        num_bessel=8,
-        num_polynomial_cutoff=5,
-        max_ell=3,
-        interaction_cls_first=blocks["RealAgnosticInteractionBlock"],
-        interaction_cls=blocks["RealAgnosticResidualInteractionBlock"],
-        num_interactions=2,
-        num_elements=3,
-        hidden_irreps=o3.Irreps("32x0e + 32x1o"),
-        MLP_irreps=o3.Irreps("16x0e"),
-        atomic_energies=np.zeros(3),
-        avg_num_neighbors=8.0,
-        atomic_numbers=[1, 6, 8],
-        correlation=3,
-        gate=torch.nn.functional.silu,
-        atomic_inter_scale=1.0,
-        atomic_inter_shift=0.0,
-    ).double()
-    atoms.calc = MACECalculator(models=[model], device="cpu", default_dtype="float64")
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = untrained_mace([1, 6, 8], channels="32x0e + 32x1o", dtype="float64", seed=seed)
     return atoms
 
 

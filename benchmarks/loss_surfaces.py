@@ -28,9 +28,9 @@ import torch
 from numpy.typing import NDArray
 from script import run_script, told_command
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from remul_md.outputs import save_picture
+from remul_md.studies.curvature import gradient_and_product, lanczos
 from remul_md.studies.lab import Job, run_job, study_options
 from remul_md.studies.learn import ParticleOptions
 from remul_md.studies.particles import Tokens, rotate_tokens, squared_error
@@ -96,33 +96,10 @@ def surface(model: nn.Module, loss: Loss, directions: Sequence[Sequence[Tensor]]
 
 
 def top_eigenvalues(model: nn.Module, loss: Loss, *, n_steps: int) -> list[float]:
-    """The largest eigenvalues of the Hessian by `n_steps` Lanczos steps with full orthogonalisation, largest first.
-
-    Each is a lower bound of the true one.
-    """
-    parameters = [*model.parameters()]
-    with sdpa_kernel(SDPBackend.MATH):  # the others know no second derivative
-        slopes = torch.autograd.grad(loss(model), parameters, create_graph=True, materialize_grads=True)
-        slope = torch.cat([part.flatten() for part in slopes])
-        vector = torch.randn(len(slope), generator=torch.Generator().manual_seed(LANCZOS_SEED), dtype=torch.float64)
-        vector = (vector / vector.norm()).to(slope)
-        basis, diagonal, beside = [vector], [], []
-        for step in range(min(n_steps, len(slope))):
-            product = torch.autograd.grad(slope @ vector, parameters, retain_graph=True, materialize_grads=True)
-            following = torch.cat([part.flatten() for part in product])
-            diagonal.append((following @ vector).item())
-            spanned = torch.stack(basis)
-            for _ in range(2):  # twice is enough
-                following = following - spanned.T @ (spanned @ following)
-            length = following.norm().item()
-            if step + 1 == n_steps or length < 1e-12 * max(map(abs, diagonal)):
-                break
-            beside.append(length)
-            vector = following / length
-            basis.append(vector)
-    beside = beside[: len(diagonal) - 1]
-    tridiagonal = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
-    return [float(value) for value in np.linalg.eigvalsh(tridiagonal)[::-1][:N_EIGENVALUES]]
+    """The largest eigenvalues of the Hessian by `n_steps` Lanczos steps, largest first; each from below."""
+    gradient, product = gradient_and_product(lambda: loss(model), [*model.parameters()])
+    start = torch.randn(len(gradient), generator=torch.Generator().manual_seed(LANCZOS_SEED), dtype=torch.float64)
+    return lanczos(product, start.to(gradient), n=n_steps)[::-1][:N_EIGENVALUES]
 
 
 def trained(name: str, options: ParticleOptions, folder: Path) -> tuple[nn.Module, Tokens]:
