@@ -24,6 +24,7 @@ from remul_md.studies.jobs import fingerprint_of, read_json, run_jobs, write_jso
 from remul_md.studies.methods import METHODS, TWO
 from remul_md.studies.options import LISTS, M, StudyOptions, check_names
 from remul_md.studies.record import provenance
+from remul_md.training.checkpoint import METRICS, read_metrics
 from remul_md.training.run_folder import RUN_FILES
 from remul_md.training.step_cost import seconds_in_turns
 
@@ -318,6 +319,11 @@ def run_job(
             done = {"fingerprint": fingerprint, **of, **known, "budgets": budgets}
             write_json(folder / RESULT, done)
     return done
+
+
+def validation_errors(folder: Path, column: str) -> list[dict[str, float]]:
+    """What a runner gives as "learning": steps and errors from a column of the log in the folder of a run."""
+    return [{"step": row["step"], "error": row[column]} for row in read_metrics(folder / METRICS) if column in row]
 
 
 def _costs(task: Task[M], options: M, folder: Path) -> dict[str, dict[str, float]]:

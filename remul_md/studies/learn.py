@@ -18,7 +18,7 @@ from torch import nn
 from remul_md.errors import InputError
 from remul_md.potentials.potential import resolve_device
 from remul_md.studies.jobs import fingerprint_of
-from remul_md.studies.lab import CalculatorFactory, Job
+from remul_md.studies.lab import CalculatorFactory, Job, validation_errors
 from remul_md.studies.methods import method_options
 from remul_md.studies.models.egnn import Egnn
 from remul_md.studies.models.gatr import Gatr
@@ -33,10 +33,11 @@ from remul_md.studies.particles import (
     rescaled,
     symmetry_figures,
 )
-from remul_md.training.checkpoint import METRICS, SYMMETRY, read_checkpoint, read_metrics
+from remul_md.training.checkpoint import SYMMETRY, read_checkpoint, read_metrics
 from remul_md.training.config import PUBLISHED, TrainConfig
-from remul_md.training.fit import CHECKPOINT, Objective, fit, new_state, train_step
+from remul_md.training.fit import CHECKPOINT, Objective, fit, new_state
 from remul_md.training.schedule import shuffled
+from remul_md.training.step_cost import next_step
 
 PARTICLE_MODELS = {
     "transformer": "transformer",
@@ -193,14 +194,8 @@ class Particles(Generic[P]):
         config, splits = options.train_config(job), self.load(options, job.case, job.seed)
         source = splits.train.to(resolve_device(options.device))
         state = new_state(options.model(job.model, source, seed=job.seed).to(source.positions.device), config)
-        batch_of, objective = shuffled(source, config), self.objective(options, config, False)
-
-        def step() -> None:
-            train_step(state, batch_of(state.step), objective=objective, config=config)
-            if source.positions.device.type == "cuda":
-                torch.cuda.synchronize(source.positions.device)
-
-        return step
+        objective = self.objective(options, config, False)
+        return next_step(state, shuffled(source, config), objective=objective, config=config)
 
     def run(self, options: P, job: Job, folder: Path, calculator: CalculatorFactory | None) -> dict[str, Any]:
         """Train and test one job; see `Runner.run`."""
@@ -254,12 +249,8 @@ class Particles(Generic[P]):
             "figures": figures,
             "baselines": {name: area * error for name, error in self.baselines(first).items()},
             "zero_error": area * splits.validation.targets.square().mean().item(),
-            "history": [_course(row, ends=[*strata]) for row in read_metrics(folder / SYMMETRY)],
-            "learning": [
-                {"step": row["step"], "error": row["validation_mse"]}
-                for row in read_metrics(folder / METRICS)
-                if "validation_mse" in row
-            ],
+            "history": [course(row, ends=[*strata]) for row in read_metrics(folder / SYMMETRY)],
+            "learning": validation_errors(folder, "validation_mse"),
         }
 
     def _figures(self, model: nn.Module, splits: Splits, options: P) -> dict[str, float]:
@@ -282,7 +273,7 @@ class Particles(Generic[P]):
         return found
 
 
-def _course(row: Mapping[str, float], *, ends: Sequence[str] = ()) -> dict[str, float]:
+def course(row: Mapping[str, float], *, ends: Sequence[str] = ()) -> dict[str, float]:
     """A row of the symmetry during training, as the pictures take it; of the strata percent and error."""
     return {
         "step": row["step"],

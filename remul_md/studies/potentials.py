@@ -16,10 +16,10 @@ from pydantic import Field
 from remul_md.analysis.accuracy import evaluate_potential
 from remul_md.errors import InputError
 from remul_md.potentials.potential import load_potential, resolve_device
-from remul_md.studies.lab import CalculatorFactory, Column, Job
+from remul_md.studies.lab import CalculatorFactory, Column, Job, validation_errors
 from remul_md.studies.methods import ALL_GROUP, method_options
 from remul_md.studies.options import Names, StudyOptions
-from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
+from remul_md.training.checkpoint import SYMMETRY, read_metrics
 from remul_md.training.config import PUBLISHED, RunConfig, validated_config
 from remul_md.training.step_cost import training_step
 from remul_md.training.train import POTENTIAL, train_potential
@@ -163,9 +163,5 @@ class Potentials(Generic[Q]):
                 }
                 for row in read_metrics(folder / SYMMETRY)
             ],
-            "learning": [
-                {"step": row["step"], "error": row["validation_force_mae"]}
-                for row in read_metrics(folder / METRICS)
-                if "validation_force_mae" in row
-            ],
+            "learning": validation_errors(folder, "validation_force_mae"),
         }

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from remul_md.potentials.potential import Potential
-from remul_md.training.compiled import compile_losses
-from remul_md.training.config import RunConfig
-from remul_md.training.fit import new_state, train_step
+from remul_md.training.checkpoint import TrainState
+from remul_md.training.compiled import CompiledLosses, compile_losses
+from remul_md.training.config import RunConfig, TrainConfig
+from remul_md.training.fit import B, Objective, new_state, train_step
 from remul_md.training.prepare import prepare_training
 
 N_WARM = 3
@@ -33,10 +34,30 @@ def training_step(config: RunConfig, *, origin: Potential | None = None) -> Call
     compiled = None
     if options.compile:
         compiled = compile_losses(prepared.model, batch_of, prepared.objective, progress=False)
-    device = next(prepared.model.parameters()).device
+    return next_step(state, batch_of, objective=prepared.objective, config=options, compiled=compiled)
+
+
+def next_step(
+    state: TrainState,
+    batch_of: Callable[[int], B],
+    *,
+    objective: Objective[B],
+    config: TrainConfig,
+    compiled: CompiledLosses | None = None,
+) -> Callable[[], None]:
+    """A function that takes the next step from a state; on CUDA it returns when the device is done.
+
+    Args:
+        state: changed in place.
+        batch_of: step -> batch.
+        objective: losses of a batch.
+        config: options of the run.
+        compiled: see `train_step`.
+    """
+    device = next(state.model.parameters()).device
 
     def step() -> None:
-        train_step(state, batch_of(state.step), objective=prepared.objective, config=options, compiled=compiled)
+        train_step(state, batch_of(state.step), objective=objective, config=config, compiled=compiled)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

@@ -21,7 +21,8 @@ from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.potentials.potential import resolve_device
 from remul_md.studies.jobs import fingerprint_of
-from remul_md.studies.lab import CalculatorFactory, Column, Job, Task
+from remul_md.studies.lab import CalculatorFactory, Column, Job, Task, validation_errors
+from remul_md.studies.learn import course
 from remul_md.studies.methods import METHODS, method_options
 from remul_md.studies.models.unet import UNet
 from remul_md.studies.options import StudyOptions
@@ -29,10 +30,11 @@ from remul_md.studies.particles import SYMMETRY_FIGURES
 from remul_md.studies.voxels import Grid, Molecules, cube_figures, density, general_figures, rotate_molecules
 from remul_md.symmetry.remul import Turn, remul_losses
 from remul_md.symmetry.rotations import random_rotations
-from remul_md.training.checkpoint import METRICS, SYMMETRY, read_metrics
+from remul_md.training.checkpoint import SYMMETRY, read_metrics
 from remul_md.training.config import PUBLISHED, TrainConfig
-from remul_md.training.fit import fit, new_state, train_step
+from remul_md.training.fit import fit, new_state
 from remul_md.training.schedule import shuffled
+from remul_md.training.step_cost import next_step
 
 ELEMENTS = (1, 6, 8)
 MEAN = "the mean of the training grids"
@@ -176,14 +178,7 @@ class Denoising:
         config, device = options.train_config(job), resolve_device(options.device)
         state = new_state(options.model(seed=job.seed).to(device), config)
         batch_of = shuffled(load(options, job.case)["train"].to(device), config)
-        objective = VoxelObjective(options, config)
-
-        def step() -> None:
-            train_step(state, batch_of(state.step), objective=objective, config=config)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-
-        return step
+        return next_step(state, batch_of, objective=VoxelObjective(options, config), config=config)
 
     def run(
         self, options: VoxelOptions, job: Job, folder: Path, calculator: CalculatorFactory | None
@@ -242,20 +237,8 @@ class Denoising:
                 MEAN: (clean["test"] - clean["train"].mean(0)).square().mean().item(),
             },
             "zero_error": clean["validation"].square().mean().item(),
-            "history": [
-                {
-                    "step": row["step"],
-                    "percent": row["percent"],
-                    "error": row["twirled"] + row["spread"],
-                    "equivariance_norm": row["equivariance_norm"],
-                }
-                for row in read_metrics(folder / SYMMETRY)
-            ],
-            "learning": [
-                {"step": row["step"], "error": row["validation_mse"]}
-                for row in read_metrics(folder / METRICS)
-                if "validation_mse" in row
-            ],
+            "history": [course(row) for row in read_metrics(folder / SYMMETRY)],
+            "learning": validation_errors(folder, "validation_mse"),
         }
 
 
