@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 from loss_cost import most_tensor_MiB
-from readme_table import network_rows
 from script import run_script, told_command
+from speed_tables import network_rows
 from torch import nn
 
 from remul_md.studies.lab import Job, study_options

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 from calculator_overhead import N_WARM, forces_of
-from readme_table import on_front, potential_rows
 from script import run_script, told_command
+from speed_tables import on_front, potential_rows
 
 from remul_md import RemulCalculator, load_potential
 from remul_md.analysis.drawing import ACCENT, INK, SOFT, drawn_panels
