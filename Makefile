@@ -110,7 +110,7 @@ test-fast: install
 
 # The wheel in an empty environment, used from outside the repository.
 test-wheel: install
-	rm -rf build dist $(VENV)/wheel-test
+	rm -rf build/lib build/bdist.* dist $(VENV)/wheel-test
 	$(BIN)/python -m build --wheel --no-isolation -o dist .
 	$(PYTHON) -m venv $(VENV)/wheel-test
 	$(VENV)/wheel-test/bin/pip install -q -c constraints.txt dist/*.whl

@@ -28,8 +28,7 @@ import json, sys
 from remul_md.training.config import validated_config
 from remul_md.training.train import train_potential
 config = validated_config(json.loads({config!r}), origin="test")
-for folder in {folders!r}:
-    train_potential(config, run_dir=folder, resume={resume}, progress=False)
+train_potential(config, run_dir={folder!r}, resume={resume}, progress=False)
 """
 # 7 divides neither the steps nor the other intervals, so a kill always finds rows that are ahead of the checkpoint.
 CONFIG = {
@@ -50,8 +49,8 @@ CONFIG = {
 }
 
 
-def start(*folders: Path, resume: bool) -> subprocess.Popen[str]:
-    program = PROGRAM.format(config=json.dumps(CONFIG), folders=[str(folder) for folder in folders], resume=resume)
+def start(folder: Path, *, resume: bool) -> subprocess.Popen[str]:
+    program = PROGRAM.format(config=json.dumps(CONFIG), folder=str(folder), resume=resume)
     # Threads that spin while they wait for each other take six times as long where another process has the core.
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, env=environment)
@@ -108,9 +107,8 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def test_a_training_killed_twice_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
-    whole, again, killed = tmp_path / "whole", tmp_path / "again", tmp_path / "killed"
-    finish(start(whole, again, resume=False))
-    assert_same_run(whole, again)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(whole, resume=False))
     kill_when(start(killed, resume=False), lambda: (killed / "checkpoint.pt").is_file())
     first = read_checkpoint(killed / "checkpoint.pt")["step"]
     kill_when(start(killed, resume=True), lambda: last_logged_step(killed) > first + 7)
