@@ -1,0 +1,150 @@
+"""Energies along rotatable bonds, beside PBE/def2-SVP: rigid rotations, 10 degrees apart.
+
+    python benchmarks/torsion_profiles.py ethanol salicylic aspirin --run-dir FOLDER --json OUT.json --plot OUT.png
+
+The structure is the minimum of the shipped potential nearest to the packaged one; the smaller side of each bond in no
+ring is rotated once round. Most of a rotation is outside the training data, and where groups collide energies are far
+above those of 500 K: errors are told for all angles and for those within 1 eV of the lowest. PBE takes 10 s
+(ethanol) to 4 minutes (aspirin) an angle of one core. Labels are kept in the folder: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.optimize import BFGS
+from script import run_script, told_command
+
+from remul_md import RemulCalculator
+from remul_md.analysis.audit.paths import scan_paths
+from remul_md.analysis.drawing import INK, SERIES, drawn_panels
+from remul_md.datasets.structure_source import read_structure
+from remul_md.files import read_json, write_json
+from remul_md.labels.calculated import calculate_labels
+from remul_md.labels.sources import LabelSource, label_source
+from remul_md.outputs import save_picture
+from remul_md.structures.frames import frames_from_atoms
+from remul_md.studies.record import provenance
+
+STEP_DEG = 10.0
+NEAR_EV = 1.0  # 23 kT at 500 K: hardly any run comes higher
+
+
+def rotated_bonds(minimum: Atoms) -> dict[str, tuple[list[float], list[Atoms]]]:
+    """Angles and structures once round each rotatable bond, from the minimum on."""
+    found = {}
+    for path in scan_paths(minimum):
+        if path.kind == "torsion":
+            angles = path.start + np.arange(0.0, 360.0, STEP_DEG)
+            structures = []
+            for angle in angles:
+                structures.append(minimum.copy())
+                structures[-1].positions = path.place(float(angle))
+            found[path.label.removeprefix("torsion ")] = (angles.tolist(), structures)
+    return found
+
+
+def figures(reference: Sequence[float], energies: Sequence[float]) -> dict[str, float]:
+    """Errors of energies above the first, the minimum, eV: over all angles, over those near it, and of the barrier."""
+    wanted, found = np.array(reference), np.array(energies)
+    off = found - wanted
+    near = wanted < wanted.min() + NEAR_EV
+    return {
+        "rmse_eV": float(np.sqrt(np.mean(off**2))),
+        "largest_error_eV": float(np.abs(off).max()),
+        "share_within_1_eV": float(near.mean()),
+        "rmse_within_1_eV_eV": float(np.sqrt(np.mean(off[near] ** 2))),
+        "highest_reference_eV": float(wanted.max()),
+        "highest_potential_eV": float(found.max()),
+    }
+
+
+def profiles(name: str, potentials: Sequence[str], source: LabelSource, folder: Path) -> dict[str, Any]:
+    """All rotatable bonds of a molecule; the first potential finds the minimum."""
+    minimum = read_structure(name)
+    minimum.calc = RemulCalculator(potentials[0], device="cpu")
+    BFGS(minimum, logfile=None).run(fmax=0.002, steps=500)
+    minimum.calc = None
+    bonds = rotated_bonds(minimum)
+    frames = frames_from_atoms([atoms for _, structures in bonds.values() for atoms in structures])
+    labels = calculate_labels(frames, source, partial=folder / f"{name}.npz.part", progress=True)
+    energy = np.full(len(frames), np.nan)
+    energy[[index for index in range(len(frames)) if index not in labels.refused]] = labels.frames.energy
+    calculators = {potential: RemulCalculator(potential, device="cpu") for potential in potentials}
+    rows, at = {}, 0
+    for bond, (angles, structures) in bonds.items():
+        labelled = np.isfinite(energy[at : at + len(angles)])
+        reference = energy[at : at + len(angles)][labelled]
+        row: dict[str, Any] = {
+            "angle_deg": np.array(angles)[labelled].tolist(),
+            "reference_eV": (reference - reference[0]).tolist(),
+            "potentials": {},
+        }
+        for potential, calculator in calculators.items():
+            found = []
+            for atoms in (atoms for atoms, kept in zip(structures, labelled, strict=True) if kept):
+                atoms.calc = calculator
+                found.append(float(atoms.get_potential_energy()))
+            above = (np.array(found) - found[0]).tolist()
+            row["potentials"][potential] = {"energy_eV": above, **figures(row["reference_eV"], above)}
+        rows[bond] = row
+        at += len(angles)
+    return {"minimum_A": minimum.positions.tolist(), "labels": dict(labels.provenance), "bonds": rows}
+
+
+def plot(molecules: dict[str, Any], path: Path) -> None:
+    """One panel a bond."""
+    panels = [(name, bond, row) for name, found in molecules.items() for bond, row in found["bonds"].items()]
+    columns = min(len(panels), 3)
+    size = (4.2 * columns, 3.2 * (-(-len(panels) // columns)))
+    with drawn_panels(len(panels), n_columns=columns, inches=size) as (figure, places):
+        for axes, (name, bond, row) in zip(places, panels, strict=False):
+            angle = np.array(row["angle_deg"])
+            axes.plot(angle, row["reference_eV"], "o", ms=4, color=INK, label="PBE/def2-SVP")
+            for color, (potential, found) in zip(SERIES[1:], row["potentials"].items(), strict=False):
+                axes.plot(angle, found["energy_eV"], color=color, label=Path(potential).name)
+            axes.set(title=f"{name}, {bond}", xlabel="torsion, degrees", ylabel="energy, eV")
+            axes.legend()
+        save_picture(figure, path)
+
+
+def run(options: argparse.Namespace, given: list[str]) -> None:
+    """Measure, print and write; molecules of an earlier call stay in the file."""
+    source = label_source(options.labels)
+    molecules: dict[str, Any] = {}
+    if options.json.is_file():
+        molecules = read_json(options.json, hint="give a file of this script, or a new one")["molecules"]
+    options.run_dir.mkdir(parents=True, exist_ok=True)
+    for name in options.molecules:
+        molecules[name] = profiles(name, [name, *options.potentials], source, options.run_dir)
+        for bond, row in molecules[name]["bonds"].items():
+            for potential, found in row["potentials"].items():
+                told = f"RMSE {found['rmse_eV']:.3f} eV, {found['rmse_within_1_eV_eV']:.3f} within 1 eV"
+                print(f"{name}, {bond}, {potential}: {told}, largest {found['largest_error_eV']:.3f}")
+        command = told_command("torsion_profiles", given, {str(options.run_dir): "FOLDER"})
+        write_json(
+            options.json, {**provenance(command, n_jobs=1), "molecules": molecules}, hint="choose another --json"
+        )
+    if options.plot is not None:
+        plot(molecules, options.plot)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Energies along rotatable bonds.")
+    parser.add_argument("molecules", nargs="+", help="of rMD17, with a shipped potential, as ethanol")
+    parser.add_argument("--potentials", nargs="+", default=[], help="further ones, files or names, for each molecule")
+    parser.add_argument("--labels", default="pbe", help="method of the reference")
+    parser.add_argument("--run-dir", type=Path, required=True, help="Labels are kept in it.")
+    parser.add_argument("--json", type=Path, required=True, help="Other molecules in this file are kept.")
+    parser.add_argument("--plot", type=Path, help="a picture, such as .png")
+    run_script(parser, run, arguments)
+
+
+if __name__ == "__main__":
+    main()
