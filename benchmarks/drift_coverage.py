@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +71,16 @@ def transient(rng: np.random.Generator, *, share_of_run: float) -> Array:
 
 KINDS: dict[str, Callable[[np.random.Generator], Array]] = {
     "white": white,
-    "AR(1), 1/100 of the run": lambda rng: exponential(rng, share_of_run=0.01),
-    "AR(1), 1/20": lambda rng: exponential(rng, share_of_run=0.05),
-    "AR(1), 1/10": lambda rng: exponential(rng, share_of_run=0.1),
-    "AR(1), the run": lambda rng: exponential(rng, share_of_run=1.0),
-    "cosine of 1 run": lambda rng: cosine(rng, period=1.0),
-    "cosine of 1.5 runs": lambda rng: cosine(rng, period=1.5),
-    "cosine of 2 runs": lambda rng: cosine(rng, period=2.0),
-    "cosine of 3 runs": lambda rng: cosine(rng, period=3.0),
-    "1/f": lambda rng: power_law(rng, exponent=1.0),
-    "1/f^1.5": lambda rng: power_law(rng, exponent=1.5),
-    "1/f^2": lambda rng: power_law(rng, exponent=2.0),
-    "decay at the start, 1/20 of the run": lambda rng: transient(rng, share_of_run=0.05),
-    "decay, 1/5": lambda rng: transient(rng, share_of_run=0.2),
+    **{
+        f"AR(1), {told}": partial(exponential, share_of_run=share)
+        for told, share in (("1/100 of the run", 0.01), ("1/20", 0.05), ("1/10", 0.1), ("the run", 1.0))
+    },
+    "cosine of 1 run": partial(cosine, period=1.0),
+    **{f"cosine of {period:g} runs": partial(cosine, period=period) for period in (1.5, 2.0, 3.0)},
+    "1/f": partial(power_law, exponent=1.0),
+    **{f"1/f^{exponent:g}": partial(power_law, exponent=exponent) for exponent in (1.5, 2.0)},
+    "decay at the start, 1/20 of the run": partial(transient, share_of_run=0.05),
+    "decay, 1/5": partial(transient, share_of_run=0.2),
 }
 
 

@@ -22,9 +22,8 @@ from remul_md.errors import InputError
 from remul_md.files import owned
 from remul_md.studies import learn
 from remul_md.studies.lab import (
-    Column,
     Job,
-    Task,
+    columns,
     cost_of,
     equal_time_steps,
     planned_jobs,
@@ -33,8 +32,8 @@ from remul_md.studies.lab import (
     run_study,
     study_options,
 )
-from remul_md.studies.learn import EXACT, PARTICLE_MODELS, ParticleOptions, Particles, Splits
-from remul_md.studies.methods import ABOUT_AXIS, ALL_GROUP, METHODS, method_options
+from remul_md.studies.learn import ParticleOptions, Particles, ParticleTask, Splits
+from remul_md.studies.methods import ABOUT_AXIS, METHODS, method_options
 from remul_md.studies.particles import Tokens
 from remul_md.studies.report import markdown_report
 from remul_md.studies.tasks import TASKS, find_task
@@ -81,26 +80,16 @@ def baselines(tokens: Tokens) -> dict[str, float]:
 
 
 SPRINGS: Particles[SpringOptions] = Particles(load=load, baselines=baselines, length=2.0)
-TASK = Task(
+TASK = ParticleTask(
     name="springs",
     title="Springs",
     options=SpringOptions,
     sizes={"quick": {"n_steps": 20}, "default": {}},
     cases={"soft": "soft springs", "hard": "hard springs"},
-    models=PARTICLE_MODELS,
-    exact=EXACT,
-    methods=ALL_GROUP,
     runner=SPRINGS,
     errors=("in", "rotated"),
     error_label="mean squared error",
-    tables={
-        "Errors": {
-            "in": Column(label="in"),
-            "rotated": Column(label="rotated"),
-            "equivariance_norm": Column(label="E'"),
-            "percent": Column(label="percent"),
-        }
-    },
+    tables={"Errors": columns({"in": "in", "rotated": "rotated", "equivariance_norm": "E'", "percent": "percent"})},
 )
 
 
@@ -381,7 +370,9 @@ def test_every_method_can_be_built_in_every_task_that_knows_it() -> None:
 @pytest.mark.slow
 def test_the_worked_example_of_the_guide_runs(tmp_path: Path) -> None:
     guide = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "TASK = Task(" in block]
+    (code,) = [
+        block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "TASK = ParticleTask(" in block
+    ]
     module = types.ModuleType("mytask")
     sys.modules["mytask"] = module  # pydantic looks annotations up there
     try:

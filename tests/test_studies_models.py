@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from remul_md.studies.models.egnn import Egnn, EgnnLayer
+from remul_md.studies.models.gatr import Gatr
 from remul_md.studies.models.se3 import Se3Transformer
 from remul_md.studies.models.transformer import PlainTransformer
 from remul_md.studies.particles import Tokens, rotate_each, rotate_tokens
@@ -35,6 +36,8 @@ def built(kind: str) -> nn.Module:
             model = Egnn(n_scalars=S, n_pair_features=P, width=16, n_layers=3)
             for parameter in model.parameters():  # a fresh EGNN hardly moves along differences; a trained one does
                 nn.init.normal_(parameter, std=0.2)
+        elif kind == "gatr":
+            model = Gatr(n_scalars=S, n_channels=4, n_scalar_channels=12, n_layers=2, n_heads=2)
         else:
             model = Se3Transformer(n_scalars=S, n_pair_features=P, n_channels=7, n_layers=3)
             nn.init.constant_(model.scale, 3.0)
@@ -100,7 +103,7 @@ def test_the_transformer_knows_no_rotation() -> None:
     assert gap.norm() > 0.1 * model(bodies).norm()
 
 
-@pytest.mark.parametrize("kind", ["transformer", "egnn", "se3"])
+@pytest.mark.parametrize("kind", ["transformer", "egnn", "se3", "gatr"])
 def test_particles_have_no_order_and_systems_do_not_mix(kind: str) -> None:
     bodies, model = some_tokens(), built(kind)
     order = torch.tensor([3, 0, 4, 1, 2])

@@ -69,6 +69,11 @@ class Column:
     scale: float = 1.0
 
 
+def columns(labels: Mapping[str, str], *, scale: float = 1.0) -> dict[str, Column]:
+    """Columns of one factor, by the names of their figures."""
+    return {name: Column(label=label, scale=scale) for name, label in labels.items()}
+
+
 class Runner(Protocol[M_contra]):
     """How the jobs of a task are done."""
 

@@ -18,8 +18,8 @@ from torch import nn
 from remul_md.errors import InputError
 from remul_md.potentials.potential import resolve_device
 from remul_md.studies.jobs import fingerprint_of
-from remul_md.studies.lab import CalculatorFactory, Job, validation_errors
-from remul_md.studies.methods import method_options
+from remul_md.studies.lab import CalculatorFactory, Job, Task, validation_errors
+from remul_md.studies.methods import ALL_GROUP, method_options
 from remul_md.studies.models.egnn import Egnn
 from remul_md.studies.models.gatr import Gatr
 from remul_md.studies.models.se3 import Se3Transformer
@@ -283,3 +283,12 @@ def course(row: Mapping[str, float], *, ends: Sequence[str] = ()) -> dict[str, f
         **{f"percent{end}": row[f"percent{end}"] for end in ends},
         **{f"error{end}": row[f"twirled{end}"] + row[f"spread{end}"] for end in ends},
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParticleTask(Task[P]):
+    """A task of particles; networks and methods are these, if it says nothing else."""
+
+    models: Mapping[str, str] = field(default_factory=lambda: PARTICLE_MODELS)
+    exact: frozenset[str] = EXACT
+    methods: tuple[str, ...] = ALL_GROUP

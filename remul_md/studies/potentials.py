@@ -5,8 +5,8 @@ Errors in meV/Angstrom and meV. The potential of every job lies in its folder, f
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -16,7 +16,7 @@ from pydantic import Field
 from remul_md.analysis.accuracy import evaluate_potential
 from remul_md.errors import InputError
 from remul_md.potentials.potential import load_potential, resolve_device
-from remul_md.studies.lab import CalculatorFactory, Column, Job, validation_errors
+from remul_md.studies.lab import CalculatorFactory, Column, Job, Task, columns, validation_errors
 from remul_md.studies.methods import ALL_GROUP, method_options
 from remul_md.studies.options import Names, StudyOptions
 from remul_md.training.checkpoint import SYMMETRY, read_metrics
@@ -34,26 +34,25 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "none": ("plain transformer", {"symmetry": "none"}),
     "painn": ("PaiNN (equivariant)", {"kind": "painn"}),
 }
-MODEL_LABELS = {name: label for name, (label, _) in MODELS.items()}
-EXACT = frozenset({"exact", "painn"})
 POTENTIAL_METHODS = (*ALL_GROUP, "torque")
 STEPS_TO_VALIDATE = 20
 ERRORS = ("force_mae_original", "force_mae_rotated")
 # Figures of `Accuracy` under their own names.
 ACCURACY_TABLE = {
-    "Errors in meV/Å and meV": {
-        "force_mae_original": Column(label="force MAE, original"),
-        "force_mae_rotated": Column(label="force MAE, rotated"),
-        "energy_mae_rotated": Column(label="energy MAE, rotated"),
-        "rotational_error": Column(label="rotational error"),
-        "rotational_spread": Column(label="spread"),
-        "equivariance_norm": Column(label="E'"),
-        "equivariance_percent": Column(label="percent"),
-        "direction_load": Column(label="direction load"),
-        "force_mae_exact": Column(label="force MAE, raw directions cut"),
-    }
+    "Errors in meV/Å and meV": columns(
+        {
+            "force_mae_original": "force MAE, original",
+            "force_mae_rotated": "force MAE, rotated",
+            "energy_mae_rotated": "energy MAE, rotated",
+            "rotational_error": "rotational error",
+            "rotational_spread": "spread",
+            "equivariance_norm": "E'",
+            "equivariance_percent": "percent",
+            "direction_load": "direction load",
+            "force_mae_exact": "force MAE, raw directions cut",
+        }
+    )
 }
-ERROR_LABEL = "force MAE, meV/Å"
 
 
 class PotentialOptions(StudyOptions):
@@ -150,7 +149,7 @@ class Potentials(Generic[Q]):
             "n_parameters": sum(p.numel() for p in trained.model.parameters()),
             "best_step": metrics["best_step"],
             "train_seconds": round(trained.provenance.seconds, 1),
-            "figures": {name: accuracy.to_json()[name] for columns in ACCURACY_TABLE.values() for name in columns}
+            "figures": {name: accuracy.to_json()[name] for table in ACCURACY_TABLE.values() for name in table}
             | ({} if self.dynamics is None else self.dynamics(options, job, folder, calculator)),
             "baselines": {"forces of 0": 1000.0 * float(np.abs(frames.forces).mean())},
             "zero_error": 1e6 * float(np.square(frames.forces).mean()),
@@ -165,3 +164,15 @@ class Potentials(Generic[Q]):
             ],
             "learning": validation_errors(folder, "validation_force_mae"),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PotentialTask(Task[Q]):
+    """A task of potentials; networks, methods, errors and tables are these, if it says nothing else."""
+
+    models: Mapping[str, str] = field(default_factory=lambda: {name: label for name, (label, _) in MODELS.items()})
+    exact: frozenset[str] = frozenset({"exact", "painn"})
+    methods: tuple[str, ...] = POTENTIAL_METHODS
+    errors: tuple[str, ...] = ERRORS
+    error_label: str = "force MAE, meV/Å"
+    tables: Mapping[str, Mapping[str, Column]] = field(default_factory=lambda: ACCURACY_TABLE)

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from remul_md.errors import InputError
-from remul_md.studies.lab import Column, Task
-from remul_md.studies.learn import EXACT, PARTICLE_MODELS, ParticleOptions, Particles, Splits
-from remul_md.studies.methods import ALL_GROUP
+from remul_md.studies.lab import columns
+from remul_md.studies.learn import PARTICLE_MODELS, ParticleOptions, Particles, ParticleTask, Splits
 from remul_md.studies.options import Names
 from remul_md.studies.particles import Tokens, without_learning
 
@@ -122,27 +121,21 @@ QUICK: dict[str, Any] = {
 GATR = {"gatr_channels": 16, "gatr_scalars": 128, "gatr_layers": 10}
 PAPER: dict[str, Any] = {"width": 384, "n_layers": 10, **GATR, "n_steps": 50_000, "n_test": 5000, "device": "cuda"}
 MSE = 1e3  # printed x 1e-3
-TASK = Task(
+TASK = ParticleTask(
     name="charged",
     title="Five charged particles",
     options=ChargedOptions,
     sizes={"quick": QUICK, "default": {}, "paper": PAPER},
     cases={"charged": "five charged particles"},
-    models=PARTICLE_MODELS,
-    exact=EXACT,
-    methods=ALL_GROUP,
     runner=Particles(load=load, baselines=baselines),
     errors=("in", "early"),
     error_label="mean squared error x 1e-3",
     ratio=("in", "early"),
     tables={
         "Mean squared error a coordinate, x 1e-3": {
-            "train": Column(label="train", scale=MSE),
-            "in": Column(label="frames 30 to 40", scale=MSE),
-            "early": Column(label="frames 20 to 30", scale=MSE),
-            "rotated": Column(label="all orientations", scale=MSE),
-            "equivariance_norm": Column(label="E' x 1e-3", scale=MSE),
-            "percent": Column(label="percent"),
+            **columns({"train": "train", "in": "frames 30 to 40", "early": "frames 20 to 30"}, scale=MSE),
+            **columns({"rotated": "all orientations", "equivariance_norm": "E' x 1e-3"}, scale=MSE),
+            **columns({"percent": "percent"}),
         }
     },
 )

@@ -14,11 +14,9 @@ from remul_md.datasets import read_frames, write_frames
 from remul_md.labels.calculated import calculate_labels
 from remul_md.labels.field import in_random_orientations
 from remul_md.labels.sources import label_source
-from remul_md.studies import potentials
-from remul_md.studies.lab import Task
 from remul_md.studies.methods import ABOUT_AXIS
 from remul_md.studies.options import Names
-from remul_md.studies.potentials import PotentialOptions, Potentials
+from remul_md.studies.potentials import POTENTIAL_METHODS, PotentialOptions, Potentials, PotentialTask
 
 if TYPE_CHECKING:
     from remul_md.structures.frames import Frames
@@ -90,19 +88,14 @@ QUICK: dict[str, Any] = {
     "n_validation": 50,
     "n_test": 100,
 }
-TASK = Task(
+TASK = PotentialTask(
     name="field",
     title="Ethanol in an electric field",
     options=FieldOptions,
     sizes={"quick": QUICK, "default": {}},
     cases={name: f"ethanol in a field of {name} V/Å along z" for name in CASES},
-    models=potentials.MODEL_LABELS,
-    exact=potentials.EXACT,
-    methods=(*potentials.POTENTIAL_METHODS, *ABOUT_AXIS),
+    methods=(*POTENTIAL_METHODS, *ABOUT_AXIS),
     runner=Potentials(data=data, test=test),
     prepare=prepare,
-    errors=potentials.ERRORS,
-    error_label=potentials.ERROR_LABEL,
-    tables=potentials.ACCURACY_TABLE,
     notes=dict.fromkeys(CASES, "Rotated figures, percent and E' are those of rotations about the field."),
 )

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from remul_md.datasets import read_frames
 from remul_md.structures.topology import bond_angles, bond_kinds, bond_lengths, bond_pairs, bonded_chains
-from remul_md.studies.lab import Column, Task
-from remul_md.studies.learn import ParticleOptions, Particles, Splits
-from remul_md.studies.methods import ALL_GROUP
+from remul_md.studies.lab import Column, columns
+from remul_md.studies.learn import ParticleOptions, Particles, ParticleTask, Splits
 from remul_md.studies.models.flow import FlowTransformer
 from remul_md.studies.particles import TokenObjective, Tokens, predict
 from remul_md.training.config import TrainConfig
@@ -250,26 +249,21 @@ PAPER: dict[str, Any] = {"width": 512, "n_layers": 10, "batch_size": 128, "learn
 _PARTICLES: Particles[FlowOptions] = Particles(
     load=load, baselines=baselines, objective=FlowObjective, strata=parts_of_time, further=sample_figures
 )
-TASK = Task(
+TASK = ParticleTask(
     name="flow",
     title="Flow matching of conformers",
     options=FlowOptions,
     sizes={"quick": QUICK, "default": {}, "paper": PAPER},
     cases={**{name: name for name in MOLECULES}, ALL: "seven molecules together"},
     models={"transformer": "transformer"},
-    methods=ALL_GROUP,
     runner=_PARTICLES,
     errors=("test", "rotated"),
     error_label="mean squared error of the velocity, Å²",
     learned_below=CLOUD,  # noise that no network can know is most of the error
     tables={
         "Mean squared error of a component of the velocity, Å²": {
-            "train": Column(label="train"),
-            "test": Column(label="test"),
-            "rotated": Column(label="all orientations"),
-            "spread": Column(label="s²"),
-            "equivariance_norm": Column(label="E'"),
-            "percent": Column(label="percent"),
+            **columns({"train": "train", "test": "test", "rotated": "all orientations"}),
+            **columns({"spread": "s²", "equivariance_norm": "E'", "percent": "percent"}),
         },
         "By the time of the flow": {
             f"{figure}_{part}": Column(label=f"{label}, t {number / N_BINS:g} to {(number + 1) / N_BINS:g}")
@@ -277,10 +271,8 @@ TASK = Task(
             for number, part in enumerate(PARTS)
         },
         "Conformers made by the flow, Wasserstein distance to the test set": {
-            "bond_wasserstein": Column(label="bond lengths, Å"),
-            "angle_wasserstein": Column(label="angles, degrees"),
-            "distance_wasserstein": Column(label="all distances, Å"),
-            "right_bonds": Column(label="right bonds, %"),
+            **columns({"bond_wasserstein": "bond lengths, Å", "angle_wasserstein": "angles, degrees"}),
+            **columns({"distance_wasserstein": "all distances, Å", "right_bonds": "right bonds, %"}),
         },
     },
 )

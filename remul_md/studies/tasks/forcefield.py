@@ -12,10 +12,16 @@ from remul_md.datasets import read_frames
 from remul_md.datasets.structure_source import read_structure
 from remul_md.dynamics import MDOptions, SimulationStopped, run_md
 from remul_md.errors import InputError
-from remul_md.studies import potentials
-from remul_md.studies.lab import CalculatorFactory, Column, Job, Task
+from remul_md.studies.lab import CalculatorFactory, Job, columns
 from remul_md.studies.options import Names
-from remul_md.studies.potentials import PotentialOptions, Potentials
+from remul_md.studies.potentials import (
+    ACCURACY_TABLE,
+    ERRORS,
+    POTENTIAL_METHODS,
+    PotentialOptions,
+    Potentials,
+    PotentialTask,
+)
 from remul_md.training.run_folder import POTENTIAL
 
 if TYPE_CHECKING:
@@ -28,7 +34,7 @@ class ForceFieldOptions(PotentialOptions):
     """Options of the task; the defaults are its default size."""
 
     cases: Names = Field(("ethanol", "aspirin", "salicylic"), description="molecules of rMD17")
-    methods: Names = potentials.POTENTIAL_METHODS
+    methods: Names = POTENTIAL_METHODS
     n_train: int = Field(950, ge=1, description="training frames")
     nve_ps: float = Field(5.0, gt=0, description="length of the NVE run of each potential")
     equilibrate_ps: float = Field(2.0, ge=0, description="Langevin dynamics before it")
@@ -99,7 +105,7 @@ QUICK: dict[str, Any] = {
     "nve_ps": 1.0,
     "equilibrate_ps": 0.5,
 }
-TASK = Task(
+TASK = PotentialTask(
     name="force-field",
     title="Force fields",
     options=ForceFieldOptions,
@@ -107,23 +113,20 @@ TASK = Task(
     cases={
         name: name for name in ("ethanol", "aspirin", "salicylic", "benzene", "malonaldehyde", "naphthalene", "toluene")
     },
-    models=potentials.MODEL_LABELS,
-    exact=potentials.EXACT,
-    methods=potentials.POTENTIAL_METHODS,
     runner=Potentials(data=data, test=test, dynamics=dynamics),
     dynamics=True,
-    errors=potentials.ERRORS,
-    error_label=potentials.ERROR_LABEL,
-    ratio=potentials.ERRORS,
+    ratio=ERRORS,
     tables={
-        **potentials.ACCURACY_TABLE,
-        "NVE with each potential": {
-            "nve": Column(label="NVE"),
-            "drift": Column(label="drift [95 %], meV/atom/ps"),
-            "temperature": Column(label="mean temperature, K"),
-            "angular_momentum_change": Column(label="angular momentum, change"),
-            "rotational_error_along": Column(label="rotational error along it, meV/Å"),
-            "angle_swept": Column(label="rotated by, degrees"),
-        },
+        **ACCURACY_TABLE,
+        "NVE with each potential": columns(
+            {
+                "nve": "NVE",
+                "drift": "drift [95 %], meV/atom/ps",
+                "temperature": "mean temperature, K",
+                "angular_momentum_change": "angular momentum, change",
+                "rotational_error_along": "rotational error along it, meV/Å",
+                "angle_swept": "rotated by, degrees",
+            }
+        ),
     },
 )

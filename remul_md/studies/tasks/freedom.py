@@ -13,10 +13,8 @@ from pydantic import Field
 from remul_md.datasets import read_frames
 from remul_md.labels.sampling import sample_labels
 from remul_md.labels.sources import label_source
-from remul_md.studies import potentials
-from remul_md.studies.lab import Task
 from remul_md.studies.options import Names
-from remul_md.studies.potentials import PotentialOptions, Potentials
+from remul_md.studies.potentials import ERRORS, PotentialOptions, Potentials, PotentialTask
 
 if TYPE_CHECKING:
     from remul_md.structures.frames import Frames
@@ -72,18 +70,13 @@ def test(options: FreedomOptions, case: str, study_dir: Path) -> Frames:
 
 
 QUICK: dict[str, Any] = {"cases": ["200", "2000"], "seeds": [0], "n_steps": 800, "n_test": 200}
-TASK = Task(
+TASK = PotentialTask(
     name="freedom",
     title="When does freedom pay?",
     options=FreedomOptions,
     sizes={"quick": QUICK, "default": {}},
     cases={name: f"ethanol, GFN2-xTB, {name} training frames" for name in CASES},
-    models=potentials.MODEL_LABELS,
-    exact=potentials.EXACT,
-    methods=potentials.POTENTIAL_METHODS,
     runner=Potentials(data=data, test=test),
     prepare=prepare,
-    errors=(potentials.ERRORS[1], potentials.ERRORS[0]),
-    error_label=potentials.ERROR_LABEL,
-    tables=potentials.ACCURACY_TABLE,
+    errors=(ERRORS[1], ERRORS[0]),
 )

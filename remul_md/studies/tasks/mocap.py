@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from remul_md.datasets.readers.npz import load_arrays
-from remul_md.studies.lab import Column, Task
-from remul_md.studies.learn import EXACT, PARTICLE_MODELS, ParticleOptions, Particles, Splits
+from remul_md.studies.lab import Column, columns
+from remul_md.studies.learn import ParticleOptions, Particles, ParticleTask, Splits
 from remul_md.studies.methods import ABOUT_AXIS, ALL_GROUP
 from remul_md.studies.options import Names
 from remul_md.studies.particles import Tokens, without_learning
@@ -144,26 +144,27 @@ QUICK: dict[str, Any] = {
 GATR = {"gatr_channels": 16, "gatr_scalars": 128, "gatr_layers": 12}
 PAPER: dict[str, Any] = {"width": 384, "n_layers": 10, **GATR, "n_steps": 33_000, "device": "cuda"}  # 2,000 epochs
 MSE = 1e2  # printed x 1e-2
-TASK = Task(
+TASK = ParticleTask(
     name="mocap",
     title="Motion capture",
     options=MocapOptions,
     sizes={"quick": QUICK, "default": {}, "paper": PAPER},
     cases={"walk": "walk", "run": "run"},
-    models=PARTICLE_MODELS,
-    exact=EXACT,
     methods=(*ALL_GROUP, *ABOUT_AXIS),
     runner=Particles(load=load, baselines=baselines, axes=AXES, length=LENGTH),
     errors=("test", "rotated_y", "rotated"),
     error_label="mean squared error x 1e-2",
     ratio=("test", "rotated_y"),
     tables={
-        "Mean squared error a coordinate, x 1e-2": {
-            "train": Column(label="train", scale=MSE),
-            "test": Column(label="test", scale=MSE),
-            "rotated_y": Column(label="rotated about the vertical", scale=MSE),
-            "rotated": Column(label="all orientations", scale=MSE),
-        },
+        "Mean squared error a coordinate, x 1e-2": columns(
+            {
+                "train": "train",
+                "test": "test",
+                "rotated_y": "rotated about the vertical",
+                "rotated": "all orientations",
+            },
+            scale=MSE,
+        ),
         "Broken symmetry by group: E', and the share of the squared error over the group, %": {
             f"{figure}{end}": Column(label=f"{label}, {group}")
             for figure, label in (("equivariance_norm", "E'"), ("percent", "percent"))

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from remul_md.errors import InputError
-from remul_md.studies.lab import Column, Task
-from remul_md.studies.learn import EXACT, PARTICLE_MODELS, ParticleOptions, Particles, Splits
+from remul_md.studies.lab import columns
+from remul_md.studies.learn import EXACT, PARTICLE_MODELS, ParticleOptions, Particles, ParticleTask, Splits
 from remul_md.studies.methods import ALL_GROUP
 from remul_md.studies.options import Names
 from remul_md.studies.particles import Tokens, rotate_tokens, without_learning
@@ -204,28 +204,21 @@ PAPER: dict[str, Any] = {
     "device": "cuda",
 }
 MSE = 1e3  # printed x 1e-3
-TASK = Task(
+TASK = ParticleTask(
     name="nbody",
     title="Four bodies under gravity",
     options=NBodyOptions,
     sizes={"quick": QUICK, "default": {}, "paper": PAPER},
     cases={"limited": "trained within 10 degrees", "haar": "trained in all orientations"},
-    models=PARTICLE_MODELS,
-    exact=EXACT,
-    methods=ALL_GROUP,
     runner=Particles(load=load, baselines=baselines),
     errors=("in", "out", "rotated"),
     error_label="mean squared error x 1e-3",
     ratio=("in", "out"),
     tables={
         "Mean squared error a coordinate, x 1e-3": {
-            "train": Column(label="train", scale=MSE),
-            "in": Column(label="in distribution", scale=MSE),
-            "out": Column(label="outside", scale=MSE),
-            "rotated": Column(label="all orientations", scale=MSE),
-            "far": Column(label="200 away", scale=MSE),
-            "equivariance_norm": Column(label="E' x 1e-3", scale=MSE),
-            "percent": Column(label="percent"),
+            **columns({"train": "train", "in": "in distribution", "out": "outside"}, scale=MSE),
+            **columns({"rotated": "all orientations", "far": "200 away", "equivariance_norm": "E' x 1e-3"}, scale=MSE),
+            **columns({"percent": "percent"}),
         }
     },
     published_label="published, in / outside",

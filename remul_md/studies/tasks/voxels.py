@@ -21,7 +21,7 @@ from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.potentials.potential import resolve_device
 from remul_md.studies.jobs import fingerprint_of
-from remul_md.studies.lab import CalculatorFactory, Column, Job, Task, validation_errors
+from remul_md.studies.lab import CalculatorFactory, Job, Task, columns, validation_errors
 from remul_md.studies.learn import course
 from remul_md.studies.methods import METHODS, method_options
 from remul_md.studies.models.unet import UNet
@@ -286,14 +286,19 @@ TASK = Task(
     learned_below=MEAN,  # under this noise half the error of an empty grid is out of reach for long
     tables={
         "Mean squared error a value of the grid, x 1e-3": {
-            "train": Column(label="train", scale=MSE),
-            "test": Column(label="test", scale=MSE),
-            "rotated": Column(label="all orientations", scale=MSE),
-            "spread": Column(label="s², rotations of the cube", scale=MSE),
-            "percent": Column(label="percent, rotations of the cube"),
-            "equivariance_norm": Column(label="E', rotations of the cube"),
-            "general_percent": Column(label="percent, all rotations, interpolated"),
-            "floor_percent": Column(label="of which interpolation"),
+            **columns(
+                {
+                    "train": "train",
+                    "test": "test",
+                    "rotated": "all orientations",
+                    "spread": "s², rotations of the cube",
+                },
+                scale=MSE,
+            ),
+            **columns({"percent": "percent, rotations of the cube", "equivariance_norm": "E', rotations of the cube"}),
+            **columns(
+                {"general_percent": "percent, all rotations, interpolated", "floor_percent": "of which interpolation"}
+            ),
         }
     },
 )
