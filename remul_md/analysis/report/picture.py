@@ -87,7 +87,7 @@ def _energy_panel(ax: Axes, analysis: TrajectoryAnalysis, _evaluation: Any, _tra
     ax.set_xlabel("time (ps)")
     ax.set_ylabel("total energy − start (meV/atom)")
     half = 0.5 * (drift.ci95_meV_per_atom_ps[1] - drift.ci95_meV_per_atom_ps[0])
-    slope = f"{drift.slope_meV_per_atom_ps:+.4f}".replace("-", "−")
+    slope = f"{drift.slope_meV_per_atom_ps:z.4f}".replace("-", "−")
     _heading(
         ax,
         "Energy is kept" if analysis.conservation == "conserves" else "Energy",
