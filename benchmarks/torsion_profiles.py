@@ -104,12 +104,12 @@ def plot(molecules: dict[str, Any], path: Path) -> None:
     size = (4.2 * columns, 3.2 * (-(-len(panels) // columns)))
     with drawn_panels(len(panels), n_columns=columns, inches=size) as (figure, places):
         for axes, (name, bond, row) in zip(places, panels, strict=False):
-            angle = np.array(row["angle_deg"])
+            angle = np.array(row["angle_deg"]) - row["angle_deg"][0]
             axes.plot(angle, row["reference_eV"], "o", ms=4, color=INK, label="PBE/def2-SVP")
             for color, (potential, found) in zip(SERIES[1:], row["potentials"].items(), strict=False):
                 axes.plot(angle, found["energy_eV"], color=color, label=Path(potential).name)
-            axes.set(title=f"{name}, {bond}", xlabel="torsion, degrees", ylabel="energy, eV")
-            axes.legend()
+            axes.set(title=f"{name}, {bond}", xlabel="rotated by, degrees", ylabel="energy, eV")
+        places[0].legend()
         save_picture(figure, path)
 
 
@@ -124,8 +124,10 @@ def run(options: argparse.Namespace, given: list[str]) -> None:
         molecules[name] = profiles(name, [name, *options.potentials], source, options.run_dir)
         for bond, row in molecules[name]["bonds"].items():
             for potential, found in row["potentials"].items():
-                told = f"RMSE {found['rmse_eV']:.3f} eV, {found['rmse_within_1_eV_eV']:.3f} within 1 eV"
-                print(f"{name}, {bond}, {potential}: {told}, largest {found['largest_error_eV']:.3f}")
+                rmse, near, largest = (
+                    f"{1e3 * found[key]:.2g}" for key in ("rmse_eV", "rmse_within_1_eV_eV", "largest_error_eV")
+                )
+                print(f"{name}, {bond}, {potential}: RMSE {rmse} meV, within 1 eV {near} meV, largest {largest} meV")
         command = told_command("torsion_profiles", given, {str(options.run_dir): "FOLDER"})
         write_json(
             options.json, {**provenance(command, n_jobs=1), "molecules": molecules}, hint="choose another --json"
