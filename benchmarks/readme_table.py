@@ -424,6 +424,8 @@ def network_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     gatr = {row["task"]: row for row in rows if row["network"] == "gatr"}
 
     def cell(row: Mapping[str, Any], kind: str, what: str) -> str:
+        if kind == "compiled" and "compile_s" in row and row["compile_s"] is None:
+            return f"not in {row['compile_limit_s']:g} s"
         if f"{what}_ms" not in row[kind]:
             return ""
         ms, of_gatr = row[kind][f"{what}_ms"], gatr.get(row["task"])
@@ -437,6 +439,25 @@ def network_rows(rows: Sequence[Mapping[str, Any]]) -> str:
         sizes = [f"{row['parameters']:,}", f"{row['forward_mflops']:.0f}"]
         lines.append("| " + " | ".join([row["task"], name, *sizes, *times, f"{row['step_MiB']:.0f}"]) + " |")
     return "\n".join(lines)
+
+
+def md17_baseline_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of `md17_baselines.py`, x 1e-2."""
+    lines = [
+        "| molecule | heavy atoms | pairs | standing still | mean geometry | mean geometry, superposed | 100 frames |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        errors = [row[name] for name in ("no_motion", "mean_geometry", "mean_superposed")]
+        cells = [f"{100 * mean:.3g} ± {100 * error:.2g}" for mean, error in errors]
+        cells = [row["molecule"], str(row["n_heavy"]), str(row["n_pairs"]), *cells, f"{100 * row['no_motion_100']:.2g}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def md17_baseline_table() -> str:
+    """What the MD17 task costs without learning."""
+    return md17_baseline_rows(measured("md17_baselines")["rows"])
 
 
 def network_table() -> str:
@@ -494,7 +515,11 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/statistics.md": {"drift-noise": drift_noise_table, "drift-real": drift_real_table},
     "docs/studies.md": {
         "study-mocap": partial(study_table, "mocap_quick"),
+        "study-mocap-gatr": partial(study_table, "mocap_gatr"),
         "study-charged": partial(study_table, "charged_quick"),
+        "study-charged-gatr": partial(study_table, "charged_gatr"),
+        "md17-baselines": md17_baseline_table,
+        "study-md17": partial(study_table, "md17_quick"),
         "study-field": partial(study_table, "field_quick"),
         "study-freedom": partial(study_table, "freedom_quick"),
     },

@@ -5,6 +5,8 @@ Letters: B systems, N particles, E width, P features of a pair.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -56,7 +58,8 @@ class Gnn(nn.Module):
     @property
     def shared_matrix(self) -> nn.Parameter:
         """The matrix before the output, on which the gradual weights balance gradients."""
-        matrix: nn.Parameter = self.mix.weight
+        mix: Any = self.mix
+        matrix: nn.Parameter = mix.weight
         return matrix
 
     def forward(self, tokens: Tokens) -> Tensor:
