@@ -27,7 +27,7 @@ from remul_md.studies.tasks.md17 import (
     mean_geometry,
     prepare,
     samples,
-    starts_of,
+    starts_in_block,
 )
 from remul_md.studies.trajectories import Trajectory, forces_of_copies, read_heavy_atoms, sha256_of, trajectory_file
 from remul_md.symmetry.rotations import random_rotations
@@ -59,7 +59,7 @@ def made_up(options: Md17Options) -> Trajectory:
 def test_no_way_of_one_part_meets_that_of_another(n_frames: int, horizon: int) -> None:
     """Every moment from input to target; and a horizon lies between the last of one part and the first of the next."""
     ways = {
-        part: [set(range(s, s + horizon + 1)) for s in starts_of(part, n_frames=n_frames, horizon=horizon)]
+        part: [set(range(s, s + horizon + 1)) for s in starts_in_block(part, n_frames=n_frames, horizon=horizon)]
         for part in SHARES
     }
     moments = {part: set().union(*each) for part, each in ways.items()}
@@ -84,7 +84,7 @@ def test_samples_are_drawn_within_their_parts(tmp_path: Path, monkeypatch: pytes
     splits = load(options, "ethanol", tmp_path)
     assert [len(part) for part in (splits.train, splits.validation, splits.tests["test"])] == [8, 5, 7]
     for part, starts in zip(SHARES, drawn, strict=True):
-        possible = set(starts_of(part, n_frames=options.n_frames, horizon=options.horizon).tolist())
+        possible = set(options.starts_of(part).tolist())
         assert [len(each) for each in starts] in ([4, 4], [3, 2], [4, 3])
         for each in starts:
             assert set(each.tolist()) <= possible
@@ -93,6 +93,14 @@ def test_samples_are_drawn_within_their_parts(tmp_path: Path, monkeypatch: pytes
     test = splits.tests["test"]
     assert torch.allclose(test.targets, 0.25 * test.velocities, atol=1e-5)
     assert test.positions.mean(1).abs().max() < 1e-6
+
+
+def test_a_mixed_split_shares_moments_but_no_sample() -> None:
+    options = small_options("split=mixed", "n_train=60", "n_validation=30", "n_test=30")
+    starts = {part: options.starts_of(part) for part in SHARES}
+    assert sorted(np.concatenate([*starts.values()]).tolist()) == [*range(options.n_frames - options.horizon)]
+    assert starts["train"].min() < starts["test"].max()
+    assert starts["test"].min() < starts["train"].max()
 
 
 def test_atoms_that_are_bonded_are_neighbours() -> None:

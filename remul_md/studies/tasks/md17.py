@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -49,6 +49,9 @@ class Md17Options(ParticleOptions):
     n_validation: int = Field(2000, ge=1, description="validation samples, as in the paper")
     n_test: int = Field(2000, ge=1, description="test samples, as in the paper")
     horizon_steps: int = Field(3000, ge=1, description="MD steps of 0.5 fs from input to target; GMN's code has 3000")
+    split: Literal["blocks", "mixed"] = Field(
+        "blocks", description="parts are blocks in time; mixed: drawn from all frames, as in the published loader"
+    )
     n_replicas: int = Field(4, ge=1, description="runs of a molecule, from different frames of rMD17")
     replica_ps: float = Field(25.0, gt=0, description="length of each run")
     md_seed: int = Field(0, ge=0, description="of the velocities and the thermostat")
@@ -59,14 +62,27 @@ class Md17Options(ParticleOptions):
         self.md_options()
         if self.horizon_steps % FRAME_STEPS:
             raise ValueError(f"horizon_steps must be a multiple of {FRAME_STEPS}, got {self.horizon_steps}")
-        for part, n in (("train", self.n_train), ("validation", self.n_validation), ("test", self.n_test)):
-            possible = len(starts_of(part, n_frames=self.n_frames, horizon=self.horizon))
-            if -(-n // self.n_replicas) > possible:
+        possible = {part: len(self.starts_of(part)) for part in SHARES}
+        for part, n in self.sizes_of_parts.items():
+            if -(-n // self.n_replicas) > possible[part]:
                 raise ValueError(
-                    f"n_{part} {n} is more than the {possible} starts that each of {self.n_replicas} replicas of "
+                    f"n_{part} {n} is more than the {possible[part]} starts that each of {self.n_replicas} replicas of "
                     f"{self.replica_ps:g} ps has for a horizon of {self.horizon_steps} steps; make replica_ps longer"
                 )
         return self
+
+    @property
+    def sizes_of_parts(self) -> dict[str, int]:
+        """Samples of each part."""
+        return {"train": self.n_train, "validation": self.n_validation, "test": self.n_test}
+
+    def starts_of(self, part: str) -> NDArray[np.int64]:
+        """Frames of a replica at which a sample of a part may start."""
+        if self.split == "blocks":
+            return starts_in_block(part, n_frames=self.n_frames, horizon=self.horizon)
+        mixed = np.random.default_rng(START_SEED).permutation(max(0, self.n_frames - self.horizon))
+        ends = np.cumsum([int(share * len(mixed)) for share in SHARES.values()])
+        return np.split(mixed, ends[:-1])[[*SHARES].index(part)]
 
     @property
     def horizon(self) -> int:
@@ -108,7 +124,7 @@ def prepare(options: Md17Options, study_dir: Path) -> None:
             )
 
 
-def starts_of(part: str, *, n_frames: int, horizon: int) -> NDArray[np.int64]:
+def starts_in_block(part: str, *, n_frames: int, horizon: int) -> NDArray[np.int64]:
     """Frames of a replica at which a sample of a part may start.
 
     A replica is cut into three blocks in time with a gap of one horizon between two of them, and input and target of a
@@ -135,8 +151,8 @@ def load(options: Md17Options, case: str, study_dir: Path) -> Splits:
     trajectory = read_heavy_atoms(study_dir, case)
     rng = np.random.default_rng(START_SEED)
     parts: dict[str, Tokens] = {}
-    for part, n in (("train", options.n_train), ("validation", options.n_validation), ("test", options.n_test)):
-        possible = starts_of(part, n_frames=options.n_frames, horizon=options.horizon)
+    for part, n in options.sizes_of_parts.items():
+        possible = options.starts_of(part)
         numbers = np.array_split(np.arange(n), options.n_replicas)
         starts = [np.sort(rng.choice(possible, size=len(each), replace=False)) for each in numbers]
         parts[part] = samples(trajectory, starts, horizon=options.horizon)
