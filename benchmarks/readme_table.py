@@ -520,6 +520,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "study-charged-gatr": partial(study_table, "charged_gatr"),
         "md17-baselines": md17_baseline_table,
         "study-md17": partial(study_table, "md17_quick"),
+        "study-md17-mixed": partial(study_table, "md17_mixed"),
         "study-field": partial(study_table, "field_quick"),
         "study-freedom": partial(study_table, "freedom_quick"),
     },

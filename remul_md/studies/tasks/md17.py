@@ -292,7 +292,6 @@ TASK = Task(
     },
     notes=dict.fromkeys(
         MOLECULES,
-        "Trajectories are dynamics of our own potentials at 500 K, NOT MD17, and parts are blocks in time; published "
-        "figures do not compare.",
+        "Trajectories are dynamics of our own potentials at 500 K, NOT MD17; published figures do not compare.",
     ),
 )
