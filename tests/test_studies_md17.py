@@ -95,6 +95,13 @@ def test_samples_are_drawn_within_their_parts(tmp_path: Path, monkeypatch: pytes
     assert test.positions.mean(1).abs().max() < 1e-6
 
 
+def test_a_trajectory_of_other_options_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(md17, "read_heavy_atoms", lambda *_: made_up(small_options()))
+    for override in ("replica_ps=0.5", "n_replicas=3"):
+        with pytest.raises(InputError, match="2 replicas of 81 frames, and the options ask for"):
+            load(small_options(override), "ethanol", tmp_path)
+
+
 def test_a_mixed_split_shares_moments_but_no_sample() -> None:
     options = small_options("split=mixed", "n_train=60", "n_validation=30", "n_test=30")
     starts = {part: options.starts_of(part) for part in SHARES}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from remul_md.dynamics import MDOptions
+from remul_md.errors import InputError
 from remul_md.structures.alignment import superposition_rotations
 from remul_md.structures.topology import all_pairs, bond_lengths
 from remul_md.studies.lab import CalculatorFactory, Column, Job, Task
@@ -147,8 +148,18 @@ def starts_in_block(part: str, *, n_frames: int, horizon: int) -> NDArray[np.int
 
 
 def load(options: Md17Options, case: str, study_dir: Path) -> Splits:
-    """Samples of a molecule; the same for every seed."""
+    """Samples of a molecule; the same for every seed.
+
+    Raises:
+        InputError: the trajectory in the folder is one of other options.
+    """
     trajectory = read_heavy_atoms(study_dir, case)
+    there, wanted = trajectory.positions.shape[:2], (options.n_replicas, options.n_frames)
+    if there != wanted:
+        raise InputError(
+            f"{trajectory_file(study_dir, case)}: holds {there[0]} replicas of {there[1]} frames, and the options ask "
+            f"for {wanted[0]} of {wanted[1]}; use a new --run-dir"
+        )
     rng = np.random.default_rng(START_SEED)
     parts: dict[str, Tokens] = {}
     for part, n in options.sizes_of_parts.items():
