@@ -161,6 +161,7 @@ def test_forces_of_copies_are_those_of_the_potential_and_conserve_angular_moment
     assert change[1] == pytest.approx(-forces[1, 4, 2], abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_study_runs_its_own_dynamics_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps of ethanol; a job then reads them, and what it was made from stands in the result."""
     monkeypatch.setattr(md17, "FRAME_STEPS", 2)
