@@ -515,6 +515,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/statistics.md": {"drift-noise": drift_noise_table, "drift-real": drift_real_table},
     "docs/studies.md": {
         "study-mocap": partial(study_table, "mocap_quick"),
+        "study-mocap-gatr": partial(study_table, "mocap_gatr"),
         "study-charged": partial(study_table, "charged_quick"),
         "study-charged-gatr": partial(study_table, "charged_gatr"),
         "md17-baselines": md17_baseline_table,
