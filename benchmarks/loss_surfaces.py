@@ -10,8 +10,11 @@ Two losses: the task loss, in the orientations of the data, and the equivariance
 random orientations. Curvature: the largest eigenvalues of the Hessian of each by Lanczos steps with products of the
 Hessian and a vector, in float64.
 
+Finished runs in the folders of studies are read, as long as all options are the same that the study knew and that
+decide a training; those that are in none are made in the first folder.
+
 python benchmarks/loss_surfaces.py [--runs plain remul egnn gatr] [--set KEY=VALUE ...] [--points 17] [--lanczos 15]
-    [--run-dir DIR] [--json FILE] [--plot PNG]
+    [--run-dir DIR ...] [--json FILE] [--plot PNG]
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ from torch import Tensor, nn
 
 from remul_md.outputs import save_picture
 from remul_md.studies.curvature import gradient_and_product, lanczos
-from remul_md.studies.lab import Job, run_job, study_options
+from remul_md.studies.jobs import read_json
+from remul_md.studies.lab import CONFIG, RESULT, Job, run_job, study_options
 from remul_md.studies.learn import ParticleOptions
 from remul_md.studies.particles import Tokens, rotate_tokens, squared_error
 from remul_md.studies.record import provenance
@@ -48,6 +52,7 @@ RUNS = {
 }
 SEED, DIRECTION_SEEDS, ROTATION_SEED, LANCZOS_SEED = 0, (1, 2), 3, 4
 N_EIGENVALUES = 3
+MEASURED_AFTERWARDS = {"task", "n_test", "n_draws", "n_draw_systems"}  # no weight depends on them
 Loss = Callable[[nn.Module], Tensor]
 Array = NDArray[np.float64]
 
@@ -102,13 +107,23 @@ def top_eigenvalues(model: nn.Module, loss: Loss, *, n_steps: int) -> list[float
     return lanczos(product, start.to(gradient), n=n_steps)[::-1][:N_EIGENVALUES]
 
 
-def trained(name: str, options: ParticleOptions, folder: Path) -> tuple[nn.Module, Tokens]:
+def holds_run(folder: Path, job: Job, options: ParticleOptions) -> bool:
+    """Whether a study has finished this job, with the options of today as far as they existed then."""
+    if not (folder / job.name / RESULT).is_file() or not (folder / CONFIG).is_file():
+        return False
+    before, now = read_json(folder / CONFIG), options.decisive
+    return all(now.get(key) == value for key, value in before.items() if key not in MEASURED_AFTERWARDS)
+
+
+def trained(name: str, options: ParticleOptions, folders: Sequence[Path]) -> tuple[nn.Module, Tokens]:
     """The averaged weights at the end of a run, in float64, and the systems it was trained with."""
     task: Any = find_task("nbody")
     kind, method, _ = RUNS[name]
     job = Job(case=options.cases[0], model=kind, method=method, seed=SEED, budgets=("steps",), n_steps=options.n_steps)
     tokens = task.runner.load(options, job.case, SEED).train
-    run_job(task, options, job, str(folder))  # a finished run is read
+    folder = next((each for each in folders if holds_run(each, job, options)), folders[0])
+    if not holds_run(folder, job, options):
+        run_job(task, options, job, str(folder))  # a finished run is read
     model = options.model(kind, tokens, seed=SEED)
     model.load_state_dict(read_checkpoint(folder / job.name / CHECKPOINT)["average"])
     double = {
@@ -139,21 +154,27 @@ def explored(model: nn.Module, tokens: Tokens, *, steps: Array, n_lanczos: int) 
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
-    """Contours of the task loss above and of the equivariance loss below, all on one logarithmic scale."""
+    """Contours of the task loss above and of the equivariance loss below, all on one logarithmic scale.
+
+    It ends at the highest loss of the first network: EGNN's explodes, and all else would be of one colour. It begins at
+    the lowest equivariance loss: in the middle the task loss of a network that knows its data by heart is thousands of
+    times lower.
+    """
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
     rows, steps = found["runs"], np.array(found["grid"])
     kinds = ("task", "equivariance")
     values = {(name, kind): np.array(row[kind]["surface"]) for name, row in rows.items() for kind in kinds}
-    lowest, highest = (end(each.min() if end is min else each.max() for each in values.values()) for end in (min, max))
+    lowest, highest = min(values[name, "equivariance"].min() for name in rows), values[next(iter(rows)), "task"].max()
     levels = np.geomspace(lowest, highest, 25)
     figure = Figure(figsize=(3.3 * len(rows) + 0.8, 6.4), layout="constrained")
     places: Any = figure.subplots(2, len(rows), squeeze=False, sharex=True, sharey=True)
     for column, name in enumerate(rows):
         for line, kind in enumerate(kinds):
             axes = places[line, column]
-            drawn = axes.contourf(steps, steps, values[name, kind].T, levels=levels, norm=LogNorm(lowest, highest))
+            shown = {"levels": levels, "norm": LogNorm(lowest, highest), "extend": "both"}
+            drawn = axes.contourf(steps, steps, values[name, kind].T, **shown)
             axes.plot(0.0, 0.0, "w+")
             axes.set_title(f"{RUNS[name][2]}\n{kind} loss", fontsize=9)
     figure.supxlabel("first direction, filter-normalised", fontsize=9)
@@ -182,14 +203,14 @@ def run(options: argparse.Namespace, given: list[str]) -> None:
     """Train what is not trained yet, look around, write and draw."""
     chosen = study_options(find_task("nbody"), size="quick", seeds=[SEED], overrides=options.set)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = options.run_dir or Path(scratch)
+        folders = options.run_dir or [Path(scratch)]
         steps = np.linspace(-1.0, 1.0, options.points)
         runs = {}
         for name in options.runs:
-            model, tokens = trained(name, chosen, folder)
+            model, tokens = trained(name, chosen, folders)
             runs[name] = explored(model, tokens, steps=steps, n_lanczos=options.lanczos)
             print(f"{name}: {runs[name]['task']['top_eigenvalues']}", flush=True)
-    told = {str(path): path.name for path in (options.run_dir, options.json, options.plot) if path}
+    told = {str(path): path.name for path in (*(options.run_dir or ()), options.json, options.plot) if path}
     content = {
         **provenance(told_command("loss_surfaces", given, told), n_jobs=1),
         "n_steps": chosen.n_steps,
@@ -219,7 +240,7 @@ def main() -> None:
     )
     parser.add_argument("--points", type=int, default=17, help="of the grid, in each direction")
     parser.add_argument("--lanczos", type=int, default=15, help="steps")
-    parser.add_argument("--run-dir", type=Path, help="the runs; gone on with if it is there")
+    parser.add_argument("--run-dir", type=Path, nargs="+", help="the runs; gone on with if they are there")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     run_script(parser, run)

@@ -7,18 +7,22 @@ of training is the engine's: losses, gradient, clip, Adam, moving average. REMUL
 
 All networks take turns, uncompiled and compiled; on a CPU the clock is the computing time of the process. Compiled are
 the blocks of a network (torch.compile), so that one compilation serves all blocks of one shape; what stands outside
-them runs as it is. Memory is the most that the tensors of an uncompiled step hold beyond weights and data.
+them runs as it is. Compiling a step takes minutes of a busy CPU (several graphs of a block, forward and backward, each
+of them C++ for a compiler); a network that is not done within the limit is told as that, and measured uncompiled.
+Memory is the most that the tensors of an uncompiled step hold beyond weights and data.
 
 python benchmarks/network_speed.py [--tasks nbody mocap] [--networks transformer gatr egnn se3] [--set KEY=VALUE ...]
-    [--rounds 7] [--no-compile] [--json FILE]
+    [--rounds 7] [--no-compile | --compile-limit 600] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +114,44 @@ class Case:
         train_step(self.state, self.batch, objective=self.objective, config=self.config)
 
 
-def measured(task_name: str, names: list[str], options: ParticleOptions, *, compile_them: bool, n_rounds: int) -> Any:
-    """A row for each network: sizes, operations, memory, and median milliseconds of both kinds."""
+class TooLong(BaseException):
+    """A compilation that is given up: no `Exception`, which torch would wrap in its own."""
+
+
+@contextmanager
+def at_most(limit_s: float) -> Iterator[None]:
+    """Raise `TooLong` in this thread once the block has taken that long by the clock."""
+
+    def give_up(*_: object) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def compile_seconds(case: Case, *, limit_s: float) -> dict[str, float] | None:
+    """What the first forward pass and the first step take; None if both are not done within the limit."""
+    try:
+        with at_most(limit_s):
+            return {what: _first(getattr(case, what)) for what in ("forward", "step")}
+    except TooLong:
+        return None
+
+
+def measured(
+    task_name: str, names: list[str], options: ParticleOptions, *, compile_limit_s: float, n_rounds: int
+) -> list[dict[str, Any]]:
+    """A row for each network: sizes, operations, memory, and median milliseconds of both kinds; limit 0: uncompiled."""
     task: Any = find_task(task_name)
     splits = task.runner.load(options, options.cases[0], 0)
     batch = splits.train.select(slice(options.batch_size))
     wanted = [*names, *([REMUL] if "transformer" in names else [])]
-    kinds = ("eager", "compiled") if compile_them else ("eager",)
+    kinds = ("eager", "compiled") if compile_limit_s > 0 else ("eager",)
     cases = {
         (name, kind): Case(options, task_name, name, batch, compiled=kind == "compiled")
         for name in wanted
@@ -135,11 +170,12 @@ def measured(task_name: str, names: list[str], options: ParticleOptions, *, comp
             "eager": {},
             "compiled": {},
         }
-        if compile_them:
-            rows[name]["compile_s"] = {
-                what: _first(getattr(cases[name, "compiled"], what)) for what in ("forward", "step")
-            }
-            print(f"{task_name}, {name}: compiled in {rows[name]['compile_s']}", flush=True)
+        if compile_limit_s > 0:
+            seconds = rows[name]["compile_s"] = compile_seconds(cases[name, "compiled"], limit_s=compile_limit_s)
+            rows[name]["compile_limit_s"] = compile_limit_s
+            print(f"{task_name}, {name}: compiled in {seconds or f'more than {compile_limit_s:g} s'}", flush=True)
+            if seconds is None:
+                del cases[name, "compiled"]
     for what in ("forward", "step"):
         calls: dict[str, Callable[[], None]] = {
             f"{name}|{kind}": getattr(case, what) for (name, kind), case in cases.items()
@@ -164,7 +200,11 @@ def run(options: argparse.Namespace, given: list[str]) -> None:
         few = ["n_validation=10", "n_test=10", "device=cpu"]
         chosen: Any = study_options(find_task(task_name), size="paper", overrides=[*few, *options.set])
         rows += measured(
-            task_name, options.networks, chosen, compile_them=not options.no_compile, n_rounds=options.rounds
+            task_name,
+            options.networks,
+            chosen,
+            compile_limit_s=0.0 if options.no_compile else options.compile_limit,
+            n_rounds=options.rounds,
         )
     print(network_rows(rows))
     if options.json:
@@ -187,6 +227,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--no-compile", action="store_true", help="uncompiled only")
+    parser.add_argument("--compile-limit", type=float, default=600.0, help="seconds, of each network")
     parser.add_argument("--json", type=Path)
     run_script(parser, run)
 

@@ -164,3 +164,16 @@ def beyond_table() -> str:
         )
         lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
     return "\n".join(lines)
+
+
+def stability_table() -> str:
+    """Breaks in hot runs, from `benchmarks/stability.py`."""
+    lines = ["| potential | runs | breaks | per nanosecond, 95 % | gap of h(r), mean |", "|---|---|---|---|---|"]
+    for name, row in measured("stability")["molecules"].items():
+        copies = row["copies"]
+        low, high = row["breaks_per_ns_ci95"]
+        rate = f"under {high:.0f}" if row["n_breaks"] == 0 else f"{low:.0f} to {high:.0f}"
+        gap = sum(copy["pair_distance_gap"] for copy in copies) / len(copies)
+        watched = f"{len(copies)}, {1000 * row['nanoseconds']:.0f} ps in all"
+        lines.append(f"| {name} | {watched} | {row['n_breaks']} | {rate} | {gap:.2f} |")
+    return "\n".join(lines)

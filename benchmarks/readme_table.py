@@ -15,8 +15,9 @@ from functools import partial
 
 from check_tables import audit_faults_table, audit_honest_table, drift_noise_table, drift_real_table
 from measured import ROOT
-from potential_tables import beyond_table, readme_table
+from potential_tables import beyond_table, readme_table, stability_table
 from speed_tables import network_table, potential_table
+from study_tables import md17_baseline_table, study_table
 from symmetry_tables import (
     before_after_table,
     few_orientations_table,
@@ -26,21 +27,14 @@ from symmetry_tables import (
     symmetry_table,
 )
 
-from remul_md.studies.report import markdown_report
-
 MARK = re.compile(r"<!-- measured: (.*?) ?(begin|end) -->")
-
-
-def study_table(name: str) -> str:
-    """All tables of a study."""
-    return markdown_report(ROOT / "results" / f"{name}.json")
 
 
 # By page, in the order in which they stand there.
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"potentials": readme_table},
     "docs/audit.md": {"audit-faults": audit_faults_table, "audit-honest": audit_honest_table},
-    "docs/beyond-the-data.md": {"beyond-ethanol": beyond_table},
+    "docs/beyond-the-data.md": {"beyond-ethanol": beyond_table, "stability": stability_table},
     "docs/forcefield.md": {"study-force-field": partial(study_table, "force_field_quick")},
     "docs/nbody.md": {
         "study-nbody": partial(study_table, "nbody_quick"),
@@ -55,7 +49,12 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/statistics.md": {"drift-noise": drift_noise_table, "drift-real": drift_real_table},
     "docs/studies.md": {
         "study-mocap": partial(study_table, "mocap_quick"),
+        "study-mocap-gatr": partial(study_table, "mocap_gatr"),
         "study-charged": partial(study_table, "charged_quick"),
+        "study-charged-gatr": partial(study_table, "charged_gatr"),
+        "md17-baselines": md17_baseline_table,
+        "study-md17": partial(study_table, "md17_quick"),
+        "study-md17-mixed": partial(study_table, "md17_mixed"),
         "study-field": partial(study_table, "field_quick"),
         "study-freedom": partial(study_table, "freedom_quick"),
     },

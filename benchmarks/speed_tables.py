@@ -17,6 +17,8 @@ def network_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     gatr = {row["task"]: row for row in rows if row["network"] == "gatr"}
 
     def cell(row: Mapping[str, Any], kind: str, what: str) -> str:
+        if kind == "compiled" and "compile_s" in row and row["compile_s"] is None:
+            return f"not in {row['compile_limit_s']:g} s"
         if f"{what}_ms" not in row[kind]:
             return ""
         ms, of_gatr = row[kind][f"{what}_ms"], gatr.get(row["task"])

@@ -96,7 +96,7 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     n_breaks = sum(row["broken"] for row in rows)
     return {
         "potential_sha256": run_by.sha256,
-        "command": shlex.join(command).replace(str(options.run_dir), "FOLDER"),
+        "command": shlex.join(command).replace(str(options.run_dir), "FOLDER").replace(potential, Path(potential).name),
         "nanoseconds": nanoseconds,
         "n_breaks": n_breaks,
         "breaks_per_ns": n_breaks / nanoseconds,
@@ -116,6 +116,8 @@ def run(options: argparse.Namespace, given: list[str]) -> None:
         print(f"{name}: {rows[name]['n_breaks']} breaks in {watched}")
         if options.json is not None:
             command = shlex.join(["python", "benchmarks/stability.py", *given])
+            for entry in options.potential:
+                command = command.replace(entry, entry.split("=", 1)[0] + "=" + Path(entry).name)
             content = {**provenance(command.replace(str(options.run_dir), "FOLDER"), n_jobs=1), "molecules": rows}
             write_json(options.json, content, hint="choose another --json")
 

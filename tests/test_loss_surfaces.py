@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
+from remul_md.studies.lab import Job, study_options
+from remul_md.studies.tasks import find_task
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CURVATURES = torch.tensor([9.0, 4.0, 1.0, 0.5, -2.0, 0.0, 0.0], dtype=torch.float64)
@@ -98,3 +102,18 @@ def test_a_small_run_trains_looks_and_draws(script: Any, tmp_path: Path, monkeyp
     assert exact["task"]["surface"][0] == pytest.approx(exact["equivariance"]["surface"][0], rel=1e-3)
     assert taught["task"]["surface"][0] != pytest.approx(taught["equivariance"]["surface"][0], rel=1e-3)
     assert (tmp_path / "surfaces.png").stat().st_size > 10_000
+
+
+def test_a_run_of_another_training_is_not_taken_for_this_one(script: Any, tmp_path: Path) -> None:
+    """What is measured afterwards may differ, and so may options that the older study did not have."""
+    options = study_options(find_task("nbody"), overrides=["width=16"])
+    job = Job(case="limited", model="egnn", method="plain", seed=0, budgets=("steps",), n_steps=options.n_steps)
+    assert not script.holds_run(tmp_path, job, options)
+    (tmp_path / job.name).mkdir()
+    (tmp_path / job.name / "result.json").write_text("{}")
+    known = {"task": "nbody", **options.decisive}
+    del known["gatr_layers"]
+    for changed, same in (({"n_test": 7}, True), ({"width": 24}, False), ({"n_train": 99}, False), ({}, True)):
+        (tmp_path / "study.json").write_text(json.dumps(known | changed))
+        assert script.holds_run(tmp_path, job, options) == same
+    assert not script.holds_run(tmp_path, replace(job, model="gatr"), options)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +67,24 @@ def test_a_small_run_writes_a_row_for_each_network(
     cells = [cell.strip() for cell in script.network_rows(rows[1:]).splitlines()[2].strip("|").split("|")]
     ratio = rows[2]["eager"]["forward_ms"] / rows[1]["eager"]["forward_ms"]
     assert re.search(r"\((.*)\)", cells[4])[1] == f"{ratio:.1f}"  # type: ignore[index]
+
+
+def test_a_compilation_that_takes_too_long_is_given_up_and_told(script: Any) -> None:
+    """Nothing of torch: what is called never returns, and swallows every `Exception`."""
+
+    class Endless:
+        def forward(self) -> None:
+            while True:
+                try:
+                    time.sleep(0.01)
+                except Exception:
+                    continue
+
+    began = time.monotonic()
+    assert script.compile_seconds(Endless(), limit_s=0.2) is None
+    assert time.monotonic() - began < 5.0
+    quick = types.SimpleNamespace(forward=lambda: None, step=lambda: None)
+    assert set(script.compile_seconds(quick, limit_s=5.0)) == {"forward", "step"}
+    row = {"task": "nbody", "network": "gatr", "parameters": 7, "forward_mflops": 5.0, "step_MiB": 3.0}
+    row |= {"eager": {"forward_ms": 11.0, "step_ms": 13.0}, "compiled": {}, "compile_s": None, "compile_limit_s": 600.0}
+    assert script.network_rows([row]).count("not in 600 s") == 2

@@ -10,6 +10,7 @@ from torch import nn
 
 from remul_md.studies.models.egnn import Egnn, EgnnLayer
 from remul_md.studies.models.gatr import Gatr
+from remul_md.studies.models.gnn import Gnn, GnnLayer
 from remul_md.studies.models.se3 import Se3Transformer
 from remul_md.studies.models.transformer import PlainTransformer
 from remul_md.studies.particles import Tokens, rotate_each, rotate_tokens
@@ -32,6 +33,8 @@ def built(kind: str) -> nn.Module:
         model: nn.Module
         if kind == "transformer":
             model = PlainTransformer(n_scalars=S, width=24, n_layers=2, n_heads=4)
+        elif kind == "gnn":
+            model = Gnn(n_scalars=S, n_pair_features=P, width=18, n_layers=3)
         elif kind == "egnn":
             model = Egnn(n_scalars=S, n_pair_features=P, width=16, n_layers=3)
             for parameter in model.parameters():  # a fresh EGNN hardly moves along differences; a trained one does
@@ -62,6 +65,13 @@ def test_they_use_differences_velocities_scalars_and_pairs(kind: str) -> None:
     assert (model(standing) - model(bodies)).abs().mean() > 0.01
     for changed in (replace(bodies, scalars=bodies.scalars * 2), replace(bodies, pairs=bodies.pairs * 2)):
         assert (model(changed) - model(bodies)).abs().mean() > 1e-4
+
+
+def test_the_graph_network_uses_all_that_it_is_given() -> None:
+    bodies, model = some_tokens(), built("gnn")
+    for name in ("scalars", "positions", "velocities", "pairs"):
+        changed = replace(bodies, **{name: 2 * getattr(bodies, name)})
+        assert (model(changed) - model(bodies)).abs().mean() > 1e-4, name
 
 
 def test_kernels_of_odd_parity_tell_a_mirror_image() -> None:
@@ -96,14 +106,34 @@ def test_one_egnn_layer_is_its_equations() -> None:
         assert torch.allclose(new_h[0, i], h[0, i] + layer.node(torch.cat([h[0, i], received])), atol=1e-12)
 
 
-def test_the_transformer_knows_no_rotation() -> None:
-    bodies, model = some_tokens(), built("transformer")
+def test_one_layer_of_the_graph_network_is_its_equations() -> None:
+    """A slow loop over pairs: one linear layer over receiver, sender and pair."""
+    model = built("gnn")
+    assert isinstance(model, Gnn)
+    layer = model.layers[1]
+    assert isinstance(layer, GnnLayer)
+    h, pairs = (
+        torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+        for shape in ((1, 4, 18), (1, 4, 4, 1 + P))
+    )
+    matrix = torch.cat([layer.receive.weight, layer.send.weight, layer.pair.weight], dim=1)
+    for i, found in enumerate(layer(h, pairs)[0]):
+        received = torch.zeros(18, dtype=torch.float64)
+        for j in range(4):
+            if i != j:
+                received += layer.message(matrix @ torch.cat([h[0, i], h[0, j], pairs[0, i, j]]) + layer.receive.bias)
+        assert torch.allclose(found, h[0, i] + layer.node(torch.cat([h[0, i], received])), atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "gnn"])
+def test_the_plain_networks_know_no_rotation(kind: str) -> None:
+    bodies, model = some_tokens(), built(kind)
     rotations = random_rotations(6, generator=torch.Generator().manual_seed(2)).unsqueeze(0)
     gap = model(rotate_tokens(bodies, rotations)) - rotate_each(model(bodies), rotations)
     assert gap.norm() > 0.1 * model(bodies).norm()
 
 
-@pytest.mark.parametrize("kind", ["transformer", "egnn", "se3", "gatr"])
+@pytest.mark.parametrize("kind", ["transformer", "gnn", "egnn", "se3", "gatr"])
 def test_particles_have_no_order_and_systems_do_not_mix(kind: str) -> None:
     bodies, model = some_tokens(), built(kind)
     order = torch.tensor([3, 0, 4, 1, 2])

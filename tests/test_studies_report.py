@@ -94,7 +94,7 @@ def test_the_table_holds_means_deviations_and_what_was_published(results: Path) 
     assert cells_of(text, "GATr (not run)")[10] == "1.49 / 1.41"
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
     missing = text.splitlines()[-1]
-    assert missing.startswith("Not run: cases haar; models se3, gatr; methods augmentation,")
+    assert missing.startswith("Not run: cases haar; models se3, gatr, gnn; methods augmentation,")
     assert "remul-10," not in missing
 
 

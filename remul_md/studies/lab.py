@@ -32,7 +32,14 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 CONFIG, RESULT, RESULTS, COSTS = "study.json", "result.json", "results.json", "costs.json"
-STUDY_FILES = (CONFIG, RESULTS, COSTS, "labels-*.npz", *(f"*/{name}" for name in (RESULT, *RUN_FILES, "nve.*")))
+STUDY_FILES = (
+    CONFIG,
+    RESULTS,
+    COSTS,
+    "labels-*.npz",
+    "trajectory-*",
+    *(f"*/{name}" for name in (RESULT, *RUN_FILES, "nve.*")),
+)
 CalculatorFactory = Callable[[str], "Calculator"]
 M_contra = TypeVar("M_contra", bound=StudyOptions, contravariant=True)
 

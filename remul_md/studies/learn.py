@@ -22,6 +22,7 @@ from remul_md.studies.lab import CalculatorFactory, Job, Task, validation_errors
 from remul_md.studies.methods import ALL_GROUP, method_options
 from remul_md.studies.models.egnn import Egnn
 from remul_md.studies.models.gatr import Gatr
+from remul_md.studies.models.gnn import Gnn
 from remul_md.studies.models.se3 import Se3Transformer
 from remul_md.studies.models.transformer import PlainTransformer
 from remul_md.studies.options import StudyOptions
@@ -44,6 +45,7 @@ PARTICLE_MODELS = {
     "egnn": "EGNN",
     "se3": "SE(3)-Transformer of degrees 0 and 1",
     "gatr": "GATr",
+    "gnn": "GNN",
 }
 EXACT = frozenset({"egnn", "se3", "gatr"})
 PERCENT_DRAWS = 8
@@ -69,12 +71,15 @@ class ParticleOptions(StudyOptions):
     gatr_channels: int = Field(8, ge=1, description="multivectors of GATr")
     gatr_scalars: int = Field(32, ge=1, description="scalar channels of GATr")
     gatr_layers: int = Field(4, ge=1, description="blocks of GATr")
+    gnn_width: int = Field(64, ge=1, description="of the plain graph network")
+    gnn_layers: int = Field(4, ge=1, description="of the plain graph network")
     n_steps: int = Field(5000, ge=10, description="optimiser steps at equal steps, and of the reference at equal time")
     batch_size: int = Field(64, ge=1, description="systems a step; each is seen in 1 + n_rotated orientations")
     learning_rate: float = Field(3e-4, gt=0, description="peak of the schedule, transformer")
     egnn_learning_rate: float = Field(5e-4, gt=0, description="peak of the schedule, EGNN")
     se3_learning_rate: float = Field(1e-3, gt=0, description="peak of the schedule, SE(3)-Transformer")
     gatr_learning_rate: float = Field(1e-3, gt=0, description="peak of the schedule, GATr")
+    gnn_learning_rate: float = Field(5e-4, gt=0, description="peak of the schedule, the plain graph network")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="moving average of the weights; 0: the weights themselves")
     weights: Literal["best", "last"] = Field("best", description="tested: of the best validation, or the last ones")
 
@@ -91,6 +96,7 @@ class ParticleOptions(StudyOptions):
             "egnn": self.egnn_learning_rate,
             "se3": self.se3_learning_rate,
             "gatr": self.gatr_learning_rate,
+            "gnn": self.gnn_learning_rate,
         }
         values: dict[str, Any] = {
             "seed": job.seed,
@@ -130,6 +136,8 @@ class ParticleOptions(StudyOptions):
             shared = {"n_scalars": n_scalars, "n_pair_features": n_pair_features}
             if kind == "egnn":
                 return Egnn(**shared, width=self.egnn_width, n_layers=self.egnn_layers)
+            if kind == "gnn":
+                return Gnn(**shared, width=self.gnn_width, n_layers=self.gnn_layers)
             if kind == "se3":
                 return Se3Transformer(**shared, n_channels=self.se3_channels, n_layers=self.se3_layers)
         raise InputError(f"model {kind!r} is unknown; choose one of {', '.join(PARTICLE_MODELS)}")

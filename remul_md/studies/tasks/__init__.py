@@ -13,6 +13,7 @@ TASKS = {
     "nbody": ("nbody", "four bodies under gravity: trained in few orientations, tested in others"),
     "charged": ("charged", "five charged particles in space, whose data stand in all orientations"),
     "mocap": ("mocap", "people who walk and run: gravity and heading break the symmetry of all rotations"),
+    "md17": ("md17", "where the heavy atoms of a hot molecule will be 3,000 steps later, by our own dynamics"),
     "force-field": ("forcefield", "ways of training a force field on rMD17: accuracy, symmetry and dynamics"),
     "field": ("field", "ethanol in an electric field: the right group, the wrong one, or none"),
     "freedom": ("freedom", "networks with more and less symmetry built in, by the number of frames"),

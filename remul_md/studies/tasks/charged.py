@@ -16,7 +16,7 @@ from pydantic import Field
 
 from remul_md.errors import InputError
 from remul_md.studies.lab import columns
-from remul_md.studies.learn import PARTICLE_MODELS, ParticleOptions, Particles, ParticleTask, Splits
+from remul_md.studies.learn import ParticleOptions, Particles, ParticleTask, Splits
 from remul_md.studies.options import Names
 from remul_md.studies.particles import Tokens, without_learning
 
@@ -31,7 +31,7 @@ class ChargedOptions(ParticleOptions):
     """Options of the task; the defaults are its default size."""
 
     cases: Names = ("charged",)
-    models: Names = tuple(PARTICLE_MODELS)
+    models: Names = ("transformer", "egnn", "se3", "gatr")
     methods: Names = ("plain", "augmentation", "augmentation-2", "remul-0.1", "remul-1", "remul-10")
     n_train: int = Field(100, ge=1, description="training systems, as in the REMUL paper; 3000 in EGNN's")
     n_validation: int = Field(500, ge=2, description="validation systems")

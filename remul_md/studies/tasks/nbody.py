@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from remul_md.errors import InputError
 from remul_md.studies.lab import columns
-from remul_md.studies.learn import EXACT, PARTICLE_MODELS, ParticleOptions, Particles, ParticleTask, Splits
+from remul_md.studies.learn import EXACT, ParticleOptions, Particles, ParticleTask, Splits
 from remul_md.studies.methods import ALL_GROUP
 from remul_md.studies.options import Names
 from remul_md.studies.particles import Tokens, rotate_tokens, without_learning
@@ -42,7 +42,7 @@ class NBodyOptions(ParticleOptions):
 
     cases: Names = Field(("limited",), description="training orientations: within 10 degrees, or all")
     methods: Names = tuple(name for name in ALL_GROUP if not name.startswith("consistent"))
-    models: Names = tuple(PARTICLE_MODELS)
+    models: Names = ("transformer", "egnn", "se3", "gatr")
     n_train: int = Field(100, ge=1, description="training systems, as in the paper")
     n_validation: int = Field(500, ge=2, description="validation systems, in training orientations")
     n_test: int = Field(5000, ge=2, description="test systems, each in an orientation of every test set")

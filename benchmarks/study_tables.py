@@ -1,0 +1,34 @@
+"""Tables of the studies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from measured import ROOT, measured
+
+from remul_md.studies.report import markdown_report
+
+
+def study_table(name: str) -> str:
+    """All tables of a study."""
+    return markdown_report(ROOT / "results" / f"{name}.json")
+
+
+def md17_baseline_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of `md17_baselines.py`, x 1e-2."""
+    lines = [
+        "| molecule | heavy atoms | pairs | standing still | mean geometry | mean geometry, superposed | 100 frames |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        errors = [row[name] for name in ("no_motion", "mean_geometry", "mean_superposed")]
+        cells = [f"{100 * mean:.3g} ± {100 * error:.2g}" for mean, error in errors]
+        cells = [row["molecule"], str(row["n_heavy"]), str(row["n_pairs"]), *cells, f"{100 * row['no_motion_100']:.2g}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def md17_baseline_table() -> str:
+    """What the MD17 task costs without learning."""
+    return md17_baseline_rows(measured("md17_baselines")["rows"])
