@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,7 +155,7 @@ def test_collisions_keep_momentum_without_a_floor_and_lose_energy(world: str) ->
 
 def test_nothing_touches_at_the_start() -> None:
     for world in ("free", "floor"):
-        options = SceneOptions(world=world)  # type: ignore[arg-type]
+        options = SceneOptions(world=world)
         simulation = Simulation(drawn_bodies(options, rng(8)), floor=world == "floor")
         assert simulation.data.ncon == 0
         assert world == "free" or simulation.vertices()[0][:, 2].min() > 0
@@ -210,10 +211,13 @@ def test_a_full_disk_leaves_files_that_can_be_read_and_it_goes_on(
         write_scenes(path, n_scenes=31, seed=9, options=PAIR)
     parts[2].unlink()
     made: list[int] = []
-    simulate: Callable[..., object] = rigid_bodies.simulated_scene
-    monkeypatch.setattr(
-        rigid_bodies, "simulated_scene", lambda number, **given: (made.append(number), simulate(number, **given))[1]
-    )
+    simulate: Callable[..., dict[str, Any]] = rigid_bodies.simulated_scene
+
+    def counted(number: int, *, seed: int, options: SceneOptions) -> dict[str, Any]:
+        made.append(number)
+        return simulate(number, seed=seed, options=options)
+
+    monkeypatch.setattr(rigid_bodies, "simulated_scene", counted)
     write_scenes(path, n_scenes=31, seed=4, options=PAIR)
     assert made == [*range(20, 30)]
     assert [each.name for each in tmp_path.iterdir()] == ["scenes.h5"]
