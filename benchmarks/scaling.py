@@ -82,7 +82,10 @@ class Size:
 
 SIZES = {
     "quick": Size(
-        options=("kinds=[box, tetrahedron]", "batch_size=16", "n_heads=4", "n_test=500"),
+        options=(
+            *("kinds=[box, tetrahedron]", "batch_size=16", "n_heads=4", "n_test=500"),
+            *("learning_rate=5e-3", "gatr_learning_rate=5e-3"),
+        ),
         transformers=((24, 1), (24, 2), (48, 2), (64, 3), (96, 3)),
         gatrs=((2, 8, 1), (2, 16, 2), (4, 16, 2), (4, 32, 2), (8, 32, 2)),
         budgets=(1e10, 2.5e10, 6.3e10, 1.6e11),
