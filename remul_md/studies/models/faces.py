@@ -71,7 +71,7 @@ class FaceGatr(nn.Module):
     """GATr on faces: a multivector for each corner, its point and its velocity as a translation, and one for the floor.
 
     Exact for rotations and translations of scene and floor together; the floor being where it is, for rotations about
-    the vertical and translations along it. Without a floor its multivector is 0, and it is exact for all of them.
+    the vertical and translations along the floor. Without one its multivector is 0, and it is exact for all of them.
 
     Source: Brehmer et al. (2023), arXiv:2305.18415. Differences: those of `Gatr`. How the faces of arXiv:2410.23179
         enter was not found.
