@@ -8,7 +8,7 @@ one budget, with and without rotations. The loss is the squared error of held-ou
 A run is a file in the folder and is done once, cheap ones first; a call that was killed goes on, one with more budgets
 adds to it. `--finished` trains nothing and tells of what is there.
 
-python benchmarks/scaling.py RUN [--size quick] [--budgets 1e10 2e10 4e10] [--json FILE] [--plot FILE]
+python benchmarks/scaling.py RUN [--size quick] [--budgets 1e10 2e10 4e10 8e10] [--json FILE] [--plot FILE]
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ SIZES = {
         ),
         transformers=((24, 1), (24, 2), (48, 2), (64, 3), (96, 3)),
         gatrs=((2, 8, 1), (2, 16, 2), (4, 16, 2), (4, 32, 2), (8, 32, 2)),
-        budgets=(1e10, 2e10, 4e10),
+        budgets=(1e10, 2e10, 4e10, 8e10),
         n_scenes=2000,
         uniques=(20, 100, 500, 2000),
         unique_budget=2e10,

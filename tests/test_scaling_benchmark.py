@@ -34,7 +34,7 @@ def test_larger_networks_see_less_and_runs_are_shared(script: Any) -> None:
     size = script.SIZES["quick"]
     runs = script.planned(size, size.budgets)
     grid = [run for run in runs if run.method == "plain" and run.n_scenes == size.n_scenes]
-    assert len(grid) == 2 * 5 * 3
+    assert len(grid) == 2 * 5 * 4
     assert len({run.name for run in runs}) == len(runs) == len(grid) + 3 * len(size.uniques) - 2
     assert [run.budget for run in runs] == sorted(run.budget for run in runs)
 
