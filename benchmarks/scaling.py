@@ -54,8 +54,7 @@ if TYPE_CHECKING:
 
 CASE = "free"
 MODELS = {"transformer": "transformer", "gatr": "GATr"}
-LABELS = {"plain": "", "augmentation": ", augmentation"}
-AUGMENTED = "augmentation"
+WAYS = (("transformer", "plain"), ("transformer", "augmentation"), ("gatr", "plain"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +132,7 @@ def planned(size: Size, budgets: Sequence[float]) -> list[Run]:
     sweep = [
         Run(model=model, number=middle, budget=size.unique_budget, method=method, n_scenes=n)
         for n in size.uniques
-        for model, method in (("transformer", "plain"), ("transformer", AUGMENTED), ("gatr", "plain"))
+        for model, method in WAYS
     ]
     of_grid = {*grid}
     return sorted({*grid, *sweep}, key=lambda run: (run.budget, run not in of_grid, run.name))
@@ -266,10 +265,13 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]
             own = [row for row in grid if row["model"] == model]
             _iso_flops(axes, own, found[model], unit)
             axes.set_title(f"{label}: each curve one budget, nominal FLOPs; dashed: the law", fontsize=8, loc="left")
-        for place, (model, label) in enumerate(MODELS.items()):
+        for model, label in MODELS.items():
             lowest = found[model]["lowest_loss"]
+            place = WAYS.index((model, "plain"))
             places[2].plot([float(budget) for budget in lowest], [*lowest.values()], label=label, **look(place))
         places[2].set(xscale="log", yscale="log", xlabel="nominal FLOPs", ylabel="lowest loss of five sizes")
+        low, high = places[2].get_ylim()
+        places[2].set_ylim(low / 1.3, high * 1.3)  # so that some round number is seen
         places[2].set_title("loss over that of standing still", fontsize=8, loc="left")
         _by_scenes(places[3], rows, size, unit)
         for axes in places:
@@ -301,20 +303,17 @@ def _iso_flops(axes: Axes, own: Sequence[Mapping[str, Any]], found: Mapping[str,
 
 def _by_scenes(axes: Axes, rows: Sequence[Mapping[str, Any]], size: Size, unit: float) -> None:
     middle = len(size.transformers) // 2
-    place = 0
-    for model, label in MODELS.items():
-        for method, more in LABELS.items():
-            of = [
-                row
-                for row in rows
-                if (row["model"], row["method"], row["number"]) == (model, method, middle)
-                and row["budget"] == size.unique_budget
-            ]
-            of.sort(key=lambda row: row["n_scenes"])
-            if of:
-                x = [row["n_scenes"] for row in of]
-                axes.plot(x, [row["test_mse"] / unit for row in of], label=f"{label}{more}", **look(place))
-            place += 1
+    for place, (model, method) in enumerate(WAYS):
+        of = [
+            row
+            for row in rows
+            if (row["model"], row["method"], row["number"]) == (model, method, middle)
+            and row["budget"] == size.unique_budget
+        ]
+        of.sort(key=lambda row: row["n_scenes"])
+        if of:
+            x, label = [row["n_scenes"] for row in of], MODELS[model] + ("" if method == "plain" else f", {method}")
+            axes.plot(x, [row["test_mse"] / unit for row in of], label=label, **look(place))
     axes.axhline(1.0, color=SOFT, lw=0.9, ls=":")
     axes.set(xscale="log", yscale="log", xlabel="different scenes", ylabel="loss over that of standing still")
     axes.set_title(f"{size.unique_budget:.2g} nominal FLOPs, the size in the middle", fontsize=8, loc="left")
@@ -356,7 +355,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", choices=[*SIZES], default="quick")
     parser.add_argument("--budgets", type=float, nargs="+", help="nominal operations; default: those of the size")
     parser.add_argument("--finished", action="store_true", help="train nothing, tell of the runs that are there")
-    parser.add_argument("--draws", type=int, default=200, help="of the bootstrap")
+    parser.add_argument("--draws", type=int, default=100, help="of the bootstrap")
     parser.add_argument("--jobs", type=int, default=1, help="processes that make scenes")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
