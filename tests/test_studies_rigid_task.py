@@ -17,7 +17,17 @@ from remul_md.studies.models.faces import CORNERS, FaceGatr, FaceTransformer
 from remul_md.studies.models.gatr import embed_plane, embed_point, join_table, product_table
 from remul_md.studies.particles import Tokens, rotate_each, rotate_tokens
 from remul_md.studies.rigid_bodies import GRAVITY, HORIZON_S, SceneOptions, Scenes, simulate_scenes
-from remul_md.studies.tasks.rigidbodies import CASES, FLIGHT, TASK, VERTICAL, baselines, flight, scene_file, tokens_of
+from remul_md.studies.tasks.rigidbodies import (
+    CASES,
+    FLIGHT,
+    TASK,
+    VERTICAL,
+    baselines,
+    flight,
+    prepare,
+    scene_file,
+    tokens_of,
+)
 from remul_md.symmetry.rotations import random_rotations
 
 pytest.importorskip("mujoco", reason="remul-md[rigid-bodies] is not installed")
@@ -156,5 +166,5 @@ def test_a_small_study_from_scenes_to_figures(tmp_path: Path) -> None:
     assert gatr["figures"]["percent"] < 1e-8 < 1e-3 < transformer["figures"]["percent"]
     assert gatr["baselines"] == transformer["baselines"]
     written = scene_file(tmp_path / "study", "floor", "train").stat().st_mtime_ns
-    run_study(TASK, options, run_dir=tmp_path / "study", resume=True)
+    prepare(options, tmp_path / "study")
     assert scene_file(tmp_path / "study", "floor", "train").stat().st_mtime_ns == written

@@ -33,7 +33,7 @@ def test_a_law_without_noise_comes_back(law: Law) -> None:
 
 def test_intervals_hold_the_exponents_and_a_held_out_budget_is_predicted() -> None:
     runs = some_runs(noise=0.01)
-    laws = bootstrap(runs, n_draws=30, seed=1)
+    laws = bootstrap(runs, n_draws=20, seed=1)
     found = intervals(laws)
     for name in ("alpha", "beta", "floor"):
         low, high = found[name]
