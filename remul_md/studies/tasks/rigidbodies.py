@@ -182,6 +182,8 @@ QUICK: dict[str, Any] = {
     "gatr_scalars": 16,
     "gatr_layers": 2,
     "n_heads": 4,
+    "learning_rate": 5e-3,
+    "gatr_learning_rate": 5e-3,
     "n_draws": 20,
     "n_draw_systems": 50,
 }
