@@ -41,6 +41,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "study-nbody-default": partial(study_table, "nbody_default"),
         "study-nbody-gatr": partial(study_table, "nbody_gatr"),
     },
+    "docs/papers/scale.md": {"study-rigid-bodies": partial(study_table, "rigid_bodies_quick")},
     "docs/papers/symmetry-learning.md": {
         "study-flow": partial(study_table, "flow_quick"),
         "study-voxels": partial(study_table, "voxels_quick"),

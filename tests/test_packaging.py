@@ -109,11 +109,13 @@ def test_every_import_is_a_declared_dependency(project: dict[str, Any]) -> None:
         "torch-sim-atomistic": "calculators/torch_sim.py",
         "tblite": "remul_md/labels/xtb.py",
         "pyscf": "remul_md/labels/pbe.py",
+        "mujoco": "remul_md/studies/rigid_bodies.py",
     }
     extras = project["project"]["optional-dependencies"]
     assert "torch-sim-atomistic>=0.3,<0.4" in extras["torchsim"]
     assert [Requirement(text).name for text in extras["xtb"]] == ["tblite"]
     assert [Requirement(text).name for text in extras["pbe"]] == ["pyscf"]
+    assert [Requirement(text).name for text in extras["rigid-bodies"]] == ["mujoco"]
     for top in MAPPED:
         for path in (ROOT / top).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):

@@ -169,7 +169,10 @@ def test_a_study_is_resumed_and_extended_but_not_changed(study: Path) -> None:
 
 def test_overwriting_removes_everything_that_the_study_made(tmp_path: Path) -> None:
     """Labels, too: those of other options would be taken for its own. What the user put there stays."""
-    own = ("study.json", "results.json", "costs.json", "labels-1-train.npz", "soft-transformer-plain-seed3/result.json")
+    own = (
+        *("study.json", "results.json", "costs.json", "labels-1-train.npz", "scenes-1-train.h5"),
+        "soft-transformer-plain-seed3/result.json",
+    )
     for name in (*own, "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")
@@ -181,7 +184,7 @@ def test_overwriting_removes_everything_that_the_study_made(tmp_path: Path) -> N
 
     with pytest.raises(InputError, match="that will do"):
         run_study(replace(TASK, prepare=prepare), study_options(TASK), run_dir=tmp_path, overwrite=True)
-    assert seen == [False, False, False, False, True]
+    assert seen == [False, False, False, False, False, True]
 
 
 @pytest.mark.slow

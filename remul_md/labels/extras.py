@@ -1,4 +1,4 @@
-"""Packages that only some labels need, installed by an extra of this one."""
+"""Packages that only some labels and studies need, installed by an extra of this one."""
 
 from __future__ import annotations
 

@@ -32,14 +32,8 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 CONFIG, RESULT, RESULTS, COSTS = "study.json", "result.json", "results.json", "costs.json"
-STUDY_FILES = (
-    CONFIG,
-    RESULTS,
-    COSTS,
-    "labels-*.npz",
-    "trajectory-*",
-    *(f"*/{name}" for name in (RESULT, *RUN_FILES, "nve.*")),
-)
+MADE_FOR_IT = ("labels-*.npz", "scenes-*.h5", "trajectory-*")
+STUDY_FILES = (CONFIG, RESULTS, COSTS, *MADE_FOR_IT, *(f"*/{name}" for name in (RESULT, *RUN_FILES, "nve.*")))
 CalculatorFactory = Callable[[str], "Calculator"]
 M_contra = TypeVar("M_contra", bound=StudyOptions, contravariant=True)
 

@@ -177,7 +177,8 @@ class Particles(Generic[P]):
     Args:
         load: (options, case, seed) -> data.
         baselines: what needs no learning: label -> mean squared error on the first test set.
-        axes: about which symmetry is measured besides all rotations: end of the figures' names -> axis.
+        axis: rotations about it are those of the data, whose figures come first; None: all rotations.
+        axes: about which symmetry is measured besides: end of the figures' names -> axis.
         length: unit of the lengths in the tokens, in that of the figures.
         objective: (options, config of the run, whether before `equivariance_from`) -> losses of a batch; draws labels
             where these are drawn anew in each step.
@@ -187,6 +188,7 @@ class Particles(Generic[P]):
 
     load: Callable[[P, str, int], Splits]
     baselines: Callable[[Tokens], dict[str, float]]
+    axis: tuple[float, float, float] | None = None
     axes: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     length: float = 1.0
     objective: Callable[[P, TrainConfig, bool], Objective[Tokens]] = labelled_objective
@@ -224,7 +226,7 @@ class Particles(Generic[P]):
                 f"{name}{end}": value
                 for end, tokens in {"": watched, **strata}.items()
                 for name, value in rescaled(
-                    symmetry_figures(candidate, tokens, n_draws=PERCENT_DRAWS), self.length
+                    symmetry_figures(candidate, tokens, n_draws=PERCENT_DRAWS, axis=self.axis), self.length
                 ).items()
             }
 
@@ -267,7 +269,7 @@ class Particles(Generic[P]):
         sets = {"train": splits.train.to(device), **tests}
         found = {name: self.length**2 * mean_squared_error(model, tokens) for name, tokens in sets.items()}
         first = next(iter(tests.values()))
-        for end, axis in {"": None, **self.axes}.items():
+        for end, axis in {"": self.axis, **self.axes}.items():
             measured = partial(symmetry_figures, model, axis=axis)
             figures = rescaled(measured(first, n_draws=PERCENT_DRAWS), self.length)
             fewer = first.select(slice(options.n_draw_systems))
@@ -276,7 +278,8 @@ class Particles(Generic[P]):
             figures["rotated"] = figures["twirled"] + figures["spread"]
             found |= {f"{name}{end}": value for name, value in figures.items()}
         for name, rows in self.strata(first).items():
-            figures = rescaled(symmetry_figures(model, first.select(rows), n_draws=PERCENT_DRAWS), self.length)
+            of_rows = symmetry_figures(model, first.select(rows), n_draws=PERCENT_DRAWS, axis=self.axis)
+            figures = rescaled(of_rows, self.length)
             found |= {f"percent_{name}": figures["percent"], f"rotated_{name}": figures["twirled"] + figures["spread"]}
         return found
 

@@ -102,6 +102,14 @@ def embed_translation(vectors: Tensor) -> Tensor:
     return torch.cat([zero + 1.0, *[zero] * 4, -0.5 * vectors, *[zero] * 8], dim=-1)
 
 
+def embed_plane(normals: Tensor, points: Tensor) -> Tensor:
+    """Planes through points [..., 3], of unit normals [..., 3], as vectors, [..., M]; a point p in it has n p = n x."""
+    normals, points = torch.broadcast_tensors(normals, points)
+    offset = -(normals * points).sum(-1, keepdim=True)
+    zero = torch.zeros_like(offset)
+    return torch.cat([zero, offset, normals, *[zero] * 11], dim=-1)
+
+
 def read_displacement(x: Tensor, positions: Tensor) -> Tensor:
     """From particles [..., 3] to the points in x [..., M], times the weights of these points.
 

@@ -19,6 +19,7 @@ TASKS = {
     "freedom": ("freedom", "networks with more and less symmetry built in, by the number of frames"),
     "flow": ("flow", "flow matching of conformers: how fast a network learns that they have no up"),
     "voxels": ("voxels", "densities on a grid freed of noise by a U-Net: does it learn rotations as fast?"),
+    "rigid-bodies": ("rigidbodies", "bodies that collide, as meshes: symmetry built in or learned from data"),
 }
 
 
