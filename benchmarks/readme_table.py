@@ -17,7 +17,7 @@ from check_tables import audit_faults_table, audit_honest_table, drift_noise_tab
 from measured import ROOT
 from potential_tables import beyond_table, readme_table, stability_table
 from speed_tables import network_table, potential_table
-from study_tables import md17_baseline_table, study_table
+from study_tables import md17_baseline_table, protocol_table, study_table
 from symmetry_tables import (
     before_after_table,
     few_orientations_table,
@@ -40,6 +40,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "study-nbody": partial(study_table, "nbody_quick"),
         "study-nbody-default": partial(study_table, "nbody_default"),
         "study-nbody-gatr": partial(study_table, "nbody_gatr"),
+        "nbody-protocol": protocol_table,
     },
     "docs/papers/scale.md": {"study-rigid-bodies": partial(study_table, "rigid_bodies_quick")},
     "docs/papers/symmetry-learning.md": {

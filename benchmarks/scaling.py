@@ -25,6 +25,7 @@ import numpy as np
 from script import run_script, told_command
 
 from remul_md.analysis.drawing import SERIES, SOFT, drawn_panels
+from remul_md.errors import InputError
 from remul_md.files import owned
 from remul_md.outputs import save_picture
 from remul_md.studies.figures import MARKERS, plain_numbers
@@ -204,7 +205,8 @@ def all_runs(size: Size, options: argparse.Namespace) -> tuple[list[dict[str, An
                 print(f"{run.name}: {shown}", flush=True)
             if file.is_file():
                 row = read_json(file)
-                assert row.pop("fingerprint") == fingerprint, f"{file} is of other options"
+                if row.pop("fingerprint") != fingerprint:
+                    raise InputError(f"{file}: is of other options, or of another version; choose another RUN")
                 found.append(row)
     return [row for row in found if "skipped" not in row], baselines(tokens["test"])
 

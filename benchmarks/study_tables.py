@@ -32,3 +32,14 @@ def md17_baseline_rows(rows: Sequence[Mapping[str, Any]]) -> str:
 def md17_baseline_table() -> str:
     """What the MD17 task costs without learning."""
     return md17_baseline_rows(measured("md17_baselines")["rows"])
+
+
+def protocol_table() -> str:
+    """Four bodies with other choices of protocol, x 1e-3."""
+    lines = ["| changed | method | train | in | outside | best step |", "|---|---|---|---|---|---|"]
+    for row in measured("nbody_protocol")["rows"]:
+        method = {"plain": "plain", "remul-1": "REMUL, beta = 1"}[row["method"]]
+        errors = [f"{1e3 * row[name]:.3g}" for name in ("train", "in", "out")]
+        changed = row["set"].replace(" ", ", ") or "nothing"
+        lines.append("| " + " | ".join([changed, method, *errors, str(row["best_step"])]) + " |")
+    return "\n".join(lines)
