@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import chi2
-from script import run_script
+from script import run_script, told_command
 
 from remul_md.analysis.distributions import Distribution, density_gap, pair_distance_distribution
 from remul_md.analysis.structure import BondRanges, bond_deviation
@@ -115,10 +115,9 @@ def run(options: argparse.Namespace, given: list[str]) -> None:
         watched = f"{rows[name]['nanoseconds']:.3f} ns ({low:.1f} to {high:.1f} per ns)"
         print(f"{name}: {rows[name]['n_breaks']} breaks in {watched}")
         if options.json is not None:
-            command = shlex.join(["python", "benchmarks/stability.py", *given])
-            for entry in options.potential:
-                command = command.replace(entry, entry.split("=", 1)[0] + "=" + Path(entry).name)
-            content = {**provenance(command.replace(str(options.run_dir), "FOLDER"), n_jobs=1), "molecules": rows}
+            files = {entry: f"{entry.split('=', 1)[0]}={Path(entry).name}" for entry in options.potential}
+            command = told_command("stability", given, {str(options.run_dir): "FOLDER", **files})
+            content = {**provenance(command, n_jobs=1), "molecules": rows}
             write_json(options.json, content, hint="choose another --json")
 
 

@@ -3,9 +3,10 @@
     python benchmarks/torsion_profiles.py ethanol salicylic aspirin --run-dir FOLDER --json OUT.json --plot OUT.png
 
 The structure is the minimum of the shipped potential nearest to the packaged one; the smaller side of each bond in no
-ring is rotated once round. Most of a rotation is outside the training data, and where groups collide energies are far
-above those of 500 K: errors are told for all angles and for those within 1 eV of the lowest. PBE takes 10 s
-(ethanol) to 4 minutes (aspirin) an angle of one core. Labels are kept in the folder: the same command goes on.
+ring is rotated once round. Where the training frames do not go round a bond, most of that is outside the data, and
+where groups collide energies are far above those of 500 K: errors are told for all angles and for those within 1 eV of
+the lowest. PBE takes 10 s (ethanol) to 4 minutes (aspirin) an angle of one core. Labels are kept in the folder: the
+same command goes on.
 """
 
 from __future__ import annotations
