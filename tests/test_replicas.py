@@ -11,6 +11,7 @@ from test_dynamics_resume import assert_same_run
 
 from remul_md import RemulCalculator
 from remul_md.dynamics import MDOptions, MDResult, SimulationStopped, run_md
+from remul_md.dynamics.checkpoint import load_checkpoint
 from remul_md.dynamics.replicas import run_replicas
 from remul_md.errors import InputError
 from remul_md.structures.frames import frames_from_atoms
@@ -147,6 +148,32 @@ def test_replicas_that_were_killed_at_different_steps_go_on_bit_for_bit(tmp_path
         assert_same_run(tmp_path / f"whole-{replica}.traj", tmp_path / f"killed-{replica}.traj")
     results = run("killed", evaluate, resume=True)
     assert [result.n_frames for result in results] == [13, 13, 13]
+
+
+def test_the_bar_of_a_resumed_run_begins_with_what_is_done(tmp_path, capsys):
+    calls = []
+
+    def is_killed(positions):
+        calls.append(1)
+        if len(calls) == 62:
+            raise Killed
+        return springs(positions)
+
+    def run(function):
+        options, output = MDOptions(**BASE), tmp_path / "run.traj"
+        run_replicas(spring_molecule(), options, n_replicas=2, output=output, evaluate=function, resume=True)
+
+    with pytest.raises(Killed):
+        run(is_killed)
+    done = load_checkpoint(tmp_path / "run-0.checkpoint.npz").steps_done
+    assert 40 < done < 62
+    assert "| 0/100 " in capsys.readouterr().err
+    run(springs)
+    assert f"| {done}/100 " in capsys.readouterr().err
+    for path in tmp_path.glob("run-1.*"):
+        path.unlink()
+    run(springs)  # the one that has to begin decides when all are done
+    assert "| 0/100 " in capsys.readouterr().err
 
 
 def test_one_that_falls_apart_leaves_the_others_alone(tmp_path):

@@ -19,12 +19,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
+from remul_md.dynamics.checkpoint import load_checkpoint
 from remul_md.dynamics.engine import SimulationStopped
 from remul_md.dynamics.momenta import Array
 from remul_md.dynamics.options import MDOptions
@@ -35,6 +36,9 @@ from remul_md.errors import InputError
 from remul_md.files import owned
 from remul_md.outputs import make_way
 from remul_md.progress import progress_bar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Evaluate = Callable[[Array], tuple[Array, Array]]
 Answer = tuple[float, Array, dict[str, Any]]  # energy, forces, diagnostics
@@ -132,16 +136,26 @@ def run_replicas(
         for each in files:  # all of them before any replica begins
             stack.enter_context(owned(each.trajectory, also=each.all()))
         make_way((path for each in files for path in each.existing()), resume=resume, overwrite=overwrite)
+        n_done = min(_steps_done(each) for each in files)  # the last replica decides when all have ended
         for thread in threads:
             thread.start()
         try:
             n_steps = options.n_equilibration_steps + options.n_steps
-            exchange.serve(evaluate, initial_positions, n_steps=n_steps, progress=progress)
+            bar = progress_bar(
+                shown=progress, total=n_steps, initial=n_done, unit="step", desc=f"{n_replicas} replicas"
+            )
+            with bar:
+                exchange.serve(evaluate, initial_positions, bar=bar)
         finally:
             exchange.close()
             for thread in threads:
                 thread.join()
     return [outcomes[replica] for replica in range(n_replicas)]
+
+
+def _steps_done(files: OutputFiles) -> int:
+    """Of a run that was interrupted; 0 if none had begun."""
+    return load_checkpoint(files.checkpoint).steps_done if files.checkpoint.exists() else 0
 
 
 class _Request:
@@ -168,30 +182,28 @@ class _Exchange:
                 return answer
         raise ReplicasAborted("another replica failed")
 
-    def serve(self, evaluate: Evaluate, first_positions: Array, *, n_steps: int, progress: bool) -> None:
+    def serve(self, evaluate: Evaluate, first_positions: Array, *, bar: tqdm[Any]) -> None:
         """Answer until all replicas have ended; raises what one of them failed with."""
         positions = first_positions.copy()
         n_running = len(self.answers)
-        description = f"{n_running} replicas"
-        with progress_bar(shown=progress, total=n_steps, unit="step", desc=description) as bar:
-            while n_running:
-                waiting: list[int] = []
-                while len(waiting) < n_running:
-                    request = self.requests.get()
-                    if request.failure is not None:
-                        raise request.failure
-                    if request.positions is None:
-                        n_running -= 1
-                    else:
-                        positions[request.replica] = request.positions
-                        waiting.append(request.replica)
-                if waiting:
-                    begins = np.array_equal(positions, first_positions)  # forces before the first step
-                    energies, forces = evaluate(positions)
-                    told = getattr(evaluate, "diagnostics", None) or [{}] * len(self.answers)
-                    for replica in waiting:
-                        self.answers[replica].put((float(energies[replica]), forces[replica].copy(), told[replica]))
-                    bar.update(0 if begins else 1)
+        while n_running:
+            waiting: list[int] = []
+            while len(waiting) < n_running:
+                request = self.requests.get()
+                if request.failure is not None:
+                    raise request.failure
+                if request.positions is None:
+                    n_running -= 1
+                else:
+                    positions[request.replica] = request.positions
+                    waiting.append(request.replica)
+            if waiting:
+                begins = np.array_equal(positions, first_positions)  # forces before the first step
+                energies, forces = evaluate(positions)
+                told = getattr(evaluate, "diagnostics", None) or [{}] * len(self.answers)
+                for replica in waiting:
+                    self.answers[replica].put((float(energies[replica]), forces[replica].copy(), told[replica]))
+                bar.update(0 if begins else 1)
 
     def close(self) -> None:
         """Let nobody wait any more."""
