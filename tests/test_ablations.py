@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ablations
 import pytest
 
 pytestmark = pytest.mark.slow
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = ["model.kind=painn", "model.width=8", "model.n_layers=1", "model.n_radial=5", "model.cutoff=4.0"]
 SHORT = ["train.warmup_steps=2", "train.batch_size=3", "train.compile=false", "train.monitor_per_decade=0"]
 COSTS = {"recipe": 1.0, "batch 16": 2.4, "direct forces first": 1.5, "direct forces first: first stage": 0.5}
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("ablations")
 
 
 def arguments(folder: Path, *methods: str) -> list[str]:
@@ -43,12 +36,12 @@ def arguments(folder: Path, *methods: str) -> list[str]:
         ("direct forces first", False),
     ],
 )
-def test_methods_that_change_numbers_cost_what_the_recipe_costs(script: Any, method: str, is_free: bool) -> None:
-    assert script.costs_as_the_recipe(method) is is_free
+def test_methods_that_change_numbers_cost_what_the_recipe_costs(method: str, is_free: bool) -> None:
+    assert ablations.costs_as_the_recipe(method) is is_free
 
 
 def test_methods_get_the_steps_of_equal_time(
-    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     timed: list[list[str]] = []
 
@@ -57,12 +50,12 @@ def test_methods_get_the_steps_of_equal_time(
         # On a machine twice as slow as it was the first time.
         return {name: COSTS[name] * len(timed) for name in configs}
 
-    monkeypatch.setattr(script, "step_seconds", known_seconds)
-    script.main(arguments(tmp_path, "learning rate 8e-3", "batch 16"))
+    monkeypatch.setattr(ablations, "step_seconds", known_seconds)
+    ablations.main(arguments(tmp_path, "learning rate 8e-3", "batch 16"))
     assert timed == [["recipe", "batch 16"]]
     kept = (tmp_path / "runs" / "batch-16-0" / "metrics.csv").stat().st_mtime_ns
     capsys.readouterr()
-    script.main(arguments(tmp_path, "learning rate 8e-3", "batch 16", "direct forces first"))
+    ablations.main(arguments(tmp_path, "learning rate 8e-3", "batch 16", "direct forces first"))
     assert timed[1:] == [["recipe", "direct forces first", "direct forces first: first stage"]]
     assert (tmp_path / "runs" / "batch-16-0" / "metrics.csv").stat().st_mtime_ns == kept
     content = json.loads((tmp_path / "ablations.json").read_text())

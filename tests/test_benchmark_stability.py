@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def stability(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("stability")
+import stability
 
 
-def test_the_interval_is_that_of_a_poisson_process(stability: Any) -> None:
+def test_the_interval_is_that_of_a_poisson_process() -> None:
     """Published limits (Garwood 1936), and no break in 1.5 ns means under 2 per ns."""
     low, high = stability.rate_interval(0, 1.5)
     assert (low, high) == (0.0, pytest.approx(2.0, abs=0.01))
@@ -26,7 +15,7 @@ def test_the_interval_is_that_of_a_poisson_process(stability: Any) -> None:
     assert stability.rate_interval(10, 2.0) == pytest.approx((4.795 / 2, 18.39 / 2), abs=1e-2)
 
 
-def test_the_interval_covers(stability: Any) -> None:
+def test_the_interval_covers() -> None:
     """Of 4,000 processes with 7 breaks expected at least 95 % lie within, and not all."""
     counts = np.random.default_rng(0).poisson(7.0, size=4000)
     intervals = [stability.rate_interval(int(count), 1.0) for count in counts]

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
+import torsion_profiles
 
 from remul_md import read_structure
 from remul_md.structures.topology import dihedral_angles
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    return importlib.import_module("torsion_profiles")
-
-
-def test_every_rotatable_bond_goes_once_round_as_two_rigid_halves(script: Any) -> None:
+def test_every_rotatable_bond_goes_once_round_as_two_rigid_halves() -> None:
     ethanol = read_structure("ethanol")
-    bonds = script.rotated_bonds(ethanol)
+    bonds = torsion_profiles.rotated_bonds(ethanol)
     assert sorted(bonds) == ["C1-C0-O2-H8", "O2-C0-C1-H5"]
     for bond, (angles, structures) in bonds.items():
         chain = np.array([[int(name[1:]) for name in bond.split("-")]])
@@ -36,8 +27,8 @@ def test_every_rotatable_bond_goes_once_round_as_two_rigid_halves(script: Any) -
             assert np.allclose(structures[7][part].get_all_distances(), ethanol[part].get_all_distances())
 
 
-def test_errors_near_the_minimum_are_told_apart(script: Any) -> None:
-    found = script.figures([0.0, 0.4, 3.0, 0.2], [0.0, 0.5, 1.0, 0.2])
+def test_errors_near_the_minimum_are_told_apart() -> None:
+    found = torsion_profiles.figures([0.0, 0.4, 3.0, 0.2], [0.0, 0.5, 1.0, 0.2])
     assert found["rmse_eV"] == pytest.approx(np.sqrt((0.1**2 + 2.0**2) / 4))
     assert found["rmse_within_1_eV_eV"] == pytest.approx(0.1 / np.sqrt(3))
     assert found["share_within_1_eV"] == 0.75

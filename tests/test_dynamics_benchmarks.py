@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
+import dynamics_methods
+import multiple_time_steps
 import pytest
+import rotational_noise
 from potentials import ethanol_potential
 
 from remul_md.errors import InputError
 
 pytestmark = pytest.mark.slow
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights: no symmetry at all, direct forces that have nothing to do with the energy."""
     return ethanol_potential(tmp_path_factory.mktemp("potential") / "both.pt", trained_forces="both")
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
 
 
 def arguments(potential: Path | str, folder: Path, *more: str) -> list[str]:
@@ -36,10 +30,9 @@ def arguments(potential: Path | str, folder: Path, *more: str) -> list[str]:
     return [str(potential), *places, *short, *timing, *more]
 
 
-def test_multiple_time_steps(script: Any, both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    module = script("multiple_time_steps")
+def test_multiple_time_steps(both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = arguments(both, tmp_path, "--length-ps", "0.012", "--n-inner", "1", "5", "--plain-fs", "0.1", "0.2")
-    module.main(given)
+    multiple_time_steps.main(given)
     out = capsys.readouterr().out
     content = json.loads((tmp_path / "result.json").read_text())
     assert content["command"].startswith("python benchmarks/multiple_time_steps.py both.pt --run-dir FOLDER --json r")
@@ -53,21 +46,20 @@ def test_multiple_time_steps(script: Any, both: Path, tmp_path: Path, capsys: py
     for row in content["methods"]:
         assert f"| {row['label']} | " in out
         assert f" {row['cpu_ms_per_fs']:.2f} | {row['speed']:.2f} |" in out
-    assert content["verdict"] == module.verdict(content["methods"])
+    assert content["verdict"] == multiple_time_steps.verdict(content["methods"])
     assert content["verdict"] in out
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.traj")}
     assert len(before) == 5  # four methods and their start
     (tmp_path / "result.json").unlink()
-    module.main(given)
+    multiple_time_steps.main(given)
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.traj")} == before
     assert json.loads((tmp_path / "result.json").read_text()) == content
     with pytest.raises(SystemExit):
-        module.main([*given, "--length-ps", "0.02"])
+        multiple_time_steps.main([*given, "--length-ps", "0.02"])
     assert "frame_interval_fs was 0.6" in capsys.readouterr().err
 
 
-def test_rotational_noise(script: Any, both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    module = script("rotational_noise")
+def test_rotational_noise(both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = [
         "--timestep-fs",
         "0.05",
@@ -80,7 +72,7 @@ def test_rotational_noise(script: Any, both: Path, tmp_path: Path, capsys: pytes
         "octahedral",
         "both",
     ]
-    module.main(arguments(both, tmp_path, *chosen))
+    rotational_noise.main(arguments(both, tmp_path, *chosen))
     out = capsys.readouterr().out
     content = json.loads((tmp_path / "result.json").read_text())
     methods = {row["method"]: row for row in content["methods"]}
@@ -94,7 +86,7 @@ def test_rotational_noise(script: Any, both: Path, tmp_path: Path, capsys: pytes
         assert methods[f"{head}-plain-thermal"]["cost"] == plain["cost"]  # timed once, whatever the start
     # Without net torque a molecule that turns exchanges energy, one that does not keeps it.
     turning, resting = (
-        abs(methods[f"conservative-both-{start}"]["drift_meV_per_atom_ps"]) for start in module.ROTATIONS
+        abs(methods[f"conservative-both-{start}"]["drift_meV_per_atom_ps"]) for start in rotational_noise.ROTATIONS
     )
     assert turning > 3.0 * resting
     drifts = {
@@ -102,7 +94,7 @@ def test_rotational_noise(script: Any, both: Path, tmp_path: Path, capsys: pytes
     }
     assert drifts["direct"] > 10.0 * drifts["conservative"]
     assert methods["conservative-plain-thermal"]["cost"] == 1.0
-    line = f"| direct | 24 rotations | zero | {module.dynamics.interval_text(methods['direct-octahedral-zero'])} | "
+    line = f"| direct | 24 rotations | zero | {dynamics_methods.interval_text(methods['direct-octahedral-zero'])} | "
     assert line in out
 
 
@@ -138,14 +130,13 @@ def summary(n_inner: int | None, step_fs: float, conservation: str, cpu: float) 
         ([summary(None, 0.5, "undecided", 24.0), summary(4, 2.0, "conserves", 1.0)], "No plain steps are shown to"),
     ],
 )
-def test_the_verdict_follows_from_the_rows(script: Any, rows: list[dict[str, Any]], message: str) -> None:
+def test_the_verdict_follows_from_the_rows(rows: list[dict[str, Any]], message: str) -> None:
     import re
 
-    assert re.search(message, script("multiple_time_steps").verdict(rows))
+    assert re.search(message, multiple_time_steps.verdict(rows))
 
 
-def test_a_seed_that_fell_apart_counts_against_its_method(script: Any) -> None:
-    methods = script("dynamics_methods")
+def test_a_seed_that_fell_apart_counts_against_its_method() -> None:
     drift = {
         "slope_meV_per_atom_ps": 0.01,
         "ci95_meV_per_atom_ps": (0.0, 0.02),
@@ -158,30 +149,27 @@ def test_a_seed_that_fell_apart_counts_against_its_method(script: Any) -> None:
     figures = dict.fromkeys(("heating_K_per_ps", "temperature_K", "net_torque_rms_eV", "angular_momentum_change"), 2.0)
     whole = {"method": "a", "seed": 0, "stopped": None, "drift": drift, "fluctuation_meV_per_atom": 0.1, **figures}
     broken = {**whole, "seed": 1, "stopped": "the molecule fell apart", "drift": None}
-    assert methods.method_summary([whole, {**whole, "seed": 1}])["conservation"] == "conserves"
-    found = methods.method_summary([whole, broken])
+    assert dynamics_methods.method_summary([whole, {**whole, "seed": 1}])["conservation"] == "conserves"
+    found = dynamics_methods.method_summary([whole, broken])
     assert (found["conservation"], found["n_stopped"], found["drift_meV_per_atom_ps"]) == ("drifts", 1, 0.01)
-    assert "1 of 2 fell apart" in methods.interval_text(found)
-    assert methods.interval_text(methods.method_summary([broken])) == "fell apart"
+    assert "1 of 2 fell apart" in dynamics_methods.interval_text(found)
+    assert dynamics_methods.interval_text(dynamics_methods.method_summary([broken])) == "fell apart"
 
 
-def test_options_of_the_calculator(script: Any) -> None:
-    methods = script("dynamics_methods")
-    assert methods.calculator_options(["dtype=float64", "seed=3", "allow_unseen=true"]) == {
+def test_options_of_the_calculator() -> None:
+    assert dynamics_methods.calculator_options(["dtype=float64", "seed=3", "allow_unseen=true"]) == {
         "dtype": "float64",
         "seed": 3,
         "allow_unseen": True,
     }
     for given in ("dtpye=float64", "dtype", "forces=direct"):
         with pytest.raises(InputError, match=rf"--calculator '{given}' is not KEY=VALUE with one of allow_unseen"):
-            methods.calculator_options([given])
+            dynamics_methods.calculator_options([given])
 
 
-def test_a_potential_without_a_direct_head_is_refused(
-    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_potential_without_a_direct_head_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     potential = ethanol_potential(tmp_path / "conservative.pt", trained_forces="conservative")
     with pytest.raises(SystemExit):
-        script("multiple_time_steps").main(arguments(potential, tmp_path))
+        multiple_time_steps.main(arguments(potential, tmp_path))
     assert "this potential was trained for conservative forces" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [potential]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
+import independent_truth
 import numpy as np
 import pytest
 from ase.build import molecule
@@ -20,14 +20,6 @@ from remul_md.dynamics import read_trajectory
 from remul_md.potentials.ensemble import make_ensemble
 
 pytestmark = pytest.mark.slow
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("independent_truth")
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +41,9 @@ def arguments(folder: Path, target: Path, *more: str) -> list[str]:
     return [str(folder / "one.pt"), *places, *short, "--calculator", "dtype=float64", *more]
 
 
-def test_frames_labels_and_error_bars(
-    script: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_frames_labels_and_error_bars(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = arguments(folder, tmp_path, "--ensemble", str(folder / "ensemble.pt"), "--no-vibrations")
-    script.main(given)
+    independent_truth.main(given)
     out = capsys.readouterr().out
     labelled = read_frames(tmp_path / "labels.npz", allow_implausible=True)
     assert len(labelled) == 8
@@ -78,23 +68,23 @@ def test_frames_labels_and_error_bars(
     assert f"| 40 K (4) | potential | {content['potential']['40 K']['force_mae']:.2f} |" in out
     assert (tmp_path / "plots" / "independent_truth_ethanol.png").stat().st_size > 10_000
     before = (tmp_path / "labels.npz").read_bytes()
-    script.main(given)
+    independent_truth.main(given)
     assert (tmp_path / "labels.npz").read_bytes() == before
     assert json.loads((tmp_path / "truth.json").read_text()) == content
 
 
-def test_the_rank_correlation_is_over_frames(script: Any) -> None:
+def test_the_rank_correlation_is_over_frames() -> None:
     rng = np.random.default_rng(2)
     spreads = rng.uniform(0.5, 2.0, size=60)
     errors = spreads * np.exp(0.3 * rng.normal(size=60))
-    found = script.followed(errors, spreads, seed=1)
+    found = independent_truth.followed(errors, spreads, seed=1)
     assert found["spearman"] == pytest.approx(spearmanr(errors, spreads).statistic)
     low, high = found["spearman_ci95"]
     assert 0.5 < low < found["spearman"] < high < 0.97
-    assert script.rms(np.full((3, 5, 3), 2.0)).tolist() == [2.0, 2.0, 2.0]
+    assert independent_truth.rms(np.full((3, 5, 3), 2.0)).tolist() == [2.0, 2.0, 2.0]
 
 
-def test_force_calls_of_the_reference_are_kept(script: Any, tmp_path: Path) -> None:
+def test_force_calls_of_the_reference_are_kept(tmp_path: Path) -> None:
     """A relaxation and Hessian that is begun again repeats no call, and one that stopped in the middle goes on."""
     calls: list[int] = []
 
@@ -108,12 +98,12 @@ def test_force_calls_of_the_reference_are_kept(script: Any, tmp_path: Path) -> N
         return new
 
     water = molecule("H2O")
-    water.calc = script.KeptCalls(make(limit=9), tmp_path)
+    water.calc = independent_truth.KeptCalls(make(limit=9), tmp_path)
     with pytest.raises(KeyboardInterrupt):
         vibrations(water, fmax_eV_per_A=1e-3)
     assert len(list(tmp_path.glob("*.npz"))) == 9
     calls.clear()
-    water.calc = script.KeptCalls(make(limit=1000), tmp_path)
+    water.calc = independent_truth.KeptCalls(make(limit=1000), tmp_path)
     found = vibrations(water, fmax_eV_per_A=1e-3)
     n_all = len(list(tmp_path.glob("*.npz")))
     assert len(calls) == n_all - 9
@@ -122,7 +112,7 @@ def test_force_calls_of_the_reference_are_kept(script: Any, tmp_path: Path) -> N
     wanted = vibrations(plain, fmax_eV_per_A=1e-3).modes.vibrations_per_cm
     np.testing.assert_allclose(found.modes.vibrations_per_cm, wanted, rtol=1e-6)
     calls.clear()
-    water.calc = script.KeptCalls(make(limit=0), tmp_path)
+    water.calc = independent_truth.KeptCalls(make(limit=0), tmp_path)
     vibrations(water, fmax_eV_per_A=1e-3)
     assert calls == []
 
@@ -136,10 +126,10 @@ def test_force_calls_of_the_reference_are_kept(script: Any, tmp_path: Path) -> N
     ],
 )
 def test_what_does_not_fit_is_refused(
-    script: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     chosen = [str(folder / part) if part == "one.pt" else part for part in options]
     with pytest.raises(SystemExit):
-        script.main([*arguments(folder, tmp_path), *chosen])
+        independent_truth.main([*arguments(folder, tmp_path), *chosen])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "truth.json").exists()

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from pathlib import Path
-from typing import Any
 
+import learning_curve
 import pytest
 from cheap_springs import reference_file
 
 pytestmark = pytest.mark.slow
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = ["kind=painn", "width=8", "n_layers=1", "n_radial=5", "cutoff=4.0"]
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("learning_curve")
 
 
 def arguments(folder: Path, *further: str) -> list[str]:
@@ -41,10 +33,10 @@ def arguments(folder: Path, *further: str) -> list[str]:
 
 
 def test_methods_have_the_same_steps_and_finished_runs_are_kept(
-    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reference_file(tmp_path / "frames.xyz", n_frames=20)
-    script.main(arguments(tmp_path))
+    learning_curve.main(arguments(tmp_path))
     out = capsys.readouterr().out
     assert out.count(": training") == 4
     content = json.loads((tmp_path / "curve.json").read_text())
@@ -61,11 +53,11 @@ def test_methods_have_the_same_steps_and_finished_runs_are_kept(
     for row in rows:
         line = f"| {row['n_train']} | 0 | {row['pretraining'] or 'from scratch'} | {row['force_mae_original']:.1f} / "
         assert line in out
-    script.main(arguments(tmp_path))
+    learning_curve.main(arguments(tmp_path))
     assert ": training" not in capsys.readouterr().out
     assert json.loads((tmp_path / "curve.json").read_text())["runs"] == rows
     with pytest.raises(SystemExit):
-        script.main(arguments(tmp_path, "--set", "train.learning_rate=7e-4"))
+        learning_curve.main(arguments(tmp_path, "--set", "train.learning_rate=7e-4"))
     assert re.search(r"train.learning_rate was 0.00\d+, now 0.0007", capsys.readouterr().err)
 
 
@@ -77,8 +69,8 @@ def test_methods_have_the_same_steps_and_finished_runs_are_kept(
     ],
 )
 def test_what_cannot_be_run_is_refused(
-    script: Any, given: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        script.main(["--run-dir", str(tmp_path), *given])
+        learning_curve.main(["--run-dir", str(tmp_path), *given])
     assert message in capsys.readouterr().err

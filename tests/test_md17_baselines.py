@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
-from typing import Any
 
+import md17_baselines
 import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("md17_baselines")
-
-
-def test_pairs_are_those_of_a_slow_search(script: Any) -> None:
+def test_pairs_are_those_of_a_slow_search() -> None:
     steps = np.unique(np.random.default_rng(3).integers(0, 500, size=70))
-    found = set(zip(*(each.tolist() for each in script.pairs_apart(steps, 90, within=7)), strict=True))
+    found = set(zip(*(each.tolist() for each in md17_baselines.pairs_apart(steps, 90, within=7)), strict=True))
     rows = range(len(steps))
     assert found == {(i, j) for i in rows for j in rows if 83 <= steps[j] - steps[i] <= 97}
     assert len(found) > 20
 
 
-def test_the_error_of_a_mean_knows_that_neighbours_resemble_each_other(script: Any) -> None:
+def test_the_error_of_a_mean_knows_that_neighbours_resemble_each_other() -> None:
     """Values in runs of 50: the standard error is that of so many fewer values, and independent ones have theirs."""
     rng = np.random.default_rng(5)
     slow, steps = np.repeat(rng.normal(size=200), 50), np.arange(10_000)
     mixed = rng.permutation(10_000)
-    mean, error = script.mean_and_error(slow[mixed], steps[mixed])
+    mean, error = md17_baselines.mean_and_error(slow[mixed], steps[mixed])
     assert mean == pytest.approx(slow.mean())
     assert error == pytest.approx(1.0 / np.sqrt(200), rel=0.5)
-    assert script.mean_and_error(rng.normal(size=10_000), steps)[1] == pytest.approx(0.01, rel=0.5)
+    assert md17_baselines.mean_and_error(rng.normal(size=10_000), steps)[1] == pytest.approx(0.01, rel=0.5)
 
 
-def test_salicylic_acid_on_md17(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_salicylic_acid_on_md17(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stiff molecule hardly moves, its mean geometry is near, and frames soon after each other are nearer."""
     path = tmp_path / "found.json"
     monkeypatch.setattr("sys.argv", ["md17_baselines", "--molecules", "salicylic", "--json", str(path)])
-    script.main()
+    md17_baselines.main()
     content = json.loads(path.read_text())
     (row,) = content["rows"]
     assert str(tmp_path) not in content["command"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+import readme_table
 from typer.main import get_command
 
 from remul_md.cli.app import app
@@ -22,37 +21,29 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.fixture(scope="module")
-def tables() -> Iterator[Any]:
-    """The script that writes the tables."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))
-        yield importlib.import_module("readme_table")
-
-
-def test_the_tables_are_made_from_the_results(tables: Any) -> None:
+def test_the_tables_are_made_from_the_results() -> None:
     pages = {"README.md", *(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))}
-    marked = {page for page in pages if tables.MARK.search((ROOT / page).read_text())}
-    assert marked == set(tables.TABLES)
-    for page, of_page in tables.TABLES.items():
+    marked = {page for page in pages if readme_table.MARK.search((ROOT / page).read_text())}
+    assert marked == set(readme_table.TABLES)
+    for page, of_page in readme_table.TABLES.items():
         text = (ROOT / page).read_text()
-        assert tables.with_tables(text, of_page) == text, "run `python benchmarks/readme_table.py --write`"
-    made = [table() for of_page in tables.TABLES.values() for table in of_page.values()]
+        assert readme_table.with_tables(text, of_page) == text, "run `python benchmarks/readme_table.py --write`"
+    made = [table() for of_page in readme_table.TABLES.values() for table in of_page.values()]
     assert len(set(made)) == len(made)  # one table is never taken for another
 
 
-def test_a_table_stands_in_its_own_marks(tables: Any) -> None:
+def test_a_table_stands_in_its_own_marks() -> None:
     own: dict[str, Callable[[], str]] = {"loads": lambda: "| 1 |", "spreads": lambda: "| 2 |"}
     page = "a\n{0}\nold\n{1}\nb\n{2}\n{3}\nc\n"
     marks = [f"<!-- measured: {name} {edge} -->" for name in own for edge in ("begin", "end")]
-    written = tables.with_tables(page.format(*marks), own)
+    written = readme_table.with_tables(page.format(*marks), own)
     assert written == "a\n{}\n| 1 |\n{}\nb\n{}\n| 2 |\n{}\nc\n".format(*marks)
-    assert tables.with_tables(written, own) == written
+    assert readme_table.with_tables(written, own) == written
     nameless = [re.sub("loads |spreads ", "", mark) for mark in marks]
     unknown = [mark.replace("loads", "laods") for mark in marks]
     for wrong in (nameless, unknown, [*marks[2:], *marks[:2]], [*marks[:2], *marks[:2]], [marks[0], *marks[:0:-1]]):
         with pytest.raises(ValueError, match="the page has the marks"):
-            tables.with_tables(page.format(*wrong), own)
+            readme_table.with_tables(page.format(*wrong), own)
 
 
 def test_every_command_in_the_readme_exists() -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+import scaling
 
 pytest.importorskip("mujoco", reason="remul-md[rigid-bodies] is not installed")
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    module = importlib.import_module("scaling")
-    tiny = module.Size(
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A size of its own, named so on the command line."""
+    size = scaling.Size(
         options=("kinds=[tetrahedron]", "batch_size=2", "n_heads=2", "n_test=5"),
         transformers=((12, 1), (16, 1), (24, 1)),
         gatrs=((1, 4, 1), (2, 4, 1), (3, 4, 1)),
@@ -26,13 +23,12 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
         uniques=(3, 7),
         unique_budget=1.2e7,
     )
-    monkeypatch.setitem(module.SIZES, "tiny", tiny)
-    return module
+    monkeypatch.setitem(scaling.SIZES, "tiny", size)
 
 
-def test_larger_networks_see_less_and_runs_are_shared(script: Any) -> None:
-    size = script.SIZES["quick"]
-    runs = script.planned(size, size.budgets)
+def test_larger_networks_see_less_and_runs_are_shared() -> None:
+    size = scaling.SIZES["quick"]
+    runs = scaling.planned(size, size.budgets)
     grid = [run for run in runs if run.method == "plain" and run.n_scenes == size.n_scenes]
     assert len(grid) == 2 * 5 * 4
     assert len({run.name for run in runs}) == len(runs) == len(grid) + 3 * len(size.uniques) - 2
@@ -40,13 +36,13 @@ def test_larger_networks_see_less_and_runs_are_shared(script: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_small_grid_is_run_once_and_told(script: Any, tmp_path: Path) -> None:
+def test_a_small_grid_is_run_once_and_told(tiny: None, tmp_path: Path) -> None:
     folder, told, plot = tmp_path / "run", tmp_path / "scaling.json", tmp_path / "scaling.png"
     line = [str(folder), "--size", "tiny", "--draws", "2", "--json", str(told), "--plot", str(plot)]
-    script.main([*line[:3], "--budgets", "6e6"])
+    scaling.main([*line[:3], "--budgets", "6e6"])
     first = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
     assert len(first) == 6 + 6  # a grid of one budget, and the sweep at the other
-    script.main(line)
+    scaling.main(line)
     assert all(path.stat().st_mtime_ns == when for path, when in first.items())
     content = json.loads(told.read_text())
     assert str(tmp_path) not in content["command"]
@@ -64,5 +60,5 @@ def test_a_small_grid_is_run_once_and_told(script: Any, tmp_path: Path) -> None:
     low, high = found["intervals"]["alpha"]
     assert 0.0 <= low <= high
     assert plot.stat().st_size > 10_000
-    script.main([*line, "--finished", "--budgets", "6e6"])
+    scaling.main([*line, "--finished", "--budgets", "6e6"])
     assert "held_out" not in json.loads(told.read_text())["found"]["transformer"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+import student
 
 from remul_md.datasets import read_frames
 from remul_md.labels.label import label_frames
@@ -16,15 +15,8 @@ from remul_md.potentials.potential import load_potential
 
 pytestmark = pytest.mark.slow
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = ["model.kind=painn", "model.width=8", "model.n_layers=1", "model.n_radial=5", "model.cutoff=4.0"]
 SHORT = ["train.warmup_steps=2", "train.batch_size=3", "train.compile=false", "train.monitor_per_decade=0"]
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("student")
 
 
 def arguments(folder: Path, *further: str) -> list[str]:
@@ -36,8 +28,8 @@ def arguments(folder: Path, *further: str) -> list[str]:
     return [*places, *steps, *sizes, *chosen, "--max-std", "1e6", *further]
 
 
-def test_a_student_is_taught_by_the_ensemble(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script.main(arguments(tmp_path))
+def test_a_student_is_taught_by_the_ensemble(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student.main(arguments(tmp_path))
     out = capsys.readouterr().out
     content = json.loads((tmp_path / "student.json").read_text())
     assert content["command"].startswith("python benchmarks/student.py --run-dir FOLDER --json student.json")
@@ -61,12 +53,12 @@ def test_a_student_is_taught_by_the_ensemble(script: Any, tmp_path: Path, capsys
     assert len(before) == 4
     ensemble = load_potential(runs / "ensemble.pt")
     assert content["sampled"]["case"]["ensemble"] == rows["ensemble"]["sha256"] == ensemble.sha256 != ""
-    script.main(arguments(tmp_path))
+    student.main(arguments(tmp_path))
     assert all(path.read_bytes() == content_before for path, content_before in before.items())
     assert json.loads((tmp_path / "student.json").read_text())["runs"] == content["runs"]
 
 
-def test_a_single_member_is_refused(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_single_member_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        script.main(arguments(tmp_path, "--members", "1"))
+        student.main(arguments(tmp_path, "--members", "1"))
     assert "--members must be at least 2, got 1" in capsys.readouterr().err

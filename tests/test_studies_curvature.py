@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-from typing import Any
-
+import conditioning
 import pytest
 import torch
 from torch import Tensor
@@ -50,9 +47,7 @@ def test_few_different_eigenvalues_end_the_search_early() -> None:
     assert lanczos(lambda v: kept * v, torch.ones(9, dtype=torch.float64), n=8) == pytest.approx([2.0, 3.0])
 
 
-def test_both_parts_of_the_loss_have_the_full_hessian_of_a_small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    conditioning: Any = importlib.import_module("conditioning")
+def test_both_parts_of_the_loss_have_the_full_hessian_of_a_small_network() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = PlainTransformer(n_scalars=1, width=4, n_layers=1, n_heads=2).double()
