@@ -178,7 +178,7 @@ def test_overwriting_removes_everything_that_the_study_made(tmp_path: Path) -> N
         (tmp_path / name).write_text("{}")
     seen: list[bool] = []
 
-    def prepare(options: SpringOptions, folder: Path) -> None:
+    def prepare(options: SpringOptions, folder: Path, calculator: object) -> None:
         seen.extend((folder / name).exists() for name in (*own[1:], "notes.txt"))
         raise InputError("that will do")
 

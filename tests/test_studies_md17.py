@@ -12,6 +12,7 @@ import pytest
 import torch
 from ase.io import read as read_ase
 
+from remul_md import RemulCalculator
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.potentials.potential import load_potential
@@ -29,7 +30,7 @@ from remul_md.studies.tasks.md17 import (
     samples,
     starts_in_block,
 )
-from remul_md.studies.trajectories import Trajectory, forces_of_copies, read_heavy_atoms, sha256_of, trajectory_file
+from remul_md.studies.trajectories import Trajectory, read_heavy_atoms, sha256_of, trajectory_file
 from remul_md.symmetry.rotations import random_rotations
 
 SMALL = ["cases=[ethanol]", "replica_ps=0.4", "horizon_steps=50", "n_replicas=2", "n_train=8", "n_validation=5"]
@@ -145,38 +146,25 @@ def test_baselines_of_a_rigid_molecule() -> None:
     assert np.allclose(np.linalg.norm(mean, axis=1), shape[0].norm(dim=1).numpy(), atol=1e-5)
 
 
-def test_forces_of_copies_are_those_of_the_potential_and_conserve_angular_momentum() -> None:
-    potential = load_potential("ethanol").with_symmetry("exact")
-    frames = read_frames("rmd17/ethanol/test-01", with_labels=False)
-    positions = frames.positions.reshape(len(frames), -1, 3)[:2]
-    evaluate = forces_of_copies(potential, frames.atoms(0), n_copies=2, compile=False)
-    energies, forces = evaluate(positions)
-    swapped, _ = evaluate(positions[::-1].copy())
-    assert energies == pytest.approx(swapped[::-1], abs=1e-3)
-    assert abs(energies[0] - energies[1]) > 0.01
-    assert np.abs(np.cross(positions, forces).sum(1)).max() < 1e-3 < np.abs(forces).mean()
-    step = np.zeros_like(positions)
-    step[1, 4, 2] = 0.01
-    change = (evaluate(positions + step)[0] - evaluate(positions - step)[0]) / 0.02
-    assert change[1] == pytest.approx(-forces[1, 4, 2], abs=0.1)
-
-
 @pytest.mark.slow
 def test_a_study_runs_its_own_dynamics_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps of ethanol; a job then reads them, and what it was made from stands in the result."""
     monkeypatch.setattr(md17, "FRAME_STEPS", 2)
     options = small_options("replica_ps=0.011", "horizon_steps=2", "n_train=2", "n_validation=2", "n_test=2")
     options = options.model_copy(update={"n_steps": 10, "batch_size": 2, "n_draws": 2, "gnn_width": 6})
-    prepare(options, tmp_path)
+    prepare(options, tmp_path, RemulCalculator)
     trajectory = read_heavy_atoms(tmp_path, "ethanol")
     assert trajectory.positions.shape == trajectory.velocities.shape == (2, 12, 3, 3)
     frame = read_ase(tmp_path / "trajectory-ethanol-1.traj", index=3)
     heavy = frame.numbers > 1
     assert np.allclose(trajectory.positions[1, 3], frame.positions[heavy], atol=1e-5)
+    assert np.abs(frame.get_angular_momentum()).max() < 1e-3 * np.abs(frame.get_momenta()).sum()
+    exact = RemulCalculator("ethanol", symmetry="exact", forces="conservative", device="cpu")
+    assert exact.get_forces(frame) == pytest.approx(frame.get_forces(), abs=1e-4)
     ahead = (trajectory.positions[:, 2] - trajectory.positions[:, 0]) / 2.0  # central difference over 2 fs
     assert np.abs(ahead - trajectory.velocities[:, 1]).max() < 0.05 * np.abs(trajectory.velocities).max()
     written = trajectory_file(tmp_path, "ethanol").stat().st_mtime_ns
-    prepare(options, tmp_path)
+    prepare(options, tmp_path, RemulCalculator)
     assert trajectory_file(tmp_path, "ethanol").stat().st_mtime_ns == written
     job = Job(case="ethanol", model="gnn", method="remul-1", seed=0, budgets=("steps",), n_steps=10)
     found = run_job(TASK, options, job, str(tmp_path))

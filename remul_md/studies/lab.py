@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -28,13 +28,10 @@ from remul_md.training.checkpoint import METRICS, read_metrics
 from remul_md.training.run_folder import RUN_FILES
 from remul_md.training.step_cost import seconds_in_turns
 
-if TYPE_CHECKING:
-    from ase.calculators.calculator import Calculator
-
 CONFIG, RESULT, RESULTS, COSTS = "study.json", "result.json", "results.json", "costs.json"
 MADE_FOR_IT = ("labels-*.npz", "scenes-*.h5", "trajectory-*")
 STUDY_FILES = (CONFIG, RESULTS, COSTS, *MADE_FOR_IT, *(f"*/{name}" for name in (RESULT, *RUN_FILES, "nve.*")))
-CalculatorFactory = Callable[[str], "Calculator"]
+CalculatorFactory = Callable[..., Any]  # potential or its file, options -> `RemulCalculator`; handed down, not imported
 M_contra = TypeVar("M_contra", bound=StudyOptions, contravariant=True)
 
 
@@ -108,7 +105,7 @@ class Task(Generic[M]):
         sizes: "quick", "default", ... -> the options that differ.
         cases: data sets of the task -> titles of their tables.
         models: networks -> labels; the first is the reference of equal computing time.
-        dynamics: whether its jobs need a calculator.
+        dynamics: whether its jobs or what they read need a calculator.
         exact: models that have the symmetry by construction: trained plainly, whatever the methods are.
         methods: names of `METHODS` that the task knows.
         runner: does the jobs, such as `Particles` or `Potentials`.
@@ -137,7 +134,7 @@ class Task(Generic[M]):
     errors: tuple[str, ...]
     tables: Mapping[str, Mapping[str, Column]]
     error_label: str
-    prepare: Callable[[M, Path], None] | None = None
+    prepare: Callable[[M, Path, CalculatorFactory | None], None] | None = None
     dynamics: bool = False
     exact: frozenset[str] = frozenset()
     ratio: tuple[str, str] | None = None
@@ -268,7 +265,7 @@ def run_study(
         n_jobs: runs at a time, each with one thread.
         resume: go on with an interrupted study, or begin one; finished runs are kept.
         overwrite: remove a study that is there, and begin.
-        calculator: potential's file -> ASE calculator, for tasks with dynamics; importable by name.
+        calculator: `RemulCalculator`, for tasks with dynamics; importable by name.
         command: recorded in the results.
     Raises:
         InputError: the folder holds another study or cannot be written, CUDA is asked for and not there, or a
@@ -287,7 +284,7 @@ def run_study(
         elif changed := changed_values(read_json(folder / CONFIG), decisive):
             raise InputError(f"{folder}: was started with other options: {'; '.join(changed)}; use a new --run-dir")
         if task.prepare is not None:
-            task.prepare(options, folder)
+            task.prepare(options, folder, calculator)
         costs = _costs(task, options, folder) if "time" in options.budgets else {}
         jobs = planned_jobs(task, options, costs=costs)
         arguments = {job.name: (task, options, job, str(folder), calculator) for job in jobs}

@@ -8,13 +8,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from remul_md.datasets import read_frames
@@ -23,14 +21,7 @@ from remul_md.dynamics import MDOptions, MDResult, read_trajectory
 from remul_md.dynamics.replicas import replica_output, run_replicas
 from remul_md.errors import InputError
 from remul_md.files import replace_atomically
-from remul_md.potentials.compiled import CompiledPotential
-from remul_md.potentials.potential import Potential, load_potential
-from remul_md.potentials.settings import own_settings
-from remul_md.structures.frames import frames_from_atoms
-from remul_md.structures.moving_systems import MovingSystems
-
-if TYPE_CHECKING:
-    from ase import Atoms
+from remul_md.studies.lab import CalculatorFactory
 
 Array = NDArray[np.float64]
 
@@ -57,7 +48,9 @@ def trajectory_file(study_dir: Path, molecule: str) -> Path:
     return study_dir / f"trajectory-{molecule}.npz"
 
 
-def run_trajectory(molecule: str, options: MDOptions, *, n_replicas: int, compile: bool, study_dir: Path) -> None:
+def run_trajectory(
+    molecule: str, options: MDOptions, *, n_replicas: int, study_dir: Path, calculator: CalculatorFactory
+) -> None:
     """Run replicas of a molecule from the first frames of test split 01 of rMD17, and keep its heavy atoms.
 
     The potential is that of the package in its exact mode: a world that prefers no direction, in which a molecule
@@ -66,16 +59,16 @@ def run_trajectory(molecule: str, options: MDOptions, *, n_replicas: int, compil
     Raises:
         InputError: a molecule fell apart, other options than before, or the forces cannot be compiled.
     """
-    potential = load_potential(molecule).with_symmetry("exact")
+    calc = calculator(molecule, symmetry="exact", forces="conservative", device="cpu")
     source = f"rmd17/{molecule}/test-01"
     frames = read_frames(source, with_labels=False).select(range(n_replicas))
     atoms = frames.atoms(0)
     facts: dict[str, Any] = {
         "potential": molecule,
-        "potential_sha256": potential.sha256,
-        "forces": "conservative",
-        "symmetry": "exact",
-        "compiled": compile,
+        "potential_sha256": calc.potential.sha256,
+        "forces": calc.head,
+        "symmetry": calc.potential.symmetry,
+        "compiled": calc.parameters["compile"],
         "structures": f"{source}:0 to {n_replicas - 1}",
     }
     output = study_dir / f"trajectory-{molecule}.traj"
@@ -84,7 +77,7 @@ def run_trajectory(molecule: str, options: MDOptions, *, n_replicas: int, compil
         options,
         n_replicas=n_replicas,
         output=output,
-        evaluate=forces_of_copies(potential, atoms, n_copies=n_replicas, compile=compile),
+        evaluate=calc.copies(atoms, n_copies=n_replicas),
         positions=frames.positions.reshape(n_replicas, -1, 3),
         resume=True,
         provenance=facts,
@@ -116,28 +109,6 @@ def run_trajectory(molecule: str, options: MDOptions, *, n_replicas: int, compil
 def sha256_of(*, positions: NDArray[np.float32], velocities: NDArray[np.float32]) -> str:
     """Of both arrays as they lie in memory: what a result was made from."""
     return hashlib.sha256(positions.tobytes() + velocities.tobytes()).hexdigest()
-
-
-def forces_of_copies(
-    potential: Potential, atoms: Atoms, *, n_copies: int, compile: bool
-) -> Callable[[Array], tuple[Array, Array]]:
-    """A function of positions [R, N, 3], Angstrom: energies [R], eV, and conservative forces, eV/Angstrom."""
-    systems = MovingSystems(
-        frames_from_atoms([atoms] * n_copies, name="replicas"), cutoff=potential.cutoff, device=potential.device
-    )
-    first = systems.at(torch.from_numpy(np.tile(atoms.get_positions(), (n_copies, 1))))
-    with own_settings(n_threads=1):
-        compiled = CompiledPotential(potential, first, forces="conservative") if compile else None
-
-    def evaluate(positions: Array) -> tuple[Array, Array]:
-        batch = systems.at(torch.from_numpy(positions).flatten(0, 1))
-        with own_settings(n_threads=1):
-            out = potential.predict(batch) if compiled is None else compiled.predict(batch.positions)
-        assert out.energy is not None
-        assert out.forces is not None
-        return out.energy.double().numpy(), out.forces.double().numpy().reshape(positions.shape)
-
-    return evaluate
 
 
 def read_heavy_atoms(study_dir: Path, molecule: str) -> Trajectory:

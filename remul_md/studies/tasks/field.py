@@ -14,6 +14,7 @@ from remul_md.datasets import read_frames, write_frames
 from remul_md.labels.calculated import calculate_labels
 from remul_md.labels.field import in_random_orientations
 from remul_md.labels.sources import label_source
+from remul_md.studies.lab import CalculatorFactory
 from remul_md.studies.methods import ABOUT_AXIS
 from remul_md.studies.options import Names
 from remul_md.studies.potentials import POTENTIAL_METHODS, PotentialOptions, Potentials, PotentialTask
@@ -48,7 +49,7 @@ def labels(study_dir: Path, case: str, part: str) -> Path:
     return study_dir / f"labels-{case}-{part}.npz"
 
 
-def prepare(options: FieldOptions, study_dir: Path) -> None:
+def prepare(options: FieldOptions, study_dir: Path, calculator: CalculatorFactory | None = None) -> None:
     """Label rMD17 geometries in random orientations by GFN2-xTB in the field; what is there is kept.
 
     Raises:

@@ -13,6 +13,7 @@ from pydantic import Field
 from remul_md.datasets import read_frames
 from remul_md.labels.sampling import sample_labels
 from remul_md.labels.sources import label_source
+from remul_md.studies.lab import CalculatorFactory
 from remul_md.studies.options import Names
 from remul_md.studies.potentials import ERRORS, PotentialOptions, Potentials, PotentialTask
 
@@ -38,7 +39,7 @@ def labels(study_dir: Path, part: str) -> Path:
     return study_dir / f"labels-{part}.npz"
 
 
-def prepare(options: FreedomOptions, study_dir: Path) -> None:
+def prepare(options: FreedomOptions, study_dir: Path, calculator: CalculatorFactory | None = None) -> None:
     """Sample and label geometries around the two halves of rMD17's split; goes on where it was stopped.
 
     A smaller set is the beginning of a larger one.

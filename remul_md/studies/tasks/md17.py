@@ -111,16 +111,17 @@ class Md17Options(ParticleOptions):
         )
 
 
-def prepare(options: Md17Options, study_dir: Path) -> None:
+def prepare(options: Md17Options, study_dir: Path, calculator: CalculatorFactory | None) -> None:
     """Run the dynamics of every molecule; goes on where it was stopped, and what is there is kept."""
+    assert calculator is not None  # the study has looked
     for case in options.cases:
         if not trajectory_file(study_dir, case).is_file():
             run_trajectory(
                 case,
                 options.md_options(),
                 n_replicas=options.n_replicas,
-                compile=options.compile_forces,
                 study_dir=study_dir,
+                calculator=partial(calculator, compile=options.compile_forces),
             )
 
 
@@ -279,6 +280,7 @@ TASK = ParticleTask(
     models={"gnn": PARTICLE_MODELS["gnn"], **PARTICLE_MODELS},
     runner=FutureOfTrajectories(),
     prepare=prepare,
+    dynamics=True,
     errors=("test", "rotated"),
     error_label="mean squared error x 1e-2, Å²",
     ratio=("test", "rotated"),

@@ -123,7 +123,7 @@ def scene_file(study_dir: Path, case: str, part: str) -> Path:
     return study_dir / f"scenes-{case}-{part}.h5"
 
 
-def prepare(options: RigidBodyOptions, study_dir: Path) -> None:
+def prepare(options: RigidBodyOptions, study_dir: Path, calculator: CalculatorFactory | None = None) -> None:
     """Simulate what the jobs of a study read; goes on where it was stopped.
 
     Raises:
