@@ -1,10 +1,10 @@
-"""How losses look around what training found, and how curved they are there: plain, REMUL, EGNN and GATr on N-body.
+"""How losses look around what training found, and how curved they are there: plain, REMUL, EGNN and GATr.
 
 Elhag et al. (2024), arXiv:2410.17878, draw loss surfaces of a transformer taught by REMUL and of GATr and call the
 first smoother. Their directions, grid and normalisation were not found. Ours are those of Li et al. (2018),
 arXiv:1712.09913: two random directions, in which every row of a weight matrix has the length of that row of the network
 (and biases and other vectors stay), and a grid from -1 to 1. The point in the middle is the moving average of the
-weights at the end of a run by the engine (`remul-md study nbody`), on the 100 training systems of the run.
+weights at the end of a run by the engine (`remul-md study nbody --size quick`), on the training systems of the run.
 
 Two losses: the task loss, in the orientations of the data, and the equivariance loss, against rotated labels in fixed
 random orientations. Curvature: the largest eigenvalues of the Hessian of each by Lanczos steps with products of the
@@ -13,8 +13,8 @@ Hessian and a vector, in float64.
 Finished runs in the folders of studies are read, as long as all options are the same that the study knew and that
 decide a training; those that are in none are made in the first folder.
 
-python benchmarks/loss_surfaces.py [--runs plain remul egnn gatr] [--set KEY=VALUE ...] [--points 17] [--lanczos 15]
-    [--run-dir DIR ...] [--json FILE] [--plot PNG]
+python benchmarks/loss_surfaces.py [--task nbody] [--runs plain remul egnn gatr] [--set KEY=VALUE ...] [--points 17]
+    [--lanczos 15] [--run-dir DIR ...] [--json FILE] [--plot PNG]
 """
 
 from __future__ import annotations
@@ -115,9 +115,8 @@ def holds_run(folder: Path, job: Job, options: ParticleOptions) -> bool:
     return all(now.get(key) == value for key, value in before.items() if key not in MEASURED_AFTERWARDS)
 
 
-def trained(name: str, options: ParticleOptions, folders: Sequence[Path]) -> tuple[nn.Module, Tokens]:
+def trained(task: Any, name: str, options: ParticleOptions, folders: Sequence[Path]) -> tuple[nn.Module, Tokens]:
     """The averaged weights at the end of a run, in float64, and the systems it was trained with."""
-    task: Any = find_task("nbody")
     kind, method, _ = RUNS[name]
     job = Job(case=options.cases[0], model=kind, method=method, seed=SEED, budgets=("steps",), n_steps=options.n_steps)
     tokens = task.runner.load(options, job.case, SEED).train
@@ -201,18 +200,21 @@ def table(found: Mapping[str, Any]) -> str:
 
 def run(options: argparse.Namespace, given: list[str]) -> None:
     """Train what is not trained yet, look around, write and draw."""
-    chosen = study_options(find_task("nbody"), size="quick", seeds=[SEED], overrides=options.set)
+    task: Any = find_task(options.task)
+    chosen = study_options(task, size="quick", seeds=[SEED], overrides=options.set)
     with tempfile.TemporaryDirectory() as scratch:
         folders = options.run_dir or [Path(scratch)]
         steps = np.linspace(-1.0, 1.0, options.points)
         runs = {}
         for name in options.runs:
-            model, tokens = trained(name, chosen, folders)
+            model, tokens = trained(task, name, chosen, folders)
             runs[name] = explored(model, tokens, steps=steps, n_lanczos=options.lanczos)
             print(f"{name}: {runs[name]['task']['top_eigenvalues']}", flush=True)
     told = {str(path): path.name for path in (*(options.run_dir or ()), options.json, options.plot) if path}
     content = {
         **provenance(told_command("loss_surfaces", given, told), n_jobs=1),
+        "task": task.name,
+        "case": chosen.cases[0],
         "n_steps": chosen.n_steps,
         "directions": "random, filter-normalised: rows of matrices as long as the network's, vectors left alone",
         "seeds": {
@@ -234,6 +236,7 @@ def run(options: argparse.Namespace, given: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="nbody", choices=("nbody", "charged", "mocap"), help="its first case")
     parser.add_argument("--runs", nargs="+", default=[*RUNS], choices=RUNS)
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="options of the task, such as n_steps=500"

@@ -79,11 +79,26 @@ def test_a_small_run_trains_looks_and_draws(tmp_path: Path, monkeypatch: pytest.
     small += ["width=8", "n_layers=1", "n_heads=2", "gatr_channels=2", "gatr_scalars=4", "batch_size=4"]
     places = [("--run-dir", "runs"), ("--json", "surfaces.json"), ("--plot", "surfaces.png")]
     given = [part for flag, name in places for part in (flag, str(tmp_path / name))]
-    line = ["loss_surfaces", "--runs", "remul", "gatr", "--points", "5", "--lanczos", "4", "--set", *small, *given]
+    line = [
+        "loss_surfaces",
+        "--task",
+        "charged",
+        "--runs",
+        "remul",
+        "gatr",
+        "--points",
+        "5",
+        "--lanczos",
+        "4",
+        "--set",
+        *small,
+        *given,
+    ]
     monkeypatch.setattr("sys.argv", line)
     loss_surfaces.main()
     content = json.loads((tmp_path / "surfaces.json").read_text())
     assert str(tmp_path) not in json.dumps(content)
+    assert (content["task"], content["case"]) == ("charged", "charged")
     assert content["grid"] == [-1, -0.5, 0, 0.5, 1]
     for row in content["runs"].values():
         for kind in ("task", "equivariance"):
