@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from remul_md.cli.app import app
 from remul_md.errors import InputError
 from remul_md.outputs import GENERATOR
-from remul_md.studies.plots import _best_beta, write_plots
+from remul_md.studies.plots import _best_beta, _learning_by_time, write_plots
 from remul_md.studies.report import (
     learned,
     markdown_report,
@@ -143,6 +143,18 @@ def test_the_best_beta_is_where_a_curve_is_1(results: Path) -> None:
     (line,) = axes.get_lines()
     assert list(line.get_xdata()) == [0.1, 10.0]
     assert list(line.get_ydata()) == pytest.approx([1.5, 1.0])
+
+
+def test_learning_curves_stand_against_computing_time_where_it_was_measured(results: Path) -> None:
+    from matplotlib.figure import Figure
+
+    costs = {"transformer, one orientation": 0.5, "transformer, two orientations": 0.8, "egnn, one orientation": 3.0}
+    task, content = read_results(results)
+    _, _, found = tables_of(task, {**content, "seconds_a_step": {"limited": costs}})[0]
+    axes = Figure().add_subplot()
+    _learning_by_time(axes, found)
+    drawn = {tuple(line.get_xdata()) for line in axes.get_lines()}
+    assert drawn == {(2.5, 5.0), (4.0, 8.0), (15.0, 30.0)}
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ ROUNDING = 1e-3  # percent, or of the largest E': an exactly equivariant model w
 def write_plots(results: str | Path, folder: str | Path, *, task: Task[Any] | None = None) -> list[Path]:
     """Error against beta, percent and error against step, error against E', learning curves; returns the PNG files.
 
+    Learning curves stand against computing time, too, where the study measured what a step costs.
+
     Args:
         results: file of results.
         folder: where the pictures go; made if it is not there.
@@ -42,7 +44,9 @@ def write_plots(results: str | Path, folder: str | Path, *, task: Task[Any] | No
         sides = (_percent_against_step, _error_against_step)
         panels[f"{name}_percent_against_step"] = [partial(side, found=found) for side in sides]
         panels[f"{name}_error_against_symmetry"] = [partial(_error_against_symmetry, found=found)]
-        panels[f"{name}_learning"] = [partial(_learning, found=found)]
+        timed = all(group.seconds_a_step is not None for group in found)
+        clocks = (_learning, _learning_by_time) if timed else (_learning,)
+        panels[f"{name}_learning"] = [partial(clock, found=found) for clock in clocks]
     return write_panels(folder, panels)
 
 
@@ -108,13 +112,26 @@ def _error_against_beta(axes: Axes, found: Sequence[Group]) -> None:
 
 
 def _against_step(
-    axes: Axes, found: Sequence[Group], *, key: str, rows_of: Callable[[Any], Any], named: bool = True
+    axes: Axes,
+    found: Sequence[Group],
+    *,
+    key: str,
+    rows_of: Callable[[Any], Any],
+    named: bool = True,
+    unit_of: Callable[[Group], float] = lambda group: 1.0,
 ) -> None:
     for group in found:
         for number, run in enumerate(group.runs):
             if rows := rows_of(run):
-                x, y = ([row[each] for row in rows] for each in ("step", key))
-                axes.plot(x, y, label=group.label if named and number == 0 else None, lw=1.2, ms=3, **_style(group))
+                x, y = (np.array([row[each] for row in rows]) for each in ("step", key))
+                axes.plot(
+                    x * unit_of(group),
+                    y,
+                    label=group.label if named and number == 0 else None,
+                    lw=1.2,
+                    ms=3,
+                    **_style(group),
+                )
     axes.set(xscale="log", yscale="log", xlabel="step")
 
 
@@ -160,3 +177,11 @@ def _learning(axes: Axes, found: Sequence[Group]) -> None:
     _against_step(axes, found, key="error", rows_of=itemgetter("learning"))
     axes.set_ylabel("validation error that chooses the weights")
     _title(axes, found, "averaged weights")
+
+
+def _learning_by_time(axes: Axes, found: Sequence[Group]) -> None:
+    """As `_learning`; where two curves cross, one network begins to pay."""
+    seconds = attrgetter("seconds_a_step")
+    _against_step(axes, found, key="error", rows_of=itemgetter("learning"), unit_of=seconds)
+    axes.set_xlabel("computing time, s: steps times what one was measured to cost")
+    axes.set_title("averaged weights", fontsize=8, loc="left")
