@@ -86,7 +86,7 @@ def _style(group: Group) -> dict[str, Any]:
     """Colour and marker: a method looks the same in all pictures of a task, models are told apart by the line."""
     place = [*group.task.models].index(group.model)
     shift = 17 + 3 * place if place else 0  # unlike those of the methods of the first model
-    line = "-." if METHODS[group.method].about_axis else ("-", "--", ":")[place % 3]
+    line = "-." if METHODS[group.method].about_axis else ("-", "--", ":", (0, (4, 1, 1, 1, 1, 1)))[place % 4]
     return {**style([*METHODS].index(group.method) + shift), "ls": line}
 
 
