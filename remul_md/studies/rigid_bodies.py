@@ -315,7 +315,7 @@ def _is_there(part: Path, of: range, made_by: dict[str, Any]) -> bool:
     if not part.is_file():
         return False
     _check(part, made_by)
-    return len(read_scenes(part)) == len(of)
+    return bool(_described(part)["n_scenes"] == len(of))
 
 
 def _check(path: Path, wanted: dict[str, Any]) -> None:

@@ -23,8 +23,6 @@ from remul_md.errors import InputError
 from remul_md.files import replace_atomically
 from remul_md.studies.lab import CalculatorFactory
 
-Array = NDArray[np.float64]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trajectory:
