@@ -138,12 +138,15 @@ def finished_run(options: argparse.Namespace, method: str, *, seed: int, costs: 
         if all(row.get(key) == value for key, value in case.items()):
             return row
     print(f"{folder.name}: {n_steps} steps", flush=True)
-    origin = None
+    origin, more = None, []
     if n_first:
         first = run_config(options, method, seed=seed, n_steps=n_first, more=FIRST_STAGES[method])
         train_potential(first, run_dir=folder / "first", resume=True, progress=options.progress)
-        origin = folder / "first" / "potential.pt"
-    config = run_config(options, method, seed=seed, n_steps=n_steps)
+        origin, more = (
+            folder / "first" / "potential.pt",
+            [f"train.fine_tuning_learning_rate={first.train.learning_rate}"],
+        )
+    config = run_config(options, method, seed=seed, n_steps=n_steps, more=more)
     potential = train_potential(config, run_dir=folder, init_from=origin, resume=True, progress=options.progress)
     last = potential.provenance.metrics["history"][-1]
     row = {

@@ -38,13 +38,12 @@ PUBLISHED = {
 }
 # An exact network needs no rotations and no symmetry loss.
 EXACT = ("model.symmetry=exact", "train.alpha=1", "train.beta=0", "train.first_orientation=original")
-PRETRAINED = ("pretrain.method=xtb", "pretrain.n_labels=5000", "pretrain.n_steps=4000", "pretrain.learning_rate=6e-3")
-LOW_RATE = ("train.learning_rate=5e-4", "train.n_steps=3000", "train.warmup_steps=100")
+PRETRAINED = ("pretrain.method=xtb", "pretrain.n_labels=5000", "pretrain.n_steps=4000")
 METHODS: dict[str, tuple[str, ...]] = {
     "relaxed": (),
     "exact": EXACT,
-    "exact-pretrained": (*EXACT, *PRETRAINED, *LOW_RATE),
-    "exact-pretrained-full-rate": (*EXACT, *PRETRAINED),
+    "exact-pretrained": (*EXACT, *PRETRAINED, "train.n_steps=3000", "train.warmup_steps=100"),
+    "exact-pretrained-full-rate": (*EXACT, *PRETRAINED, "train.fine_tuning_learning_rate=6e-3"),
 }
 
 

@@ -104,7 +104,7 @@ def student(options: argparse.Namespace, labels: Path, *, n_labelled: int) -> tu
     config = run_config(options, *data, f"train.seed={options.members}", n_steps=options.student_steps)
     train_potential(config, run_dir=taught, resume=True, progress=options.progress)
     rate = 0.25 * config.train.learning_rate
-    config = run_config(options, f"train.learning_rate={rate}", n_steps=options.fine_steps)
+    config = run_config(options, f"train.fine_tuning_learning_rate={rate}", n_steps=options.fine_steps)
     train_potential(config, run_dir=fine, init_from=taught / "potential.pt", resume=True, progress=options.progress)
     return taught / "potential.pt", fine / "potential.pt"
 

@@ -3,7 +3,7 @@
     python examples/fine_tune.py FRAMES.xyz RUN_DIR [--potential ethanol] [--n-steps 2000]
 
 FRAMES.xyz: extended XYZ in eV and eV/Angstrom, with elements that the potential knows. Energies may have another zero:
-a shift is fitted before the training. The learning rate is a tenth of the usual.
+a shift is fitted before the training. The learning rate is that of fine-tuning, a twelfth of the usual.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import argparse
 from pathlib import Path
 
 from remul_md import InputError, evaluate_potential, load_config, load_potential, read_frames, train_potential
-
-GENTLE = ["train.learning_rate=6e-4", "train.warmup_steps=50"]  # a tenth of what training from scratch begins with
 
 
 def main() -> None:
@@ -27,7 +25,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     options = parser.parse_args()
     overrides = [f"data.source={options.frames}", f"data.n_train={options.n_train}", f"train.n_steps={options.n_steps}"]
-    overrides += [f"data.n_validation={options.n_validation}", *GENTLE, *options.set]
+    overrides += [f"data.n_validation={options.n_validation}", "train.warmup_steps=50", *options.set]
     try:
         config = load_config(None, overrides=overrides)
         before = load_potential(options.potential)

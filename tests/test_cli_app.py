@@ -110,6 +110,21 @@ def test_train_with_a_molecule_a_config_and_a_start(cli: Run, potential: Path, t
     assert (tmp_path / "deep" / "run" / "potential.pt").is_file()
 
 
+@pytest.mark.parametrize("fine_tuning", [True, False])
+def test_a_learning_rate_that_would_be_ignored_is_refused(
+    cli: Run, potential: Path, tmp_path: Path, fine_tuning: bool
+) -> None:
+    ignored, counts = "train.learning_rate", "train.fine_tuning_learning_rate"
+    if not fine_tuning:
+        ignored, counts = counts, ignored
+    start = ["--init-from", potential] if fine_tuning else []
+    options = ["--run-dir", tmp_path / "run", "--molecule", "ethanol", *SETTINGS, *start]
+    code, _, err = cli("train", *options, "--set", f"{ignored}=1e-3")
+    assert code == 2
+    assert f"set {counts}=1e-3 instead" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_evaluate_writes_the_promised_figures(cli: Run, workplace: Path, potential: Path, tmp_path: Path) -> None:
     code, out, err = cli(
         "evaluate",

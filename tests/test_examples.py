@@ -139,7 +139,8 @@ def test_train_from_extxyz_explains_a_mistake(tmp_path: Path) -> None:
 def test_fine_tune(potential: Path, tmp_path: Path) -> None:
     write_own_frames(tmp_path / "own.xyz")
     sizes = ["--n-train", "13", "--n-validation", "6", "--n-steps", "30", "--set", "train.n_threads=1"]
-    sizes += ["--set", "train.learning_rate=0.01", "--set", "train.warmup_steps=2", "--set", "train.ema_decay=0"]
+    sizes += ["--set", "train.fine_tuning_learning_rate=0.01", "--set", "train.warmup_steps=2"]
+    sizes += ["--set", "train.ema_decay=0"]
     out = run("fine_tune.py", "own.xyz", "run", "--potential", potential, *sizes, folder=tmp_path)
     before, after = (numbers(line) for line in out.splitlines())
     assert after[0] < 0.9 * before[0]  # meV/Angstrom: the start is random, so anything helps

@@ -453,7 +453,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
         losses = objective(model, batch, generator)
         return losses if n_calls < first_call else {name: loss * value for name, loss in losses.items()}
 
-    message = rf"the loss is {value} at step 15; lower train.learning_rate \(now 0.05\) or look for wrong labels"
+    message = rf"the loss is {value} at step 15; lower the learning rate \(now 0.05\) or look for wrong labels"
     with pytest.raises(InputError, match=message):
         run(tmp_path, config(), objective=diverging)
     payload = state_of(tmp_path)
@@ -462,7 +462,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
 
 
 def test_a_validation_that_is_not_finite_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nan at step 15; lower train\.learning_rate"):
+    with pytest.raises(InputError, match=r"nan at step 15; lower the learning rate"):
         run(tmp_path, config(), validate=lambda model: {"mae": math.nan, "score": math.nan})
 
 

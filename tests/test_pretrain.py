@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import sys
@@ -29,7 +30,7 @@ from remul_md.potentials.ensemble import make_ensemble
 from remul_md.potentials.potential import load_potential
 from remul_md.potentials.provenance import Provenance
 from remul_md.potentials.zoo import describe_shipped
-from remul_md.training.checkpoint import read_checkpoint
+from remul_md.training.checkpoint import read_checkpoint, read_metrics
 from remul_md.training.config import RunConfig, load_config, validated_config
 from remul_md.training.train import train_potential
 
@@ -120,6 +121,11 @@ def test_the_provenance_tells_what_was_done(pretrained: Path) -> None:
 def test_the_second_stage_begins_where_the_first_ended(pretrained: Path, data: Path, tmp_path: Path) -> None:
     """It is a run with --init-from: the cheap surface lies 740 eV higher, and the references take that off."""
     first = pretrained / "pretrain" / "potential.pt"
+    rates = [read_metrics(folder / "metrics.csv")[0]["learning_rate"] for folder in (first.parent, pretrained)]
+    peaks = [
+        rate / (0.5 + 0.5 * math.cos(math.pi / (n_steps - 2))) for rate, n_steps in zip(rates, (9, 12), strict=True)
+    ]
+    assert peaks == pytest.approx([6e-3, 5e-4])  # the second goes on gently
     by_hand = train_potential(run_config(data, pretrain={}), run_dir=tmp_path, init_from=first, progress=False)
     last = load_potential(pretrained / "potential.pt")
     assert same_weights(last, by_hand)
@@ -276,12 +282,11 @@ def test_options_of_the_first_stage() -> None:
     config = load_config(
         None,
         overrides=[
-            *("pretrain.method=xtb", "pretrain.learning_rate=1e-3", "train.consistency_target=prediction"),
-            *("train.unlabelled_batch_size=4", "data.unlabelled=mine.xyz", "train.learning_rate=2e-3"),
+            *("pretrain.method=xtb", "train.consistency_target=prediction"),
+            *("train.unlabelled_batch_size=4", "data.unlabelled=mine.xyz"),
         ],
     )
     stage = config.pretrain.stage_of(config.train)
-    assert (stage.learning_rate, config.train.learning_rate) == (1e-3, 2e-3)
     assert stage.n_steps == config.train.n_steps
     assert (stage.unlabelled_batch_size, stage.consistency_target) == (0, "prediction")
 

@@ -347,6 +347,19 @@ def test_a_run_is_not_extended_and_says_why(tmp_path: Path) -> None:
         train_potential(run_config(n_steps=24), run_dir=tmp_path, resume=True, progress=False)
 
 
+@pytest.mark.parametrize(("trained_part", "peak"), [("all", 3e-4), ("direct-head", 8e-3)])
+def test_trained_weights_have_a_learning_rate_of_their_own(
+    trained: Path, tmp_path: Path, trained_part: str, peak: float
+) -> None:
+    """A part that is trained alone begins anew, so the rate of fresh weights counts there."""
+    rates = {"learning_rate": 8e-3, "fine_tuning_learning_rate": 3e-4, "warmup_steps": 1, "log_every": 1}
+    head = {} if trained_part == "all" else {"forces": "direct", "energy_weight": 0.02}
+    config = run_config(model={}, n_steps=4, **rates, trained=trained_part, **head)
+    train_potential(config, run_dir=tmp_path, init_from=trained / "potential.pt", progress=False)
+    assert read_metrics(tmp_path / "metrics.csv")[0]["learning_rate"] == peak
+    assert read_metrics(trained / "metrics.csv")[0]["learning_rate"] > 1e-3  # fresh weights
+
+
 def test_a_resumed_run_knows_what_it_started_from(trained: Path, tmp_path: Path) -> None:
     """Killed before its first checkpoint it would else begin again from random weights, without a word."""
     origin, folder = tmp_path / "origin.pt", tmp_path / "run"
@@ -391,7 +404,8 @@ def test_fine_tuning_starts_where_the_potential_stands(trained: Path, tmp_path: 
     """Frames of another energy zero: the shift goes into the references, and the first validation is a good one."""
     source = ethanol_file(tmp_path / "shifted.xyz", shift=123.0)
     # A learning rate that changes next to nothing: what validates is what the run began with.
-    config = run_config(data={"source": source}, model=SMALL_MODEL, n_steps=3, validate_every=1, learning_rate=1e-9)
+    rates = {"learning_rate": 1e-9, "fine_tuning_learning_rate": 1e-9}
+    config = run_config(data={"source": source}, model=SMALL_MODEL, n_steps=3, validate_every=1, **rates)
     tuned = train_potential(config, run_dir=tmp_path / "tuned", init_from=trained / "potential.pt", progress=False)
     scratch = train_potential(config, run_dir=tmp_path / "scratch", progress=False)
     origin = load_potential(trained / "potential.pt")

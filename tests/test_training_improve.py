@@ -330,8 +330,10 @@ def test_what_cannot_be_trained_here_is_refused() -> None:
         improve_training(["model.width=64"])
     with pytest.raises(InputError, match=r"train\.forces=direct cannot be used here"):
         improve_training(["train.forces=direct"])
+    with pytest.raises(InputError, match=r"set train\.fine_tuning_learning_rate=1e-3 instead"):
+        improve_training(["train.learning_rate=1e-3"])
     train, data = improve_training(["train.n_steps=70", "data.isolated_atoms=atoms.xyz"])
-    assert (train.n_steps, train.learning_rate, data) == (70, 2e-3, {"isolated_atoms": "atoms.xyz"})
+    assert (train.n_steps, train.fine_tuning_learning_rate, data) == (70, 2e-3, {"isolated_atoms": "atoms.xyz"})
 
 
 def test_another_level_of_theory_other_data_and_other_molecules_are_refused(water: Path, tmp_path: Path) -> None:

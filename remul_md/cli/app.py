@@ -78,8 +78,8 @@ def train(
     ] = False,
 ) -> None:
     """Train a potential; writes RUN_DIR/potential.pt, metrics.csv, tensorboard/ and the resolved config.yaml."""
-    from remul_md.training.config import dump_config, load_config
-    from remul_md.training.run_folder import CONFIG, POTENTIAL, holds_run
+    from remul_md.training.config import check_learning_rate_named, dump_config, load_config
+    from remul_md.training.run_folder import CONFIG, POTENTIAL, holds_run, origin_of_run
     from remul_md.training.train import train_potential
 
     named = config or molecule or any(each.startswith("data.") for each in set_ or [])
@@ -93,6 +93,10 @@ def train(
     chosen = [] if molecule is None else [f"data.molecule={molecule}", "data.source=null"]
     chosen += [] if pretrain is None else [f"pretrain.method={pretrain}"]
     options = load_config(config, overrides=[*chosen, *(set_ or [])])
+    if options.pretrain.method is None:  # else one rate counts in each of its two stages
+        origin = origin_of_run(run_dir, init_from) if resume else init_from
+        fine_tuning = origin is not None and options.train.trained == "all"
+        check_learning_rate_named(set_ or [], fine_tuning=fine_tuning)
     typer.echo(f"options that are not the defaults (all of them: {run_dir / CONFIG}):")
     typer.echo(dump_config(options, changed_only=True))
     potential = train_potential(options, run_dir=run_dir, resume=resume, overwrite=overwrite, init_from=init_from)

@@ -58,7 +58,10 @@ class TrainConfig(BaseModel):
     )
     unlabelled_batch_size: int = Field(0, ge=0, description="frames of data.unlabelled beside them")
     optimizer: Literal["muon", "adamw"] = Field("muon", description="muon: half the steps, each costs a little more")
-    learning_rate: float = Field(6e-3, gt=0, description="peak of the schedule; 2e-3 suits adamw")
+    learning_rate: float = Field(6e-3, gt=0, description="peak of the schedule, fresh weights; 2e-3 suits adamw")
+    fine_tuning_learning_rate: float = Field(
+        5e-4, gt=0, description="peak where all weights come trained: --init-from, after pretraining"
+    )
     warmup_steps: int = Field(200, ge=0, description="linear rise of the learning rate; then a cosine to 0")
     weight_decay: float = Field(0.05, ge=0, description="decoupled; without it muon lets weights grow")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="moving average of the weights; what is saved")
@@ -351,6 +354,25 @@ def validated_config(values: dict[str, Any], *, origin: str) -> RunConfig:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise InputError(f"{origin}: " + "; ".join(_explain(entry) for entry in error.errors())) from error
+
+
+def check_learning_rate_named(overrides: Sequence[str], *, fine_tuning: bool) -> None:
+    """Refuse the learning rate of the other kind of training, which would be ignored.
+
+    Args:
+        overrides: such as `train.learning_rate=1e-3`.
+        fine_tuning: all weights come trained, so that `train.fine_tuning_learning_rate` counts.
+    Raises:
+        InputError: an override sets the rate that does not count.
+    """
+    ignored, counts = "train.learning_rate", "train.fine_tuning_learning_rate"
+    if not fine_tuning:
+        ignored, counts = counts, ignored
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.strip() == ignored:
+            start = "trained weights (--init-from)" if fine_tuning else "fresh weights"
+            raise InputError(f"{override}: this training starts from {start}; set {counts}={value} instead")
 
 
 def dump_config(config: RunConfig, *, changed_only: bool = False) -> str:

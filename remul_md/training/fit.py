@@ -186,7 +186,7 @@ def fit(
                 sums = {}
                 if not math.isfinite(row["loss"]):
                     raise InputError(
-                        f"the loss is {row['loss']} at step {state.step}; lower train.learning_rate "
+                        f"the loss is {row['loss']} at step {state.step}; lower the learning rate "
                         f"(now {config.learning_rate:g}) or look for wrong labels with `remul-md data show`"
                     )
                 row |= {"step": state.step, "learning_rate": learning_rate(state.step - 1, config)}
@@ -212,7 +212,7 @@ def fit(
 
 def _remember_best(state: TrainState, score: float) -> None:
     if not math.isfinite(score):
-        raise InputError(f"the validation error is {score} at step {state.step}; lower train.learning_rate")
+        raise InputError(f"the validation error is {score} at step {state.step}; lower the learning rate")
     if score < state.best_score:
         state.best_score, state.best_step, state.n_worse = score, state.step, 0
         state.best_weights = {name: value.detach().clone() for name, value in state.average.state_dict().items()}

@@ -13,10 +13,10 @@ from remul_md.errors import InputError
 if TYPE_CHECKING:
     from remul_md.training.config import TrainConfig
 
-# How members are trained where nothing else is asked: the schedule of every training, short, at a third of the rate.
+# How members are trained where nothing else is asked: the schedule of every training, short, four times the rate.
 TRAINING: dict[str, Any] = {
     "n_steps": 1000,
-    "learning_rate": 2e-3,
+    "fine_tuning_learning_rate": 2e-3,
     "warmup_steps": 50,
     "validate_every": 250,
     "checkpoint_every": 250,
@@ -132,7 +132,7 @@ def improve_training(overrides: Sequence[str] = ()) -> tuple[TrainConfig, dict[s
     Raises:
         InputError: another section than train and data, an unknown or unfit option.
     """
-    from remul_md.training.config import load_config  # after the options, whose flags need no torch
+    from remul_md.training.config import check_learning_rate_named, load_config  # after the options: they need no torch
     from remul_md.training.sections import apply_override
 
     values: dict[str, Any] = {}
@@ -142,6 +142,7 @@ def improve_training(overrides: Sequence[str] = ()) -> tuple[TrainConfig, dict[s
         raise InputError(
             f"the model is that of the potential: --set takes train.KEY and data.KEY here, got {unknown[0]}"
         )
+    check_learning_rate_named(overrides, fine_tuning=True)
     given = values.get("train", {})
     for name, fixed in (("trained", "all"), ("forces", "conservative"), ("axis", None)):
         if given.get(name, fixed) != fixed:

@@ -19,9 +19,6 @@ class PretrainConfig(BaseModel):
     method: str | None = Field(None, description="xtb (GFN2-xTB), or MODULE:FACTORY of an ASE calculator; null: none")
     n_labels: int = Field(20_000, ge=20, description="geometries sampled around the training frames and labelled")
     n_steps: int | None = Field(None, ge=1, description="optimiser steps on them; default: train.n_steps")
-    learning_rate: float | None = Field(
-        None, gt=0, description="peak of the schedule on them; default: train.learning_rate"
-    )
     temperature_K: float = Field(700.0, gt=0, description="of the dynamics that samples them")
     seed: int = Field(0, ge=0, description="of the geometries; weights and order have train.seed")
 
@@ -50,10 +47,9 @@ class PretrainConfig(BaseModel):
         Raises:
             ValueError: they do not go together with `n_steps`.
         """
-        own = {"n_steps": self.n_steps, "learning_rate": self.learning_rate}
-        chosen = {name: value for name, value in own.items() if value is not None}
         # Frames without labels belong to the data: among cheap labels there is no lack of geometries.
-        values = train.model_dump() | {"unlabelled_batch_size": 0} | chosen
+        values = train.model_dump() | {"unlabelled_batch_size": 0}
+        values |= {} if self.n_steps is None else {"n_steps": self.n_steps}
         try:
             return type(train).model_validate(values)
         except ValidationError as error:

@@ -60,7 +60,8 @@ def train_potential(
         run_dir: folder of the run; may lie anywhere. Pretraining has its own in it, `pretrain`.
         resume: go on with an interrupted run, or begin one if the folder holds none.
         overwrite: remove a run that the folder holds, and begin.
-        init_from: potential whose weights and reference energies the run starts from (fine-tuning).
+        init_from: potential whose weights and reference energies the run starts from (fine-tuning). Where all of them
+            are trained on, and after pretraining, `train.fine_tuning_learning_rate` counts.
         progress: show a bar.
     Returns:
         The saved potential: averaged weights of the best validation.
@@ -124,6 +125,10 @@ def _train(
 ) -> Potential:
     """One stage of a run: from frames, or what the config names, to `folder/potential.pt`."""
     options = config.train
+    if origin is not None and options.trained == "all":
+        # At the rate of fresh weights what they know is lost (docs/beyond-the-data.md, acetylacetone).
+        options = options.model_copy(update={"learning_rate": options.fine_tuning_learning_rate})
+        logger.info("from trained weights: train.fine_tuning_learning_rate=%g counts", options.learning_rate)
     prepared = prepare_training(config, origin=origin, read=read)
     model, held_out, beside = prepared.model, prepared.validation, prepared.unlabelled
     batches: Batches[Batch | PartlyLabelled] = prepared.batches
