@@ -120,7 +120,7 @@ class CompiledLosses:
             gradients = torch.autograd.grad(total, wanted, allow_unused=True)
             return total.detach(), [loss.detach() for loss in losses.values()], list(gradients)
 
-        self._say("compiling the training step (about two minutes, much less from the second start on) ...")
+        self._say("compiling the training step (two to five minutes, much less from the second start on) ...")
         started = time.perf_counter()
         compiled = torch.compile(make_fx(step)(*inputs), fullgraph=True, dynamic=False)
         try:
