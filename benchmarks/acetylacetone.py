@@ -39,10 +39,13 @@ PUBLISHED = {
 # An exact network needs no rotations and no symmetry loss.
 EXACT = ("model.symmetry=exact", "train.alpha=1", "train.beta=0", "train.first_orientation=original")
 PRETRAINED = ("pretrain.method=xtb", "pretrain.n_labels=5000", "pretrain.n_steps=4000")
+SHORT = ("train.n_steps=3000", "train.warmup_steps=100")
 METHODS: dict[str, tuple[str, ...]] = {
     "relaxed": (),
     "exact": EXACT,
-    "exact-pretrained": (*EXACT, *PRETRAINED, "train.n_steps=3000", "train.warmup_steps=100"),
+    "exact-pretrained": (*EXACT, *PRETRAINED, *SHORT),
+    "exact-pretrained-5e-4": (*EXACT, *PRETRAINED, *SHORT, "train.fine_tuning_learning_rate=5e-4"),
+    "exact-pretrained-2e-3": (*EXACT, *PRETRAINED, *SHORT, "train.fine_tuning_learning_rate=2e-3"),
     "exact-pretrained-full-rate": (*EXACT, *PRETRAINED, "train.fine_tuning_learning_rate=6e-3"),
 }
 

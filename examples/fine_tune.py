@@ -3,7 +3,7 @@
     python examples/fine_tune.py FRAMES.xyz RUN_DIR [--potential ethanol] [--n-steps 2000]
 
 FRAMES.xyz: extended XYZ in eV and eV/Angstrom, with elements that the potential knows. Energies may have another zero:
-a shift is fitted before the training. The learning rate is that of fine-tuning, a twelfth of the usual.
+a shift is fitted before the training. The learning rate is that of fine-tuning, a sixth of the usual.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class TrainConfig(BaseModel):
     optimizer: Literal["muon", "adamw"] = Field("muon", description="muon: half the steps, each costs a little more")
     learning_rate: float = Field(6e-3, gt=0, description="peak of the schedule, fresh weights; 2e-3 suits adamw")
     fine_tuning_learning_rate: float = Field(
-        5e-4, gt=0, description="peak where all weights come trained: --init-from, after pretraining"
+        1e-3, gt=0, description="peak where all weights come trained: --init-from, after pretraining"
     )
     warmup_steps: int = Field(200, ge=0, description="linear rise of the learning rate; then a cosine to 0")
     weight_decay: float = Field(0.05, ge=0, description="decoupled; without it muon lets weights grow")

@@ -13,7 +13,7 @@ from remul_md.errors import InputError
 if TYPE_CHECKING:
     from remul_md.training.config import TrainConfig
 
-# How members are trained where nothing else is asked: the schedule of every training, short, four times the rate.
+# How members are trained where nothing else is asked: the schedule of every training, short, twice the rate.
 TRAINING: dict[str, Any] = {
     "n_steps": 1000,
     "fine_tuning_learning_rate": 2e-3,
