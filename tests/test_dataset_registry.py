@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import units
 
 import remul_md
 from remul_md import InputError
@@ -250,3 +251,20 @@ def test_importing_datasets_stays_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("part", ["train-01", "test-01"])
+def test_the_temperature_of_benzene_is_that_of_its_energies(part: str) -> None:
+    """A stiff molecule is nearly 3N - 6 harmonic vibrations, whose potential energy scatters by k T sqrt(n / 2).
+
+    RMS forces say the same beside naphthalene, which is stiff, too: their square goes with the temperature.
+    """
+    frames, other = read_frames(f"rmd17/benzene/{part}"), read_frames(f"rmd17/naphthalene/{part}")
+    assert frames.energy is not None
+    assert frames.forces is not None
+    assert other.forces is not None
+    spread = float(np.std(frames.energy)) / np.sqrt(30 / 2) / units.kB
+    assert spread == pytest.approx(registry.ENTRIES[f"rmd17/benzene/{part}"].temperature_K, rel=0.1)
+    ratio = float(np.mean(frames.forces**2) / np.mean(other.forces**2))
+    assert 0.4 < ratio < 0.6 < 300.0 / 500.0 + 0.01
+    assert registry.ENTRIES[f"rmd17/naphthalene/{part}"].temperature_K == 500.0
