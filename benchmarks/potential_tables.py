@@ -172,7 +172,7 @@ def stability_table() -> str:
     for name, row in measured("stability")["molecules"].items():
         copies = row["copies"]
         low, high = row["breaks_per_ns_ci95"]
-        rate = f"under {high:.0f}" if row["n_breaks"] == 0 else f"{low:.0f} to {high:.0f}"
+        rate = f"under {high:.2g}" if row["n_breaks"] == 0 else f"{low:.0f} to {high:.0f}"
         gap = sum(copy["pair_distance_gap"] for copy in copies) / len(copies)
         watched = f"{len(copies)}, {1000 * row['nanoseconds']:.0f} ps in all"
         lines.append(f"| {name} | {watched} | {row['n_breaks']} | {rate} | {gap:.2f} |")
