@@ -78,8 +78,9 @@ def train(
     ] = False,
 ) -> None:
     """Train a potential; writes RUN_DIR/potential.pt, metrics.csv, tensorboard/ and the resolved config.yaml."""
-    from remul_md.training.config import check_learning_rate_named, dump_config, load_config
+    from remul_md.training.config import dump_config, load_config
     from remul_md.training.run_folder import CONFIG, POTENTIAL, holds_run, origin_of_run
+    from remul_md.training.sections import check_learning_rate_named
     from remul_md.training.train import train_potential
 
     named = config or molecule or any(each.startswith("data.") for each in set_ or [])

@@ -356,25 +356,6 @@ def validated_config(values: dict[str, Any], *, origin: str) -> RunConfig:
         raise InputError(f"{origin}: " + "; ".join(_explain(entry) for entry in error.errors())) from error
 
 
-def check_learning_rate_named(overrides: Sequence[str], *, fine_tuning: bool) -> None:
-    """Refuse the learning rate of the other kind of training, which would be ignored.
-
-    Args:
-        overrides: such as `train.learning_rate=1e-3`.
-        fine_tuning: all weights come trained, so that `train.fine_tuning_learning_rate` counts.
-    Raises:
-        InputError: an override sets the rate that does not count.
-    """
-    ignored, counts = "train.learning_rate", "train.fine_tuning_learning_rate"
-    if not fine_tuning:
-        ignored, counts = counts, ignored
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key.strip() == ignored:
-            start = "trained weights (--init-from)" if fine_tuning else "fresh weights"
-            raise InputError(f"{override}: this training starts from {start}; set {counts}={value} instead")
-
-
 def dump_config(config: RunConfig, *, changed_only: bool = False) -> str:
     """The resolved options as YAML; `changed_only` leaves out those at their defaults."""
     return yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=changed_only), sort_keys=False)

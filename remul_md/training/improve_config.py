@@ -132,8 +132,8 @@ def improve_training(overrides: Sequence[str] = ()) -> tuple[TrainConfig, dict[s
     Raises:
         InputError: another section than train and data, an unknown or unfit option.
     """
-    from remul_md.training.config import check_learning_rate_named, load_config  # after the options: they need no torch
-    from remul_md.training.sections import apply_override
+    from remul_md.training.config import load_config  # after the options, whose flags need no torch
+    from remul_md.training.sections import apply_override, check_learning_rate_named
 
     values: dict[str, Any] = {}
     for override in overrides:

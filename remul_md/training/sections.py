@@ -74,3 +74,22 @@ def apply_override(values: dict[str, Any], override: str, *, example: str = "tra
         section[parts[1]] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"--set {override!r}: the value is not valid YAML") from error
+
+
+def check_learning_rate_named(overrides: Sequence[str], *, fine_tuning: bool) -> None:
+    """Refuse the learning rate of the other kind of training, which would be ignored.
+
+    Args:
+        overrides: such as `train.learning_rate=1e-3`.
+        fine_tuning: all weights come trained, so that `train.fine_tuning_learning_rate` counts.
+    Raises:
+        InputError: an override sets the rate that does not count.
+    """
+    ignored, counts = "train.learning_rate", "train.fine_tuning_learning_rate"
+    if not fine_tuning:
+        ignored, counts = counts, ignored
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.strip() == ignored:
+            start = "trained weights (--init-from)" if fine_tuning else "fresh weights"
+            raise InputError(f"{override}: this training starts from {start}; set {counts}={value} instead")
