@@ -142,10 +142,8 @@ def finished_run(options: argparse.Namespace, method: str, *, seed: int, costs: 
     if n_first:
         first = run_config(options, method, seed=seed, n_steps=n_first, more=FIRST_STAGES[method])
         train_potential(first, run_dir=folder / "first", resume=True, progress=options.progress)
-        origin, more = (
-            folder / "first" / "potential.pt",
-            [f"train.fine_tuning_learning_rate={first.train.learning_rate}"],
-        )
+        origin = folder / "first" / "potential.pt"
+        more = [f"train.fine_tuning_learning_rate={first.train.learning_rate}"]
     config = run_config(options, method, seed=seed, n_steps=n_steps, more=more)
     potential = train_potential(config, run_dir=folder, init_from=origin, resume=True, progress=options.progress)
     last = potential.provenance.metrics["history"][-1]

@@ -283,10 +283,11 @@ def test_options_of_the_first_stage() -> None:
         None,
         overrides=[
             *("pretrain.method=xtb", "train.consistency_target=prediction"),
-            *("train.unlabelled_batch_size=4", "data.unlabelled=mine.xyz"),
+            *("train.unlabelled_batch_size=4", "data.unlabelled=mine.xyz", "train.learning_rate=2e-3"),
         ],
     )
     stage = config.pretrain.stage_of(config.train)
+    assert (stage.learning_rate, config.train.learning_rate) == (2e-3, 2e-3)
     assert stage.n_steps == config.train.n_steps
     assert (stage.unlabelled_batch_size, stage.consistency_target) == (0, "prediction")
 
