@@ -19,7 +19,7 @@ import remul_md.potentials.compiled
 from remul_md import RemulCalculator
 from remul_md.errors import InputError
 from remul_md.potentials.compiled import CompiledPotential
-from remul_md.potentials.ensemble import make_ensemble
+from remul_md.potentials.ensemble import make_ensemble, with_std_scale
 from remul_md.potentials.potential import Potential
 from remul_md.structures.batch import Batch
 from remul_md.structures.frames import frames_from_atoms
@@ -53,8 +53,9 @@ def two_molecules(*, shift: float = 0.0) -> Batch:
     return systems.at(torch.from_numpy(moved))
 
 
-def tiny_potential(*, seed: int = 0, forces: str = "both") -> Potential:
-    return untrained_potential(molecule_frames(), trained_forces=forces, seed=seed, **TINY).to(dtype="float64")
+def tiny_potential(*, seed: int = 0, forces: str = "both", **options: object) -> Potential:
+    frames = molecule_frames()
+    return untrained_potential(frames, trained_forces=forces, seed=seed, **TINY | options).to(dtype="float64")
 
 
 def differences(potential: Potential, compiled: CompiledPotential, batch: Batch, *, forces: str) -> list[float]:
@@ -100,10 +101,41 @@ def test_what_was_compiled_is_found_again(cache: Path) -> None:
     assert max(differences(tiny_potential(), again, two_molecules(), forces="conservative")) < 1e-12
 
 
-def test_other_weights_and_the_other_head_have_other_files() -> None:
-    cases = [(tiny_potential(seed=seed), forces) for seed in (0, 1) for forces in ("conservative", "direct")]
-    assert len({file_of(potential, forces=forces) for potential, forces in cases}) == 4
-    assert file_of(tiny_potential(), forces="direct") == file_of(*cases[1][:1], forces="direct")
+def test_the_other_head_another_network_and_another_precision_have_other_files() -> None:
+    cases = [
+        (tiny_potential(**options), forces) for options in ({}, {"width": 4}) for forces in ("conservative", "direct")
+    ]
+    cases.append((tiny_potential().to(dtype="float32"), "direct"))
+    assert len({file_of(potential, forces=forces) for potential, forces in cases}) == 5
+
+
+def test_potentials_of_one_architecture_share_what_is_compiled(cache: Path) -> None:
+    """Weights and energy scale are arguments; the first use of another potential compiles nothing."""
+    CompiledPotential(tiny_potential(), two_molecules(), forces="conservative")
+    files, said, batch = kept(cache), [], two_molecules(shift=0.1)
+    other = tiny_potential(seed=1, energy_scale=1.7)
+    compiled = CompiledPotential(other, two_molecules(), forces="conservative", say=said.append)
+    assert (said, kept(cache)) == ([], files)
+    assert max(differences(other, compiled, batch, forces="conservative")) < 1e-12
+    assert not torch.allclose(tiny_potential().predict(batch).forces, compiled.predict(batch.positions).forces)
+
+
+def test_an_ensemble_compiles_with_its_error_bars(tmp_path: Path) -> None:
+    scales = (0.6, 1.7, 1.1)
+    for seed, scale in enumerate(scales):
+        tiny_potential(seed=seed, energy_scale=scale).save(tmp_path / f"{seed}.pt")
+    ensemble = with_std_scale(make_ensemble([tmp_path / f"{seed}.pt" for seed in range(3)]), 2.5, record={})
+    references = ensemble.reference_energies + torch.tensor([[-0.1], [0.3], [-0.2]])  # as of other training frames
+    ensemble = replace(ensemble, member_references=references).to(dtype="float64")
+    compiled, batch = CompiledPotential(ensemble, two_molecules(), forces="conservative"), two_molecules(shift=0.1)
+    assert max(differences(ensemble, compiled, batch, forces="conservative")) < 1e-12
+    right, found = ensemble.predict(batch), compiled.predict(batch.positions)
+    assert len(found.members) == 3
+    assert found.std_scale == 2.5
+    for one, other in zip(right.members, found.members, strict=True):
+        torch.testing.assert_close(other.energy, one.energy, rtol=0, atol=1e-11)
+    for name in ("energy", "forces"):
+        torch.testing.assert_close(found.std(name), right.std(name), rtol=0, atol=1e-11)
 
 
 def test_a_damaged_file_is_made_again_and_one_of_another_potential_refused(cache: Path) -> None:
@@ -134,13 +166,8 @@ def test_serves_only_these_systems() -> None:
     assert not compiled.serves(batch.repeated(2))
 
 
-def test_what_cannot_be_compiled_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_compiled_is_refused() -> None:
     potential = tiny_potential()
-    for seed in (0, 1):
-        tiny_potential(seed=seed).save(tmp_path / f"{seed}.pt")
-    ensemble = make_ensemble([tmp_path / "0.pt", tmp_path / "1.pt"])
-    with pytest.raises(InputError, match=r"compile=True .*ensemble of 2"):
-        CompiledPotential(ensemble, two_molecules(), forces="conservative")
     periodic = replace(two_molecules(), pbc=torch.ones(2, 3, dtype=torch.bool))
     with pytest.raises(InputError, match="compile=True takes isolated molecules"):
         CompiledPotential(potential, periodic, forces="conservative")

@@ -44,6 +44,10 @@ def _improve(
         str | None, typer.Option(help="Its training data, where they are a file: the potential knows the name alone.")
     ] = None,
     stretched: Annotated[bool, typer.Option(help="Label squeezed and stretched bonds first.")] = True,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the forces of the runs: minutes once, then several times as fast."),
+    ] = False,
     ignore_cell: IgnoreCellOption = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="train.KEY=VALUE, such as train.n_steps=500, or data.KEY=VALUE.")
@@ -60,7 +64,7 @@ def _improve(
     from remul_md.training.improve_state import POTENTIAL
 
     chosen = {name: value for name, value in given.items() if value is not None}
-    options = ImproveOptions(**chosen, stretched=stretched)
+    options = ImproveOptions(**chosen, stretched=stretched, compile=compiled)
     if Path(structure).is_file() and Path(structure).resolve().parent == run_dir.resolve():
         raise InputError(f"{structure}: lies in the folder of the run; choose another --run-dir")
     made = improve_potential(

@@ -9,7 +9,7 @@ Letters of the shape suffixes: M members, A atoms of all systems, K neighbours o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
@@ -58,14 +58,19 @@ class EnsembleConfig:
         return float(self.member_options["cutoff"])
 
 
-class _Outputs(nn.Module):
-    """Outputs of a model as the forward that `functional_call` runs with other weights."""
+class MemberOutputs(nn.Module):
+    """Outputs of a model as the forward that `functional_call` runs with other weights and another energy scale.
+
+    Args:
+        model: with an energy scale of 1; the state of this module is its state, with "model." before each name.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, scale: Tensor, displacements_AK3: Tensor, batch: Batch, *, direct: bool) -> tuple[Tensor, ...]:
+        """Energies of the atoms, and direct forces if asked for; `scale` is the energy scale, eV."""
         model: Any = self.model
         pairs = model.pairs(displacements_AK3, batch)
         atomic_A, direct_A3 = model.network(pairs, batch, direct=direct)
@@ -86,7 +91,7 @@ class Ensemble(nn.Module):
     def __init__(self, config: EnsembleConfig, members: Sequence[nn.Module]) -> None:
         super().__init__()
         self.config = config
-        self.member = _Outputs(members[0])
+        self.member = MemberOutputs(members[0])
         for name, value in stacked_states(members).items():
             path, _, leaf = name.rpartition(".")
             owner = members[0].get_submodule(path)
@@ -137,7 +142,7 @@ class Ensemble(nn.Module):
             )
             for m, energy_B in enumerate(sum_over_systems(atomic_MA.mT, batch).unbind(1))
         )
-        return _mean_of(members, std_scale=self.config.std_scale)
+        return mean_of_members(members, std_scale=self.config.std_scale)
 
 
 def stacked_states(members: Sequence[nn.Module]) -> dict[str, Tensor]:
@@ -146,7 +151,8 @@ def stacked_states(members: Sequence[nn.Module]) -> dict[str, Tensor]:
     return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
-def _mean_of(predictions: Any, *, std_scale: float) -> Prediction:
+def mean_of_members(predictions: Iterable[Prediction], *, std_scale: float) -> Prediction:
+    """The mean of predictions of one batch, with each of them in `members`."""
     members = tuple(predictions)
     values = {
         name: [getattr(member, name) for member in members]

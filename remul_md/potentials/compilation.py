@@ -1,4 +1,4 @@
-"""Functions of positions compiled ahead of time for one shape and kept on disk: a call costs no Python and no check.
+"""Functions of tensors compiled ahead of time for their shapes and kept on disk: a call costs no Python and no check.
 
 A kept function is machine code that this package wrote into the user's own cache; potentials never carry any.
 """
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch import Tensor
 from remul_md.errors import InputError
 from remul_md.files import cache_directory
 
-Function = Callable[[Tensor], list[Tensor]]
+Function = Callable[..., list[Tensor]]  # of tensors
 
 
 def require_compiler(device: torch.device, *, option: str) -> None:
@@ -45,25 +45,28 @@ def require_compiler(device: torch.device, *, option: str) -> None:
         raise InputError(f"{option} needs Triton on a GPU, and it is not installed; leave it off")
 
 
-def compiled_file(example: Tensor, *, identity: Mapping[str, Any]) -> Path:
+def compiled_file(example: Sequence[Tensor], *, identity: Mapping[str, Any]) -> Path:
     """Where a function is kept once it is compiled.
 
     Args:
-        example: an input.
+        example: its arguments.
         identity: JSON-able; two functions that differ differ in it. What the machine, torch and the number of threads
             add is added here.
     """
-    everything = {**identity, **_machine(example.device), "shape": list(example.shape), "dtype": str(example.dtype)}
+    arguments = [[list(argument.shape), str(argument.dtype)] for argument in example]
+    everything = {**identity, **_machine(example[0].device), "arguments": arguments}
     name = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:32]
     return cache_directory() / "compiled" / f"{name}.pt2"
 
 
-def compiled_function(function: Function, example: Tensor, *, file: Path, say: Callable[[str], None]) -> Function:
-    """`function`, compiled for tensors like `example`; from its file if the same was compiled here before.
+def compiled_function(
+    function: Function, example: Sequence[Tensor], *, file: Path, say: Callable[[str], None]
+) -> Function:
+    """`function`, compiled for arguments like `example`; from its file if the same was compiled here before.
 
     Args:
-        function: of one tensor; derivatives inside are fine, no graph may leave it.
-        example: an input, by which it is traced.
+        function: of tensors; derivatives inside are fine, no graph may leave it.
+        example: its arguments, by which it is traced.
         file: see `compiled_file`.
         say: told in a line when compilation starts and how long it took.
     Raises:
@@ -74,7 +77,7 @@ def compiled_function(function: Function, example: Tensor, *, file: Path, say: C
             return _load(file)
         except RuntimeError:  # cut off by a full disk, for example
             file.unlink(missing_ok=True)
-    require_compiler(example.device, option="compile=True")
+    require_compiler(example[0].device, option="compile=True")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -105,7 +108,7 @@ def digest_of_sources(package: Any) -> str:
     return digest.hexdigest()
 
 
-def _compile(function: Function, example: Tensor, file: Path) -> None:
+def _compile(function: Function, example: Sequence[Tensor], file: Path) -> None:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     # Compiled under another name and moved: whoever compiles the same at the same time does no harm.
@@ -113,9 +116,9 @@ def _compile(function: Function, example: Tensor, file: Path) -> None:
         part = Path(folder) / "function.pt2"
         try:
             # One plain graph of tensor operations, in which nothing is left to be differentiated.
-            graph = make_fx(lambda positions: function(positions))(example)  # a bound method has one argument more
+            graph = make_fx(lambda *arguments: function(*arguments))(*example)  # a bound method has one argument more
             with torch.no_grad():
-                exported = torch.export.export(graph, (example,))
+                exported = torch.export.export(graph, tuple(example))
                 torch._inductor.aoti_compile_and_package(exported, package_path=str(part))
         except Exception as error:  # torch raises many types; what the machine lacks stands in the first line
             raise InputError(

@@ -129,15 +129,16 @@ def members_of(ensemble: Potential) -> list[Potential]:
     kind, options = ensemble.config.member_kind, ensemble.config.member_options
     model: Any = ensemble.model
     states = model.member.model.state_dict()
+    like = next(model.parameters())
     found = []
     for number, scale in enumerate(ensemble.config.energy_scales):
         with torch.random.fork_rng(devices=[]):  # the member's weights replace what is drawn here
-            single: Any = build_model(kind, {**options, "energy_scale": scale})
+            single: Any = build_model(kind, {**options, "energy_scale": scale}).to(like.device, like.dtype)
         single.load_state_dict({name: value[number] for name, value in states.items()})
         record = ensemble.provenance.members[number]
         found.append(
             Potential(
-                model=single.to(ensemble.device).eval().requires_grad_(False),
+                model=single.eval().requires_grad_(False),
                 reference_energies=ensemble.member_references[number],
                 domain=ensemble.domain,
                 provenance=Provenance(**{key: value for key, value in record.items() if key not in ("name", "sha256")}),

@@ -188,22 +188,27 @@ class Potential:
         with own_settings(), torch.no_grad():
             if batch.positions.is_inference():  # made in inference mode: such tensors have no gradients anywhere
                 batch = mapped(batch, torch.clone)
-            if batch.field_V_per_A is None and (fields := self.provenance.fields_V_per_A):
-                of_labels = batch.positions.new_tensor(fields[0]).expand(batch.n_systems, 3)
-                batch = replace(batch, field_V_per_A=of_labels)  # a model that reads it was taught no other
-            out = self.model(batch, forces=forces)
-            total = with_references(out, self.atomic_references(batch))
-            if out.members is None or self.member_references is None:
-                return total
-            members = [
-                with_references(member, atomic_references(batch.atomic_numbers, self.species, own))
-                for member, own in zip(out.members, self.member_references, strict=True)
-            ]
-        return replace(total, members=tuple(members))
+            batch = self.in_its_field(batch)
+            return self.with_references(self.model(batch, forces=forces), batch)
 
-    def atomic_references(self, batch: Batch) -> Tensor:
-        """Reference energy of each atom, [A], eV, float64."""
-        return atomic_references(batch.atomic_numbers, self.species, self.reference_energies)
+    def in_its_field(self, batch: Batch) -> Batch:
+        """The batch with the electric field of the labels, where there is one and the batch has none."""
+        if batch.field_V_per_A is not None or not (fields := self.provenance.fields_V_per_A):
+            return batch
+        of_labels = batch.positions.new_tensor(fields[0]).expand(batch.n_systems, 3)
+        return replace(batch, field_V_per_A=of_labels)  # a model that reads it was taught no other
+
+    def with_references(self, out: Prediction, batch: Batch) -> Prediction:
+        """What the model says of a batch, with the reference energies put back; those of each member into it."""
+        numbers = batch.atomic_numbers
+        total = with_references(out, atomic_references(numbers, self.species, self.reference_energies))
+        if out.members is None or self.member_references is None:
+            return total
+        members = [
+            with_references(member, atomic_references(numbers, self.species, own))
+            for member, own in zip(out.members, self.member_references, strict=True)
+        ]
+        return replace(total, members=tuple(members))
 
     def save(self, path: str | Path) -> None:
         """Write the file atomically; weights are stored in float32, as they were trained.

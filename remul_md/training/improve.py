@@ -98,7 +98,7 @@ def improve_potential(
         source: the method, that of the data of the potential.
         atoms: where the runs start, an isolated molecule of its composition.
         run_dir: folder of everything that is made.
-        calculator: (potential, device=, forces=) to an ASE calculator with `copies`, such as `RemulCalculator`.
+        calculator: (potential, device=, forces=, compile=) to an ASE calculator with `copies`, as `RemulCalculator`.
         options: see there.
         training: how members are trained, such as `train.n_steps=500`, and entries of `data` that the file names as
             they were called on another machine, such as `data.isolated_atoms=FILE`.

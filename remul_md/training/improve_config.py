@@ -39,6 +39,7 @@ class ImproveOptions:
         uncertainty: a run stops where the least certain atom has so many times the mean of that on the validation
             frames.
         stretched: label the molecule with each kind of bond squeezed and stretched first.
+        compile: compile the forces of the runs, once for all rounds.
         timestep_fs: of the runs.
         frame_interval_fs: between two geometries that can be chosen, a multiple of `timestep_fs`.
         window_ps: geometries are chosen from so long before a run ended.
@@ -59,6 +60,7 @@ class ImproveOptions:
         default=4.0, metadata={"help": "A run stops at so many times the error bar of the validation frames."}
     )
     stretched: bool = True
+    compile: bool = False
     timestep_fs: float = field(default=0.5, metadata={"help": "Femtoseconds."})
     frame_interval_fs: float = field(default=5.0, metadata={"help": "Between geometries to choose from."})
     window_ps: float = field(default=1.0, metadata={"help": "Geometries are chosen from so long before the end."})

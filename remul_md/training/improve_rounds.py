@@ -64,7 +64,7 @@ def hot_runs(
     Args:
         ensemble: whose forces and error bars they have.
         atoms: where they start.
-        calculator: (potential, device=, forces=) to an ASE calculator with `copies`.
+        calculator: (potential, device=, forces=, compile=) to an ASE calculator with `copies`.
         folder: of the round; runs that it holds are gone on with.
         options: of all rounds.
         length_ps: of each run.
@@ -76,7 +76,8 @@ def hot_runs(
     """
     found: list[dict[str, Any]] = []
     start = atoms.copy()
-    start.calc = calculator(ensemble, device=str(ensemble.device), forces="conservative")
+    chosen = {"device": str(ensemble.device), "forces": "conservative", "compile": options.compile}
+    start.calc = calculator(ensemble, **chosen)
     evaluate = start.calc.copies(start, n_copies=options.n_replicas, diagnose=True)
     for place, temperature in enumerate(options.temperatures_K):
         seed = options.seed + SEEDS_OF_A_ROUND * (number + 1) + 100 * place
