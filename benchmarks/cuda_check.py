@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from cuda_parts import (
+    COMPILED,
     ERROR_LENGTH,
     ROOT,
     SYMMETRIES,
@@ -159,6 +160,9 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--calls", type=int, default=200, help="whose median counts")
     parser.add_argument("--symmetries", nargs="+", choices=SYMMETRIES, default=SYMMETRIES, help="of the calls")
+    parser.add_argument(
+        "--compile", nargs="+", choices=COMPILED, default=COMPILED, help="parts that are measured compiled, too"
+    )
     parser.add_argument("--copies", type=int, nargs="+", default=[1, 64, 1024], help="in dynamics")
     parser.add_argument("--preset", default="demo-ethanol", help="of the training")
     parser.add_argument("--train-steps", type=int, default=500)

@@ -38,6 +38,7 @@ MAX_COMPILING = 8  # processes at a time; each is busy with one core for a minut
 PERIOD = 14  # steps after which the log (every 2) and the frames (every 7) of a run of 0.5 fs come round
 ERROR_LENGTH = 600
 SYMMETRIES = ("as trained", "exact")
+COMPILED = ("calls", "training")
 Row = dict[str, Any]
 # A part: its cases, each with the function that measures it, given the options and the seconds that are left.
 Cases = Iterator[tuple[Row, Callable[[], Row]]]
@@ -101,6 +102,8 @@ def time_calls(options: argparse.Namespace, left: Callable[[], float]) -> Cases:
     half = len(cases) // 2
     for case in cases[:half]:
         yield case, partial(call_ms, case, options)
+    if "calls" not in options.compile:
+        return
     outcomes = compile_all(cases[half:], options, seconds=0.8 * left())
     for case, outcome in zip(cases[half:], outcomes, strict=True):
         if "error" in outcome:
@@ -184,7 +187,7 @@ def time_training(options: argparse.Namespace, left: Callable[[], float]) -> Cas
             "validation_force_mae_meV_per_A": record.metrics["validation_force_mae_meV_per_A"],
         }
 
-    for compiled in (False, True):
+    for compiled in (False, True) if "training" in options.compile else (False,):
         yield {"preset": options.preset, "steps": n_steps, "compiled": compiled}, partial(trained, compiled)
 
 

@@ -100,7 +100,10 @@ def test_a_pickle_of_a_used_calculator_gives_the_same(potential: Potential) -> N
 
 
 @pytest.mark.slow
-def test_a_used_compiled_calculator_goes_to_a_spawned_process(potential: Potential) -> None:
+def test_a_used_compiled_calculator_goes_to_a_spawned_process() -> None:
+    # The smallest graph that there is to compile.
+    sizes = {"kind": "painn", "width": 8, "n_layers": 1, "n_radial": 3}
+    potential = untrained_potential(read_frames("rmd17/ethanol/train-01").select(range(0, 40, 8)), seed=3, **sizes)
     calc = RemulCalculator(potential, device="cpu", compile=True)
     expected = forces_of(calc, ethanol())
     with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -58,8 +58,8 @@ def test_all_parts_but_dynamics(check: Check, tmp_path: Path) -> None:
     model = [f"--set=model.{key}={value}" for key, value in TINY.items()]
     parts = ["--parts", "tests", "agreement", "calls", "training"]
     sizes = ["--calls=3", "--train-steps=6", "--tests", "tests/test_models.py", "--set=data.n_validation=3"]
-    # One compiled call and one compiled loss instead of two of each: a minute of compiling less.
-    sizes += ["--symmetries", "exact", "--set=train.equivariance_from=0"]
+    # One compiled call and no compiled training, which tests/test_compiled.py has: minutes of compiling less.
+    sizes += ["--symmetries", "exact", "--compile", "calls"]
     chosen = [*parts, *sizes, *model, "--molecules", f"ethanol={potential}", "--budget-seconds=850"]
     done = check(*arguments(tmp_path, *chosen))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -75,13 +75,9 @@ def test_all_parts_but_dynamics(check: Check, tmp_path: Path) -> None:
     cases = [(row["forces"], row["symmetry"], row["compiled"]) for row in rows["calls"]]
     assert cases == [("conservative", "exact", way) for way in (False, True)]
     assert all(row["median_ms"] > 0.0 for row in rows["calls"])
-    assert [row["compiled"] for row in rows["training"]] == [False, True]
-    for row in rows["training"]:
-        assert row["steps_per_s"] > 0.0
-        assert row["seconds"] > 0.0
-        assert row["validation_force_mae_meV_per_A"] == pytest.approx(
-            rows["training"][0]["validation_force_mae_meV_per_A"], rel=1e-3
-        )
+    (row,) = rows["training"]
+    assert not row["compiled"]
+    assert all(row[name] > 0.0 for name in ("steps_per_s", "seconds", "validation_force_mae_meV_per_A"))
 
 
 def test_dynamics_is_measured_although_another_part_fails(check: Check, tmp_path: Path) -> None:
