@@ -1,7 +1,7 @@
-"""What one call of an ensemble costs against calls of its members in turn: interleaved, median, energy + forces.
+"""What one call of an ensemble costs against calls of its members in turn, and compiled: interleaved, energy + forces.
 
 python benchmarks/ensemble_call.py [--members 3] [--structure ethanol] [--copies 1 16] [--calls 100] [--device cpu]
-    [--json FILE]
+    [--no-compile] [--json FILE]
 
 The members are untrained models of the default size: speed does not depend on what the weights are. On the CPU the
 time of this process counts, which a busy machine does not change; on a GPU the wall time.
@@ -10,8 +10,7 @@ time of this process counts, which a busy machine does not change; on a GPU the 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,63 +18,77 @@ from typing import Any
 
 import numpy as np
 import torch
-from script import run_script
+from script import run_script, told_command
 
 from remul_md.datasets.structure_source import read_structure
-from remul_md.models import build_model, model_config
-from remul_md.models.ensemble import stacked_states
-from remul_md.structures.frames import frames_from_atoms
-from remul_md.structures.neighbors import build_batch
+from remul_md.files import write_json
+from remul_md.models import build_model
+from remul_md.potentials.compiled import CompiledPotential
+from remul_md.potentials.domain import domain_of
+from remul_md.potentials.ensemble import make_ensemble, members_of
+from remul_md.potentials.potential import Potential
+from remul_md.potentials.provenance import Provenance
+from remul_md.structures.frames import Frames, frames_from_atoms
+from remul_md.structures.moving_systems import MovingSystems
+from remul_md.studies.record import provenance
+
+WARM_UP = 10  # calls that are not counted
 
 
-def run(options: argparse.Namespace, _: list[str]) -> None:
-    """One call against calls in turn, for each number of copies."""
+def untrained_ensemble(frames: Frames, *, n_members: int) -> Potential:
+    """Members with other random weights."""
+    species = tuple(sorted(set(frames.atomic_numbers.tolist())))
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{number}.pt" for number in range(n_members)]
+        for number, file in enumerate(files):
+            torch.manual_seed(number)
+            Potential(
+                model=build_model("transformer", {"species": species}).eval().requires_grad_(False),
+                reference_energies=torch.zeros(len(species), dtype=torch.float64),
+                domain=domain_of(frames),
+                provenance=Provenance(trained_forces="conservative"),
+            ).save(file)
+        return make_ensemble(files)
+
+
+def run(options: argparse.Namespace, given: list[str]) -> None:
+    """The ways beside each other, for each number of copies."""
     atoms = read_structure(options.structure)
-    species = tuple(sorted(set(atoms.numbers.tolist())))
-    members = [build_model("transformer", {"species": species}) for _ in range(options.members)]
-    kind, shared = model_config(members[0])
-    scales = [shared.pop("energy_scale")] * options.members
-    config = {"member_kind": kind, "member_options": shared, "energy_scales": tuple(scales)}
-    ensemble: Any = build_model("ensemble", config)
-    ensemble.member.model.load_state_dict(stacked_states(members))
-    for model in (*members, ensemble):
-        model.eval().requires_grad_(False).to(options.device)
+    ensemble = untrained_ensemble(frames_from_atoms([atoms]), n_members=options.members).to(device=options.device)
+    members = members_of(ensemble)
     clock = time.process_time if options.device == "cpu" else time.perf_counter
-    rows = []
+    rows: list[dict[str, Any]] = []
     for copies in options.copies:
-        frames = frames_from_atoms([atoms] * copies)
-        batch = build_batch(frames, cutoff=members[0].config.cutoff).to(options.device)
+        systems = MovingSystems(
+            frames_from_atoms([atoms] * copies), cutoff=ensemble.cutoff, device=torch.device(options.device)
+        )
+        batch = systems.at(torch.from_numpy(np.concatenate([atoms.positions] * copies)))
 
-        def together(batch=batch) -> torch.Tensor:  # type: ignore[no-untyped-def]
-            return ensemble(batch, forces="conservative").forces.cpu()
+        def together(batch: Any = batch) -> Any:
+            return ensemble.predict(batch).forces
 
-        def in_turn(batch=batch) -> torch.Tensor:  # type: ignore[no-untyped-def]
-            return torch.stack([member(batch, forces="conservative").forces for member in members]).mean(0).cpu()
+        def in_turn(batch: Any = batch) -> Any:
+            return torch.stack([member.predict(batch).forces for member in members]).mean(0)
 
-        assert torch.allclose(together(), in_turn(), atol=1e-6)
-        seconds: dict[str, list[float]] = {"together": [], "in_turn": []}
-        ways: dict[str, Callable[[], torch.Tensor]] = {"together": together, "in_turn": in_turn}
-        for _ in range(options.calls + 10):
+        ways: dict[str, Callable[[], Any]] = {"together": together, "in_turn": in_turn}
+        if options.compile:
+            compiled = CompiledPotential(ensemble, batch, forces="conservative", say=print)
+            ways["compiled"] = lambda batch=batch, compiled=compiled: compiled.predict(batch.positions).forces
+        assert all(torch.allclose(way(), together(), atol=1e-5) for way in ways.values())
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(options.calls + WARM_UP):
             for name, call in ways.items():
                 began = clock()
-                call()
+                call().cpu()
                 seconds[name].append(clock() - began)
-        medians = {name: 1000.0 * float(np.median(values[10:])) for name, values in seconds.items()}
-        rows.append({"copies": copies, "median_ms": medians, "ratio": medians["together"] / medians["in_turn"]})
-        print(
-            f"{copies} x {options.structure}: {options.members} members in one call {medians['together']:.1f} ms, "
-            f"in turn {medians['in_turn']:.1f} ms, ratio {rows[-1]['ratio']:.2f}"
-        )
+        medians = {name: 1000.0 * float(np.median(values[WARM_UP:])) for name, values in seconds.items()}
+        rows.append({"copies": copies, "median_ms": medians})
+        told = ", ".join(f"{name.replace('_', ' ')} {value:.1f} ms" for name, value in medians.items())
+        print(f"{copies} x {options.structure}, {options.members} members: {told}")
     if options.json:
-        result = {
-            "command": f"python benchmarks/ensemble_call.py --members {options.members} "
-            f"--structure {options.structure} --calls {options.calls} --device {options.device}",
-            "clock": clock.__name__,
-            "rows": rows,
-            "torch": torch.__version__,
-            "machine": f"{platform.system()} {platform.machine()}, one thread",
-        }
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        command = told_command("ensemble_call", given, {str(options.json): options.json.name})
+        content = {**provenance(command, n_jobs=1), "clock": clock.__name__, "members": options.members, "rows": rows}
+        write_json(options.json, content, hint="choose another --json")
 
 
 def main() -> None:
@@ -85,6 +98,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--json", type=Path)
     run_script(parser, run)
 

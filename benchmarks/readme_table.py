@@ -16,7 +16,7 @@ from functools import partial
 from check_tables import audit_faults_table, audit_honest_table, drift_noise_table, drift_real_table
 from measured import ROOT
 from potential_tables import beyond_table, readme_table, stability_table
-from speed_tables import network_table, potential_table
+from speed_tables import ensemble_table, network_table, potential_table
 from study_tables import md17_baseline_table, protocol_table, study_table
 from symmetry_tables import (
     before_after_table,
@@ -35,6 +35,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"potentials": readme_table},
     "docs/audit.md": {"audit-faults": audit_faults_table, "audit-honest": audit_honest_table},
     "docs/beyond-the-data.md": {"beyond-ethanol": beyond_table, "stability": stability_table},
+    "docs/ensembles.md": {"ensemble-call": ensemble_table},
     "docs/forcefield.md": {"study-force-field": partial(study_table, "force_field_quick")},
     "docs/nbody.md": {
         "study-nbody": partial(study_table, "nbody_quick"),

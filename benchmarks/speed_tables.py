@@ -68,3 +68,17 @@ def potential_rows(rows: Sequence[Mapping[str, Any]]) -> str:
 def potential_table() -> str:
     """Force error beside milliseconds."""
     return potential_rows(measured("potential_speed")["rows"])
+
+
+def ensemble_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of `ensemble_call.py`."""
+    lines = ["| copies | stacked, one call | members in turn | compiled |", "|---|---|---|---|"]
+    for row in rows:
+        times = [f"{row['median_ms'][way]:.1f}" for way in ("together", "in_turn", "compiled")]
+        lines.append("| " + " | ".join([str(row["copies"]), *times]) + " |")
+    return "\n".join(lines)
+
+
+def ensemble_table() -> str:
+    """What a call of an ensemble costs."""
+    return ensemble_rows(measured("ensemble_call")["rows"])

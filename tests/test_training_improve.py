@@ -272,6 +272,24 @@ def test_runs_that_hold_end_the_rounds_and_may_be_asked_for_more(water: Path, tm
         improve(tmp_path / "run", water, **calm, resume=True)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_runs_are_compiled_where_that_is_asked(
+    water: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    """That compiled ensembles are right is told by tests/test_potentials_compiled.py; compiling takes a minute."""
+    made, asked = RemulCalculator, list[bool]()
+
+    def recorded(*given: Any, compile: bool, **options: Any) -> RemulCalculator:
+        asked.append(compile)
+        return made(*given, **options)
+
+    monkeypatch.setitem(globals(), "RemulCalculator", recorded)
+    calm = {"temperature_K": "2", "until_ps": 0.004, "stretched": False, "uncertainty": 1e6}
+    improve(tmp_path / "run", water, **calm, compile=compiled)
+    assert asked
+    assert set(asked) == {compiled}
+
+
 def test_an_ensemble_is_improved_with_the_splits_of_its_members(cli: Run, water: Path, tmp_path: Path) -> None:
     both = tmp_path / "both.pt"
     make_ensemble([water / f"base-{seed}" / "potential.pt" for seed in (0, 1)]).save(both)

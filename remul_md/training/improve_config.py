@@ -57,7 +57,7 @@ class ImproveOptions:
     n_replicas: int = field(default=4, metadata={"help": "Runs at each temperature."})
     n_members: int = field(default=3, metadata={"help": "Models made of one potential."})
     uncertainty: float = field(
-        default=4.0, metadata={"help": "A run stops at so many times the error bar of the validation frames."}
+        default=10.0, metadata={"help": "A run stops at so many times the error bar of the validation frames."}
     )
     stretched: bool = True
     compile: bool = False
