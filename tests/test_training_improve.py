@@ -79,8 +79,8 @@ def improve(folder: Path, water: Path, *, source: LabelSource | None = None, **c
         atoms=changes.pop("atoms", molecule("H2O")),
         run_dir=folder,
         calculator=RemulCalculator,
+        training=changes.pop("training", TRAIN),
         options=ImproveOptions(**{**OPTIONS, **changes}),
-        training=TRAIN,
         data=water / "water.npz",
         resume=resume,
         progress=False,
@@ -119,7 +119,9 @@ def test_rounds_end_with_labels_a_table_and_an_ensemble(done: Path, water: Path)
         assert [run["temperature_K"] for run in entry["runs"]] == [5000.0, 5000.0, 400.0, 400.0]
         assert any(run["cause"] for run in entry["runs"])
         assert all(0 <= run["stable_ps"] <= entry["length_ps"] for run in entry["runs"])
-    assert all(entry["force_mae_new"]["before"] > 0 < entry["force_mae_old"] for entry in rounds[:2])
+    assert all(entry["force_mae_new"]["before"] > 0 < entry["force_mae_old"]["after"] for entry in rounds[:2])
+    # A round begins with the members that the round before ended with.
+    assert rounds[1]["force_mae_old"]["before"] == pytest.approx(rounds[0]["force_mae_old"]["after"], rel=1e-6)
     assert state["level"]["force_rms_meV_per_A"] < 0.1  # the method of the data
     made = load_potential(done / "potential.pt")
     assert made.n_members == 2
@@ -272,6 +274,21 @@ def test_runs_that_hold_end_the_rounds_and_may_be_asked_for_more(water: Path, tm
         improve(tmp_path / "run", water, **calm, resume=True)
 
 
+def test_a_rate_that_forgets_the_old_frames_is_told(
+    water: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fast = (*TRAIN, "train.fine_tuning_learning_rate=0.3")
+    made = improve(tmp_path / "fast", water, training=fast, max_rounds=0)
+    old = made.rows[0]["force_mae_old"]
+    assert old["after"] > 1.1 * old["before"] > 0
+    assert "a lower train.fine_tuning_learning_rate keeps more" in caplog.text
+    caplog.clear()
+    slow = (*TRAIN, "train.fine_tuning_learning_rate=1e-6")
+    old = improve(tmp_path / "slow", water, training=slow, max_rounds=0).rows[0]["force_mae_old"]
+    assert old["after"] == pytest.approx(old["before"], rel=0.02)
+    assert "keeps more" not in caplog.text
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_runs_are_compiled_where_that_is_asked(
     water: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
@@ -351,7 +368,7 @@ def test_what_cannot_be_trained_here_is_refused() -> None:
     with pytest.raises(InputError, match=r"set train\.fine_tuning_learning_rate=1e-3 instead"):
         improve_training(["train.learning_rate=1e-3"])
     train, data = improve_training(["train.n_steps=70", "data.isolated_atoms=atoms.xyz"])
-    assert (train.n_steps, train.fine_tuning_learning_rate, data) == (70, 2e-3, {"isolated_atoms": "atoms.xyz"})
+    assert (train.n_steps, train.fine_tuning_learning_rate, data) == (70, 5e-4, {"isolated_atoms": "atoms.xyz"})
 
 
 def test_another_level_of_theory_other_data_and_other_molecules_are_refused(water: Path, tmp_path: Path) -> None:

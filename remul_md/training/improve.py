@@ -58,6 +58,7 @@ from remul_md.training.improve_state import COMPARED, MEMBERS, POTENTIAL, Clock,
 
 logger = logging.getLogger(__name__)
 
+FORGOTTEN = 1.1  # times the error on old frames before a round: worth a warning
 HOLDS, SPENT, NOTHING_NEW, ENOUGH = "all runs hold", "the budget is spent", "the runs show nothing new", "max_rounds"
 
 
@@ -316,16 +317,27 @@ class _Run:
                 progress=self.progress,
             ).to(device=before.device)
         new = [] if not entry["n_labels"] else labels_of(self.folder, [number])
-        members = members_of(made)
-        errors = [force_errors(one, own.validation).force_mae for one, own in zip(members, self.data, strict=True)]
+        earlier_members = [load_potential(origin, device=before.device) for origin in origins]
+        old = {"before": self._error_on_old(earlier_members), "after": self._error_on_old(members_of(made))}
+        if old["after"] > FORGOTTEN * old["before"]:
+            logger.warning(
+                "round %d: the force MAE on the validation frames rose from %.1f to %.1f meV/Angstrom; a lower "
+                "train.fine_tuning_learning_rate keeps more of what was known",
+                *(number, old["before"], old["after"]),
+            )
         entry["force_mae_new"] = {}
         if new:
             earlier, later = force_errors(before, new[0]), force_errors(made, new[0])
             entry["force_mae_new"] = {"before": earlier.force_mae, "after": later.force_mae}
             entry["error_over_std_new"] = earlier.error_over_std
-        entry["force_mae_old"] = sum(errors) / len(errors)
+        entry["force_mae_old"] = old
         self.state.write()
         return made
+
+    def _error_on_old(self, members: Sequence[Potential]) -> float:
+        """Force MAE on the validation frames, mean over the members, each on its own, meV/Angstrom."""
+        errors = [force_errors(one, own.validation).force_mae for one, own in zip(members, self.data, strict=True)]
+        return sum(errors) / len(errors)
 
     def _timed(self, entry: dict[str, Any], stage: str) -> Clock:
         return Clock(entry["seconds"], stage)

@@ -13,10 +13,10 @@ from remul_md.errors import InputError
 if TYPE_CHECKING:
     from remul_md.training.config import TrainConfig
 
-# How members are trained where nothing else is asked: the schedule of every training, short, twice the rate.
+# How members are trained where nothing else is asked: the schedule of every training, short, half the rate.
 TRAINING: dict[str, Any] = {
     "n_steps": 1000,
-    "fine_tuning_learning_rate": 2e-3,
+    "fine_tuning_learning_rate": 5e-4,
     "warmup_steps": 50,
     "validate_every": 250,
     "checkpoint_every": 250,

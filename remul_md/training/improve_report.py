@@ -18,7 +18,7 @@ COLUMNS = (
     "held (ps)",
     "ended by",
     "limit (meV/Å)",
-    "old frames (meV/Å)",
+    "old frames before / after (meV/Å)",
     "new frames before / after (meV/Å)",
     "error / error bar",
     "seconds: runs, labels, training",
@@ -51,7 +51,7 @@ def table_rows(rounds: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     rows, total = [], 0
     for entry in rounds:
         total += entry.get("n_labels", 0)
-        new, seconds = entry.get("force_mae_new") or {}, entry["seconds"]
+        seconds = entry["seconds"]
         ratio, limit = entry.get("error_over_std_new"), entry.get("max_uncertainty_eV_per_A")
         rows.append(
             [
@@ -62,13 +62,18 @@ def table_rows(rounds: Sequence[Mapping[str, Any]]) -> list[list[str]]:
                 _held(entry.get("runs", ())) or "-",
                 _causes(entry.get("runs", ())) or "-",
                 _told(None if limit is None else 1000.0 * limit, ".0f"),
-                _told(entry.get("force_mae_old"), ".1f"),
-                f"{new['before']:.1f} / {new['after']:.1f}" if new else "-",
+                _pair(entry.get("force_mae_old")),
+                _pair(entry.get("force_mae_new")),
                 _told(ratio, ".2f"),
                 ", ".join(_told(seconds.get(stage), ".0f") for stage in ("hot runs", "labels", "training")),
             ]
         )
     return rows
+
+
+def _pair(errors: Mapping[str, float] | None) -> str:
+    """Before and after a training, meV/Angstrom."""
+    return f"{errors['before']:.1f} / {errors['after']:.1f}" if errors else "-"
 
 
 def _held(runs: Sequence[Mapping[str, Any]]) -> str:
