@@ -17,6 +17,7 @@ from remul_md.models.ensemble import stacked_states
 from remul_md.potentials.domain import merged_domain
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.potentials.provenance import Provenance
+from remul_md.potentials.settings import own_settings
 
 
 def make_ensemble(files: Sequence[str | Path]) -> Potential:
@@ -119,6 +120,7 @@ def _provenance(members: dict[str, Potential]) -> Provenance:
     )
 
 
+@own_settings()
 def members_of(ensemble: Potential) -> list[Potential]:
     """The members of an ensemble, each as a potential of its own; of a single potential that alone.
 
