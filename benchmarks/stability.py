@@ -92,11 +92,12 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     run_by, test = load_potential(potential), read_frames(f"rmd17/{name}/test-01")
     reference = pair_distance_distribution(test.positions.reshape(len(test), -1, 3))
     rows = [replica(path, run_by.domain, reference) for path in paths]
+    told = {str(output): f"FOLDER/{output.name}", potential: Path(potential).name}
     nanoseconds = sum(row["intact_ps"] for row in rows) / 1000.0
     n_breaks = sum(row["broken"] for row in rows)
     return {
         "potential_sha256": run_by.sha256,
-        "command": shlex.join(command).replace(str(options.run_dir), "FOLDER").replace(potential, Path(potential).name),
+        "command": shlex.join(told.get(part, part) for part in command),
         "nanoseconds": nanoseconds,
         "n_breaks": n_breaks,
         "breaks_per_ns": n_breaks / nanoseconds,
