@@ -106,7 +106,12 @@ def test_the_other_head_another_network_and_another_precision_have_other_files()
         (tiny_potential(**options), forces) for options in ({}, {"width": 4}) for forces in ("conservative", "direct")
     ]
     cases.append((tiny_potential().to(dtype="float32"), "direct"))
-    assert len({file_of(potential, forces=forces) for potential, forces in cases}) == 5
+    # What is compiled holds the field of the labels.
+    potential = tiny_potential()
+    for z in (0.1, 0.2):
+        record = replace(potential.provenance, data={**potential.provenance.data, "fields_V_per_A": [[0.0, 0.0, z]]})
+        cases.append((replace(potential, provenance=record), "direct"))
+    assert len({file_of(potential, forces=forces) for potential, forces in cases}) == 7
 
 
 def test_potentials_of_one_architecture_share_what_is_compiled(cache: Path) -> None:

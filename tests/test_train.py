@@ -25,7 +25,7 @@ from remul_md.errors import InputError
 from remul_md.files import save_tensors
 from remul_md.models.short_range import reaches
 from remul_md.models.transformer import Transformer, TransformerConfig
-from remul_md.potentials.baseline import atomic_references, binding_energies, fit_reference_energies
+from remul_md.potentials.baseline import binding_energies, fit_reference_energies
 from remul_md.potentials.domain import shortest_distances
 from remul_md.potentials.potential import Potential, load_potential
 from remul_md.structures.batch import BatchStore
@@ -225,11 +225,7 @@ def test_the_potential_has_the_validation_error_it_claims(trained: Path) -> None
         frames = read_frames("rmd17/ethanol/train-01").select(split[role][:20])
         batch = build_batch(frames, cutoff=potential.cutoff)
         assert batch.energy is not None
-        references = torch.zeros_like(batch.energy).index_add(
-            0,
-            batch.system_index,
-            atomic_references(batch.atomic_numbers, potential.species, potential.reference_energies),
-        )
+        references = torch.zeros_like(batch.energy).index_add(0, batch.system_index, potential.atomic_references(batch))
         residual = replace(batch, energy=batch.energy - references)
         errors.append(RotatedValidation(residual, forces="conservative")(potential.model))
         if role == "validation":

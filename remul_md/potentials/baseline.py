@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -63,12 +63,20 @@ def atomic_references(atomic_numbers: Tensor, species: tuple[int, ...], referenc
     return table[atomic_numbers]
 
 
-def with_references(out: Prediction, atomic: Tensor) -> Prediction:
-    """The prediction of a model with the reference energies of its atoms, [A], eV, put back in float64; no graph."""
+def with_references(out: Prediction, atomic: Tensor, of_members: Sequence[Tensor] = ()) -> Prediction:
+    """The prediction of a model with the reference energies of its atoms, [A], eV, put back in float64; no graph.
+
+    Args:
+        out: what the model says.
+        atomic: of its atoms.
+        of_members: of an ensemble, those of each member, put back into `members`, which without them are left out.
+    """
     assert out.energy is not None
     assert out.atomic_energies is not None
+    members = tuple(with_references(*each) for each in zip(out.members or (), of_members, strict=bool(of_members)))
     return replace(
         mapped(replace(out, members=None), Tensor.detach),
         energy=out.energy.double().index_add(0, out.system_index, atomic).detach(),
         atomic_energies=(out.atomic_energies.double() + atomic).detach(),
+        members=members or None,
     )

@@ -22,6 +22,7 @@ from remul_md.errors import InputError
 from remul_md.models import build_model, model_config
 from remul_md.models.ensemble import MemberOutputs, mean_of_members
 from remul_md.models.operations import energies_and_forces
+from remul_md.potentials.baseline import with_references
 from remul_md.potentials.compilation import compiled_file, compiled_function, digest_of_sources, digest_of_tensors
 from remul_md.potentials.ensemble import members_of
 from remul_md.potentials.potential import Potential
@@ -61,6 +62,7 @@ class CompiledPotential:
         if batch.pbc.any():
             raise InputError("compile=True takes isolated molecules, whose neighbours never change; leave it off")
         self._potential, self._batch, self._forces = potential, batch, forces
+        self._references = potential.atomic_references(batch), potential.member_atomic_references(batch)
         members = members_of(potential)
         kind, options = model_config(members[0].model)
         form = {**options, "energy_scale": 1.0}
@@ -96,7 +98,7 @@ class CompiledPotential:
         out = members[0]
         if len(members) > 1:
             out = mean_of_members(members, std_scale=self._potential.config.std_scale)
-        return self._potential.with_references(out, self._batch)
+        return with_references(out, *self._references)
 
     def _prediction(self, energy: Tensor, atomic_energies: Tensor, forces: Tensor) -> Prediction:
         conservative = self._forces == "conservative"

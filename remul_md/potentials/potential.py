@@ -188,8 +188,8 @@ class Potential:
         with own_settings(), torch.no_grad():
             if batch.positions.is_inference():  # made in inference mode: such tensors have no gradients anywhere
                 batch = mapped(batch, torch.clone)
-            batch = self.in_its_field(batch)
-            return self.with_references(self.model(batch, forces=forces), batch)
+            out = self.model(self.in_its_field(batch), forces=forces)
+            return with_references(out, self.atomic_references(batch), self.member_atomic_references(batch))
 
     def in_its_field(self, batch: Batch) -> Batch:
         """The batch with the electric field of the labels, where there is one and the batch has none."""
@@ -198,17 +198,14 @@ class Potential:
         of_labels = batch.positions.new_tensor(fields[0]).expand(batch.n_systems, 3)
         return replace(batch, field_V_per_A=of_labels)  # a model that reads it was taught no other
 
-    def with_references(self, out: Prediction, batch: Batch) -> Prediction:
-        """What the model says of a batch, with the reference energies put back; those of each member into it."""
-        numbers = batch.atomic_numbers
-        total = with_references(out, atomic_references(numbers, self.species, self.reference_energies))
-        if out.members is None or self.member_references is None:
-            return total
-        members = [
-            with_references(member, atomic_references(numbers, self.species, own))
-            for member, own in zip(out.members, self.member_references, strict=True)
-        ]
-        return replace(total, members=tuple(members))
+    def atomic_references(self, batch: Batch) -> Tensor:
+        """Reference energy of each atom, [A], eV, float64."""
+        return atomic_references(batch.atomic_numbers, self.species, self.reference_energies)
+
+    def member_atomic_references(self, batch: Batch) -> list[Tensor]:
+        """Those of each member; none of a single model."""
+        each = () if self.member_references is None else self.member_references
+        return [atomic_references(batch.atomic_numbers, self.species, own) for own in each]
 
     def save(self, path: str | Path) -> None:
         """Write the file atomically; weights are stored in float32, as they were trained.

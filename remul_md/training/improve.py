@@ -317,8 +317,11 @@ class _Run:
                 progress=self.progress,
             ).to(device=before.device)
         new = [] if not entry["n_labels"] else labels_of(self.folder, [number])
-        earlier_members = [load_potential(origin, device=before.device) for origin in origins]
-        old = {"before": self._error_on_old(earlier_members), "after": self._error_on_old(members_of(made))}
+        if number:
+            known = self.state.rows()[number - 1]["force_mae_old"]["after"]
+        else:
+            known = self._error_on_old([load_potential(origin, device=before.device) for origin in origins])
+        old = {"before": known, "after": self._error_on_old(members_of(made))}
         if old["after"] > FORGOTTEN * old["before"]:
             logger.warning(
                 "round %d: the force MAE on the validation frames rose from %.1f to %.1f meV/Angstrom; a lower "
