@@ -96,7 +96,7 @@ def train(
     options = load_config(config, overrides=[*chosen, *(set_ or [])])
     if options.pretrain.method is None:  # else one rate counts in each of its two stages
         origin = origin_of_run(run_dir, init_from) if resume else init_from
-        fine_tuning = origin is not None and options.train.trained == "all"
+        fine_tuning = options.train.fine_tunes(trained_weights=origin is not None)
         check_learning_rate_named(set_ or [], fine_tuning=fine_tuning)
     typer.echo(f"options that are not the defaults (all of them: {run_dir / CONFIG}):")
     typer.echo(dump_config(options, changed_only=True))

@@ -249,6 +249,10 @@ class TrainConfig(BaseModel):
             check_axis(self.axis)
         return self
 
+    def fine_tunes(self, *, trained_weights: bool) -> bool:
+        """Whether `fine_tuning_learning_rate` counts: all weights are trained on, and they come trained."""
+        return trained_weights and self.trained == "all"
+
     def _only_with(self, name: str, used: bool, condition: str) -> None:
         # An option that would be ignored is a mistake; the resolved config of a run names all, at their defaults.
         if not used and getattr(self, name) != type(self).model_fields[name].default:

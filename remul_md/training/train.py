@@ -125,7 +125,7 @@ def _train(
 ) -> Potential:
     """One stage of a run: from frames, or what the config names, to `folder/potential.pt`."""
     options = config.train
-    if origin is not None and options.trained == "all":
+    if options.fine_tunes(trained_weights=origin is not None):
         # At the rate of fresh weights what they know is lost (docs/beyond-the-data.md, acetylacetone).
         options = options.model_copy(update={"learning_rate": options.fine_tuning_learning_rate})
         logger.info("from trained weights: train.fine_tuning_learning_rate=%g counts", options.learning_rate)
