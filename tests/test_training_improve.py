@@ -29,6 +29,7 @@ from remul_md.structures.neighbors import build_batch
 from remul_md.training.config import load_config
 from remul_md.training.improve import Improved, improve_potential
 from remul_md.training.improve_config import ImproveOptions, improve_training
+from remul_md.training.improve_rounds import without_share
 from remul_md.training.improve_state import ImproveState
 from remul_md.training.train import train_potential
 
@@ -106,6 +107,15 @@ def labels_in(folder: Path) -> list[Any]:
     return [read_frames(file, allow_implausible=True) for file in sorted(folder.glob("round-*/labels.extxyz"))]
 
 
+def positions_of(frames: Any) -> set[bytes]:
+    return {frames.frame_positions(index).tobytes() for index in range(len(frames))}
+
+
+def positions_in(file: Path) -> set[bytes]:
+    frames = read_frames(file, allow_implausible=True)
+    return {frames.frame_positions(index).round(6).tobytes() for index in range(len(frames))}
+
+
 def test_rounds_end_with_labels_a_table_and_an_ensemble(done: Path, water: Path) -> None:
     state = state_of(done)
     rounds = state["rounds"]
@@ -125,7 +135,7 @@ def test_rounds_end_with_labels_a_table_and_an_ensemble(done: Path, water: Path)
     assert state["level"]["force_rms_meV_per_A"] < 0.1  # the method of the data
     made = load_potential(done / "potential.pt")
     assert made.n_members == 2
-    assert made.provenance.members[0]["data"]["improve"] == {"round": 1, "method": "GFN2-xTB", "n_new": 8}
+    assert made.provenance.members[0]["data"]["improve"] == {"round": 1, "method": "GFN2-xTB", "n_new": 4}
     page = (done / "improve.md").read_text()
     assert page.count("\n| ") == 4
     assert " of 2 held)" in page
@@ -143,9 +153,24 @@ def test_what_was_held_out_stays_held_out(done: Path, water: Path) -> None:
     held_out = {data.frame_positions(index).round(6).tobytes() for index in base["validation"]}
     for member in load_potential(done / "potential.pt").provenance.members:
         assert member["data"]["split"] == base
-    trained_on = read_frames(done / "round-1" / "training.extxyz", allow_implausible=True)
-    assert len(trained_on) == 8
-    assert not held_out & {trained_on.frame_positions(index).round(6).tobytes() for index in range(8)}
+    learned = [positions_in(done / "round-1" / f"training-{place}.extxyz") for place in (0, 1)]
+    assert list(map(len, learned)) == [4, 4]
+    assert not held_out & (learned[0] | learned[1])
+
+
+def test_every_label_is_learned_and_left_out_by_some_member(done: Path) -> None:
+    labels = {position for file in done.glob("round-*/labels.extxyz") for position in positions_in(file)}
+    learned = [positions_in(done / "round-1" / f"training-{place}.extxyz") for place in (0, 1)]
+    assert learned[0] | learned[1] == labels
+    assert not learned[0] & learned[1]
+    first = positions_in(done / "round-0" / "training-0.extxyz")
+    assert first < learned[0]  # what a member left out once it never learns
+    frames = labels_in(done)[0]
+    parts = [without_share(frames, place=place, n_members=3) for place in range(3)]
+    for index in range(len(frames)):
+        held = [frames.frame_positions(index).tobytes() in positions_of(part) for part in parts]
+        assert held.count(False) == 1
+    assert without_share(frames.select([0]), place=0, n_members=3) is None
 
 
 def test_no_label_is_near_another_or_a_known_frame(done: Path, water: Path) -> None:

@@ -95,7 +95,7 @@ def improve_potential(
 
     Args:
         file: a potential or an ensemble of conservative forces that says what it was trained on, or a shipped name. Of
-            a single potential members are made that differ in the order of their training.
+            a single potential members are made that differ in which new labels they learn.
         source: the method, that of the data of the potential.
         atoms: where the runs start, an isolated molecule of its composition.
         run_dir: folder of everything that is made.

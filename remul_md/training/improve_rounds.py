@@ -36,7 +36,7 @@ from remul_md.training.train import train_potential
 
 logger = logging.getLogger(__name__)
 
-MEMBER, ENSEMBLE, TRAINED_ON = "member-{}.pt", "ensemble.pt", "training.extxyz"
+MEMBER, ENSEMBLE, TRAINED_ON = "member-{}.pt", "ensemble.pt", "training-{}.extxyz"
 LABELS, PARTIAL = "labels.extxyz", "labels.part"
 FRAMES_OF_A_RUN = 30  # candidates from a run that ended early, evenly spread over its last picosecond
 SEEDS_OF_A_ROUND = 10_000  # no two runs of any rounds and temperatures share one
@@ -208,7 +208,7 @@ def train_members(
     method: str,
     progress: bool,
 ) -> Potential:
-    """Train each member on from its origin on its old data and all new labels; the ensemble of them.
+    """Train each member on from its origin on its old data and its part of the new labels; the ensemble of them.
 
     Members of an ensemble stay as they are until there are new labels.
 
@@ -225,10 +225,6 @@ def train_members(
     folder = round_folder(run_dir, number)
     folder.mkdir(parents=True, exist_ok=True)
     new, hot = labels_of(run_dir, range(number + 1)), labels_of(run_dir, range(1, number + 1))
-    beside = [*([data[0].further] if data[0].further is not None else []), *new]
-    if beside:
-        note = {"method": method, "rounds": number + 1}
-        write_frames(joined(beside, name="new"), folder / TRAINED_ON, provenance=note)
     files = []
     for place, (origin, own) in enumerate(zip(origins, data, strict=True)):
         files.append(folder / MEMBER.format(place))
@@ -237,20 +233,35 @@ def train_members(
         if not new and len(set(origins)) == len(origins):  # the members of an ensemble, and nothing to learn yet
             replace_atomically(files[-1], origin.read_bytes())
             continue
-        stretched = str(folder / TRAINED_ON) if beside else None
+        learned = [part for each in new if (part := without_share(each, place=place, n_members=len(origins)))]
+        beside = [*([data[0].further] if data[0].further is not None else []), *learned]
+        trained_on = folder / TRAINED_ON.format(place)
+        if beside:
+            note = {"method": method, "rounds": number + 1}
+            write_frames(joined(beside, name="new"), trained_on, provenance=note)
         config = RunConfig(
-            data=own.config.model_copy(update={"stretched": stretched, "unlabelled": None}),
+            data=own.config.model_copy(update={"stretched": str(trained_on) if beside else None, "unlabelled": None}),
             train=train.model_copy(update={"seed": train.seed + options.seed + 100 * number + place}),
         )
         trained = train_potential(
             config, run_dir=folder / f"member-{place}", resume=True, init_from=origin, progress=progress
         )
-        record = {"round": number, "method": method, "n_new": sum(map(len, new))}
+        record = {"round": number, "method": method, "n_new": sum(map(len, learned))}
         provenance = replace(trained.provenance, data={**trained.provenance.data, "improve": record})
         widened = replace(trained, provenance=provenance, domain=domain_of(_whole(own, hot, trained)))
         widened.save(files[-1])
     make_ensemble(files).save(folder / ENSEMBLE)
     return load_potential(folder / ENSEMBLE)
+
+
+def without_share(frames: Frames, *, place: int, n_members: int) -> Frames | None:
+    """The new labels of a round that a member learns: all but every `n_members`-th, other ones for each member.
+
+    So there is always a member that does not know a frame, and its neighbours, and the error bar there says so
+    (`docs/improve.md`). None where nothing is left.
+    """
+    kept = [index for index in range(len(frames)) if index % n_members != place]
+    return frames.select(kept) if kept else None
 
 
 def member_files(run_dir: Path, number: int, *, n_members: int) -> list[Path]:
