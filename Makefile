@@ -14,13 +14,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: install demo docs screenshots potentials direct-heads types test test-fast test-wheel cuda-check torch-cluster clean
 
+# Not compiled to bytecode: a minute for files of which most are never imported; the others are when they are.
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -c '$(CHECK_PYTHON)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt setuptools wheel
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(BIN)/pip install -q --no-compile -c constraints.txt setuptools wheel
+	$(BIN)/pip install -q --no-compile -c constraints.txt --no-build-isolation -e '.[dev]'
 	touch $@
 
 # Train on packaged data, evaluate, run NVE, analyse: the commands a user would type. Resumes where it was stopped. The
@@ -41,7 +42,7 @@ docs: install build/docs-packages/.installed
 
 build/docs-packages/.installed: pyproject.toml constraints.txt
 	rm -rf build/docs-packages
-	$(BIN)/pip install -q -c constraints.txt --target build/docs-packages $$($(BIN)/python -c \
+	$(BIN)/pip install -q --no-compile -c constraints.txt --target build/docs-packages $$($(BIN)/python -c \
 	    'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
 	touch $@
 
@@ -113,7 +114,7 @@ test-wheel: install
 	rm -rf build/lib build/bdist.* dist $(VENV)/wheel-test
 	$(BIN)/python -m build --wheel --no-isolation -o dist .
 	$(PYTHON) -m venv $(VENV)/wheel-test
-	$(VENV)/wheel-test/bin/pip install -q -c constraints.txt dist/*.whl
+	$(VENV)/wheel-test/bin/pip install -q --no-compile -c constraints.txt dist/*.whl
 	cd / && $(CURDIR)/$(VENV)/wheel-test/bin/python $(CURDIR)/tests/wheel_check.py
 
 # What a CUDA device has to say, in eight minutes at most: results/cuda_check.json (docs/cuda-runs.md). Its CHECK="--device

@@ -54,11 +54,12 @@ def arguments(tmp_path: Path, *more: str) -> list[str]:
 
 
 def test_all_parts_but_dynamics(check: Check, tmp_path: Path) -> None:
-    potential = ethanol_potential(tmp_path / "tiny.pt", trained_forces="conservative", **TINY)
+    potential = ethanol_potential(tmp_path / "tiny.pt", trained_forces="direct", **TINY)
     model = [f"--set=model.{key}={value}" for key, value in TINY.items()]
     parts = ["--parts", "tests", "agreement", "calls", "training"]
     sizes = ["--calls=3", "--train-steps=6", "--tests", "tests/test_models.py", "--set=data.n_validation=3"]
-    # One compiled call and no compiled training, which tests/test_compiled.py has: minutes of compiling less.
+    # One compiled call, of forces without a derivative, and no compiled training, which tests/test_compiled.py has:
+    # minutes of compiling less.
     sizes += ["--symmetries", "exact", "--compile", "calls"]
     chosen = [*parts, *sizes, *model, "--molecules", f"ethanol={potential}", "--budget-seconds=850"]
     done = check(*arguments(tmp_path, *chosen))
@@ -73,7 +74,7 @@ def test_all_parts_but_dynamics(check: Check, tmp_path: Path) -> None:
         assert row["largest_force_difference_eV_per_A"] == row["largest_energy_difference_eV"] == 0.0  # CPU and CPU
     assert rows["agreement"][1]["cpu_against_float64_eV_per_A"] > 0.0
     cases = [(row["forces"], row["symmetry"], row["compiled"]) for row in rows["calls"]]
-    assert cases == [("conservative", "exact", way) for way in (False, True)]
+    assert cases == [("direct", "exact", way) for way in (False, True)]
     assert all(row["median_ms"] > 0.0 for row in rows["calls"])
     (row,) = rows["training"]
     assert not row["compiled"]
