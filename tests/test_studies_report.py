@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from remul_md.cli.app import app
 from remul_md.errors import InputError
 from remul_md.outputs import GENERATOR
-from remul_md.studies.plots import _best_beta, _learning_by_time, write_plots
+from remul_md.studies.plots import _best_beta, _error_against_beta, _learning_by_time, write_plots
 from remul_md.studies.report import (
     learned,
     markdown_report,
@@ -143,6 +143,25 @@ def test_the_best_beta_is_where_a_curve_is_1(results: Path) -> None:
     (line,) = axes.get_lines()
     assert list(line.get_xdata()) == [0.1, 10.0]
     assert list(line.get_ydata()) == pytest.approx([1.5, 1.0])
+
+
+def test_a_curve_of_betas_compares_the_same_seeds(results: Path) -> None:
+    """A seed may decide the data: one that only some methods have would bend the curve."""
+    from matplotlib.figure import Figure
+
+    task, content = read_results(results)
+    more = a_run("remul-10", 7, inside=1e-5, outside=1e-5, course={10: (50.0, 4e-3)})
+    drawn = []
+    for runs in (content["runs"], [*content["runs"], more]):
+        axes, other = (Figure().add_subplot() for _ in range(2))
+        found = [found for _, _, found in tables_of(task, {**content, "runs": runs})]
+        _best_beta(axes, found)
+        _error_against_beta(other, found[0])
+        lines = [line.get_ydata() for line in (*axes.get_lines(), *other.get_lines())]
+        drawn.append([[float(value) for value in line] for line in lines])
+        assert other.get_title(loc="left").endswith("; seed 0")
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) > 5
 
 
 def test_learning_curves_stand_against_computing_time_where_it_was_measured(results: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,11 @@ from remul_md.outputs import save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 MARKERS = "osD^vP<>X"
 DPI = 160
+MANY_POWERS = 1e3  # from the lowest to the highest of an axis
 
 
 def style(index: int) -> dict[str, Any]:
@@ -25,12 +28,14 @@ def plain_numbers(axes: Axes) -> None:
     """Label log axes with 30 instead of 3 x 10^1, also between the powers where few of them are seen."""
     from matplotlib.ticker import FuncFormatter
 
-    def named(value: float, position: int | None = None) -> str:
-        return f"{value:g}" if f"{value:e}"[0] in "1235" else ""  # all nine between two powers would touch
+    def named(value: float, position: int | None, *, axis: Axis) -> str:
+        low, high = axis.get_view_interval()
+        # All nine between two powers would touch, and any of them where there are many powers.
+        return f"{value:g}" if f"{value:e}"[0] in "1235" and high < MANY_POWERS * low else ""
 
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(FuncFormatter(named))
+        axis.set_minor_formatter(FuncFormatter(partial(named, axis=axis)))
 
 
 Draw = Callable[["Axes"], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -70,10 +71,17 @@ def _swept(found: Sequence[Group]) -> dict[float, Group]:
     return dict(sorted((group.beta, group) for group in found if group.beta is not None))
 
 
+def _of_same_seeds(found: Sequence[Group]) -> list[Group]:
+    """The groups with the seeds that all have, since a seed may decide the data; as they are if there is none."""
+    seeds = set.intersection(*({run["seed"] for run in group.runs} for group in found))
+    kept = [replace(group, runs=[run for run in group.runs if run["seed"] in seeds]) for group in found]
+    return kept if seeds else [*found]
+
+
 def _best_beta(axes: Axes, curves: Sequence[list[Group]]) -> None:
     titles = [found[0].task.title for found in curves]
     for number, found in enumerate(curves):
-        task, swept = found[0].task, _swept(found)
+        task, swept = found[0].task, _swept(_of_same_seeds([*_swept(found).values()]))
         means = np.array([group.values(task.errors[0]).mean() for group in swept.values()])
         several = titles.count(task.title) > 1
         label = f"{task.title}, {task.cases[found[0].case]}" if several else task.title
@@ -96,19 +104,23 @@ def _title(axes: Axes, found: Sequence[Group], text: str) -> None:
 
 
 def _error_against_beta(axes: Axes, found: Sequence[Group]) -> None:
-    task, swept = found[0].task, _swept(found)
     # Beside the sweep its limits (no symmetry loss, nothing but rotated orientations) and what is exact.
-    limits = [group for group in found if group.method in ("plain", "augmentation", "augmentation-2")]
+    methods = ("plain", "augmentation", "augmentation-2")
+    drawn = _of_same_seeds([group for group in found if group.beta is not None or group.method in methods])
+    task, swept = found[0].task, _swept(drawn)
+    limits = [group for group in drawn if group.method in methods]
     for color, name in zip(SERIES, task.errors[:2], strict=False):
         label = task.column(name).label
         values = [group.values(name) for group in swept.values()]
         means, spans = [v.mean() for v in values], [np.abs(v - v.mean()).max() for v in values]
         axes.errorbar([*swept], means, yerr=spans, color=color, marker="o", capsize=3, label=f"REMUL, {label}")
         for group, dashes in zip(limits, ("-", "--", "-.", ":", (0, (1, 3)), (0, (5, 5))), strict=False):
-            axes.axhline(group.values(name).mean(), color=color, lw=0.9, ls=dashes, label=f"{group.label}, {label}")
+            named = group.label if name == task.errors[0] else None  # the dashes are the same in both colours
+            axes.axhline(group.values(name).mean(), color=color, lw=0.9, ls=dashes, label=named)
     axes.set(xscale="log", yscale="log", xlabel="beta (alpha = 1)", ylabel=task.error_label)
     plain_numbers(axes)
-    _title(axes, found, "bars span the seeds")
+    seeds = ", ".join(map(str, sorted({run["seed"] for group in drawn for run in group.runs})))
+    _title(axes, found, f"bars span the seeds {seeds}" if "," in seeds else f"seed {seeds}")
 
 
 def _against_step(
