@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MARKERS = "osD^vP<>X"
 DPI = 160
+MOST_INSIDE, HEIGHT_OF_NAME = 8, 0.17  # names in a picture beyond which they stand below it; inches
 MANY_POWERS = 1e3  # from the lowest to the highest of an axis
 
 
@@ -58,7 +59,12 @@ def write_panels(folder: str | Path, panels: Mapping[str, Draw | Sequence[Draw]]
         with drawn_panels(len(draws), n_columns=len(draws), inches=size) as (figure, places):
             for axes, draw in zip(places, draws, strict=True):
                 draw(axes)
-                axes.legend(fontsize=7.5)
+                n_names = len(axes.get_legend_handles_labels()[1])
+                if n_names <= MOST_INSIDE:
+                    axes.legend(fontsize=7.5)
+                else:  # nowhere would they leave the curves free
+                    axes.legend(fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13))
+                    figure.set_figheight(max(figure.get_figheight(), size[1] + HEIGHT_OF_NAME * (n_names / 2)))
             save_picture(figure, path, dpi=DPI)
         written.append(path)
     return written
