@@ -59,12 +59,13 @@ def write_panels(folder: str | Path, panels: Mapping[str, Draw | Sequence[Draw]]
         with drawn_panels(len(draws), n_columns=len(draws), inches=size) as (figure, places):
             for axes, draw in zip(places, draws, strict=True):
                 draw(axes)
-                n_names = len(axes.get_legend_handles_labels()[1])
-                if n_names <= MOST_INSIDE:
+                handles, names = axes.get_legend_handles_labels()
+                if len(names) <= MOST_INSIDE:
                     axes.legend(fontsize=7.5)
                 else:  # nowhere would they leave the curves free
-                    axes.legend(fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13))
-                    figure.set_figheight(max(figure.get_figheight(), size[1] + HEIGHT_OF_NAME * (n_names / 2)))
+                    columns = 2 * len(draws)
+                    figure.legend(handles, names, fontsize=7.5, ncols=columns, loc="outside lower center")
+                    figure.set_figheight(figure.get_figheight() + HEIGHT_OF_NAME * len(names) / columns)
             save_picture(figure, path, dpi=DPI)
         written.append(path)
     return written
