@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from remul_md.cli.app import app
 from remul_md.errors import InputError
 from remul_md.outputs import GENERATOR
+from remul_md.studies.figures import write_panels
 from remul_md.studies.plots import _best_beta, _error_against_beta, _learning_by_time, write_plots
 from remul_md.studies.report import (
     learned,
@@ -174,6 +176,23 @@ def test_learning_curves_stand_against_computing_time_where_it_was_measured(resu
     _learning_by_time(axes, found)
     drawn = {tuple(line.get_xdata()) for line in axes.get_lines()}
     assert drawn == {(2.5, 5.0), (4.0, 8.0), (15.0, 30.0)}
+
+
+def test_names_that_crowd_several_panels_stand_once_below_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("remul_md.studies.figures.save_picture", lambda figure, path, dpi: drawn.append(figure))
+
+    def lines(axes: Any, *, n: int) -> None:
+        for number in range(n):
+            axes.plot([1, 2], [number, 1], label=f"name {number}")
+
+    write_panels(tmp_path, {"few": partial(lines, n=8), "many": [partial(lines, n=n) for n in (9, 11, 3)]})
+    few, many = drawn
+    assert [len(each.get_texts()) for each in few.legends] == []
+    assert len(few.axes[0].get_legend().get_texts()) == 8
+    assert [len(each.get_texts()) for each in many.legends] == [11]
+    assert [axes.get_legend() is None for axes in many.axes] == [True, True, False]
+    assert many.get_figheight() > few.get_figheight()
 
 
 @pytest.mark.slow

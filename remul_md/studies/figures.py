@@ -57,15 +57,18 @@ def write_panels(folder: str | Path, panels: Mapping[str, Draw | Sequence[Draw]]
         path = target / f"{name}.png"
         size = (6.4 * len(draws), 4.4)
         with drawn_panels(len(draws), n_columns=len(draws), inches=size) as (figure, places):
+            below: dict[str, Any] = {}  # once, where several panels have the same names
             for axes, draw in zip(places, draws, strict=True):
                 draw(axes)
                 handles, names = axes.get_legend_handles_labels()
                 if len(names) <= MOST_INSIDE:
                     axes.legend(fontsize=7.5)
                 else:  # nowhere would they leave the curves free
-                    columns = 2 * len(draws)
-                    figure.legend(handles, names, fontsize=7.5, ncols=columns, loc="outside lower center")
-                    figure.set_figheight(figure.get_figheight() + HEIGHT_OF_NAME * len(names) / columns)
+                    below |= dict(zip(names, handles, strict=True))
+            if below:
+                columns = 2 * len(draws)
+                figure.legend(below.values(), below.keys(), fontsize=7.5, ncols=columns, loc="outside lower center")
+                figure.set_figheight(size[1] + HEIGHT_OF_NAME * len(below) / columns)
             save_picture(figure, path, dpi=DPI)
         written.append(path)
     return written

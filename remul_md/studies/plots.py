@@ -81,8 +81,8 @@ def _of_same_seeds(found: Sequence[Group]) -> list[Group]:
 def _best_beta(axes: Axes, curves: Sequence[list[Group]]) -> None:
     titles = [found[0].task.title for found in curves]
     for number, found in enumerate(curves):
-        task, swept = found[0].task, _swept(_of_same_seeds([*_swept(found).values()]))
-        means = np.array([group.values(task.errors[0]).mean() for group in swept.values()])
+        task, swept = found[0].task, _swept(found)
+        means = np.array([group.values(task.errors[0]).mean() for group in _of_same_seeds([*swept.values()])])
         several = titles.count(task.title) > 1
         label = f"{task.title}, {task.cases[found[0].case]}" if several else task.title
         axes.plot([*swept], means / means.min(), label=label, **style(number))
