@@ -13,8 +13,8 @@ Hessian and a vector, in float64.
 Finished runs in the folders of studies are read, as long as all options are the same that the study knew and that
 decide a training; those that are in none are made in the first folder.
 
-python benchmarks/loss_surfaces.py [--task nbody] [--runs plain remul egnn gatr] [--set KEY=VALUE ...] [--points 17]
-    [--lanczos 15] [--run-dir DIR ...] [--json FILE] [--plot PNG]
+python benchmarks/loss_surfaces.py [--task nbody] [--runs plain remul egnn gatr] [--seeds 0 ...] [--set KEY=VALUE ...]
+    [--points 17] [--lanczos 15] [--run-dir DIR ...] [--json FILE] [--plot PNG]
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ RUNS = {
     "egnn": ("egnn", "plain", "EGNN"),
     "gatr": ("gatr", "plain", "GATr"),
 }
-SEED, DIRECTION_SEEDS, ROTATION_SEED, LANCZOS_SEED = 0, (1, 2), 3, 4
+DIRECTION_SEEDS, ROTATION_SEED, LANCZOS_SEED = (1, 2), 3, 4
 N_EIGENVALUES = 3
 MEASURED_AFTERWARDS = {"task", "n_test", "n_draws", "n_draw_systems"}  # no weight depends on them
 Loss = Callable[[nn.Module], Tensor]
@@ -115,15 +115,17 @@ def holds_run(folder: Path, job: Job, options: ParticleOptions) -> bool:
     return all(now.get(key) == value for key, value in before.items() if key not in MEASURED_AFTERWARDS)
 
 
-def trained(task: Any, name: str, options: ParticleOptions, folders: Sequence[Path]) -> tuple[nn.Module, Tokens]:
+def trained(
+    task: Any, name: str, options: ParticleOptions, folders: Sequence[Path], *, seed: int
+) -> tuple[nn.Module, Tokens]:
     """The averaged weights at the end of a run, in float64, and the systems it was trained with."""
     kind, method, _ = RUNS[name]
-    job = Job(case=options.cases[0], model=kind, method=method, seed=SEED, budgets=("steps",), n_steps=options.n_steps)
-    tokens = task.runner.load(options, job.case, SEED).train
+    job = Job(case=options.cases[0], model=kind, method=method, seed=seed, budgets=("steps",), n_steps=options.n_steps)
+    tokens = task.runner.load(options, job.case, seed).train
     folder = next((each for each in folders if holds_run(each, job, options)), folders[0])
     if not holds_run(folder, job, options):
         run_job(task, options, job, str(folder))  # a finished run is read
-    model = options.model(kind, tokens, seed=SEED)
+    model = options.model(kind, tokens, seed=seed)
     model.load_state_dict(read_checkpoint(folder / job.name / CHECKPOINT)["average"])
     double = {
         name: getattr(tokens, name).double() for name in ("scalars", "positions", "velocities", "pairs", "targets")
@@ -150,6 +152,14 @@ def explored(model: nn.Module, tokens: Tokens, *, steps: Array, n_lanczos: int) 
             "surface": [[float(f"{value:.5g}") for value in row] for row in values],
         }
     return found
+
+
+def curvature(model: nn.Module, tokens: Tokens, *, n_lanczos: int) -> dict[str, Any]:
+    """Largest eigenvalues of both losses, without a picture."""
+    return {
+        name: {"at_the_minimum": loss(model).item(), "top_eigenvalues": top_eigenvalues(model, loss, n_steps=n_lanczos)}
+        for name, loss in losses_of(tokens).items()
+    }
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
@@ -184,31 +194,37 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """Losses at the minima, and the two largest eigenvalues of their Hessians."""
+    """Losses at the minima, and the two largest eigenvalues of their Hessians; one row a seed."""
     lines = [
-        "| network, method | task loss x 1e-3 | largest eigenvalue | next | rotated loss x 1e-3 | largest | next |",
-        "|---|---|---|---|---|---|---|",
+        "| network, method | seed | loss, 1e-3 | largest eigenvalue | next | rotated loss, 1e-3 | largest | next |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for name, row in found["runs"].items():
-        cells = [RUNS[name][2]]
-        for kind in ("task", "equivariance"):
-            first, second, *_ = row[kind]["top_eigenvalues"]
-            cells += [f"{1e3 * row[kind]['at_the_minimum']:.3g}", f"{first:.3g}", f"{second:.3g}"]
-        lines.append("| " + " | ".join(cells) + " |")
+    for name, drawn in found["runs"].items():
+        for seed, row in {str(found["seeds"]["run"]): drawn, **drawn["other_seeds"]}.items():
+            cells = [RUNS[name][2], seed]
+            for kind in ("task", "equivariance"):
+                first, second, *_ = row[kind]["top_eigenvalues"]
+                cells += [f"{1e3 * row[kind]['at_the_minimum']:.3g}", f"{first:.3g}", f"{second:.3g}"]
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def run(options: argparse.Namespace, given: list[str]) -> None:
     """Train what is not trained yet, look around, write and draw."""
     task: Any = find_task(options.task)
-    chosen = study_options(task, size="quick", seeds=[SEED], overrides=options.set)
+    first, *others = options.seeds
+    chosen = study_options(task, size="quick", seeds=options.seeds, overrides=options.set)
     with tempfile.TemporaryDirectory() as scratch:
         folders = options.run_dir or [Path(scratch)]
         steps = np.linspace(-1.0, 1.0, options.points)
         runs = {}
         for name in options.runs:
-            model, tokens = trained(task, name, chosen, folders)
+            model, tokens = trained(task, name, chosen, folders, seed=first)
             runs[name] = explored(model, tokens, steps=steps, n_lanczos=options.lanczos)
+            runs[name]["other_seeds"] = {
+                str(seed): curvature(*trained(task, name, chosen, folders, seed=seed), n_lanczos=options.lanczos)
+                for seed in others
+            }
             print(f"{name}: {runs[name]['task']['top_eigenvalues']}", flush=True)
     told = {str(path): path.name for path in (*(options.run_dir or ()), options.json, options.plot) if path}
     content = {
@@ -218,7 +234,7 @@ def run(options: argparse.Namespace, given: list[str]) -> None:
         "n_steps": chosen.n_steps,
         "directions": "random, filter-normalised: rows of matrices as long as the network's, vectors left alone",
         "seeds": {
-            "run": SEED,
+            "run": first,
             "directions": DIRECTION_SEEDS,
             "rotations": ROTATION_SEED,
             "lanczos": LANCZOS_SEED,
@@ -241,6 +257,7 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="options of the task, such as n_steps=500"
     )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of runs; only the first is drawn")
     parser.add_argument("--points", type=int, default=17, help="of the grid, in each direction")
     parser.add_argument("--lanczos", type=int, default=15, help="steps")
     parser.add_argument("--run-dir", type=Path, nargs="+", help="the runs; gone on with if they are there")

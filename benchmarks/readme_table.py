@@ -17,7 +17,7 @@ from check_tables import audit_faults_table, audit_honest_table, drift_noise_tab
 from measured import ROOT
 from potential_tables import beyond_table, readme_table, stability_table
 from speed_tables import ensemble_table, network_table, potential_table
-from study_tables import md17_baseline_table, protocol_table, study_table
+from study_tables import curvature_table, md17_baseline_table, protocol_table, study_table
 from symmetry_tables import (
     before_after_table,
     few_orientations_table,
@@ -40,9 +40,9 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/nbody.md": {
         "study-nbody": partial(study_table, "nbody_quick"),
         "study-nbody-default": partial(study_table, "nbody_default"),
-        "study-nbody-gatr": partial(study_table, "nbody_gatr"),
         "nbody-protocol": protocol_table,
     },
+    "docs/papers/remul.md": {"loss-surfaces": curvature_table},
     "docs/papers/scale.md": {"study-rigid-bodies": partial(study_table, "rigid_bodies_quick")},
     "docs/papers/symmetry-learning.md": {
         "study-flow": partial(study_table, "flow_quick"),

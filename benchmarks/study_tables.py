@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from loss_surfaces import table as surfaces_table
 from measured import ROOT, measured
 
 from remul_md.studies.report import markdown_report
@@ -43,3 +44,8 @@ def protocol_table() -> str:
         changed = row["set"].replace(" ", ", ") or "nothing"
         lines.append("| " + " | ".join([changed, method, *errors, str(row["best_step"])]) + " |")
     return "\n".join(lines)
+
+
+def curvature_table() -> str:
+    """Losses and largest eigenvalues of Hessians where training ended, of four bodies."""
+    return surfaces_table(measured("loss_surfaces"))

@@ -86,6 +86,9 @@ def test_a_small_run_trains_looks_and_draws(tmp_path: Path, monkeypatch: pytest.
         "--runs",
         "remul",
         "gatr",
+        "--seeds",
+        "0",
+        "1",
         "--points",
         "5",
         "--lanczos",
@@ -104,6 +107,9 @@ def test_a_small_run_trains_looks_and_draws(tmp_path: Path, monkeypatch: pytest.
         for kind in ("task", "equivariance"):
             assert row[kind]["surface"][2][2] == pytest.approx(row[kind]["at_the_minimum"], rel=1e-4)
             assert np.diff(row[kind]["top_eigenvalues"]).max() <= 0
+            other = row["other_seeds"]["1"][kind]
+            assert other["at_the_minimum"] != pytest.approx(row[kind]["at_the_minimum"], rel=1e-4)
+            assert other["top_eigenvalues"][0] != pytest.approx(row[kind]["top_eigenvalues"][0], rel=1e-4)
     exact, taught = content["runs"]["gatr"], content["runs"]["remul"]
     # The same loss in every orientation, where the symmetry is built in.
     assert exact["task"]["surface"][0] == pytest.approx(exact["equivariance"]["surface"][0], rel=1e-3)
