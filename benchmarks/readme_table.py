@@ -53,6 +53,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/studies.md": {
         "study-mocap": partial(study_table, "mocap_quick"),
         "study-mocap-gatr": partial(study_table, "mocap_gatr"),
+        "study-mocap-default": partial(study_table, "mocap_default"),
         "study-charged": partial(study_table, "charged_quick"),
         "study-charged-gatr": partial(study_table, "charged_gatr"),
         "md17-baselines": md17_baseline_table,
