@@ -133,33 +133,26 @@ def trained(
     return model.double().eval(), Tokens(**double)
 
 
-def explored(model: nn.Module, tokens: Tokens, *, steps: Array, n_lanczos: int) -> dict[str, Any]:
-    """Surface and largest eigenvalues of both losses."""
-    directions = [filter_normalised([*model.parameters()], seed=seed) for seed in DIRECTION_SEEDS]
-    found: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
-    for name, loss in losses_of(tokens).items():
-        eigenvalues = top_eigenvalues(model, loss, n_steps=n_lanczos)
-        # Float32 is enough for pictures, and half as dear.
-        single = Tokens(**{field: getattr(tokens, field).float() for field in vars(tokens)})
-        values = surface(
-            model.float(), losses_of(single)[name], [[d.float() for d in each] for each in directions], steps
-        )
-        model.double()
-        middle = len(steps) // 2
-        found[name] = {
-            "at_the_minimum": values[middle, middle],
-            "top_eigenvalues": eigenvalues,
-            "surface": [[float(f"{value:.5g}") for value in row] for row in values],
-        }
-    return found
-
-
 def curvature(model: nn.Module, tokens: Tokens, *, n_lanczos: int) -> dict[str, Any]:
-    """Largest eigenvalues of both losses, without a picture."""
+    """Both losses where training ended, and the largest eigenvalues of their Hessians."""
     return {
         name: {"at_the_minimum": loss(model).item(), "top_eigenvalues": top_eigenvalues(model, loss, n_steps=n_lanczos)}
         for name, loss in losses_of(tokens).items()
     }
+
+
+def explored(model: nn.Module, tokens: Tokens, *, steps: Array, n_lanczos: int) -> dict[str, Any]:
+    """The curvature of both losses, and their surfaces."""
+    directions = [filter_normalised([*model.parameters()], seed=seed) for seed in DIRECTION_SEEDS]
+    found: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+    found |= curvature(model, tokens, n_lanczos=n_lanczos)
+    # Float32 is enough for pictures, and half as dear.
+    single = Tokens(**{field: getattr(tokens, field).float() for field in vars(tokens)})
+    model.float()
+    for name, loss in losses_of(single).items():
+        values = surface(model, loss, [[d.float() for d in each] for each in directions], steps)
+        found[name]["surface"] = [[float(f"{value:.5g}") for value in row] for row in values]
+    return found
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
