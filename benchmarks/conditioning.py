@@ -5,15 +5,18 @@ the cosine of the two gradients. Measured on held-out systems, always the same i
 weights of training, not at their average. The share of the trace that the largest eigenvalue has says how few
 directions carry the curvature; the largest eigenvalue over the value of the loss does not depend on its unit.
 
-python benchmarks/conditioning.py [--task flow] [--case ethanol] [--method augmentation] [--steps 1000] [--json FILE]
+python benchmarks/conditioning.py --json FILE [--task flow] [--case ethanol] [--method augmentation] [--steps 1000]
+    [--seeds 0 1 2]
+
+The file is written after each seed; the same command goes on with those that are missing.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ import torch
 from script import run_script, told_command
 from torch import Tensor, nn
 
+from remul_md.errors import InputError
+from remul_md.files import read_json, write_json
 from remul_md.studies.curvature import gradient_and_product, spectrum
 from remul_md.studies.lab import Job, study_options
 from remul_md.studies.learn import Particles
@@ -60,16 +65,16 @@ def measured(loss: Callable[[str], Tensor], model: nn.Module, *, n_lanczos: int,
     return {**row, "gradient_cosine": cosine, "percent": 100.0 * row["spread"]["value"] / total}
 
 
-def along_training(options: argparse.Namespace) -> dict[str, Any]:
+def along_training(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Rows at steps that are spread evenly over the logarithm, before the first one too."""
     task = find_task(options.task)
     runner: Particles[Any] = task.runner  # type: ignore[assignment]
-    chosen = study_options(task, size=options.size, methods=[options.method], seeds=[options.seed])
+    chosen = study_options(task, size=options.size, methods=[options.method], seeds=[seed])
     job = Job(
         case=options.case,
         model="transformer",
         method=options.method,
-        seed=options.seed,
+        seed=seed,
         budgets=("steps",),
         n_steps=options.steps,
     )
@@ -90,19 +95,52 @@ def along_training(options: argparse.Namespace) -> dict[str, Any]:
             row = measured(loss, state.model, n_lanczos=options.lanczos, n_traces=options.traces)
             rows.append({"step": state.step, **row, "seconds": round(time.process_time() - began, 1)})
             shown = {name: "{value:.3g} largest {largest:.3g} trace {trace:.3g}".format(**row[name]) for name in PARTS}
-            print(f"step {state.step}: {row['percent']:.2g} %, {shown}", flush=True)
+            print(f"seed {seed}, step {state.step}: {row['percent']:.2g} %, {shown}", flush=True)
         if state.step == options.steps:
-            return {"n_weights": sum(weight.numel() for weight in state.model.parameters()), "rows": rows}
+            n_weights = sum(weight.numel() for weight in state.model.parameters())
+            return {"seed": seed, "n_weights": n_weights, "rows": rows}
         train_step(state, batch_of(state.step), objective=objective, config=config)
 
 
+def over_seeds(values: Sequence[float]) -> str:
+    """Mean and deviation over seeds; one seed has none."""
+    mean = f"{statistics.fmean(values):.3g}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2g}"
+
+
+def table(content: dict[str, Any]) -> str:
+    """By step; the largest eigenvalue over the trace where the trace of every seed is three standard errors above 0."""
+    titles = ["step", "percent", "T", "s²", "cosine of gradients", "largest of T", "of s²", "trace of T", "of s²"]
+    titles += ["largest / trace, T", "s²"]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for rows in zip(*(each["rows"] for each in content["runs"]), strict=True):
+        cells = [str(rows[0]["step"]), over_seeds([row["percent"] for row in rows])]
+        cells += [over_seeds([row[part]["value"] for row in rows]) for part in PARTS]
+        cells.append(over_seeds([row["gradient_cosine"] for row in rows]))
+        cells += [over_seeds([row[part][name] for row in rows]) for name in ("largest", "trace") for part in PARTS]
+        for part in PARTS:
+            known = all(row[part]["trace"] > 3.0 * row[part]["trace_error"] for row in rows)
+            cells.append(over_seeds([row[part]["largest"] / row[part]["trace"] for row in rows]) if known else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def run(options: argparse.Namespace, given: list[str]) -> None:
-    """Measure, and write what was found."""
-    found = along_training(options)
-    if options.json is not None:
-        command = told_command("conditioning", given, {str(options.json): "FILE"})
-        content = {**provenance(command, n_jobs=1), "options": {**vars(options), "json": None}, **found}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+    """Measure, and write what was found after each seed."""
+    asked = {name: value for name, value in vars(options).items() if name not in ("json", "seeds")}
+    runs: list[dict[str, Any]] = []
+    if options.json.is_file():
+        hint = "give a file of this script, or a new one"
+        earlier = read_json(options.json, hint=hint)
+        if earlier["options"] != asked:
+            raise InputError(f"{options.json}: was made with {earlier['options']}, not {asked}; {hint}")
+        runs = earlier["runs"]
+    for seed in options.seeds:
+        if seed not in [each["seed"] for each in runs]:
+            runs = sorted([*runs, along_training(options, seed)], key=lambda each: each["seed"])
+            command = told_command("conditioning", given, {str(options.json): "FILE"})
+            content = {**provenance(command, n_jobs=1), "options": asked, "runs": runs}
+            write_json(options.json, content, hint="choose another --json")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -112,14 +150,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--case", default="ethanol")
     parser.add_argument("--method", default="augmentation")
     parser.add_argument("--size", default="quick")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--per-decade", type=int, default=2)
     parser.add_argument("--systems", type=int, default=48)
     parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--lanczos", type=int, default=20)
     parser.add_argument("--traces", type=int, default=20)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, required=True, help="Seeds in this file are kept.")
     run_script(parser, run, arguments)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import conditioning
 import pytest
 import torch
@@ -88,3 +91,26 @@ def test_both_parts_of_the_loss_have_the_full_hessian_of_a_small_network() -> No
     assert row["gradient_cosine"] == pytest.approx(cosine)
     squared = torch.stack([row[part]["value"] * torch.ones(()) for part in ("twirled", "spread")])
     assert row["percent"] == pytest.approx(100 * (squared[1] / squared.sum()).item())
+
+
+@pytest.mark.slow
+def test_seeds_are_added_and_other_options_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "found.json"
+    small = ["--json", str(file), "--steps=3", "--systems=4", "--draws=2", "--lanczos=2", "--traces=2"]
+    conditioning.main([*small, "--seeds", "3"])
+    (first,) = json.loads(file.read_text())["runs"]
+    assert [row["step"] for row in first["rows"]] == [0, 1, 3]
+    conditioning.main([*small, "--seeds", "1", "3"])
+    content = json.loads(file.read_text())
+    other, kept = content["runs"]
+    assert (other["seed"], kept) == (1, first)
+    assert other["rows"][0]["twirled"] != first["rows"][0]["twirled"]
+    assert content["command"].endswith("--seeds 1 3")
+    cell = conditioning.table(content).splitlines()[-1].split(" | ")[5]
+    last = [run["rows"][-1]["twirled"]["largest"] for run in (other, kept)]
+    mean, half = sum(last) / 2, abs(last[0] - last[1])
+    assert cell == f"{mean:.3g} ± {half / 2**0.5:.2g}"
+    with pytest.raises(SystemExit):
+        conditioning.main([*small[:-1], "--traces=5"])
+    assert "'traces': 2" in capsys.readouterr().err
+    assert json.loads(file.read_text()) == content
