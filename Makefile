@@ -8,7 +8,8 @@ found (%s), 3.11, 3.12 or 3.13 is needed: install one and name it, for example m
 % (v[0], v[1], sys.executable))
 DEMO := demo
 RUNS ?= $(HOME)/remul-md-runs
-JOBS ?= 2
+# Processes of the tests: one a core, two to four.
+JOBS ?= $(shell n=$$(nproc 2> /dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
 MOLECULE ?= aspirin benzene ethanol malonaldehyde naphthalene salicylic toluene
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -105,7 +106,7 @@ types: install
 	ln -s $(CURDIR)/remul_md/* $(CURDIR)/calculators $(CURDIR)/data build/typed/remul_md/
 	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p remul_md
 
-# Two processes of one thread each: tests compute on small molecules, which more threads only slow down.
+# Processes of one thread each: tests compute on small molecules, which more threads only slow down.
 test: install types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
