@@ -34,7 +34,7 @@ def longest_change(frames: Frames, made: Frames, index: int) -> tuple[int, float
 
 def test_every_kind_of_bond_of_ethanol_is_squeezed_and_stretched() -> None:
     frames = read_frames("rmd17/ethanol/train-01").select(range(40))
-    made = stretched_bonds(frames, n_stretched=4, seed=3)
+    made, starts = stretched_bonds(frames, n_stretched=4, seed=3)
     numbers = frames.frame_numbers(0)
     bonds = bond_pairs(numbers, frames.frame_positions(0))
     kinds = bond_kinds(numbers, bonds)
@@ -43,6 +43,9 @@ def test_every_kind_of_bond_of_ethanol_is_squeezed_and_stretched() -> None:
     assert made.energy is None
     found = [longest_change(frames, made, index) for index in range(len(made))]
     assert set(Counter(kinds[bond] for bond, _ in found).values()) == {7}
+    for index, start in enumerate(starts):  # made from that frame: its other bonds are as they were
+        changes = bond_lengths(made.frame_positions(index), bonds) - bond_lengths(frames.frame_positions(start), bonds)
+        assert np.flatnonzero(np.abs(changes) > 1e-9).tolist() == [found[index][0]]
     hydroxyl = sorted(length for bond, length in found if kinds[bond] == "H(O)-O(CH)")
     assert hydroxyl[0] == pytest.approx(0.7 * 0.97, abs=0.02)
     assert hydroxyl[-1] == pytest.approx(3.0, abs=1e-9)
@@ -66,7 +69,7 @@ def test_only_that_bond_changes_and_the_smaller_side_moves() -> None:
 def test_atoms_of_a_ring_move_with_what_hangs_on_them() -> None:
     atoms = molecule("C6H6")
     frames = frames_from_atoms([atoms])
-    made = stretched_bonds(frames, n_stretched=2, seed=0)
+    made, _ = stretched_bonds(frames, n_stretched=2, seed=0)
     bonds = bond_pairs(atoms.numbers, atoms.positions)
     n_ring = 0
     for index in range(len(made)):
@@ -82,7 +85,7 @@ def test_atoms_of_a_ring_move_with_what_hangs_on_them() -> None:
 
 def test_the_same_seed_gives_the_same_geometries() -> None:
     frames = read_frames("rmd17/ethanol/train-01").select(range(10))
-    one, same, other = (stretched_bonds(frames, n_stretched=3, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (stretched_bonds(frames, n_stretched=3, seed=seed)[0] for seed in (1, 1, 2))
     assert np.array_equal(one.positions, same.positions)
     assert not np.array_equal(one.positions, other.positions)
 
@@ -96,7 +99,7 @@ def test_the_command_labels_them_and_says_so(cli: Run, tmp_path: Path) -> None:
     assert code == 0, err
     made = read_frames(output)
     source = read_frames("rmd17/ethanol/train-01").select(range(0, 1000, 50))
-    assert np.array_equal(made.positions, stretched_bonds(source, seed=4).positions)
+    assert np.array_equal(made.positions, stretched_bonds(source, seed=4)[0].positions)
     assert made.energy is not None
     with np.load(output) as arrays:
         assert json.loads(str(arrays["provenance"]))["stretched_bonds"] == 4

@@ -40,7 +40,7 @@ def config_of(**data: Any) -> RunConfig:
 @pytest.fixture(scope="module")
 def stretched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Geometries of ethanol with stretched bonds; what is tested here does not look at the values of their labels."""
-    made = stretched_bonds(read_frames("rmd17/ethanol/train-01").select(range(20)), n_stretched=2, seed=0)
+    made, _ = stretched_bonds(read_frames("rmd17/ethanol/train-01").select(range(20)), n_stretched=2, seed=0)
     rng = np.random.default_rng(0)
     energies = -4205.0 + rng.normal(size=len(made))
     labelled = replace(made, energy=energies, forces=rng.normal(size=made.positions.shape))

@@ -21,7 +21,6 @@ BANNED = {
     r"E_prime": "equivariance_norm",
 }
 ALLOWED = {
-    "remul_md/cli/app.py": {"committee"},  # a hidden alias
     "docs/conf.py": {"anchors"},  # the name of an option of MyST
     "CHANGELOG.md": {"turned", "pose", "committee", "anchor"},  # tells what was renamed
     "tests/test_words.py": None,

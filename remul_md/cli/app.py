@@ -14,6 +14,7 @@ from remul_md.cli.compare import compare
 from remul_md.cli.config_flags import file_flags
 from remul_md.cli.data import data_app
 from remul_md.cli.improve import improve
+from remul_md.cli.label import _label
 from remul_md.cli.md import md
 from remul_md.cli.options import (
     AxisOption,
@@ -25,7 +26,7 @@ from remul_md.cli.options import (
     ThreadsOption,
     chosen_axis,
 )
-from remul_md.cli.potentials import _distill, _label, ensemble, training_line
+from remul_md.cli.potentials import _distill, ensemble, training_line
 from remul_md.cli.printing import fail, print_table, write_figures
 from remul_md.cli.properties import spectrum, timestep_scan, vibrations
 from remul_md.cli.study import study_app
@@ -198,7 +199,6 @@ def potentials(
 # After the commands that everybody needs.
 for _command in (audit, vibrations, compare, spectrum, timestep_scan, ensemble, _label, _distill, improve):
     app.command(_command.__name__.strip("_").replace("_", "-"))(_command)
-app.command("committee", hidden=True)(ensemble)  # the name it had
 
 
 def _version(value: bool) -> None:

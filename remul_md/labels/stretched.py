@@ -20,7 +20,7 @@ FARTHEST_A = 3.0  # Angstrom: the electrons of the two sides have parted
 STRETCHED_IN_RING = (1.15, 1.25, 1.35)
 
 
-def stretched_bonds(frames: Frames, *, seed: int, n_stretched: int = 7) -> Frames:
+def stretched_bonds(frames: Frames, *, seed: int, n_stretched: int = 7) -> tuple[Frames, NDArray[np.int64]]:
     """Frames of one molecule in each of which one bond has another length, without labels.
 
     Of each kind of bond (`remul_md.structures.topology.bond_kinds`) there are `SQUEEZED` lengths and `n_stretched` from
@@ -34,7 +34,7 @@ def stretched_bonds(frames: Frames, *, seed: int, n_stretched: int = 7) -> Frame
         seed: of the draws.
         n_stretched: longer lengths of each kind of bond, >= 1.
     Returns:
-        The geometries; `name` is that of the frames.
+        The geometries, whose `name` is that of the frames, and of each the number of the frame that it was made from.
     Raises:
         InputError: `n_stretched` < 1, a cell, several molecules or orders, a molecule without bonds.
     """
@@ -50,7 +50,7 @@ def stretched_bonds(frames: Frames, *, seed: int, n_stretched: int = 7) -> Frame
         raise InputError(f"{frames.name}: the molecule has no bonds to stretch; give frames of one that has")
     kinds = np.array(bond_kinds(numbers, bonds))
     rng = np.random.default_rng(seed)
-    made: list[tuple[float, NDArray[np.float64]]] = []
+    made: list[tuple[float, int, NDArray[np.float64]]] = []
     for kind in sorted(set(kinds.tolist())):
         of_kind = np.flatnonzero(kinds == kind).tolist()
         mean = float(mean_lengths[of_kind].mean())
@@ -61,18 +61,19 @@ def stretched_bonds(frames: Frames, *, seed: int, n_stretched: int = 7) -> Frame
             of_kind = [bond for bond in of_kind if _side(bonds, bond) is not None]
             longer = np.geomspace(NEAREST_STRETCHED, max(FARTHEST_A / mean, NEAREST_STRETCHED), n_stretched)
         for factor in (*SQUEEZED, *longer.tolist()):
-            start, bond = positions[rng.integers(len(frames))], int(rng.choice(of_kind))
-            made.append((factor, with_bond_length(start, bonds, bond=bond, length=factor * mean)))
+            start, bond = int(rng.integers(len(frames))), int(rng.choice(of_kind))
+            made.append((factor, start, with_bond_length(positions[start], bonds, bond=bond, length=factor * mean)))
     made.sort(key=lambda one: one[0])  # stable: equal ones stay in the order of their kinds
     n_made = len(made)
-    return Frames(
-        positions=np.concatenate([moved for _, moved in made]),
+    geometries = Frames(
+        positions=np.concatenate([moved for _, _, moved in made]),
         atomic_numbers=np.tile(numbers, n_made),
         n_atoms=np.full(n_made, len(numbers), dtype=np.int64),
         pbc=np.zeros((n_made, 3), dtype=bool),
         charge=None if frames.charge is None else np.full(n_made, frames.charge[0]),
         name=frames.name,
     )
+    return geometries, np.array([start for _, start, _ in made], dtype=np.int64)
 
 
 def with_bond_length(

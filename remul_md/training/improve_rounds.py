@@ -166,7 +166,7 @@ def first_geometries(data: Sequence[MemberData], *, options: ImproveOptions) -> 
     n_frames = options.budget_labels // 2
     if not options.stretched or n_frames < 1:
         return None
-    made = stretched_bonds(data[0].train, seed=options.seed)
+    made, _ = stretched_bonds(data[0].train, seed=options.seed)
     return made.select(np.unique(np.linspace(0, len(made) - 1, min(len(made), n_frames)).round().astype(np.int64)))
 
 
