@@ -45,7 +45,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/papers/remul.md": {"loss-surfaces": curvature_table},
     "docs/papers/scale.md": {"study-rigid-bodies": partial(study_table, "rigid_bodies_quick")},
     "docs/papers/symmetry-learning.md": {
-        "study-flow": partial(study_table, "flow_quick"),
+        "study-flow": partial(study_table, "flow_default"),
         "study-voxels": partial(study_table, "voxels_quick"),
     },
     "docs/speed.md": {"potential-speed": potential_table, "network-speed": network_table},
