@@ -93,9 +93,9 @@ def test_starts_without_labels_or_of_other_atoms_are_refused(tmp_path: Path) -> 
     starts, made = starts_and_stretched(tmp_path)
     with pytest.raises(InputError, match="added to energies and forces"):
         difference_labels(made, replace(starts, forces=None), springs(), partial=tmp_path / "part")
-    turned = replace(starts, atomic_numbers=starts.atomic_numbers[::-1])
+    reordered = replace(starts, atomic_numbers=starts.atomic_numbers[::-1])
     with pytest.raises(InputError, match="other atoms"):
-        difference_labels(made, turned, springs(), partial=tmp_path / "part")
+        difference_labels(made, reordered, springs(), partial=tmp_path / "part")
 
 
 def test_the_command_writes_them_and_says_so(cli: Run, tmp_path: Path) -> None:
