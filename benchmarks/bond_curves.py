@@ -1,10 +1,11 @@
-"""Does the energy rise where a bond is pulled out? Every bond of the molecules of shipped potentials, to 2.5 Angstrom.
+"""Does the energy rise where a bond is pulled out? Every bond of a potential's molecule, to 2.5 Angstrom.
 
-    python benchmarks/bond_curves.py ethanol aspirin --json FILE
+    python benchmarks/bond_curves.py ethanol RUN/potential.pt --json FILE
 
-From the minimum of the potential nearest to the packaged structure; one side of the bond moves, all else is rigid. Told
-are the deepest second minimum and the deepest fall of the energy below what it was nearer in, whether a minimum ends
-it before 2.5 Angstrom or not. There is no reference: PBE rises all the way.
+From the minimum of the potential nearest to its training frame of lowest energy; the smaller side of the bond moves,
+all else is rigid. Told are the deepest second minimum and the deepest fall of the energy below what it was nearer in,
+whether a minimum ends it before 2.5 Angstrom or not. A bond in a ring is pulled to 1.35 times its length, and both its
+atoms move with what hangs on them. There is no reference: energy rises until a bond is broken, if nothing else is near.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.optimize import BFGS
 from numpy.typing import NDArray
 from script import run_script, told_command
 
-from remul_md import RemulCalculator
+from remul_md import RemulCalculator, load_potential
 from remul_md.analysis.audit.curves import other_minima
-from remul_md.analysis.audit.paths import scan_paths
-from remul_md.datasets.structure_source import read_structure
 from remul_md.files import write_json
+from remul_md.labels.stretched import STRETCHED_IN_RING, with_bond_length
+from remul_md.structures.topology import bond_pairs, side_of_bond
 from remul_md.studies.record import provenance
 
 END_A, STEP_A = 2.5, 0.02
+RING_SHARE = STRETCHED_IN_RING[-1]  # times its length: how far a bond in a ring is pulled
 RIPPLE_EV = 1e-3  # shallower minima are left out
 
 
@@ -43,40 +46,54 @@ def figures(distances: NDArray[np.float64], energies: NDArray[np.float64]) -> di
     }
 
 
-def bonds(name: str) -> dict[str, dict[str, float]]:
-    """Figures of every bond of a molecule, by its label."""
-    molecule = read_structure(name)
-    molecule.calc = RemulCalculator(name, device="cpu")
+def bonds(potential: str) -> dict[str, dict[str, float]]:
+    """Figures of every bond of its molecule, by its label."""
+    domain = load_potential(potential).domain
+    molecule = Atoms(numbers=domain.reference_numbers, positions=domain.reference_positions)
+    molecule.calc = RemulCalculator(potential, device="cpu")
     BFGS(molecule, logfile=None).run(fmax=0.005, steps=500)
+    start, names = molecule.positions.copy(), [f"{symbol}{index}" for index, symbol in enumerate(molecule.symbols)]
+    pairs = bond_pairs(molecule.numbers, start)
     found = {}
-    for path in (path for path in scan_paths(molecule) if path.kind == "bond"):
-        distances = np.arange(path.start, END_A + 1e-6, STEP_A)
+    for bond, (first, second) in enumerate(pairs.tolist()):
+        length = float(np.linalg.norm(start[second] - start[first]))
+        in_ring = first in side_of_bond(pairs, first, second)
+        distances = np.arange(length, RING_SHARE * length if in_ring else END_A, STEP_A)
         energies = []
         for distance in distances:
-            molecule.positions = path.place(float(distance))
+            molecule.positions = with_bond_length(start, pairs, bond=bond, length=float(distance))
             with warnings.catch_warnings(action="ignore"):  # it says that a bond is broken
                 energies.append(float(molecule.get_potential_energy()))
-        found[path.label] = figures(distances, np.array(energies))
+        found[f"{names[first]}-{names[second]}"] = figures(distances, np.array(energies))
     return found
+
+
+def table(content: dict[str, Any]) -> str:
+    """The worst bond of each potential."""
+    lines = ["| potential | bonds | deepest second minimum, meV | deepest fall, meV |", "|---|---|---|---|"]
+    for name, rows in content["potentials"].items():
+        bond, deepest = max(rows.items(), key=lambda row: row[1]["fall_eV"])
+        well = max(row["well_eV"] for row in rows.values())
+        fall = f"{1e3 * deepest['fall_eV']:.0f}"
+        if fall != "0":
+            fall += f" ({bond}, at {deepest['fall_at_A']:.2f} Å)"
+        lines.append(f"| {name} | {len(rows)} | {1e3 * well:.0f} | {fall} |")
+    return "\n".join(lines)
 
 
 def run(options: argparse.Namespace, given: list[str]) -> None:
     """Measure, print and write."""
-    rows: dict[str, dict[str, Any]] = {}
-    for name in options.potentials:
-        rows[name] = bonds(name)
-        bond, deepest = max(rows[name].items(), key=lambda row: row[1]["fall_eV"])
-        well = max(row["well_eV"] for row in rows[name].values())
-        fall = f"{1e3 * deepest['fall_eV']:.0f} meV ({bond}, at {deepest['fall_at_A']:.2f} Å)"
-        print(f"{name}: deepest second minimum {1e3 * well:.0f} meV, deepest fall {fall}", flush=True)
-    command = told_command("bond_curves", given, {str(options.json): "FILE"})
-    write_json(options.json, {**provenance(command, n_jobs=1), "potentials": rows}, hint="choose another --json")
+    rows = {Path(name).name: bonds(name) for name in options.potentials}
+    told = {str(options.json): "FILE"} | {name: Path(name).name for name in options.potentials}
+    content = {**provenance(told_command("bond_curves", given, told), n_jobs=1), "potentials": rows}
+    print(table(content))
+    write_json(options.json, content, hint="choose another --json")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Does the energy rise where a bond is pulled out?")
-    parser.add_argument("potentials", nargs="+", help="shipped names, as ethanol")
+    parser.add_argument("potentials", nargs="+", help="files or shipped names")
     parser.add_argument("--json", type=Path, required=True)
     run_script(parser, run, arguments)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bond_curves
+import difference_labels
 from measured import described, figures_of, measured
 
 
@@ -164,6 +166,16 @@ def beyond_table() -> str:
         )
         lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
     return "\n".join(lines)
+
+
+def differences_table() -> str:
+    """Cheap labels of stretched bonds beside PBE, from `benchmarks/difference_labels.py`."""
+    return difference_labels.table(measured("difference_labels"))
+
+
+def bonds_table() -> str:
+    """Energies along all bonds, from `benchmarks/bond_curves.py`."""
+    return bond_curves.table(measured("bond_curves"))
 
 
 def stability_table() -> str:

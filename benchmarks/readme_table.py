@@ -15,7 +15,7 @@ from functools import partial
 
 from check_tables import audit_faults_table, audit_honest_table, drift_noise_table, drift_real_table
 from measured import ROOT
-from potential_tables import beyond_table, readme_table, stability_table
+from potential_tables import beyond_table, bonds_table, differences_table, readme_table, stability_table
 from speed_tables import ensemble_table, network_table, potential_table
 from study_tables import curvature_table, md17_baseline_table, protocol_table, study_table
 from symmetry_tables import (
@@ -34,7 +34,12 @@ MARK = re.compile(r"<!-- measured: (.*?) ?(begin|end) -->")
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"potentials": readme_table},
     "docs/audit.md": {"audit-faults": audit_faults_table, "audit-honest": audit_honest_table},
-    "docs/beyond-the-data.md": {"beyond-ethanol": beyond_table, "stability": stability_table},
+    "docs/beyond-the-data.md": {
+        "difference-labels": differences_table,
+        "beyond-ethanol": beyond_table,
+        "bond-curves": bonds_table,
+        "stability": stability_table,
+    },
     "docs/ensembles.md": {"ensemble-call": ensemble_table},
     "docs/forcefield.md": {"study-force-field": partial(study_table, "force_field_quick")},
     "docs/nbody.md": {
