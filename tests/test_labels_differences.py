@@ -16,7 +16,7 @@ from spring_molecule import SpringMolecule, spring_molecule
 from remul_md import read_frames
 from remul_md.errors import InputError
 from remul_md.labels.calculated import calculate_labels
-from remul_md.labels.differences import difference_labels
+from remul_md.labels.differences import NEAR_EV, difference_labels, far_labels
 from remul_md.labels.sources import LabelSource
 from remul_md.labels.stretched import stretched_bonds
 from remul_md.structures.frames import Frames
@@ -63,6 +63,22 @@ def test_only_the_change_is_the_cheap_methods(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.forces[untouched], right.forces[untouched], atol=1e-6)
 
 
+def test_what_lies_near_the_frames_is_left_out(tmp_path: Path) -> None:
+    starts, made = starts_and_stretched(tmp_path)
+    found = difference_labels(made, starts, springs(), partial=tmp_path / "part")
+    found = replace(found, figures={"number": np.arange(len(made))})
+    far = far_labels(found, starts)
+    limit = starts.energy.max() + NEAR_EV
+    kept = far.figures["number"]
+    assert 0 < len(kept) < len(made)
+    assert far.frames.energy.min() > limit >= np.delete(found.frames.energy, kept).max()
+    assert np.array_equal(far.frames.positions, made.select(kept).positions)
+    assert far.provenance["near_left_out"] == len(made) - len(kept)
+    high = replace(starts, energy=starts.energy + 30.0)
+    with pytest.raises(InputError, match=r"0\.5 eV above"):
+        far_labels(found, high)
+
+
 def test_a_geometry_is_left_out_if_it_or_its_start_has_no_label(tmp_path: Path) -> None:
     starts, made = starts_and_stretched(tmp_path)
     n, made_so_far = len(made), 0
@@ -102,13 +118,16 @@ def test_the_command_writes_them_and_says_so(cli: Run, tmp_path: Path) -> None:
     reference = reference_file(tmp_path / "reference.extxyz", n_frames=7)
     output = tmp_path / "stretched.npz"
     command = ["label", "cheap_springs:stiff_springs", reference, output, "--stretched-bonds", "1"]
-    code, _, err = cli(*command, "--differences")
+    code, out, err = cli(*command, "--differences")
     assert code == 0, err
     frames = read_frames(reference)
     made, numbers = stretched_bonds(frames, seed=1)
     written = read_frames(output, allow_implausible=True)
     starts = frames.select(numbers)
-    wanted = difference_labels(made, starts, springs(stiffness=1.2), partial=tmp_path / "part").frames
+    every = difference_labels(made, starts, springs(stiffness=1.2), partial=tmp_path / "part")
+    wanted = far_labels(every, frames).frames
+    near = len(made) - len(wanted)
+    assert f"{len(wanted)} frames labelled by cheap_springs:stiff_springs, {near} near the frames left out" in out
     assert written.energy == pytest.approx(wanted.energy, abs=1e-9)
     np.testing.assert_allclose(written.forces, wanted.forces, atol=1e-9)
     with np.load(output) as arrays:

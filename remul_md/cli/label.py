@@ -65,7 +65,8 @@ def _label(
         bool,
         typer.Option(
             "--differences",
-            help="With --stretched-bonds: add what a cheap method says that it changes to the labels of FRAMES.",
+            help="With --stretched-bonds: add what a cheap method says that it changes to the labels of FRAMES; those "
+            "near the frames are left out.",
         ),
     ] = False,
     n_threads: ThreadsOption = 1,
@@ -114,11 +115,13 @@ def _label(
             partial.unlink(missing_ok=True)
         if names_calculator(potential):
             source = label_source(potential, spin=spin, field_V_per_A=field)
-            read, starts = _geometries(frames, options, ignore_cell=ignore_cell, differences=differences, **chosen)
+            read, starts, labelled = _geometries(
+                frames, options, ignore_cell=ignore_cell, differences=differences, **chosen
+            )
             said = _label_by_method(
                 source,
                 read,
-                starts if differences else None,
+                (starts, labelled) if differences else None,
                 output,
                 partial=partial,
                 chosen=chosen,
@@ -152,8 +155,8 @@ def _geometries(
     random_orientations: int | None = None,
     n_orientations: int | None = None,
     stretched_bonds: int | None = None,
-) -> tuple[Frames, Frames]:
-    """The geometries to label, and of each the frame that it was made from."""
+) -> tuple[Frames, Frames, Frames]:
+    """The geometries to label, of each the frame that it was made from, and all frames."""
     import numpy as np
 
     from remul_md.datasets import read_frames
@@ -168,19 +171,19 @@ def _geometries(
     )
     read = read.isolated() if ignore_cell else read
     read = read.select(np.arange(0, len(read), every))
-    starts = read
+    starts = every_frame = read
     if stretched_bonds is not None:
         read, numbers = stretched.stretched_bonds(read, seed=stretched_bonds)
         starts = starts.select(numbers)
     if random_orientations is not None:
         read = in_random_orientations(read, seed=random_orientations, n_orientations=n_orientations)
-    return read, starts
+    return read, starts, every_frame
 
 
 def _label_by_method(
     source: LabelSource,
     frames: Frames,
-    starts: Frames | None,
+    differences_of: tuple[Frames, Frames] | None,
     output: Path,
     *,
     partial: Path,
@@ -188,18 +191,27 @@ def _label_by_method(
     jobs: int,
     resume: bool,
 ) -> str:
-    """Write labels of a method, or differences added to those of the starts; or see that they are there."""
-    from remul_md.datasets.writers import write_frames
+    """Write labels of a method, or differences added to labels; or see that they are there. Says what was done.
+
+    Args:
+        differences_of: of each geometry the labelled frame that it was made from, and all labelled frames.
+    """
+    from remul_md.datasets.writers import write_frames, written_provenance
     from remul_md.labels.calculated import calculate_labels, calculation_record
-    from remul_md.labels.differences import difference_labels, difference_record
+    from remul_md.labels.differences import difference_labels, difference_record, far_labels
 
     refused: Mapping[int, str] = {}
-    record = calculation_record(frames, source) if starts is None else difference_record(frames, starts, source)
+    if differences_of is None:
+        record = calculation_record(frames, source)
+    else:
+        record = difference_record(frames, differences_of[0], source)
     if not _are_there(output, {**record, **chosen}, resume=resume):
-        if starts is None:
+        if differences_of is None:
             made = calculate_labels(frames, source, partial=partial, jobs=jobs, progress=True)
         else:
+            starts, labelled = differences_of
             made = difference_labels(frames, starts, source, partial=partial, jobs=jobs, progress=True)
+            made = far_labels(made, labelled)
         write_frames(made.frames, output, provenance={**made.provenance, **chosen}, per_frame=made.figures)
         refused = made.refused
     partial.unlink(missing_ok=True)
@@ -207,7 +219,9 @@ def _label_by_method(
         f"\nnote: frame {index * chosen['every']} of {frames.name} has no label: {why}"
         for index, why in refused.items()
     ]
-    return f"{len(frames) - len(refused)} frames labelled by {source.name}" + "".join(notes)
+    near = int(written_provenance(output).get("near_left_out", 0))
+    left_out = f", {near} near the frames left out" if near else ""
+    return f"{len(frames) - len(refused) - near} frames labelled by {source.name}{left_out}" + "".join(notes)
 
 
 def _label_by_potential(
