@@ -46,9 +46,10 @@ def figures(distances: NDArray[np.float64], energies: NDArray[np.float64]) -> di
     }
 
 
-def bonds(potential: str) -> dict[str, dict[str, float]]:
-    """Figures of every bond of its molecule, by its label."""
-    domain = load_potential(potential).domain
+def bonds(name: str) -> dict[str, dict[str, float]]:
+    """Figures of every bond of a potential's molecule, by its label."""
+    potential = load_potential(name)
+    domain = potential.domain
     molecule = Atoms(numbers=domain.reference_numbers, positions=domain.reference_positions)
     molecule.calc = RemulCalculator(potential, device="cpu")
     BFGS(molecule, logfile=None).run(fmax=0.005, steps=500)

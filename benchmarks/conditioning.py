@@ -14,9 +14,8 @@ The file is written after each seed; the same command goes on with those that ar
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from remul_md.studies.lab import Job, study_options
 from remul_md.studies.learn import Particles
 from remul_md.studies.particles import TOKEN_TURN, Tokens
 from remul_md.studies.record import provenance
+from remul_md.studies.report import mean_and_deviation
 from remul_md.studies.tasks import find_task
 from remul_md.symmetry.evaluate import rotated_back
 from remul_md.symmetry.measures import twirl_statistics
@@ -102,25 +102,23 @@ def along_training(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         train_step(state, batch_of(state.step), objective=objective, config=config)
 
 
-def over_seeds(values: Sequence[float]) -> str:
-    """Mean and deviation over seeds; one seed has none."""
-    mean = f"{statistics.fmean(values):.3g}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2g}"
-
-
 def table(content: dict[str, Any]) -> str:
     """By step; the largest eigenvalue over the trace where the trace of every seed is three standard errors above 0."""
     titles = ["step", "percent", "T", "s²", "cosine of gradients", "largest of T", "of s²", "trace of T", "of s²"]
     titles += ["largest / trace, T", "s²"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for rows in zip(*(each["rows"] for each in content["runs"]), strict=True):
-        cells = [str(rows[0]["step"]), over_seeds([row["percent"] for row in rows])]
-        cells += [over_seeds([row[part]["value"] for row in rows]) for part in PARTS]
-        cells.append(over_seeds([row["gradient_cosine"] for row in rows]))
-        cells += [over_seeds([row[part][name] for row in rows]) for name in ("largest", "trace") for part in PARTS]
+        cells = [str(rows[0]["step"]), mean_and_deviation([row["percent"] for row in rows])]
+        cells += [mean_and_deviation([row[part]["value"] for row in rows]) for part in PARTS]
+        cells.append(mean_and_deviation([row["gradient_cosine"] for row in rows]))
+        cells += [
+            mean_and_deviation([row[part][name] for row in rows]) for name in ("largest", "trace") for part in PARTS
+        ]
         for part in PARTS:
             known = all(row[part]["trace"] > 3.0 * row[part]["trace_error"] for row in rows)
-            cells.append(over_seeds([row[part]["largest"] / row[part]["trace"] for row in rows]) if known else "")
+            cells.append(
+                mean_and_deviation([row[part]["largest"] / row[part]["trace"] for row in rows]) if known else ""
+            )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -141,6 +139,7 @@ def run(options: argparse.Namespace, given: list[str]) -> None:
             command = told_command("conditioning", given, {str(options.json): "FILE"})
             content = {**provenance(command, n_jobs=1), "options": asked, "runs": runs}
             write_json(options.json, content, hint="choose another --json")
+    print(table({"runs": runs}))
 
 
 def main(arguments: list[str] | None = None) -> None:

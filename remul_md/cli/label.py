@@ -201,6 +201,7 @@ def _label_by_method(
     from remul_md.labels.differences import difference_labels, difference_record, far_labels
 
     refused: Mapping[int, str] = {}
+    near = 0
     if differences_of is None:
         record = calculation_record(frames, source)
     else:
@@ -213,13 +214,14 @@ def _label_by_method(
             made = difference_labels(frames, starts, source, partial=partial, jobs=jobs, progress=True)
             made = far_labels(made, labelled)
         write_frames(made.frames, output, provenance={**made.provenance, **chosen}, per_frame=made.figures)
-        refused = made.refused
+        refused, near = made.refused, made.provenance.get("near_left_out", 0)
+    elif differences_of is not None:
+        near = written_provenance(output)["near_left_out"]
     partial.unlink(missing_ok=True)
     notes = [
         f"\nnote: frame {index * chosen['every']} of {frames.name} has no label: {why}"
         for index, why in refused.items()
     ]
-    near = int(written_provenance(output).get("near_left_out", 0))
     left_out = f", {near} near the frames left out" if near else ""
     return f"{len(frames) - len(refused) - near} frames labelled by {source.name}{left_out}" + "".join(notes)
 
