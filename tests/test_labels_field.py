@@ -50,7 +50,7 @@ def test_forces_are_minus_the_derivatives_of_the_energy(method: str, tolerance: 
 
     forces, step = exact(FIELD).get_forces(), 4e-3
     assert np.abs(forces - exact(None).get_forces()).max() > 0.1
-    for atom, axis in ((0, 0), (1, 1), (2, 2)):
+    for atom, axis in ((0, 0), (1, 1), (2, 2)) if method == "xtb" else ((1, 1),):  # PBE takes seconds an energy
         energies = []
         for steps in (-2, -1, 1, 2):
             moved = exact(FIELD)

@@ -269,7 +269,9 @@ def test_callers_random_state_and_the_data_are_left_alone(tmp_path: Path) -> Non
         assert torch.equal(weight, second.model.state_dict()[name]), name
 
 
-def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train_potential(run_config(), run_dir=tmp_path, progress=False)
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     with pytest.raises(InputError, match=r"exists already; .*--resume"):
@@ -278,8 +280,11 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(tmp_path: Path) 
     with pytest.raises(InputError, match=message):
         train_potential(run_config(beta=0.5, seed=3), run_dir=tmp_path, resume=True, progress=False)
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
-    again = train_potential(run_config(), run_dir=tmp_path, resume=True, progress=False)  # finished: nothing to do
+    # Finished: nothing to do, and by another version of the package neither. Other runs may have started from the file.
+    monkeypatch.setattr("remul_md.training.train.source_commit", lambda: "another")
+    again = train_potential(run_config(), run_dir=tmp_path, resume=True, progress=False)
     assert again.provenance.metrics["last_step"] == 12
+    assert (tmp_path / "potential.pt").read_bytes() == before[tmp_path / "potential.pt"]
 
 
 def test_a_start_that_failed_over_data_does_not_block_the_folder(tmp_path: Path) -> None:

@@ -158,6 +158,8 @@ def _train(
         describe=_describe,
         early=prepared.objective.without_equivariance() if options.equivariance_from > 0 else None,
     )
+    if resume and (folder / POTENTIAL).is_file():  # finished before; others may start from the bytes that stand there
+        return load_potential(folder / POTENTIAL)
     if monitored:
         plot_symmetry(folder / SYMMETRY, folder / SYMMETRY_PICTURE)
     metrics = {
