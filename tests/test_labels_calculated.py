@@ -168,6 +168,26 @@ def test_the_command_lists_what_it_left_out(cli: Run, tmp_path: Path, monkeypatc
     assert "went round" in str(written.info["provenance"])
 
 
+def test_a_stretched_bond_without_a_label_is_told_by_its_own_number(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by that of a frame: two frames, of which one is taken, become more geometries than there are frames."""
+    made: list[EMT] = []
+
+    def make() -> EMT:
+        made.append(Unsure() if len(made) == 3 else EMT())
+        return made[-1]
+
+    source = LabelSource(name=EMT_FACTORY, version="", make=make)
+    monkeypatch.setattr("remul_md.labels.sources.label_source", lambda *_, **__: source)
+    ase.io.write(tmp_path / "frames.extxyz", [clusters().atoms(2)] * 2)
+    output = tmp_path / "labels.extxyz"
+    chosen = ["--every", "2", "--stretched-bonds", "0"]
+    code, out, err = cli("label", EMT_FACTORY, tmp_path / "frames.extxyz", output, *chosen)
+    assert code == 0, err
+    assert "note: geometry 3 of frames.extxyz has no label: SCFError: went round in circles" in out
+
+
 def test_labels_in_the_file_are_not_needed_and_not_read(cli: Run, tmp_path: Path) -> None:
     """Geometries with labels in another unit, which would be refused as labels; lengths are told by --length-unit."""
     atoms = clusters().atoms(0)

@@ -218,10 +218,9 @@ def _label_by_method(
     elif differences_of is not None:
         near = written_provenance(output)["near_left_out"]
     partial.unlink(missing_ok=True)
-    notes = [
-        f"\nnote: frame {index * chosen['every']} of {frames.name} has no label: {why}"
-        for index, why in refused.items()
-    ]
+    # Geometries that were made have numbers of their own.
+    what, step = ("geometry", 1) if "stretched_bonds" in chosen else ("frame", chosen["every"])
+    notes = [f"\nnote: {what} {index * step} of {frames.name} has no label: {why}" for index, why in refused.items()]
     left_out = f", {near} near the frames left out" if near else ""
     return f"{len(frames) - len(refused) - near} frames labelled by {source.name}{left_out}" + "".join(notes)
 

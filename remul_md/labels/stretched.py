@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from remul_md.errors import InputError
 from remul_md.structures.frames import Frames
-from remul_md.structures.topology import all_pairs, bond_kinds, bond_lengths, bond_reach
+from remul_md.structures.topology import all_pairs, bond_kinds, bond_lengths, bond_reach, side_of_bond
 
 SQUEEZED = (0.70, 0.78, 0.86)  # times the mean length of that kind of bond
 NEAREST_STRETCHED = 1.2  # times the mean length; thermal motion reaches about so far
@@ -116,26 +116,12 @@ def require_one_molecule(frames: Frames) -> NDArray[np.int64]:
 def _side(bonds: NDArray[np.int64], bond: int) -> NDArray[np.int64] | None:
     """Atoms that hang together with the second atom of a bond when it is cut; None where the first is among them."""
     first, second = (int(atom) for atom in bonds[bond])
-    side = _connected(np.delete(bonds, bond, axis=0), second)
+    side = side_of_bond(bonds, first, second)
     return None if first in side else side
 
 
 def _hanging(bonds: NDArray[np.int64], atom: int) -> NDArray[np.int64]:
     """An atom of a ring and all that hangs on it by bonds that are in no ring."""
-    hanging = [np.array([atom])]
-    for bond in np.flatnonzero((bonds == atom).any(axis=1)):
-        other = int(bonds[bond].sum()) - atom
-        branch = _connected(np.delete(bonds, bond, axis=0), other)
-        if atom not in branch:
-            hanging.append(branch)
-    return np.unique(np.concatenate(hanging))
-
-
-def _connected(bonds: NDArray[np.int64], atom: int) -> NDArray[np.int64]:
-    """All atoms that bonds lead to from one, itself included."""
-    found, new = {atom}, {atom}
-    while new:
-        touching = bonds[np.isin(bonds, list(new)).any(axis=1)]
-        new = set(touching.ravel().tolist()) - found
-        found |= new
-    return np.array(sorted(found), dtype=np.int64)
+    others = [int(pair.sum()) - atom for pair in bonds if atom in pair]
+    branches = [side_of_bond(bonds, atom, other) for other in others]
+    return np.unique(np.concatenate([[atom], *(branch for branch in branches if atom not in branch)]))
