@@ -17,7 +17,7 @@ from check_tables import audit_faults_table, audit_honest_table, drift_noise_tab
 from measured import ROOT
 from potential_tables import beyond_table, bonds_table, differences_table, readme_table, stability_table
 from speed_tables import ensemble_table, network_table, potential_table
-from study_tables import curvature_table, md17_baseline_table, protocol_table, study_table
+from study_tables import conditioning_table, curvature_table, md17_baseline_table, protocol_table, study_table
 from symmetry_tables import (
     before_after_table,
     few_orientations_table,
@@ -52,6 +52,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/papers/symmetry-learning.md": {
         "study-flow": partial(study_table, "flow_default"),
         "study-voxels": partial(study_table, "voxels_quick"),
+        "conditioning": conditioning_table,
     },
     "docs/speed.md": {"potential-speed": potential_table, "network-speed": network_table},
     "docs/statistics.md": {"drift-noise": drift_noise_table, "drift-real": drift_real_table},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from conditioning import table as conditioning_rows
 from loss_surfaces import table as surfaces_table
 from measured import ROOT, measured
 
@@ -49,3 +50,8 @@ def protocol_table() -> str:
 def curvature_table() -> str:
     """Losses and largest eigenvalues of Hessians where training ended, of four bodies."""
     return surfaces_table(measured("loss_surfaces"))
+
+
+def conditioning_table() -> str:
+    """T and s² and their Hessians along trainings of flow matching."""
+    return conditioning_rows(measured("conditioning"))
