@@ -213,6 +213,10 @@ def test_the_calculator_compiles(
         assert ours.calc.diagnostics["rotational_spread"] == pytest.approx(theirs.calc.diagnostics["rotational_spread"])
     assert caplog.text.count("compiling energies and forces") == 1
     assert len(kept(cache) - found) == 1
+    (compiled,) = ours.calc._compiled
+    copies = torch.from_numpy(ours.positions).repeat(12, 1)
+    assert compiled.predict(copies).direct_forces.shape == (36, 3)
+    assert compiled.predict(copies).forces is None  # one head only
     ours.positions[1] = ours.positions[0]
     with pytest.raises(InputError, match="atoms 0 and 1 are 0 Angstrom apart"):
         ours.get_forces()
