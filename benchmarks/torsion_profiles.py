@@ -5,8 +5,9 @@
 The structure is the minimum of the shipped potential nearest to the packaged one; the smaller side of each bond in no
 ring is rotated once round. Where the training frames do not go round a bond, most of that is outside the data, and
 where groups collide energies are far above those of 500 K: errors are told for all angles and for those within 1 eV of
-the lowest. PBE takes 10 s (ethanol) to 4 minutes (aspirin) an angle of one core. Labels are kept in the folder: the
-same command goes on.
+the lowest. A molecule that is planar but for noise of the relaxation is made exactly so; then half of each round is the
+mirror image of the other half, with the same energies. PBE takes 10 s (ethanol) to 4 minutes (aspirin) an angle of one
+core. Labels are kept in the folder: the same command goes on.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from remul_md.studies.record import provenance
 
 STEP_DEG = 10.0
 NEAR_EV = 1.0  # 23 kT at 500 K: hardly any run comes higher
+PLANAR_A = 0.02  # largest distance of an atom from the plane of a planar molecule; ethanol has 1.1
 
 
 def rotated_bonds(minimum: Atoms) -> dict[str, tuple[list[float], list[Atoms]]]:
@@ -47,6 +49,26 @@ def rotated_bonds(minimum: Atoms) -> dict[str, tuple[list[float], list[Atoms]]]:
                 structures.append(minimum.copy())
                 structures[-1].positions = path.place(float(angle))
             found[path.label.removeprefix("torsion ")] = (angles.tolist(), structures)
+    return found
+
+
+def planar_if_nearly(atoms: Atoms) -> Atoms:
+    """The same structure, in its plane if no atom is farther from that than `PLANAR_A`."""
+    center = atoms.positions.mean(0)
+    normal = np.linalg.svd(atoms.positions - center)[2][2]
+    heights = (atoms.positions - center) @ normal
+    flat = atoms.copy()
+    if np.abs(heights).max() < PLANAR_A:
+        flat.positions -= np.outer(heights, normal)
+    return flat
+
+
+def first_alike(structures: Sequence[Atoms]) -> list[int]:
+    """Of each the number of the first with the same distances between its atoms: the same structure, or mirrored."""
+    distances, found = [atoms.get_all_distances() for atoms in structures], list[int]()
+    for number, own in enumerate(distances):
+        firsts = (first for first in sorted(set(found)) if np.allclose(distances[first], own, rtol=0.0, atol=1e-6))
+        found.append(next(firsts, number))
     return found
 
 
@@ -70,12 +92,16 @@ def profiles(name: str, potentials: Sequence[str], source: LabelSource, folder: 
     minimum = read_structure(name)
     minimum.calc = RemulCalculator(potentials[0], device="cpu")
     BFGS(minimum, logfile=None).run(fmax=0.002, steps=500)
-    minimum.calc = None
+    minimum = planar_if_nearly(minimum)
     bonds = rotated_bonds(minimum)
-    frames = frames_from_atoms([atoms for _, structures in bonds.values() for atoms in structures])
+    every = [atoms for _, structures in bonds.values() for atoms in structures]
+    alike = first_alike(every)
+    labelled_once = sorted(set(alike))
+    frames = frames_from_atoms([every[number] for number in labelled_once])
     labels = calculate_labels(frames, source, partial=folder / f"{name}.npz.part", progress=True)
-    energy = np.full(len(frames), np.nan)
-    energy[[index for index in range(len(frames)) if index not in labels.refused]] = labels.frames.energy
+    once = np.full(len(every), np.nan)
+    once[[number for at, number in enumerate(labelled_once) if at not in labels.refused]] = labels.frames.energy
+    energy = once[alike]
     calculators = {potential: RemulCalculator(potential, device="cpu") for potential in potentials}
     rows, at = {}, 0
     for bond, (angles, structures) in bonds.items():

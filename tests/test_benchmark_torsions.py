@@ -27,6 +27,27 @@ def test_every_rotatable_bond_goes_once_round_as_two_rigid_halves() -> None:
             assert np.allclose(structures[7][part].get_all_distances(), ethanol[part].get_all_distances())
 
 
+def test_half_of_each_round_of_a_planar_molecule_is_the_mirror_image_of_the_other() -> None:
+    flat = read_structure("salicylic")
+    assert np.allclose(torsion_profiles.planar_if_nearly(flat).positions, flat.positions)  # of 500 K: far from planar
+    center, (_, _, axes) = flat.positions.mean(0), np.linalg.svd(flat.positions - flat.positions.mean(0))
+    heights = (flat.positions - center) @ axes[2]
+    flat.positions -= np.outer(heights, axes[2])
+    bent = flat.copy()
+    bent.positions += 0.01 * np.outer(np.sin(np.arange(len(bent))), axes[2])
+    planar = torsion_profiles.planar_if_nearly(bent)
+    assert np.linalg.svd(planar.positions - planar.positions.mean(0))[1][2] < 1e-9
+    assert np.abs(planar.positions - bent.positions).max() < 0.015
+    for _, structures in torsion_profiles.rotated_bonds(planar).values():
+        alike = torsion_profiles.first_alike(structures)
+        assert alike == [min(number, 36 - number) for number in range(36)]
+        for number, first in enumerate(alike):
+            assert np.allclose(structures[number].get_all_distances(), structures[first].get_all_distances())
+    ethanol = read_structure("ethanol")
+    for _, structures in torsion_profiles.rotated_bonds(ethanol).values():
+        assert torsion_profiles.first_alike(structures) == list(range(36))
+
+
 def test_errors_near_the_minimum_are_told_apart() -> None:
     found = torsion_profiles.figures([0.0, 0.4, 3.0, 0.2], [0.0, 0.5, 1.0, 0.2])
     assert found["rmse_eV"] == pytest.approx(np.sqrt((0.1**2 + 2.0**2) / 4))
