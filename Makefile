@@ -17,18 +17,20 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 # Bytecode of what is imported most, on all cores; pip would compile all of it, on one, in a minute. Without bytecode
 # every process starts three times as slowly where PYTHONDONTWRITEBYTECODE is set. Of torch a few files are for other
-# versions of Python and fail.
-BYTECODE := torch sympy networkx numpy scipy ase MDAnalysis matplotlib pyscf hypothesis _pytest
+# versions of Python and fail. The first lot, half of it, is compiled while pip installs the second.
+BYTECODE_FIRST := torch sympy networkx
+BYTECODE := numpy scipy ase MDAnalysis matplotlib pyscf hypothesis _pytest
+PACKAGES = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -c '$(CHECK_PYTHON)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --no-compile -c constraints.txt setuptools wheel
-	$(BIN)/pip install -q --no-compile -c constraints.txt --no-build-isolation -e '.[dev]'
-	@cd $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
-	    { $(CURDIR)/$(BIN)/python -m compileall -q -j 0 $(BYTECODE) > /dev/null || true; }
+	$(BIN)/pip install -q --no-compile -c constraints.txt setuptools wheel torch
+	@cd $(PACKAGES) && { $(CURDIR)/$(BIN)/python -m compileall -q $(BYTECODE_FIRST) > /dev/null & } && cd $(CURDIR) && \
+	    $(BIN)/pip install -q --no-compile -c constraints.txt --no-build-isolation -e '.[dev]' && wait
+	@cd $(PACKAGES) && { $(CURDIR)/$(BIN)/python -m compileall -q -j 0 $(BYTECODE) > /dev/null || true; }
 	touch $@
 
 # Train on packaged data, evaluate, run NVE, analyse: the commands a user would type. Resumes where it was stopped. The
@@ -116,12 +118,15 @@ test: install types
 test-fast: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
-# The wheel in an empty environment, used from outside the repository.
+# The wheel in an environment of its own, used from outside the repository. Its dependencies are those installed here,
+# found by path; tests/test_packaging.py tells whether what the package imports is what it declares.
 test-wheel: install
 	rm -rf build/lib build/bdist.* dist $(VENV)/wheel-test
 	$(BIN)/python -m build --wheel --no-isolation -o dist .
-	$(PYTHON) -m venv $(VENV)/wheel-test
-	$(VENV)/wheel-test/bin/pip install -q --no-compile -c constraints.txt dist/*.whl
+	$(PYTHON) -m venv --without-pip $(VENV)/wheel-test
+	$(BIN)/pip --python $(VENV)/wheel-test/bin/python install -q --no-deps dist/*.whl
+	echo $(PACKAGES) > $$($(VENV)/wheel-test/bin/python -c \
+	    'import sysconfig; print(sysconfig.get_path("purelib"))')/installed-here.pth
 	cd / && $(CURDIR)/$(VENV)/wheel-test/bin/python $(CURDIR)/tests/wheel_check.py
 
 # What a CUDA device has to say, in eight minutes at most: results/cuda_check.json (docs/cuda-runs.md). Its CHECK="--device
