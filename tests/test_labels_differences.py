@@ -132,6 +132,17 @@ def test_the_command_writes_them_and_says_so(cli: Run, tmp_path: Path) -> None:
     np.testing.assert_allclose(written.forces, wanted.forces, atol=1e-9)
     with np.load(output) as arrays:
         assert json.loads(str(arrays["provenance"]))["added_to"]["name"] == "reference.extxyz"
+    complete = tmp_path / "complete.npz"
+    kept = ["label", "cheap_springs:stiff_springs", reference, complete, *command[4:], "--differences"]
+    code, out, err = cli(*kept, "--near")
+    assert code == 0, err
+    assert f"{len(made)} frames labelled by cheap_springs:stiff_springs\n" in out
+    assert read_frames(complete, allow_implausible=True).energy == pytest.approx(every.frames.energy, abs=1e-9)
+    assert near > 0
+    for other in ([*command, "--differences", "--near", "--resume"], [*kept, "--resume"]):
+        code, _, err = cli(*other)
+        assert code == 2
+        assert "near_kept" in err
     before = output.stat()
     assert cli(*command, "--differences", "--resume")[0] == 0
     assert output.stat() == before
@@ -151,4 +162,7 @@ def test_the_command_refuses_what_has_no_difference(cli: Run, tmp_path: Path) ->
         code, _, err = cli("label", source, frames, tmp_path / "out.npz", "--differences", *more)
         assert code == 2
         assert message in err
+    code, _, err = cli("label", "xtb", frames, tmp_path / "out.npz", "--near", *stretched)
+    assert code == 2
+    assert "--near goes with --differences" in err
     assert not (tmp_path / "out.npz").exists()

@@ -69,6 +69,7 @@ def _label(
             "near the frames are left out.",
         ),
     ] = False,
+    near: Annotated[bool, typer.Option("--near", help="With --differences: keep those near the frames, too.")] = False,
     n_threads: ThreadsOption = 1,
     jobs: Annotated[int, typer.Option(min=1, help="Of methods: processes that label side by side.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped (or begin).")] = False,
@@ -105,6 +106,8 @@ def _label(
         raise InputError(f"--n-orientations {n_orientations} needs --random-orientations SEED, which draws them")
     if differences and (stretched_bonds is None or random_orientations is not None):
         raise InputError("--differences goes with --stretched-bonds SEED, and without --random-orientations")
+    if near and not differences:
+        raise InputError("--near goes with --differences, which leaves those near the frames out")
     further = {"random_orientations": random_orientations, "n_orientations": n_orientations}
     further["stretched_bonds"] = stretched_bonds
     chosen: dict[str, Any] = {"every": every} | {name: value for name, value in further.items() if value is not None}
@@ -121,7 +124,7 @@ def _label(
             said = _label_by_method(
                 source,
                 read,
-                (starts, labelled) if differences else None,
+                (starts, None if near else labelled) if differences else None,
                 output,
                 partial=partial,
                 chosen=chosen,
@@ -183,7 +186,7 @@ def _geometries(
 def _label_by_method(
     source: LabelSource,
     frames: Frames,
-    differences_of: tuple[Frames, Frames] | None,
+    differences_of: tuple[Frames, Frames | None] | None,
     output: Path,
     *,
     partial: Path,
@@ -194,35 +197,35 @@ def _label_by_method(
     """Write labels of a method, or differences added to labels; or see that they are there. Says what was done.
 
     Args:
-        differences_of: of each geometry the labelled frame that it was made from, and all labelled frames.
+        differences_of: of each geometry the labelled frame that it was made from, and all labelled frames if geometries
+            near them are to be left out.
     """
     from remul_md.datasets.writers import write_frames, written_provenance
     from remul_md.labels.calculated import calculate_labels, calculation_record
     from remul_md.labels.differences import difference_labels, difference_record, far_labels
 
     refused: Mapping[int, str] = {}
-    near = 0
-    if differences_of is None:
-        record = calculation_record(frames, source)
-    else:
-        record = difference_record(frames, differences_of[0], source)
-    if not _are_there(output, {**record, **chosen}, resume=resume):
-        if differences_of is None:
+    n_near = 0
+    starts, labelled = differences_of or (None, None)
+    record = calculation_record(frames, source) if starts is None else difference_record(frames, starts, source)
+    further: dict[str, Any] = {**chosen, **({} if starts is None else {"near_kept": labelled is None})}
+    if not _are_there(output, {**record, **further}, resume=resume):
+        if starts is None:
             made = calculate_labels(frames, source, partial=partial, jobs=jobs, progress=True)
         else:
-            starts, labelled = differences_of
             made = difference_labels(frames, starts, source, partial=partial, jobs=jobs, progress=True)
+        if labelled is not None:
             made = far_labels(made, labelled)
-        write_frames(made.frames, output, provenance={**made.provenance, **chosen}, per_frame=made.figures)
-        refused, near = made.refused, made.provenance.get("near_left_out", 0)
-    elif differences_of is not None:
-        near = written_provenance(output)["near_left_out"]
+        write_frames(made.frames, output, provenance={**made.provenance, **further}, per_frame=made.figures)
+        refused, n_near = made.refused, made.provenance.get("near_left_out", 0)
+    elif labelled is not None:
+        n_near = written_provenance(output)["near_left_out"]
     partial.unlink(missing_ok=True)
     # Geometries that were made have numbers of their own.
     what, step = ("geometry", 1) if "stretched_bonds" in chosen else ("frame", chosen["every"])
     notes = [f"\nnote: {what} {index * step} of {frames.name} has no label: {why}" for index, why in refused.items()]
-    left_out = f", {near} near the frames left out" if near else ""
-    return f"{len(frames) - len(refused) - near} frames labelled by {source.name}{left_out}" + "".join(notes)
+    left_out = f", {n_near} near the frames left out" if n_near else ""
+    return f"{len(frames) - len(refused) - n_near} frames labelled by {source.name}{left_out}" + "".join(notes)
 
 
 def _label_by_potential(
