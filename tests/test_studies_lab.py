@@ -161,8 +161,17 @@ def test_a_study_is_resumed_and_extended_but_not_changed(study: Path) -> None:
     with pytest.raises(InputError, match="other options: n_steps was 30, now 31"):
         run_study(TASK, study_options(TASK, overrides=["n_steps=31"]), run_dir=study.parent, resume=True)
     assert study.read_bytes() == before
-    run_study(TASK, study_options(TASK, methods=["augmentation", "plain"]), run_dir=study.parent, resume=True)
-    runs = json.loads(study.read_text())["runs"]
+    chosen = study_options(TASK, methods=["augmentation", "plain"])
+    run_study(TASK, chosen, run_dir=study.parent, resume=True, command="more")
+    content = json.loads(study.read_text())
+    runs = content["runs"]
+    assert content["command"] == "remul-md study springs --run-dir study; more"
+    listed = {name: sorted(content["options"][name]) for name in ("cases", "models", "methods", "seeds")}
+    assert listed == {name: sorted({run[name.removesuffix("s")] for run in runs}) for name in listed}
+    assert len(listed["models"]) == 2  # those of the first call, too
+    extended = study.read_bytes()
+    run_study(TASK, chosen, run_dir=study.parent, resume=True, command="more")
+    assert study.read_bytes() == extended
     assert [run["method"] for run in runs if run["case"] == "soft"] == ["plain", "augmentation", "remul-1", "plain"]
     assert (study.parent / "soft-transformer-plain-seed3" / "result.json").stat().st_mtime_ns == written
 

@@ -29,6 +29,7 @@ from remul_md.training.run_folder import RUN_FILES
 from remul_md.training.step_cost import seconds_in_turns
 
 CONFIG, RESULT, RESULTS, COSTS = "study.json", "result.json", "results.json", "costs.json"
+COMMANDS = "; "  # between those that filled a folder, in the results
 MADE_FOR_IT = ("labels-*.npz", "scenes-*.h5", "trajectory-*")
 STUDY_FILES = (CONFIG, RESULTS, COSTS, *MADE_FOR_IT, *(f"*/{name}" for name in (RESULT, *RUN_FILES, "nve.*")))
 CalculatorFactory = Callable[..., Any]  # potential or its file, options -> `RemulCalculator`; handed down, not imported
@@ -256,7 +257,8 @@ def run_study(
 ) -> Path:
     """Run what is not yet done of a study and write `run_dir/results.json`; returns its path.
 
-    The results hold every finished run of the folder, also those of earlier calls with other methods or seeds.
+    The results hold every finished run of the folder, also those of earlier calls with other methods or seeds, and say
+    so: their options list the cases, models, methods and seeds of all runs, their command all commands.
 
     Args:
         task: what is run.
@@ -290,15 +292,24 @@ def run_study(
         arguments = {job.name: (task, options, job, str(folder), calculator) for job in jobs}
         run_jobs(run_job, arguments, n_jobs=n_jobs, report=lambda name, found: _line(task, name, found))
         found = [read_json(path) for path in sorted(folder.glob(f"*/{RESULT}"))]
+        earlier = read_json(folder / RESULTS)["command"].split(COMMANDS) if (folder / RESULTS).is_file() else []
         content = {
             "study": task.name,
-            **provenance(command, n_jobs=n_jobs),
-            "options": options.model_dump(mode="json"),
+            **provenance(COMMANDS.join(dict.fromkeys([*filter(None, earlier), command])), n_jobs=n_jobs),
+            "options": options_of_all(options, found),
             "seconds_a_step": costs,
             "runs": sorted(found, key=lambda run: _order(task, run)),
         }
         write_json(folder / RESULTS, content)
     return folder / RESULTS
+
+
+def options_of_all(options: StudyOptions, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The options of a call, JSON-able, with cases, models, methods, seeds and budgets of all runs of the folder."""
+    own = options.model_dump(mode="json")
+    of_runs = {name: [run[name.removesuffix("s")] for run in runs] for name in LISTS if name != "budgets"}
+    of_runs["budgets"] = [budget for run in runs for budget in run["budgets"]]
+    return own | {name: list(dict.fromkeys([*own[name], *values])) for name, values in of_runs.items()}
 
 
 def run_job(
