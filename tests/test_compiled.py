@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from remul_md.datasets import read_frames
 from remul_md.errors import InputError
 from remul_md.models import MODELS, operations
-from remul_md.models.operations import gather_neighbors, pair_displacements, sum_over_pairs, sum_over_systems
+from remul_md.models.operations import gather_neighbors
 from remul_md.models.painn import PainnConfig
 from remul_md.potentials.compilation import require_compiler
-from remul_md.structures.batch import Batch, BatchStore, Prediction
+from remul_md.structures.batch import Batch, BatchStore
 from remul_md.structures.neighbors import build_batch
 from remul_md.training import fit as trainer
 from remul_md.training.checkpoint import TrainState, read_checkpoint, read_metrics
@@ -214,43 +214,27 @@ def test_the_shapes_of_a_run_are_those_of_its_first_batches(caplog: pytest.LogCa
     assert not caplog.text
 
 
-class PairModel(nn.Module):
-    """The smallest conservative model with all that training differentiates: gathers, pair sums, an embedding."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(8)
-            self.species, self.pair, self.out = nn.Embedding(9, 6), nn.Linear(3, 6), nn.Linear(6, 1)
-
-    def forward(self, batch: Batch, *, forces: str, create_graph: bool) -> Prediction:
-        displacements = pair_displacements(batch, padding=5.0).float().requires_grad_()
-        pairs = torch.tanh(self.pair(displacements)) * batch.neighbor_mask.unsqueeze(-1)
-        hidden = (gather_neighbors(self.species(batch.atomic_numbers), batch) * pairs).sum(1)
-        atomic = self.out(torch.tanh(hidden)).squeeze(-1)
-        (gradient,) = torch.autograd.grad(atomic.sum(), displacements, create_graph=create_graph)
-        return Prediction(
-            system_index=batch.system_index,
-            energy=sum_over_systems(atomic, batch),
-            forces=sum_over_pairs(gradient, batch),
-        )
-
-
 class DisplacementModel(operations.PairModel):
-    """For the table of models, with the smallest graph: it reads displacements, and nothing stands under it."""
+    """The smallest conservative model with all that training differentiates: gathers, pair sums, an embedding.
+
+    It reads displacements, and none of the terms stand under it that the models of the package have.
+    """
 
     def __init__(self, config: PainnConfig) -> None:
         super().__init__(config)
         self.pair, self.out = nn.Linear(3, config.width), nn.Linear(config.width, 1)
 
     def outputs(self, displacements: Tensor, batch: Batch, /, *, direct: bool) -> tuple[Tensor, Tensor | None]:
-        nearness = torch.exp(-0.25 * displacements.square().sum(-1, keepdim=True)) * batch.neighbor_mask.unsqueeze(-1)
+        pairs = torch.tanh(self.pair(displacements)) * batch.neighbor_mask.unsqueeze(-1)
         of_neighbor = gather_neighbors(self.species(self.species_index[batch.atomic_numbers]), batch)
-        hidden = (of_neighbor * nearness * torch.tanh(self.pair(displacements))).sum(1)
-        return self.out(torch.tanh(hidden)).squeeze(-1) * self.config.energy_scale, None
+        return self.out(torch.tanh((of_neighbor * pairs).sum(1))).squeeze(-1) * self.config.energy_scale, None
 
-    def network(self, pairs: Any, batch: Batch, /, *, direct: bool) -> tuple[Tensor, Tensor | None]:
-        raise NotImplementedError
+
+def displacement_model() -> DisplacementModel:
+    """For ethanol, with the same weights each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(8)
+        return DisplacementModel(PainnConfig(species=(1, 6, 8), cutoff=5.0, width=6, n_layers=1, n_radial=3))
 
 
 METHODS: list[dict[str, Any]] = [
@@ -266,10 +250,10 @@ def test_compiled_steps_agree_with_uncompiled_ones(options: dict[str, Any]) -> N
     config = TrainConfig(**options, batch_size=5, warmup_steps=2, n_steps=50, learning_rate=1e-2)
     objective, store, rng = make_objective(config, force_scale=1.1), ethanol_store(), np.random.default_rng(2)
     batches: list[Batch] = [store.select(rng.choice(20, 5, replace=False)) for _ in range(20)]
-    differences, plain, _ = both_ways(PairModel(), objective, batches, config, check_first=True)
+    differences, plain, _ = both_ways(displacement_model(), objective, batches, config, check_first=True)
     assert max(value.item() for value in differences[0].values()) < 1e-5
     assert max(value.item() for step in differences for value in step.values()) < 1e-3
-    first = PairModel()
+    first = displacement_model()
     moved = [(p - q).abs().max().item() for p, q in zip(first.parameters(), plain.model.parameters(), strict=True)]
     assert max(moved) > 0.05  # training went somewhere
 
@@ -411,7 +395,7 @@ def test_batches_in_batches_are_inputs_too() -> None:
         batches.append(PartlyLabelled(systems=systems, labelled=store.select(chosen[:3])))
     assert dict(shape_of(batches[0]))["labelled.energy"] == (3,)
     assert "systems.energy" not in dict(shape_of(batches[0]))
-    differences, *_ = both_ways(PairModel(), make_objective(config, force_scale=1.1), batches, config)
+    differences, *_ = both_ways(displacement_model(), make_objective(config, force_scale=1.1), batches, config)
     assert max(value.item() for step in differences for value in step.values()) < 1e-4
 
 
