@@ -20,7 +20,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # versions of Python and fail. The first lot, half of it, is compiled while pip installs the second.
 BYTECODE_FIRST := torch sympy networkx
 BYTECODE := numpy scipy ase MDAnalysis matplotlib pyscf hypothesis _pytest
-PACKAGES = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+TELL_PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+PACKAGES = $$($(BIN)/python $(TELL_PACKAGES))
 
 install: $(VENV)/.installed
 
@@ -119,14 +120,14 @@ test-fast: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 # The wheel in an environment of its own, used from outside the repository. Its dependencies are those installed here,
-# found by path; tests/test_packaging.py tells whether what the package imports is what it declares.
+# found by path; what it does not declare, itself or through them, is hidden (tests/wheel_check.py).
 test-wheel: install
 	rm -rf build/lib build/bdist.* dist $(VENV)/wheel-test
 	$(BIN)/python -m build --wheel --no-isolation -o dist .
 	$(PYTHON) -m venv --without-pip $(VENV)/wheel-test
 	$(BIN)/pip --python $(VENV)/wheel-test/bin/python install -q --no-deps dist/*.whl
-	echo $(PACKAGES) > $$($(VENV)/wheel-test/bin/python -c \
-	    'import sysconfig; print(sysconfig.get_path("purelib"))')/installed-here.pth
+	echo $(PACKAGES) > $$($(VENV)/wheel-test/bin/python $(TELL_PACKAGES))/installed-here.pth
+	$(BIN)/pip --python $(VENV)/wheel-test/bin/python check
 	cd / && $(CURDIR)/$(VENV)/wheel-test/bin/python $(CURDIR)/tests/wheel_check.py
 
 # What a CUDA device has to say, in eight minutes at most: results/cuda_check.json (docs/cuda-runs.md). Its CHECK="--device
