@@ -124,8 +124,9 @@ def _label(
             said = _label_by_method(
                 source,
                 read,
-                (starts, None if near else labelled) if differences else None,
                 output,
+                starts=starts if differences else None,
+                far_from=labelled if differences and not near else None,
                 partial=partial,
                 chosen=chosen,
                 jobs=jobs,
@@ -186,9 +187,10 @@ def _geometries(
 def _label_by_method(
     source: LabelSource,
     frames: Frames,
-    differences_of: tuple[Frames, Frames | None] | None,
     output: Path,
     *,
+    starts: Frames | None,
+    far_from: Frames | None,
     partial: Path,
     chosen: Mapping[str, int],
     jobs: int,
@@ -197,8 +199,8 @@ def _label_by_method(
     """Write labels of a method, or differences added to labels; or see that they are there. Says what was done.
 
     Args:
-        differences_of: of each geometry the labelled frame that it was made from, and all labelled frames if geometries
-            near them are to be left out.
+        starts: for differences, of each geometry the labelled frame that it was made from.
+        far_from: for differences, frames near which geometries are left out.
     """
     from remul_md.datasets.writers import write_frames, written_provenance
     from remul_md.labels.calculated import calculate_labels, calculation_record
@@ -206,19 +208,18 @@ def _label_by_method(
 
     refused: Mapping[int, str] = {}
     n_near = 0
-    starts, labelled = differences_of or (None, None)
     record = calculation_record(frames, source) if starts is None else difference_record(frames, starts, source)
-    further: dict[str, Any] = {**chosen, **({} if starts is None else {"near_kept": labelled is None})}
+    further: dict[str, Any] = {**chosen, **({} if starts is None else {"near_kept": far_from is None})}
     if not _are_there(output, {**record, **further}, resume=resume):
         if starts is None:
             made = calculate_labels(frames, source, partial=partial, jobs=jobs, progress=True)
         else:
             made = difference_labels(frames, starts, source, partial=partial, jobs=jobs, progress=True)
-        if labelled is not None:
-            made = far_labels(made, labelled)
+        if far_from is not None:
+            made = far_labels(made, far_from)
         write_frames(made.frames, output, provenance={**made.provenance, **further}, per_frame=made.figures)
         refused, n_near = made.refused, made.provenance.get("near_left_out", 0)
-    elif labelled is not None:
+    elif far_from is not None:
         n_near = written_provenance(output)["near_left_out"]
     partial.unlink(missing_ok=True)
     # Geometries that were made have numbers of their own.
