@@ -295,7 +295,7 @@ def run_study(
         earlier = read_json(folder / RESULTS)["command"].split(COMMANDS) if (folder / RESULTS).is_file() else []
         content = {
             "study": task.name,
-            **provenance(COMMANDS.join(dict.fromkeys([*filter(None, earlier), command])), n_jobs=n_jobs),
+            **provenance(COMMANDS.join(dict.fromkeys(filter(None, [*earlier, command]))), n_jobs=n_jobs),
             "options": options_of_all(options, found),
             "seconds_a_step": costs,
             "runs": sorted(found, key=lambda run: _order(task, run)),
