@@ -170,8 +170,9 @@ def test_a_study_is_resumed_and_extended_but_not_changed(study: Path) -> None:
     assert listed == {name: sorted({run[name.removesuffix("s")] for run in runs}) for name in listed}
     assert len(listed["models"]) == 2  # those of the first call, too
     extended = study.read_bytes()
-    run_study(TASK, chosen, run_dir=study.parent, resume=True, command="more")
-    assert study.read_bytes() == extended
+    for command in ("more", ""):
+        run_study(TASK, chosen, run_dir=study.parent, resume=True, command=command)
+        assert study.read_bytes() == extended
     assert [run["method"] for run in runs if run["case"] == "soft"] == ["plain", "augmentation", "remul-1", "plain"]
     assert (study.parent / "soft-transformer-plain-seed3" / "result.json").stat().st_mtime_ns == written
 
