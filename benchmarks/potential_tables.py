@@ -58,7 +58,7 @@ def readme_table() -> str:
             "long",
         ),
         (
-            "... of aspirin",
+            "... of aspirin, before its stretched bonds",
             f"[{aspirin_low:+.5f}, {aspirin_high:+.5f}] meV/atom/ps, at {long_aspirin['temperature_K']:.0f} K; "
             f"angular momentum changes by {long_aspirin['angular_momentum_change']:.1%}",
             "aspirin",
