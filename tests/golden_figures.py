@@ -43,6 +43,7 @@ from remul_md.training.train import train_potential
 FOLDER = Path(__file__).parent / "golden"
 FRAMES = (0, 333, 777)  # of each test split, counted on from the start where it is shorter
 EVALUATED = range(0, 1000, 250)  # four frames: what is compared is the code, not the potential
+ROUNDING_SHARE = 1e-6  # of its threshold; a check that finds more has found something
 AUDITED = tuple(name for name in NAMES if name not in ("nve", "smoothness"))
 
 
@@ -78,8 +79,11 @@ def audit_figures() -> dict[str, Any]:
     for name, atoms in cases.items():
         only = {"emt": None, "cutoff without envelope": ["smoothness"]}.get(name, AUDITED)
         result = run_audit(atoms, seed=3, only=only)
+        # Where a check finds rounding alone, in energies and forces, chance decides which of the two it tells, and so
+        # the threshold.
         results[name] = [
-            {"name": check.name, "passed": check.passed, "value": check.value, "threshold": check.threshold}
+            {"name": check.name, "passed": check.passed, "value": check.value}
+            | ({"threshold": check.threshold} if abs(check.value) > ROUNDING_SHARE * check.threshold else {})
             for check in result.checks
         ]
     return results
