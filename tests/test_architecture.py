@@ -24,6 +24,7 @@ ORDER = (
     "files",
     "outputs",
     "progress",
+    "processes",
     "structures",
     "datasets",
     "symmetry",

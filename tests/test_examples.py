@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -14,20 +15,41 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from potentials import untrained_potential
 
 from remul_md.datasets import read_frames
+from remul_md.processes import process_context
 
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+def as_script(path: Path, arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
+    """In a process of its own: what `python path arguments` does in this folder, with its output in two files."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = [str(path), *arguments]
+    runpy.run_path(str(path), run_name="__main__")
+
+
+def started(name: str, *arguments: str | Path, folder: Path) -> tuple[int | None, str, str]:
+    """Exit status, stdout and stderr of an example; torch need not be imported anew for each."""
+    given = (EXAMPLES / name, [str(argument) for argument in arguments], folder, dict(os.environ))
+    process = process_context().Process(target=as_script, args=given)
+    process.start()
+    process.join()
+    out, err = (folder.with_suffix(f".{stream}").read_text() for stream in ("stdout", "stderr"))
+    return process.exitcode, out, err
+
+
 def run(name: str, *arguments: str | Path, folder: Path) -> str:
-    command = [sys.executable, EXAMPLES / name, *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    status, out, err = started(name, *arguments, folder=folder)
+    assert status == 0, err
     # Random weights tear molecules apart, and the calculator says so.
-    told = re.sub(r".*outside the training data.*\n.*\n", "", done.stderr)
-    assert "Warning" not in told, done.stderr
-    return done.stdout
+    told = re.sub(r".*outside the training data.*\n.*\n", "", err)
+    assert "Warning" not in told, err
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +152,9 @@ def test_train_from_extxyz(tmp_path: Path) -> None:
 
 
 def test_train_from_extxyz_explains_a_mistake(tmp_path: Path) -> None:
-    command = [sys.executable, EXAMPLES / "train_from_extxyz.py", "none.xyz", "run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: 'none.xyz' is neither a file nor a registered data set")
+    status, _, err = started("train_from_extxyz.py", "none.xyz", "run", folder=tmp_path)
+    assert status == 1
+    assert err.startswith("error: 'none.xyz' is neither a file nor a registered data set")
 
 
 def test_fine_tune(potential: Path, tmp_path: Path) -> None:

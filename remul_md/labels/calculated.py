@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import time
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from remul_md.datasets.readers.npz import load_arrays
 from remul_md.errors import InputError
 from remul_md.files import changed_values, replace_atomically
 from remul_md.labels.sources import LabelSource
+from remul_md.processes import process_pool
 from remul_md.progress import progress_bar
 from remul_md.structures.frames import Frames
 
@@ -151,22 +151,13 @@ def _labelled(
         for index, atoms, told in tasks:
             yield index, _label(atoms, source, told=told)
         return
-    # Processes that begin anew: in a copy of this one, threads that its copy does not have may hold a lock.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context, initializer=_one_thread)
+    pool = process_pool(min(jobs, len(tasks)))
     try:
         futures = {pool.submit(_label, atoms, source, told=told): index for index, atoms, told in tasks}
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _one_thread() -> None:
-    """For a process beside others: the libraries of this package and tblite share torch's OpenMP."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _label(atoms: Atoms, source: LabelSource, *, told: str) -> _Found:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 from remul_md.errors import InputError
 from remul_md.files import read_json as read_object
 from remul_md.files import write_json as write_object
+from remul_md.processes import process_pool
 from remul_md.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -31,8 +29,7 @@ def run_jobs(
 ) -> dict[str, dict[str, Any]]:
     """Call `function(*arguments)` for each named job; results in the order of `jobs`.
 
-    Processes are spawned, not forked: a fork of a process that has used torch's threads can hang. One job fails,
-    the others are finished or cancelled, and what they have written stays for a resumption.
+    One job fails, the others are finished or cancelled, and what they have written stays for a resumption.
 
     Args:
         function: importable by name.
@@ -48,7 +45,7 @@ def run_jobs(
         raise InputError(f"the number of parallel jobs must be >= 1, got {n_jobs}")
     results: dict[str, dict[str, Any]] = {}
     bar = progress_bar(shown=True, total=len(jobs), unit="run")
-    with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"), initializer=_prepare_process) as pool:
+    with process_pool(n_jobs) as pool:
         futures = {pool.submit(function, *arguments): name for name, arguments in jobs.items()}
         try:
             with logging_redirect_tqdm():
@@ -67,21 +64,6 @@ def run_jobs(
 def fingerprint_of(*parts: Any) -> str:
     """Hash of what decides the numbers of a run; JSON-able parts."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _prepare_process() -> None:
-    import torch
-
-    torch.set_num_threads(1)  # several processes share the cores; and one thread gives the same bits everywhere
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed study leaves no process behind that a resumed one would share its folders with."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
