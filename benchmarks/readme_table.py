@@ -41,7 +41,10 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "stability": stability_table,
     },
     "docs/ensembles.md": {"ensemble-call": ensemble_table},
-    "docs/forcefield.md": {"study-force-field": partial(study_table, "force_field_quick")},
+    "docs/forcefield.md": {
+        "study-force-field": partial(study_table, "force_field_quick"),
+        "study-force-field-default": partial(study_table, "force_field_default"),
+    },
     "docs/nbody.md": {
         "study-nbody": partial(study_table, "nbody_quick"),
         "study-nbody-default": partial(study_table, "nbody_default"),
