@@ -15,7 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from potentials import untrained_potential
 
 from remul_md.datasets import read_frames
-from remul_md.processes import process_context
+from remul_md.processes import begin_process, process_context
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +26,7 @@ def as_script(path: Path, arguments: list[str], folder: Path, environment: dict[
     """In a process of its own: what `python path arguments` does in this folder, with its output in two files."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    os.environ.clear()
-    os.environ.update(environment)
+    begin_process(environment)
     os.chdir(folder)
     sys.argv = [str(path), *arguments]
     runpy.run_path(str(path), run_name="__main__")

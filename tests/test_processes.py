@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
-from multiprocessing import get_all_start_methods
 from pathlib import Path
 
 import pytest
 import torch
 
-from remul_md.processes import process_context, process_pool
+from remul_md.processes import IMPORTED_BEFORE, process_context, process_pool
+
+LOCK = threading.Lock()
 
 
 def seen(name: str) -> tuple[str | None, str, int, int]:
@@ -31,7 +33,7 @@ def test_a_process_sees_the_environment_and_the_folder_as_they_are_now(
             told, folder, n_threads, parent = pool.submit(seen, "REMUL_MD_TOLD").result()
         assert (told, Path(folder), n_threads) == (place, tmp_path / place, 1)
         parents.add(parent)
-    if "forkserver" in get_all_start_methods():
+    if sys.platform == "linux":
         assert len(parents) == 1
         assert os.getpid() not in parents
 
@@ -41,14 +43,11 @@ def test_a_lock_of_another_thread_is_not_held_there() -> None:
         assert pool.submit(takes_the_lock).result()
 
 
-LOCK = threading.Lock()
-
-
 def takes_the_lock() -> bool:
     return LOCK.acquire(timeout=5.0)
 
 
-@pytest.mark.skipif("forkserver" not in get_all_start_methods(), reason="no server of processes here")
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are copies of a server on Linux only")
 def test_what_takes_long_to_import_is_there_already() -> None:
     """Nothing here imports the calculator, in which nearly all of the package is."""
     with process_context().Pool(1) as pool:
@@ -57,3 +56,25 @@ def test_what_takes_long_to_import_is_there_already() -> None:
 
 def is_imported(module: str) -> bool:
     return module in sys.modules
+
+
+NO_DEVICE = """
+import importlib, torch
+
+def asked(*given):
+    raise AssertionError("asked for a device")
+
+torch.cuda.is_available = torch.cuda.device_count = torch._C._cuda_getDeviceCount = asked
+for name in {names!r}:
+    importlib.import_module(name)
+try:
+    torch.cuda.device_count()
+except AssertionError:
+    print("imported")
+"""
+
+
+def test_what_is_imported_there_asks_for_no_device() -> None:
+    code = NO_DEVICE.format(names=IMPORTED_BEFORE)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "imported\n", done.stderr

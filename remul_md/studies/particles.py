@@ -21,7 +21,7 @@ from remul_md.symmetry.rotations import random_rotations
 from remul_md.training.config import TrainConfig
 
 # Of tokens in one pass without a graph: tensors that stay in the caches and are not given back to the system between
-# two operations; at 64 times as many, EGNN takes two and a half times as long. A GPU needs many to be busy.
+# two operations; at seven times as many, EGNN takes two and a half times as long. A GPU needs many to be busy.
 MAX_PAIRS = {"cpu": 2**15, "cuda": 2**22}
 SYMMETRY_FIGURES = ("percent", "twirled", "spread", "equivariance_norm")
 
