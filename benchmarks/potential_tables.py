@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bond_curves
 import difference_labels
+import torsion_profiles
 from measured import described, figures_of, measured
 
 
@@ -176,6 +177,11 @@ def differences_table() -> str:
 def bonds_table() -> str:
     """Energies along all bonds, from `benchmarks/bond_curves.py`."""
     return bond_curves.table(measured("bond_curves"))
+
+
+def torsions_table() -> str:
+    """Energies round rotatable bonds, from `benchmarks/torsion_profiles.py`."""
+    return torsion_profiles.table(measured("torsion_profiles")["molecules"])
 
 
 def stability_table() -> str:

@@ -15,7 +15,14 @@ from functools import partial
 
 from check_tables import audit_faults_table, audit_honest_table, drift_noise_table, drift_real_table
 from measured import ROOT
-from potential_tables import beyond_table, bonds_table, differences_table, readme_table, stability_table
+from potential_tables import (
+    beyond_table,
+    bonds_table,
+    differences_table,
+    readme_table,
+    stability_table,
+    torsions_table,
+)
 from speed_tables import ensemble_table, network_table, potential_table
 from study_tables import conditioning_table, curvature_table, md17_baseline_table, protocol_table, study_table
 from symmetry_tables import (
@@ -38,6 +45,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "difference-labels": differences_table,
         "beyond-ethanol": beyond_table,
         "bond-curves": bonds_table,
+        "torsions": torsions_table,
         "stability": stability_table,
     },
     "docs/ensembles.md": {"ensemble-call": ensemble_table},

@@ -87,6 +87,50 @@ def figures(reference: Sequence[float], energies: Sequence[float]) -> dict[str, 
     }
 
 
+def errors_by_domain(
+    reference: Sequence[float], energies: Sequence[float], inside: Sequence[bool]
+) -> dict[str, float | None]:
+    """Largest error where the potential says that it is in its domain, and where not, eV; None: nowhere."""
+    off, within = np.abs(np.array(energies) - np.array(reference)), np.array(inside)
+    parts = {"largest_error_in_domain_eV": off[within], "largest_error_outside_eV": off[~within]}
+    return {name: float(part.max()) if part.size else None for name, part in parts.items()}
+
+
+def table(molecules: dict[str, Any]) -> str:
+    """A row a bond and potential; how far it is rotated in the domain, the way round that is farther."""
+    lines = [
+        "| bond | barrier by PBE, meV | rotated by, in the domain | largest error there, meV | outside, meV |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in molecules.items():
+        for bond, row in found["bonds"].items():
+            rotated = np.array(row["angle_deg"]) - row["angle_deg"][0]
+            for potential in row["potentials"].values():
+                inside = np.array(potential["in_domain"])
+                reach = "all" if inside.all() else f"{rotated[: int(np.argmin(inside))].max():.0f}°"
+                errors = (potential["largest_error_in_domain_eV"], potential["largest_error_outside_eV"])
+                told = " | ".join("" if error is None else f"{float(f'{1e3 * error:.2g}'):g}" for error in errors)
+                lines.append(f"| {name}, {bond} | {1e3 * potential['highest_reference_eV']:.0f} | {reach} | {told} |")
+    return "\n".join(lines)
+
+
+def compared(
+    angles: list[float], reference: list[float], structures: Sequence[Atoms], calculators: dict[str, RemulCalculator]
+) -> dict[str, Any]:
+    """Energies of structures above the first, eV, by the reference and each potential, and what tells them apart."""
+    row: dict[str, Any] = {"angle_deg": angles, "reference_eV": reference, "potentials": {}}
+    for potential, calculator in calculators.items():
+        found, inside = list[float](), list[bool]()
+        for atoms in structures:
+            atoms.calc = calculator
+            found.append(float(atoms.get_potential_energy()))
+            inside.append(bool(calculator.diagnostics["in_domain"]))
+        above = (np.array(found) - found[0]).tolist()
+        errors = {**figures(reference, above), **errors_by_domain(reference, above, inside)}
+        row["potentials"][potential] = {"energy_eV": above, "in_domain": inside, **errors}
+    return row
+
+
 def profiles(name: str, potentials: Sequence[str], source: LabelSource, folder: Path) -> dict[str, Any]:
     """All rotatable bonds of a molecule; the first potential finds the minimum."""
     minimum = read_structure(name)
@@ -107,19 +151,10 @@ def profiles(name: str, potentials: Sequence[str], source: LabelSource, folder: 
     for bond, (angles, structures) in bonds.items():
         labelled = np.isfinite(energy[at : at + len(angles)])
         reference = energy[at : at + len(angles)][labelled]
-        row: dict[str, Any] = {
-            "angle_deg": np.array(angles)[labelled].tolist(),
-            "reference_eV": (reference - reference[0]).tolist(),
-            "potentials": {},
-        }
-        for potential, calculator in calculators.items():
-            found = []
-            for atoms in (atoms for atoms, kept in zip(structures, labelled, strict=True) if kept):
-                atoms.calc = calculator
-                found.append(float(atoms.get_potential_energy()))
-            above = (np.array(found) - found[0]).tolist()
-            row["potentials"][potential] = {"energy_eV": above, **figures(row["reference_eV"], above)}
-        rows[bond] = row
+        kept = [atoms for atoms, has_label in zip(structures, labelled, strict=True) if has_label]
+        rows[bond] = compared(
+            np.array(angles)[labelled].tolist(), (reference - reference[0]).tolist(), kept, calculators
+        )
         at += len(angles)
     return {"minimum_A": minimum.positions.tolist(), "labels": dict(labels.provenance), "bonds": rows}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torsion_profiles
 
-from remul_md import read_structure
+from remul_md import RemulCalculator, read_structure
 from remul_md.structures.topology import dihedral_angles
 
 
@@ -55,3 +55,33 @@ def test_errors_near_the_minimum_are_told_apart() -> None:
     assert found["share_within_1_eV"] == 0.75
     assert found["largest_error_eV"] == pytest.approx(2.0)
     assert (found["highest_reference_eV"], found["highest_potential_eV"]) == (3.0, 1.0)
+
+
+def test_the_table_tells_errors_in_the_domain_from_those_outside() -> None:
+    reference, energies, inside = [0.0, 0.4, 0.984, 0.2], [0.0, 0.41, 0.5, 0.203], [True, True, False, True]
+    errors = torsion_profiles.errors_by_domain(reference, energies, inside)
+    assert errors == {
+        "largest_error_in_domain_eV": pytest.approx(0.01),
+        "largest_error_outside_eV": pytest.approx(0.484),
+    }
+    everywhere = torsion_profiles.errors_by_domain(reference, energies, [True] * 4)
+    assert everywhere == {"largest_error_in_domain_eV": pytest.approx(0.484), "largest_error_outside_eV": None}
+    angles, highest = [-60.0, -50.0, -40.0, 290.0], {"highest_reference_eV": 0.984}
+    potentials = {
+        "a": {"in_domain": inside, **highest, **errors},
+        "b": {"in_domain": [True] * 4, **highest, **everywhere},
+    }
+    table = torsion_profiles.table({"x": {"bonds": {"A-B": {"angle_deg": angles, "potentials": potentials}}}})
+    assert table.splitlines()[2:] == ["| x, A-B | 984 | 10° | 10 | 480 |", "| x, A-B | 984 | all | 480 |  |"]
+
+
+def test_a_row_says_where_the_potential_is_in_its_domain() -> None:
+    ethanol = read_structure("ethanol")
+    far = ethanol.copy()
+    far.positions[8] += 0.9 * (far.positions[8] - far.positions[2])  # the hydrogen of the hydroxyl group
+    calculators = {"ethanol": RemulCalculator("ethanol", device="cpu")}
+    row = torsion_profiles.compared([10.0, 20.0], [0.0, 1.0], [ethanol, far], calculators)
+    found = row["potentials"]["ethanol"]
+    assert found["in_domain"] == [True, False]
+    assert found["energy_eV"][0] == found["largest_error_in_domain_eV"] == 0.0
+    assert found["largest_error_outside_eV"] == pytest.approx(abs(found["energy_eV"][1] - 1.0))
