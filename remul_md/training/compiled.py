@@ -122,7 +122,7 @@ class CompiledLosses:
 
         self._say("compiling the training step (two to five minutes, much less from the second start on) ...")
         started = time.perf_counter()
-        compiled = torch.compile(make_fx(step)(*inputs), fullgraph=True, dynamic=False)
+        compiled = torch.compile(_free_of_strides(make_fx(step)(*inputs)), fullgraph=True, dynamic=False)
         try:
             with torch.no_grad():
                 compiled(*inputs)
@@ -160,6 +160,15 @@ def compile_losses(model: nn.Module, batch_of: Batches[Any], objective: object, 
         )  # fmt: skip
     say: Callable[[str], None] = (lambda text: tqdm.write(text, file=sys.stderr)) if progress else logger.info
     return CompiledLosses(model, objective, shapes=shapes, say=say)
+
+
+def _free_of_strides(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
+    """The graph with `reshape` for `view`: the compiler lays some tensors out otherwise than they were when traced."""
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+    graph.recompile()
+    return graph
 
 
 def shape_of(batch: object) -> Shape:
