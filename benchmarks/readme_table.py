@@ -62,7 +62,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/papers/scale.md": {"study-rigid-bodies": partial(study_table, "rigid_bodies_quick")},
     "docs/papers/symmetry-learning.md": {
         "study-flow": partial(study_table, "flow_default"),
-        "study-voxels": partial(study_table, "voxels_quick"),
+        "study-voxels": partial(study_table, "voxels_default"),
         "conditioning": conditioning_table,
     },
     "docs/speed.md": {"potential-speed": potential_table, "network-speed": network_table},
