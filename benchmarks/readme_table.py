@@ -24,7 +24,14 @@ from potential_tables import (
     torsions_table,
 )
 from speed_tables import ensemble_table, network_table, potential_table
-from study_tables import conditioning_table, curvature_table, md17_baseline_table, protocol_table, study_table
+from study_tables import (
+    conditioning_table,
+    curvature_table,
+    md17_baseline_table,
+    protocol_table,
+    sizes_table,
+    study_table,
+)
 from symmetry_tables import (
     before_after_table,
     few_orientations_table,
@@ -62,6 +69,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/papers/scale.md": {"study-rigid-bodies": partial(study_table, "rigid_bodies_quick")},
     "docs/papers/symmetry-learning.md": {
         "study-flow": partial(study_table, "flow_default"),
+        "flow-sizes": sizes_table,
         "study-voxels": partial(study_table, "voxels_default"),
         "conditioning": conditioning_table,
     },

@@ -9,7 +9,10 @@ from conditioning import table as conditioning_rows
 from loss_surfaces import table as surfaces_table
 from measured import ROOT, measured
 
-from remul_md.studies.report import markdown_report
+from remul_md.studies.report import lowest_percent, markdown_report, step_of_percent
+from remul_md.studies.tasks.flow import CLOUD
+
+SIZES = ("flow_32_50", "flow_32_800", "flow_256_50", "flow_256_800")  # widths and training conformers
 
 
 def study_table(name: str) -> str:
@@ -55,3 +58,23 @@ def curvature_table() -> str:
 def conditioning_table() -> str:
     """T and s² and their Hessians along trainings of flow matching."""
     return conditioning_rows(measured("conditioning"))
+
+
+def sizes_table() -> str:
+    """Flow matching of ethanol at four corners of width and training data."""
+    lines = [
+        "| width | weights | conformers | method | train | test | all orientations | percent "
+        "| at 1,000 steps | steps to 2 % | lowest percent (step) |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for content in map(measured, SIZES):
+        for run in content["runs"]:
+            sizes = [str(content["options"][name]) for name in ("width", "n_train")]
+            errors = [f"{run['figures'][name]:.3g}" for name in ("train", "test", "rotated")]
+            (at_1000,) = (row["percent"] for row in run["history"] if row["step"] == 1000)
+            below = step_of_percent(run, below=CLOUD)
+            cells = [sizes[0], f"{run['n_parameters']:,}", sizes[1], run["method"], *errors]
+            cells += [f"{run['figures']['percent']:.2g}", f"{at_1000:.2g}"]
+            cells += ["never" if below is None else f"{below:,}", lowest_percent(run, below=CLOUD)]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
