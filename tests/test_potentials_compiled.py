@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
 ]  # compiling takes seconds of CPU time, minutes where others have the cores
-TINY = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 4, "n_radial": 3, "n_tensors": 3, "max_degree": 2}
+TINY = {"width": 8, "n_layers": 1, "n_heads": 2, "pair_width": 4, "n_radial": 3, "n_tensors": 3, "max_degree": 1}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -91,6 +91,24 @@ def compiled_function(
     return _load(file)
 
 
+def plain_graph(function: Callable[..., Any], example: Sequence[Any]) -> torch.fx.GraphModule:
+    """A function as one graph of tensor operations, in which nothing is left to be differentiated.
+
+    Args:
+        function: of tensors, or of lists of them; derivatives inside are fine.
+        example: its arguments, by which it is traced.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    graph: torch.fx.GraphModule = make_fx(function)(*example)
+    # The compiler lays some tensors out otherwise than they were when traced, and those cannot be viewed.
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+    graph.recompile()
+    return graph
+
+
 def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     """sha256 over names, types, shapes and values."""
     digest = hashlib.sha256()
@@ -109,14 +127,12 @@ def digest_of_sources(package: Any) -> str:
 
 
 def _compile(function: Function, example: Sequence[Tensor], file: Path) -> None:
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     # Compiled under another name and moved: whoever compiles the same at the same time does no harm.
     with tempfile.TemporaryDirectory(dir=file.parent) as folder, _torch_about_itself():
         part = Path(folder) / "function.pt2"
         try:
-            # One plain graph of tensor operations, in which nothing is left to be differentiated.
-            graph = make_fx(lambda *arguments: function(*arguments))(*example)  # a bound method has one argument more
+            # A bound method would be asked for one argument more.
+            graph = plain_graph(lambda *arguments: function(*arguments), example)
             with torch.no_grad():
                 exported = torch.export.export(graph, tuple(example))
                 torch._inductor.aoti_compile_and_package(exported, package_path=str(part))

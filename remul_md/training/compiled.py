@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from remul_md.errors import InputError
-from remul_md.potentials.compilation import require_compiler
+from remul_md.potentials.compilation import plain_graph, require_compiler
 from remul_md.training.schedule import Batches
 
 logger = logging.getLogger(__name__)
@@ -104,8 +104,6 @@ class CompiledLosses:
     def _compile(
         self, batch: Any, inputs: tuple[Any, ...], names_of_model: list[str]
     ) -> tuple[Callable[..., Any], list[str]]:
-        from torch.fx.experimental.proxy_tensor import make_fx
-
         pure, names = _Losses(self._model, self._objective), list[str]()
 
         def step(of_model: list[Tensor], of_batch: list[Tensor], drawn: list[Tensor], weighting: Tensor) -> Any:
@@ -122,7 +120,7 @@ class CompiledLosses:
 
         self._say("compiling the training step (two to five minutes, much less from the second start on) ...")
         started = time.perf_counter()
-        compiled = torch.compile(_free_of_strides(make_fx(step)(*inputs)), fullgraph=True, dynamic=False)
+        compiled = torch.compile(plain_graph(step, inputs), fullgraph=True, dynamic=False)
         try:
             with torch.no_grad():
                 compiled(*inputs)
@@ -160,15 +158,6 @@ def compile_losses(model: nn.Module, batch_of: Batches[Any], objective: object, 
         )  # fmt: skip
     say: Callable[[str], None] = (lambda text: tqdm.write(text, file=sys.stderr)) if progress else logger.info
     return CompiledLosses(model, objective, shapes=shapes, say=say)
-
-
-def _free_of_strides(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
-    """The graph with `reshape` for `view`: the compiler lays some tensors out otherwise than they were when traced."""
-    for node in graph.graph.nodes:
-        if node.target is torch.ops.aten.view.default:
-            node.target = torch.ops.aten.reshape.default
-    graph.recompile()
-    return graph
 
 
 def shape_of(batch: object) -> Shape:
