@@ -69,11 +69,11 @@ def sizes_table() -> str:
     ]
     for content in map(measured, SIZES):
         for run in content["runs"]:
-            sizes = [str(content["options"][name]) for name in ("width", "n_train")]
+            width, n_train = (str(content["options"][name]) for name in ("width", "n_train"))
             errors = [f"{run['figures'][name]:.3g}" for name in ("train", "test", "rotated")]
             (at_1000,) = (row["percent"] for row in run["history"] if row["step"] == 1000)
             below = step_of_percent(run, below=CLOUD)
-            cells = [sizes[0], f"{run['n_parameters']:,}", sizes[1], run["method"], *errors]
+            cells = [width, f"{run['n_parameters']:,}", n_train, run["method"], *errors]
             cells += [f"{run['figures']['percent']:.2g}", f"{at_1000:.2g}"]
             cells += ["never" if below is None else f"{below:,}", lowest_percent(run, below=CLOUD)]
             lines.append("| " + " | ".join(cells) + " |")
