@@ -69,6 +69,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/papers/scale.md": {"study-rigid-bodies": partial(study_table, "rigid_bodies_quick")},
     "docs/papers/symmetry-learning.md": {
         "study-flow": partial(study_table, "flow_default"),
+        "study-flow-molecules": partial(study_table, "flow_molecules"),
         "flow-sizes": sizes_table,
         "study-voxels": partial(study_table, "voxels_default"),
         "conditioning": conditioning_table,
