@@ -15,7 +15,14 @@ from remul_md.cli.app import app
 from remul_md.errors import InputError
 from remul_md.outputs import GENERATOR
 from remul_md.studies.figures import write_panels
-from remul_md.studies.plots import _best_beta, _error_against_beta, _learning_by_time, write_plots
+from remul_md.studies.plots import (
+    _best_beta,
+    _error_against_beta,
+    _error_against_step,
+    _learning_by_time,
+    _percent_against_step,
+    write_plots,
+)
 from remul_md.studies.report import (
     learned,
     markdown_report,
@@ -164,6 +171,28 @@ def test_a_curve_of_betas_compares_the_same_seeds(results: Path) -> None:
         assert other.get_title(loc="left").endswith("; seed 0")
     assert drawn[0] == drawn[1]
     assert len(drawn[0]) > 5
+
+
+def test_curves_without_a_percent_are_named_for_the_panel_of_errors(results: Path) -> None:
+    """An exact network, one that learned nothing, and a method whose first seed learned nothing."""
+    from matplotlib.figure import Figure
+
+    task, content = read_results(results)
+    never, at_last = {1: (9.0, 16e-3), 10: (9.0, 15e-3)}, {1: (9.0, 16e-3), 10: (8.0, 3e-3)}
+    more = [a_run("remul-100", 0, inside=1e-2, outside=2e-2, course=never)]
+    more += [
+        a_run("augmentation", seed, inside=1e-2, outside=2e-2, course=course)
+        for seed, course in enumerate((never, at_last))
+    ]
+    _, _, found = tables_of(task, {**content, "runs": [*content["runs"], *more]})[0]
+    axes, errors = (Figure().add_subplot() for _ in range(2))
+    _percent_against_step(axes, found)
+    _error_against_step(errors, found)
+    handles, names = axes.get_legend_handles_labels()
+    assert sorted(names) == sorted([*(group.label for group in found), "2 %"])
+    colours = {line.get_color() for line in errors.get_lines()[: sum(len(group.runs) for group in found)]}
+    assert colours <= {handle.get_color() for handle in handles}
+    assert any(len(handle.get_xdata()) == 0 for handle in handles)
 
 
 def test_learning_curves_stand_against_computing_time_where_it_was_measured(results: Path) -> None:

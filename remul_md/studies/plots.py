@@ -134,16 +134,10 @@ def _against_step(
 ) -> None:
     for group in found:
         for number, run in enumerate(group.runs):
-            if rows := rows_of(run):
-                x, y = (np.array([row[each] for row in rows]) for each in ("step", key))
-                axes.plot(
-                    x * unit_of(group),
-                    y,
-                    label=group.label if named and number == 0 else None,
-                    lw=1.2,
-                    ms=3,
-                    **_style(group),
-                )
+            # A run without rows draws nothing and still names its curve in the panel beside this one.
+            x, y = (np.array([row[each] for row in rows_of(run)]) for each in ("step", key))
+            label = group.label if named and number == 0 else None
+            axes.plot(x * unit_of(group), y, label=label, lw=1.2, ms=3, **_style(group))
     axes.set(xscale="log", yscale="log", xlabel="step")
 
 
